@@ -1,0 +1,29 @@
+"""vbjax: variational Bayes and expectation maximisation as pure functions on JAX.
+
+Start with `fit`, and a model: `KMeans`, `GaussianMixture`, `BayesianGaussianMixture`, ..., or `Model` for
+a log joint of your own, written with the densities of `vbjax.terms` over the factors below.
+"""
+
+from vbjax import datasets, families, metrics, terms
+from vbjax.core.algorithm import Algorithm, CoordinateAscent, Info, Status
+from vbjax.core.expectation import Expectation, expectation
+from vbjax.core.fit import Fit, fit
+from vbjax.core.model import ConjugateModel
+from vbjax.core.restarts import Runs
+from vbjax.core.user_model import Model
+from vbjax.families import (
+    Beta,
+    Categorical,
+    Delta,
+    Dirichlet,
+    Gamma,
+    MatrixNormalWishart,
+    MultivariateNormal,
+    MultivariateNormalGamma,
+    Normal,
+    NormalGamma,
+    NormalWishart,
+    Wishart,
+)
+from vbjax.models import GaussianMeanPrecision, UnitVarianceMixture
+from vbjax.record import Record

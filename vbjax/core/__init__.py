@@ -1,0 +1,1 @@
+"""The engine: models, the expectation over rows, algorithms, restarts and `fit`. It knows no model."""

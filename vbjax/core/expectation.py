@@ -1,0 +1,102 @@
+"""Sums over the rows of the data: chunks and row weights are handled here and nowhere else.
+
+Statistics are additive over rows, so one pass is a scan over chunks that keeps nothing of the size of
+the data. Imported by the algorithms and by models that initialise themselves with a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+class Expectation(NamedTuple):
+    """What a pass over rows gives: everything in it adds up over chunks.
+
+    Attributes:
+        statistics: gradient of the expected log likelihood in the global factors' statistics.
+        bound: the local part of the bound: log likelihood and local entropies.
+        magnitude: sum of the bound's absolute terms; times the dtype's epsilon, its rounding error.
+        weight: sum of the row weights.
+    """
+
+    statistics: Any
+    bound: Array
+    magnitude: Array
+    weight: Array
+
+
+def n_rows(data: Any) -> int:
+    """The number of rows: the leading axis that every leaf of the data shares."""
+    return jax.tree.leaves(data)[0].shape[0]
+
+
+def float_dtype(data: Any) -> Any:
+    """The dtype of the data's floating leaves, the default float where there are none."""
+    dtypes = [x.dtype for x in jax.tree.leaves(data) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.result_type(*dtypes) if dtypes else jnp.result_type(float)
+
+
+def sum_over_rows(
+    function: Callable[[Any, Array], Any], data: Any, weights: Array | None = None, *, chunk: int
+) -> Any:
+    """Sum of `function(rows, weights)` over chunks of `chunk` rows, by one scan.
+
+    The last chunk overlaps the one before it and its repeated rows weigh 0, so no padded copy is made.
+    Rows of weight 0 are replaced by zeros before the function sees them: whatever they hold, infinities
+    and NaN too, cannot reach the sum or its gradient.
+
+    Args:
+        function: additive in its rows; returns a pytree of sums.
+        data: pytree of arrays with a common leading axis.
+        weights: (n,) or None for ones.
+        chunk: rows at a time.
+    """
+    n, dtype = n_rows(data), float_dtype(data)
+
+    def call(rows: Any, row_weights: Array) -> Any:
+        if weights is not None:
+            rows = jax.tree.map(
+                lambda x: jnp.where(row_weights.reshape(-1, *[1] * (x.ndim - 1)) != 0, x, jnp.zeros_like(x)),
+                rows,
+            )
+        return function(rows, row_weights)
+
+    if n <= chunk:
+        return call(data, jnp.ones(n, dtype) if weights is None else weights)
+
+    def add(total: Any, number: Array) -> tuple[Any, None]:
+        wanted = number * chunk
+        start = jnp.minimum(wanted, n - chunk)
+        rows = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, chunk), data)
+        fresh = start + jnp.arange(chunk) >= wanted
+        row_weights = fresh.astype(dtype)
+        if weights is not None:
+            row_weights = row_weights * lax.dynamic_slice_in_dim(weights, start, chunk)
+        return jax.tree.map(jnp.add, total, call(rows, row_weights)), None
+
+    first = jax.tree.map(lambda x: lax.slice_in_dim(x, 0, chunk), data)
+    first_weights = jnp.ones(chunk, dtype) if weights is None else weights[:chunk]
+    shapes = jax.eval_shape(call, first, first_weights)
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return lax.scan(add, zero, jnp.arange(-(-n // chunk)))[0]
+
+
+def expectation(model: Any, params: Any, data: Any, weights: Array | None = None) -> Expectation:
+    """One E-step over all rows: the model's `e_step`, chunk by chunk.
+
+    Args:
+        model: gives `e_step(params, rows, weights)` and `chunk_rows(data)`.
+        params: states of the global factors.
+        data: pytree of arrays with a common leading axis, or None for a model without data.
+        weights: (n,) or None.
+    """
+    if data is None:
+        return model.no_rows(params)
+    return sum_over_rows(
+        lambda rows, w: model.e_step(params, rows, w), data, weights, chunk=model.chunk_rows(data)
+    )

@@ -1,0 +1,224 @@
+"""`fit`: the one driver. Reads the input, resolves the model, runs all restarts, returns a `Fit`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm.auto import tqdm
+
+from vbjax.core import restarts
+from vbjax.core.algorithm import CoordinateAscent, Status
+from vbjax.core.expectation import float_dtype, n_rows
+from vbjax.core.inputs import is_concrete, read_count, read_weights
+from vbjax.core.restarts import Race, Runs
+from vbjax.families.base import pytree
+
+_SLICE_SECONDS = 0.2  # the host looks up about this often: for progress, and for Ctrl-C
+_NO_LIMIT = np.iinfo(np.int32).max
+
+
+@pytree
+class Fit:
+    """What a fit gives: the best run's parameters, and how far to trust them. A pytree.
+
+    Attributes:
+        model: the model with every default filled in from the data.
+        params: states of the global factors by name; `fit.params.mu.mean`, `.sd`, `.sample(key, n)`.
+        objective: of exactly these parameters: the log likelihood (EM), log posterior (MAP), minus the
+            inertia (k-means) or the evidence lower bound (variational Bayes), in nats.
+        n_iter: sweeps of the best run.
+        runs: objective, n_iter, status and singularity of every restart.
+        full_trace: the best run's objective at every sweep, NaN after the last: `trace` without these.
+        status_code: the best run's status as a number: `status` is its `Status`.
+    """
+
+    model: Any
+    params: Any
+    objective: Array
+    n_iter: Array
+    runs: Runs
+    full_trace: Array
+    status_code: Array
+
+    @property
+    def trace(self) -> Array:
+        """The objective at every sweep of the best run (inside jit or batched: `full_trace`)."""
+        single = is_concrete(self.n_iter) and jnp.ndim(self.n_iter) == 0
+        return self.full_trace[: int(self.n_iter)] if single else self.full_trace
+
+    @property
+    def status(self) -> Any:
+        """The best run's `Status` (inside jit or batched: its number)."""
+        single = is_concrete(self.status_code) and jnp.ndim(self.status_code) == 0
+        return Status(int(self.status_code)) if single else self.status_code
+
+    def __repr__(self) -> str:
+        if not is_concrete(self.objective) or jnp.ndim(self.objective) != 0:
+            return f"Fit({type(self.model).__name__}, objective={self.objective})"
+        return f"Fit({type(self.model).__name__}: {self.verdict()})"
+
+    def verdict(self) -> str:
+        """One sentence on how far to trust the fit: status, agreement of the restarts, singular runs."""
+        words = f"objective {float(self.objective):.6g}, {self.status.sentence} ({int(self.n_iter)} sweeps)"
+        objective, singular = np.asarray(self.runs.objective), np.asarray(self.runs.singular)
+        if objective.size > 1:
+            best = float(self.objective)
+            close = np.abs(objective - best) <= 1e-4 * max(1.0, abs(best))
+            words += f"; {int((close & ~singular).sum())} of {objective.size} restarts within 1e-4 of the best"
+            unfinished = int((np.asarray(self.runs.status) != Status.CONVERGED).sum())
+            words += f", {unfinished} did not converge" if unfinished else ""
+            words += f", {int(singular.sum())} singular and set aside" if singular.any() else ""
+        if singular.all():
+            words += "; the solution is singular: a component has collapsed, do not trust the objective"
+        return words
+
+
+def fit(
+    model: Any,
+    data: Any = None,
+    *,
+    key: Array,
+    weights: Any = None,
+    params: Any = None,
+    n_restarts: int = 1,
+    max_iter: int = 1000,
+    tol: Any = 1e-6,
+    lanes: int | None = None,
+    progress: bool = False,
+) -> Fit:
+    """Fit a model by coordinate ascent from one or many starts, in one compiled loop.
+
+    It may be called inside `jax.jit` and `jax.vmap`, over data of one shape, keys, weights and
+    hyperparameters; the values of the input are then not examined, and `Fit.status` says how it went.
+
+    Args:
+        model: a model, or an algorithm made from one.
+        data: what the model takes: arrays whose leading axis are the rows; None for none.
+        key: `jax.random.key(...)`; restarts use splits of it.
+        weights: (n,) row weights; weight w counts a row w times, weight 0 leaves it out.
+        params: where the first run starts (warm); the others start at random.
+        n_restarts: number of runs; the best by objective wins, never a singular or non-finite one
+            over a proper one.
+        max_iter: sweeps of a run at most; a new value is a new program.
+        tol: a run has converged when a sweep changes the objective by at most `tol` per row (for
+            k-means: relative to the inertia), or by no more than its rounding error.
+        lanes: runs that step at the same time; by default 4 on a CPU and 64 on an accelerator.
+        progress: show a progress bar of the restarts. Ctrl-C ends the fit early in any case, with the
+            best of the runs so far and, if it was still running, the status INTERRUPTED.
+
+    Returns:
+        A `Fit`.
+
+    Raises:
+        ValueError: data, weights, params or a number out of range; a model that is not conjugate.
+
+    >>> import jax, vbjax as vb
+    >>> fit = vb.fit(vb.KMeans(n_clusters=2), vb.datasets.old_faithful(), key=jax.random.key(0))
+    >>> fit.status
+    <Status.CONVERGED: 1>
+    """
+    n_restarts = read_count(n_restarts, "n_restarts")
+    max_iter = read_count(max_iter, "max_iter")
+    if lanes is None:
+        lanes = 4 if jax.default_backend() == "cpu" else 64
+    lanes = read_count(lanes, "lanes")
+    if is_concrete(tol) and not tol >= 0:
+        raise ValueError(f"tol must be at least 0; got {tol!r}")
+    given = hasattr(model, "step")
+    subject = model.model if given else model
+    data = subject.read(data)
+    if data is not None:
+        weights = read_weights(weights, n_rows(data), float_dtype(data))
+    elif weights is not None:
+        raise ValueError("weights are for rows of data; there are none")
+    subject = _resolve(subject.inspect(data), data, weights)
+    if given:
+        algorithm = dataclasses.replace(model, model=subject)
+    else:
+        algorithm = CoordinateAscent(subject, jnp.asarray(tol, float_dtype((subject, data))))
+    if params is not None:
+        params = _read_params(algorithm, params, data, weights)
+
+    race = _begin(
+        algorithm, key, data, weights, params, n_restarts=n_restarts, lanes=lanes, max_iter=max_iter
+    )
+    if is_concrete((algorithm, data, weights, key, params)):
+        race = _advance_in_slices(race, algorithm, data, weights, progress)
+    else:
+        race = _advance(race, algorithm, data, weights, _NO_LIMIT, False)
+    winner = race.best.run
+    return Fit(
+        model=algorithm.model,
+        params=race.best.params,
+        objective=race.runs.objective[winner],
+        n_iter=race.runs.n_iter[winner],
+        runs=race.runs,
+        full_trace=race.best.trace,
+        status_code=race.runs.status[winner],
+    )
+
+
+@jax.jit
+def _resolve(model: Any, data: Any, weights: Array | None) -> Any:
+    return model.resolve(data, weights)
+
+
+@functools.partial(jax.jit, static_argnames=("n_restarts", "lanes", "max_iter"))
+def _begin(*args: Any, **kwargs: Any) -> Race:
+    return restarts.begin(*args, **kwargs)
+
+
+@jax.jit
+def _advance(
+    race: Race, algorithm: Any, data: Any, weights: Array | None, limit: Any, stop: Any
+) -> Race:
+    return restarts.advance(race, algorithm, data, weights, jnp.asarray(limit), jnp.asarray(stop))
+
+
+def _advance_in_slices(
+    race: Race, algorithm: Any, data: Any, weights: Array | None, progress: bool
+) -> Race:
+    """The same compiled loop again and again, so that the host can look up between slices."""
+    n_restarts = race.runs.objective.shape[0]
+    stop, limit, width = False, 16, 16
+    with tqdm(total=n_restarts, unit="fit", disable=not progress, leave=progress) as bar:
+        while not stop:
+            try:
+                begun = time.perf_counter()
+                race = _advance(race, algorithm, data, weights, np.int32(limit), np.bool_(False))
+                idle, next_run = jax.device_get((race.run == n_restarts, race.next_run))
+                if progress:
+                    bar.update(int(next_run - (~idle).sum()) - bar.n)
+                    bar.set_postfix_str(f"best objective {float(race.best.rank[1]):.6g}")
+                stop = bool(idle.all())
+                if time.perf_counter() - begun < _SLICE_SECONDS / 2:
+                    width *= 2
+                limit = min(limit + width, _NO_LIMIT)
+            except KeyboardInterrupt:
+                return _advance(race, algorithm, data, weights, np.int32(_NO_LIMIT), np.bool_(True))
+    return race
+
+
+def _read_params(algorithm: Any, params: Any, data: Any, weights: Array | None) -> Any:
+    """Given parameters must have the structure, shapes and dtype of the model's own."""
+    expected = jax.eval_shape(
+        lambda k: algorithm.params(algorithm.init(k, data, weights)), jax.random.key(0)
+    )
+    try:
+        params = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), params, expected)
+    except ValueError as error:
+        raise ValueError(f"params must have the structure of the model's parameters: {error}") from None
+    shapes = jax.tree.map(lambda x, like: x.shape == like.shape, params, expected)
+    if not all(jax.tree.leaves(shapes)):
+        got = [x.shape for x in jax.tree.leaves(params)]
+        raise ValueError(
+            f"params must have shapes {[x.shape for x in jax.tree.leaves(expected)]}; got {got}"
+        )
+    return params

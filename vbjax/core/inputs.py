@@ -1,0 +1,103 @@
+"""Reading what comes from outside: arrays, tables, weights. Errors name the argument.
+
+Values are examined only where they are concrete; inside jit and vmap the shapes alone are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def is_concrete(tree: Any) -> bool:
+    """Whether no leaf of the tree is being traced."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+@jax.jit
+def _all_finite(x: Array) -> Array:
+    return jnp.isfinite(x).all()
+
+
+def _as_array(x: Any, name: str) -> Array:
+    try:
+        array = x if isinstance(x, jax.Array) else np.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numeric arrays; got {type(x).__name__}: {error}") from None
+    if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"{name} must be numbers; got an array of {array.dtype}")
+    return jnp.asarray(array)
+
+
+def _require_finite(x: Array, name: str) -> None:
+    if is_concrete(x) and jnp.issubdtype(x.dtype, jnp.floating) and not _all_finite(x):
+        bad = int((~np.isfinite(np.asarray(x)).reshape(x.shape[0] if x.ndim else 1, -1).all(1)).argmax())
+        raise ValueError(f"{name} must be finite; row {bad} is the first with a NaN or an infinity")
+
+
+def read_arrays(data: Any, name: str) -> Any:
+    """A pytree of finite numeric arrays with a common leading axis; lists are arrays. None stays None."""
+    if data is None:
+        return None
+    data = jax.tree.map(lambda x: _as_array(x, name), data, is_leaf=lambda x: isinstance(x, list))
+    shapes = [x.shape for x in jax.tree.leaves(data)]
+    if not shapes or any(len(shape) == 0 for shape in shapes) or len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(f"{name} must be arrays with a common leading axis of rows; got shapes {shapes}")
+    if shapes[0][0] == 0:
+        raise ValueError(f"{name} must have at least one row; got shapes {shapes}")
+    for x in jax.tree.leaves(data):
+        _require_finite(x, name)
+    return data
+
+
+def read_table(x: Any, name: str = "data", *, n_features: int | None = None, min_rows: int = 1) -> Array:
+    """A finite floating table (n, d)."""
+    x = _as_array(x, name)
+    if x.ndim != 2 or x.shape[1] == 0:
+        hint = "; reshape one column with x[:, None]" if x.ndim == 1 else ""
+        raise ValueError(f"{name} must have shape (n, d) with d >= 1; got {x.shape}{hint}")
+    if n_features is not None and x.shape[1] != n_features:
+        raise ValueError(f"{name} must have the fit's {n_features} columns; got shape {x.shape}")
+    return _floating(x, name, min_rows)
+
+
+def read_column(x: Any, name: str = "data", *, min_rows: int = 1) -> Array:
+    """A finite floating column (n,)."""
+    x = _as_array(x, name)
+    if x.ndim != 1:
+        raise ValueError(f"{name} must have shape (n,); got {x.shape}")
+    return _floating(x, name, min_rows)
+
+
+def _floating(x: Array, name: str, min_rows: int) -> Array:
+    if x.shape[0] < min_rows:
+        raise ValueError(f"{name} must have at least {min_rows} rows; got {x.shape[0]}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        x = x.astype(jnp.result_type(float))
+    _require_finite(x, name)
+    return x
+
+
+def read_weights(weights: Any, n: int, dtype: Any) -> Array | None:
+    """Row weights (n,), finite, not negative and not all zero; None stays None."""
+    if weights is None:
+        return None
+    weights = _as_array(weights, "weights").astype(dtype)
+    if weights.shape != (n,):
+        raise ValueError(f"weights must have one number for each of the {n} rows; got shape {weights.shape}")
+    if is_concrete(weights):
+        values = np.asarray(weights)
+        if not np.isfinite(values).all() or (values < 0).any() or not (values > 0).any():
+            raise ValueError("weights must be finite, at least 0, and not all 0")
+    return weights
+
+
+def read_count(value: Any, name: str, *, least: int = 1) -> int:
+    """A whole number of at least `least`."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+    return int(value)

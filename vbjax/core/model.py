@@ -1,0 +1,249 @@
+"""What is derived from a log joint over statistics: updates, E-step, bound, posterior.
+
+`ConjugateModel` is the base of the ready-made models and of `Model` (user_model.py). The gradient of
+the expected log joint in a factor's expected statistics is that factor's optimal natural parameter;
+the bound is the same energy plus the factors' entropies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vbjax.core.expectation import Expectation, expectation, float_dtype, n_rows, sum_over_rows
+from vbjax.core.inputs import read_arrays
+from vbjax.families.base import Family, State
+from vbjax.record import Record
+
+
+def in_dtype(model: Any, dtype: Any) -> Any:
+    """The model with its hyperparameters as arrays of one dtype."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), model)
+
+
+def _without_base(statistics: Mapping[str, Any]) -> Record:
+    return Record({name: t.with_base(0.0) for name, t in statistics.items()})
+
+
+class ConjugateModel:
+    """The derived engine: subclasses give `factors`, `log_prior`, `log_likelihood` and perhaps `local`.
+
+    They are frozen dataclasses registered as pytrees, whose leaves are hyperparameters. A subclass may
+    write `e_step` by hand where that is faster; the derived one is then the oracle of its tests.
+    """
+
+    n_chunk_rows: ClassVar[int] = 4096
+
+    # -- what a model says of itself ---------------------------------------------------------------
+
+    @property
+    def factors(self) -> Mapping[str, Family]:
+        """The global factors of q, by name."""
+        raise TypeError(f"{type(self).__name__} declares no factors")
+
+    @property
+    def blocks(self) -> tuple[tuple[str, ...], ...]:
+        """Factors that are updated together, in order; by default all of them, from one pass."""
+        return (tuple(self.factors),)
+
+    def local(self, rows: Any) -> Mapping[str, Family]:
+        """The local factors, whose plates begin with the rows; none by default."""
+        return {}
+
+    def log_prior(self, s: Record) -> Any:
+        """E[log p] of the global latents, a scalar; 0 by default (maximum likelihood)."""
+        return 0.0
+
+    def log_likelihood(self, s: Record, rows: Any) -> Array:
+        """E[log p] of every row given the latents, local ones and their priors included: (n,)."""
+        raise TypeError(f"{type(self).__name__} declares no likelihood")
+
+    def namespace(self, s: Record) -> Record:
+        """What the log joint sees as `s`: the statistics, and in `Model` the hyperparameters too."""
+        return s
+
+    def read(self, data: Any) -> Any:
+        """The data as arrays of one dtype, or a ValueError that names what is wrong with it."""
+        return read_arrays(data, "data")
+
+    def resolve(self, data: Any, weights: Array | None = None) -> Any:
+        """The model with every default that follows the data filled in, its leaves in the data's dtype."""
+        return in_dtype(self, float_dtype(data))
+
+    def inspect(self, data: Any) -> Any:
+        """The model, examined before its first fit; `Model` refuses here what is not conjugate."""
+        return self
+
+    def chunk_rows(self, data: Any) -> int:
+        """How many rows a pass takes at a time."""
+        return self.n_chunk_rows
+
+    def unit(self, expectation: Expectation) -> Array:
+        """What the tolerance of a fit multiplies: the rows' weight, so that `tol` is per row."""
+        return expectation.weight
+
+    def singular(self, params: Record) -> Array:
+        """Whether the parameters lie on a boundary where the objective is not to be trusted."""
+        return jnp.asarray(False)
+
+    # -- what follows from it ------------------------------------------------------------------------
+
+    def expected(self, params: Mapping[str, State]) -> Record:
+        """E[t] of every global factor."""
+        return Record({name: family.expected(params[name]) for name, family in self.factors.items()})
+
+    def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
+        """Neutral global factors, moved once by rows whose local latents are drawn at random."""
+        dtype = float_dtype(data)
+        params = Record({name: family.neutral(dtype) for name, family in self.factors.items()})
+        if data is None or not self.local(data):
+            return params
+
+        def draw(name: str, family: Family) -> Any:
+            state = family.neutral(dtype)
+            number = sorted(local).index(name)
+            return state.statistics(state.sample(jax.random.fold_in(key, number)))
+
+        local = self.local(data)
+        drawn = Record({name: draw(name, family) for name, family in local.items()})
+        for block in self.blocks:
+            s = _without_base(self.expected(params))
+            gradient = sum_over_rows(
+                lambda rows, w, s=s: self._gradient(s, rows[1], rows[0], w)[1],
+                (data, drawn),
+                weights,
+                chunk=self.chunk_rows(data),
+            )
+            params = self.m_step(params, gradient, block)
+        return params
+
+    def posterior(self, params: Mapping[str, State], rows: Any) -> Record:
+        """The optimal local factors of rows given the global ones."""
+        return self._collapse(_without_base(self.expected(params)), rows)[0]
+
+    def e_step(self, params: Mapping[str, State], rows: Any, weights: Array) -> Expectation:
+        """One chunk of rows: the local factors' optimum, its bound, and the gradient it leaves.
+
+        The bound's local part is collapsed in closed form; its gradient is taken at fixed local factors
+        (the envelope theorem).
+        """
+        s = _without_base(self.expected(params))
+        local, bound = self._collapse(s, rows)
+        statistics = Record({name: q.expected().with_base(0.0) for name, q in local.items()})
+        _, gradient = self._gradient(s, statistics, rows, weights)
+        bound = jnp.where(weights == 0, 0, weights * bound)
+        return Expectation(gradient, bound.sum(), jnp.abs(bound).sum(), weights.sum())
+
+    def m_step(self, params: Record, statistics: Mapping[str, Any], block: tuple[str, ...]) -> Record:
+        """Coordinate update of one block: from the gradient of prior and likelihood to states."""
+        s = _without_base(self.expected(params))
+        prior = jax.grad(self._scalar_prior)(s)
+        moved = {}
+        for name in block:
+            gradient = jax.tree.map(jnp.add, prior[name], statistics[name])
+            moved[name] = self.factors[name].from_gradient(s[name], gradient)
+        return params | moved
+
+    def objective(self, params: Mapping[str, State], expectation: Expectation) -> Array:
+        """The bound (the log likelihood or log posterior where factors are points), without the data."""
+        return sum(self._global_terms(params, expectation).values()) + expectation.bound
+
+    def elbo_terms(
+        self, params: Mapping[str, State], data: Any, weights: Array | None = None
+    ) -> dict[str, Array]:
+        """The objective term by term; the terms add up to it.
+
+        Returns:
+            `log_likelihood`, `log_prior`, and the entropy of every local and global factor by name.
+        """
+        data = self.read(data)
+        return _elbo_terms(self, params, data, weights)
+
+    def no_rows(self, params: Mapping[str, State]) -> Expectation:
+        """The expectation over no data at all."""
+        s = self.expected(params)
+        zero = jnp.zeros((), float_dtype(s))
+        return Expectation(jax.tree.map(jnp.zeros_like, s), zero, zero, jnp.ones_like(zero))
+
+    # -- the machinery -------------------------------------------------------------------------------
+
+    def _scalar_prior(self, s: Record) -> Array:
+        return jnp.asarray(self.log_prior(self.namespace(s)), float_dtype(s)).sum()
+
+    def _rows(self, s: Record, rows: Any) -> Array:
+        row = self.log_likelihood(self.namespace(s), rows)
+        if row.shape != (n_rows(rows),):
+            raise ValueError(
+                f"log_likelihood must give one number for each row, shape ({n_rows(rows)},); got {row.shape}"
+            )
+        return row
+
+    def _collapse(self, s: Record, rows: Any) -> tuple[Record, Array]:
+        """Optimal local states and the bound of each row: energy at t = 0 plus log-normalisers."""
+        families = self.local(rows)
+        if not families:
+            return Record(), self._rows(s, rows)
+        dtype = float_dtype(s)
+        zero = Record(
+            {
+                name: jax.tree.map(jnp.zeros_like, family.neutral(dtype).expected())
+                for name, family in families.items()
+            }
+        )
+
+        def energy(local: Record) -> tuple[Array, Array]:
+            row = self._rows(s | local, rows)
+            return row.sum(), row
+
+        gradient, bound = jax.grad(energy, has_aux=True)(zero)
+        states = {}
+        for name, family in families.items():
+            states[name] = family.from_gradient(zero[name], gradient[name])
+            share = family.log_normalizer(zero[name], gradient[name])
+            bound = bound + share.sum(tuple(range(1, share.ndim)))
+        return Record(states), bound
+
+    def _gradient(self, s: Record, local: Record, rows: Any, weights: Array) -> tuple[Array, Record]:
+        """The weighted expected log likelihood at fixed local statistics, and its gradient."""
+
+        def energy(s: Record) -> Array:
+            row = self._rows(s | local, rows)
+            return jnp.where(weights == 0, 0, weights * row).sum()
+
+        return jax.value_and_grad(energy)(s)
+
+    def _global_terms(self, params: Mapping[str, State], expectation: Expectation) -> dict[str, Array]:
+        """Prior and entropies relative to the base measures, which cancel where there is one prior."""
+        s = self.expected(params)
+        prior, gradient = jax.value_and_grad(self._scalar_prior)(_without_base(s))
+        terms = {"log_prior": prior}
+        for name, family in self.factors.items():
+            n_densities = gradient[name].log_base + expectation.statistics[name].log_base
+            excess = jnp.asarray(n_densities - family.base_weight)
+            log_base = jnp.where(excess == 0, 0, excess * s[name].log_base)
+            terms[name] = family.base_entropy(params[name]).sum() + log_base.sum()
+        return terms
+
+
+@jax.jit
+def _elbo_terms(
+    model: ConjugateModel, params: Mapping[str, State], data: Any, weights: Array | None
+) -> dict[str, Array]:
+    total = expectation(model, params, data, weights)
+    s = model.expected(params)
+    terms = {"log_likelihood": total.bound, "log_prior": model._scalar_prior(s)}
+    if data is not None:
+
+        def entropies(rows: Any, w: Array) -> dict[str, Array]:
+            local = model.posterior(params, rows).items()
+            each = {name: q.entropy().reshape(w.shape[0], -1).sum(-1) for name, q in local}
+            return {name: jnp.where(w == 0, 0, w * h).sum() for name, h in each.items()}
+
+        local = sum_over_rows(entropies, data, weights, chunk=model.chunk_rows(data))
+        terms["log_likelihood"] = total.bound - sum(local.values())
+        terms |= {f"entropy of {name}": h for name, h in local.items()}
+    return terms | {f"entropy of {name}": params[name].entropy().sum() for name in model.factors}

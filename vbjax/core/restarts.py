@@ -1,0 +1,193 @@
+"""Many random restarts in few lanes: a lane that finishes a run takes the next one.
+
+`vmap` over a `while_loop` makes every run wait for the slowest. Here one `while_loop` steps a fixed
+number of lanes; a run that ends writes its result into the table, its parameters and trace over the
+best so far, and its lane goes on with the next initial state. One run is the same program with one
+lane. The host may call `advance` again and again with a limit (progress, interruption).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from vbjax.core.algorithm import Algorithm, Status
+
+
+class Runs(NamedTuple):
+    """The table of all restarts, one entry each.
+
+    Attributes:
+        objective: of the run's final parameters; NaN if it never ended.
+        n_iter: sweeps.
+        status: `Status` numbers.
+        singular: the run ended on a boundary where the objective is not to be trusted (a component
+            collapsed on tied rows); it never wins over a proper run.
+    """
+
+    objective: Array
+    n_iter: Array
+    status: Array
+    singular: Array
+
+
+class Best(NamedTuple):
+    """The winner so far; its parameters, trace and objective come from the same run."""
+
+    params: Any
+    trace: Array
+    run: Array
+    rank: Array
+
+
+class Race(NamedTuple):
+    """The state of all lanes; `run` is the number of each lane's run, n_restarts for an idle lane."""
+
+    starts: Any
+    state: Any
+    run: Array
+    n_iter: Array
+    trace: Array
+    next_run: Array
+    clock: Array
+    runs: Runs
+    best: Best
+
+
+def begin(
+    algorithm: Algorithm,
+    key: Array,
+    data: Any,
+    weights: Array | None,
+    params: Any,
+    *,
+    n_restarts: int,
+    lanes: int,
+    max_iter: int,
+) -> Race:
+    """The initial states of all runs, the first of them in the lanes. `params` is the first run's start."""
+    lanes = min(lanes, n_restarts)
+    n_drawn = n_restarts if params is None else n_restarts - 1
+    starts = []
+    if params is not None:
+        starts.append(jax.tree.map(lambda x: jnp.asarray(x)[None], algorithm.start(params)))
+    if n_drawn == 1:
+        starts.append(jax.tree.map(lambda x: x[None], algorithm.init(key, data, weights)))
+    elif n_drawn > 1:
+        n_whole = -(-n_drawn // lanes) * lanes  # whole batches: a remainder would be a second program
+        keys = jax.random.split(key, n_whole)
+        drawn = lax.map(lambda k: algorithm.init(k, data, weights), keys, batch_size=lanes)
+        starts.append(jax.tree.map(lambda x: x[:n_drawn], drawn))
+    states = jax.tree.map(lambda *x: _strong(jnp.concatenate(x)), *starts)
+    dtype = jax.eval_shape(
+        lambda s: algorithm.step(s, data, weights)[1].objective, jax.tree.map(lambda x: x[0], states)
+    ).dtype
+    integers = jnp.zeros(n_restarts, jnp.int32)
+    return Race(
+        starts=states,
+        state=jax.tree.map(lambda x: x[:lanes], states),
+        run=jnp.arange(lanes, dtype=jnp.int32),
+        n_iter=jnp.zeros(lanes, jnp.int32),
+        trace=jnp.full((lanes, max_iter), jnp.nan, dtype),
+        next_run=jnp.asarray(lanes, jnp.int32),
+        clock=jnp.asarray(0, jnp.int32),
+        runs=Runs(jnp.full(n_restarts, jnp.nan, dtype), integers, integers, integers.astype(bool)),
+        best=Best(
+            algorithm.params(jax.tree.map(lambda x: x[0], states)),
+            jnp.full(max_iter, jnp.nan, dtype),
+            jnp.asarray(0, jnp.int32),
+            jnp.full(2, -jnp.inf, dtype),
+        ),
+    )
+
+
+def advance(
+    race: Race, algorithm: Algorithm, data: Any, weights: Array | None, limit: Array, stop: Array
+) -> Race:
+    """Step the lanes until all runs have ended or the clock reaches `limit`.
+
+    With `stop` true the lanes end at their next scoring and no further run begins.
+    """
+    n_restarts = race.runs.objective.shape[0]
+    max_iter = race.trace.shape[1]
+    lanes = jnp.arange(race.run.shape[0])
+
+    def step_all(state: Any) -> Any:
+        if race.run.shape[0] == 1:  # one lane needs no batching
+            one = algorithm.step(jax.tree.map(lambda x: x[0], state), data, weights)
+            return jax.tree.map(lambda x: jnp.asarray(x)[None], one)
+        return jax.vmap(lambda s: algorithm.step(s, data, weights))(state)
+
+    def body(race: Race) -> Race:
+        moved, info = step_all(race.state)
+        trace = race.trace.at[lanes, race.n_iter].set(info.objective)
+        n_iter = race.n_iter + 1
+        going = info.status == Status.UNFINISHED
+        ended = jnp.where(n_iter >= max_iter, Status.MAX_ITER, Status.UNFINISHED)
+        ended = jnp.where(stop, Status.INTERRUPTED, ended)
+        status = jnp.where(going, ended, info.status).astype(jnp.int32)
+        done = (race.run < n_restarts) & (status != Status.UNFINISHED)
+        scored = race._replace(trace=trace, n_iter=n_iter, clock=race.clock + 1)
+        return lax.cond(
+            done.any(),
+            lambda r, m: _harvest(r, m, info.objective, status, done, algorithm, stop),
+            lambda r, m: r._replace(state=m),
+            scored,
+            jax.tree.map(lambda m, s: m.astype(s.dtype), moved, race.state),
+        )
+
+    def unfinished(race: Race) -> Array:
+        return (race.run < n_restarts).any() & (race.clock < limit)
+
+    return lax.while_loop(unfinished, body, race)
+
+
+def _harvest(
+    race: Race, moved: Any, objective: Array, status: Array, done: Array, algorithm: Algorithm, stop: Array
+) -> Race:
+    """Write the ended runs into the table, keep the best, and refill their lanes."""
+    n_restarts = race.runs.objective.shape[0]
+    singular = jax.vmap(lambda s: algorithm.model.singular(algorithm.params(s)))(race.state)
+    slot = jnp.where(done, race.run, n_restarts)
+    row = Runs(objective, race.n_iter, status, singular)
+    runs = Runs(*(table.at[slot].set(new, mode="drop") for table, new in zip(race.runs, row, strict=True)))
+
+    # proper before singular, then by objective; what is not finite ranks below everything
+    finite = done & jnp.isfinite(objective)
+    proper = jnp.where(finite, jnp.where(singular, 0, 1), -jnp.inf).astype(objective.dtype)
+    value = jnp.where(finite, objective, -jnp.inf)
+    winner = jnp.argmax(jnp.where(proper == proper.max(), value, -jnp.inf))
+    rank = jnp.stack([proper[winner], value[winner]])
+    better = (rank[0] > race.best.rank[0]) | ((rank[0] == race.best.rank[0]) & (rank[1] > race.best.rank[1]))
+    contender = Best(
+        algorithm.params(jax.tree.map(lambda x: x[winner], race.state)),
+        race.trace[winner],
+        race.run[winner],
+        rank,
+    )
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), contender, race.best)
+
+    place = race.next_run + jnp.cumsum(done) - 1
+    run = jnp.where(done, jnp.where(stop, n_restarts, jnp.minimum(place, n_restarts)), race.run)
+    source = jnp.minimum(run, n_restarts - 1)
+
+    def refill(start: Array, new: Array) -> Array:
+        return jnp.where(done.reshape(-1, *[1] * (new.ndim - 1)), start[source], new)
+
+    return race._replace(
+        state=jax.tree.map(refill, race.starts, moved),
+        run=run.astype(jnp.int32),
+        n_iter=jnp.where(done, 0, race.n_iter),
+        trace=jnp.where(done[:, None], jnp.nan, race.trace),
+        next_run=jnp.minimum(race.next_run + done.sum(), n_restarts).astype(jnp.int32),
+        runs=runs,
+        best=best,
+    )
+
+
+def _strong(x: Array) -> Array:
+    """Without a weak type, which would change at the loop's first turn."""
+    return lax.convert_element_type(x, x.dtype)

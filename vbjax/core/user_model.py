@@ -1,0 +1,118 @@
+"""`vb.Model`: a conjugate model of one's own, given as functions of statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+from jax import Array
+
+from vbjax.core.check import inspect_model
+from vbjax.core.expectation import n_rows
+from vbjax.core.model import ConjugateModel
+from vbjax.families.base import Family
+from vbjax.record import Record
+
+
+@jax.tree_util.register_pytree_node_class
+class Model(ConjugateModel):
+    """A conjugate-exponential model: the log joint once, over statistics; everything else is derived.
+
+    Args:
+        factors: the global factors of q by name, `dict(mu=vb.Normal(), tau=vb.Gamma())`.
+        log_prior: function of `s` to a scalar. `s.mu` is the expected statistics of the factor mu and
+            `s.mu0` a hyperparameter; the densities of `vbjax.terms` take both.
+        log_likelihood: function of `s` and rows to one number for each row, shape (n,), the log
+            densities of local latents included. None for a model without data.
+        hyper: hyperparameters by name: leaves, which may be changed, vmapped and differentiated.
+        local: local factors by name, for one row; their statistics have the rows as leading axis.
+        blocks: tuples of names of factors that are updated together, in order. Factors of one block
+            must not interact; by default `fit` finds the blocks.
+
+    Raises:
+        ValueError: from `fit`, where the log joint is not affine in the statistics of a factor, so that
+            its coordinate update would be wrong.
+
+    References:
+        Winn, J. & Bishop, C. (2005), Variational message passing, JMLR 6, sections 3 and 4.
+
+    >>> import jax, vbjax as vb
+    >>> from vbjax.terms import normal
+    >>> model = vb.Model(
+    ...     factors=dict(mu=vb.Normal()), hyper=dict(prior_precision=1.0),
+    ...     log_prior=lambda s: normal(s.mu, 0.0, s.prior_precision),
+    ...     log_likelihood=lambda s, x: normal(x, s.mu, 1.0),
+    ... )
+    >>> fit = vb.fit(model, jax.numpy.array([1.0, 2.0, 3.0]), key=jax.random.key(0))
+    >>> print(f"{fit.params.mu.mean:.4f} {fit.params.mu.precision:.4f}")
+    1.5000 4.0000
+    """
+
+    hyper: Record
+
+    def __init__(
+        self,
+        *,
+        factors: Mapping[str, Family],
+        log_prior: Callable[[Any], Any] | None = None,
+        log_likelihood: Callable[[Any, Any], Array] | None = None,
+        hyper: Mapping[str, Any] | None = None,
+        local: Mapping[str, Family] | None = None,
+        blocks: Iterable[Iterable[str]] | None = None,
+    ) -> None:
+        blocks = None if blocks is None else tuple(tuple(block) for block in blocks)
+        structure = (Record(factors), log_prior, log_likelihood, Record(local or {}), blocks)
+        self._set(Record(hyper or {}), structure)
+
+    def _set(self, hyper: Record, structure: tuple[Any, ...]) -> None:
+        object.__setattr__(self, "hyper", hyper)
+        object.__setattr__(self, "_structure", structure)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError("a Model is immutable; model.replace(name=value) changes hyperparameters")
+
+    def replace(self, **hyper: Any) -> Model:
+        """The same model with other hyperparameters; compiled programs are reused."""
+        unknown = set(hyper) - set(self.hyper)
+        if unknown:
+            raise ValueError(f"hyper has no {', '.join(sorted(unknown))}; it has {', '.join(self.hyper)}")
+        return self.tree_unflatten(self._structure, (self.hyper | hyper,))
+
+    @property
+    def factors(self) -> Mapping[str, Family]:
+        return self._structure[0]
+
+    @property
+    def blocks(self) -> tuple[tuple[str, ...], ...]:
+        return self._structure[4] or tuple((name,) for name in self.factors)
+
+    def local(self, rows: Any) -> Mapping[str, Family]:
+        return {name: family.repeated(n_rows(rows)) for name, family in self._structure[3].items()}
+
+    def log_prior(self, s: Record) -> Any:
+        return 0.0 if self._structure[1] is None else self._structure[1](s)
+
+    def log_likelihood(self, s: Record, rows: Any) -> Array:
+        return self._structure[2](s, rows)
+
+    def namespace(self, s: Record) -> Record:
+        return Record({**self.hyper, **s})
+
+    def inspect(self, data: Any) -> Model:
+        blocks = inspect_model(self, data)
+        factors, log_prior, log_likelihood, local, given = self._structure
+        return self.tree_unflatten((factors, log_prior, log_likelihood, local, given or blocks), (self.hyper,))
+
+    def __repr__(self) -> str:
+        factors = ", ".join(f"{name}: {family}" for name, family in self.factors.items())
+        return f"Model({factors}; {self.hyper})"
+
+    def tree_flatten(self) -> tuple[tuple[Record], tuple[Any, ...]]:
+        return (self.hyper,), self._structure
+
+    @classmethod
+    def tree_unflatten(cls, structure: tuple[Any, ...], children: tuple[Any, ...]) -> Model:
+        model = object.__new__(cls)
+        model._set(children[0], structure)
+        return model

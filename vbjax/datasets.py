@@ -1,0 +1,122 @@
+"""Tables of numbers: the one data set that comes with the package, and a strict reader of CSV files.
+
+The reader serves the command line: it says in which line and column of which file the trouble is.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Sequence
+from importlib import resources
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def old_faithful() -> Array:
+    """272 eruptions of the Old Faithful geyser, Yellowstone: two clusters, of short and of long ones.
+
+    Column 0 is the length of an eruption, column 1 the wait until the next, both in minutes.
+
+    The numbers are those of `faithful` in R's package datasets, by way of Rdatasets
+    (vincentarelbundock/Rdatasets, commit 1dcc2bf, the column of row numbers dropped). R is under GPL-2 or
+    GPL-3; the licence of the data themselves is not known, they are understood to be free to redistribute.
+
+    Returns:
+        The data, (272, 2), in the default float dtype.
+
+    References:
+        Haerdle (1991), Smoothing Techniques with Implementation in S, Springer.
+
+    >>> x = old_faithful()
+    >>> print(x.shape, x[0])
+    (272, 2) [ 3.6 79. ]
+    """
+    with resources.files("vbjax").joinpath("data/old_faithful.csv").open(encoding="utf-8") as file:
+        return jnp.asarray(np.loadtxt(file, delimiter=",", skiprows=1), dtype=float)
+
+
+def read_table(
+    path: str | os.PathLike[str], columns: Sequence[str | int] | None = None
+) -> tuple[np.ndarray, list[str]]:
+    r"""Reads a CSV file of numbers, with or without a header line.
+
+    The first line is a header if any of its cells is not a number; without one the columns are called
+    "x0", "x1" and so on. Blank lines at the end are passed over.
+
+    Args:
+        path: the file, UTF-8, cells separated by commas.
+        columns: names, or numbers from 0, of the columns to take, in this order; the others need not hold
+            numbers. All by default.
+
+    Returns:
+        The numbers, (n, d), in numpy's float64 so that nothing is lost before the caller chooses a dtype, and
+        the names of the columns.
+
+    Raises:
+        ValueError: not a CSV file in UTF-8; no line of data; a line with more or fewer cells than the first;
+            in a column taken, a cell that is not a finite number; or `columns` that the file does not have.
+            The message names the file, the line (from 1) and the column.
+        OSError: the file cannot be opened, for example FileNotFoundError.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "table.csv")
+    >>> _ = path.write_text("height,weight,name\n1.5,60,ann\n1.75,70,bob\n")
+    >>> read_table(path, ["weight", "height"])
+    (array([[60.  ,  1.5 ],
+           [70.  ,  1.75]]), ['weight', 'height'])
+    """
+    lines = _lines(path)
+    if not lines:
+        raise ValueError(f"{path}: the file is empty; expected lines of numbers")
+    first = lines[0][1]
+    header = any(_number(cell) is None for cell in first)
+    names = [cell.strip() for cell in first] if header else [f"x{j}" for j in range(len(first))]
+    data = lines[header:]
+    if not data:
+        raise ValueError(f"{path}: no data after the header in line {lines[0][0]}; expected lines of numbers")
+    taken = range(len(names)) if columns is None else [_column(path, column, names) for column in columns]
+    rows = []
+    for number, cells in data:
+        if len(cells) != len(names):
+            raise ValueError(f"{path}, line {number}: {len(cells)} cells; expected {len(names)}")
+        rows.append([_finite(path, number, names[j], cells[j]) for j in taken])
+    return np.array(rows), [names[j] for j in taken]
+
+
+def _lines(path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:
+    """Line numbers, from 1, and cells, without the blank lines at the end."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        try:
+            lines = [(reader.line_num, cells) for cells in reader]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path}: not a CSV file in UTF-8: {error}") from error
+    while lines and not any(cell.strip() for cell in lines[-1][1]):
+        lines.pop()
+    return lines
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return None if "_" in cell else float(cell)  # Python reads 1_000 as a number; a table should not
+    except ValueError:
+        return None
+
+
+def _finite(path: str | os.PathLike[str], line: int, column: str, cell: str) -> float:
+    value = _number(cell)
+    if value is None or not math.isfinite(value):
+        raise ValueError(f"{path}, line {line}, column {column!r}: {cell!r}; expected a finite number")
+    return value
+
+
+def _column(path: str | os.PathLike[str], column: str | int, names: list[str]) -> int:
+    if isinstance(column, str) and column in names:
+        return names.index(column)
+    if isinstance(column, int) and 0 <= column < len(names):
+        return column
+    raise ValueError(f"{path}: no column {column!r} in columns; expected a name or number of {names}")

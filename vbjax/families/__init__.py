@@ -1,0 +1,71 @@
+"""Exponential families: what a factor of the variational posterior can be."""
+
+from vbjax.families.base import Family, LocationPrecision, State, Statistics
+from vbjax.families.beta import Beta, BetaState, BetaStatistics
+from vbjax.families.categorical import Categorical, CategoricalState, CategoricalStatistics
+from vbjax.families.delta import Delta, DeltaState
+from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
+from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
+from vbjax.families.joint import JointStatistics
+from vbjax.families.matrix_normal_wishart import (
+    MatrixNormalWishart,
+    MatrixNormalWishartState,
+    MatrixNormalWishartStatistics,
+)
+from vbjax.families.multivariate_normal import (
+    MultivariateNormal,
+    MultivariateNormalState,
+    MultivariateNormalStatistics,
+)
+from vbjax.families.multivariate_normal_gamma import (
+    MultivariateNormalGamma,
+    MultivariateNormalGammaState,
+    MultivariateNormalGammaStatistics,
+)
+from vbjax.families.normal import Normal, NormalState, NormalStatistics
+from vbjax.families.normal_gamma import NormalGamma, NormalGammaState, NormalGammaStatistics
+from vbjax.families.normal_wishart import NormalWishart, NormalWishartState, NormalWishartStatistics
+from vbjax.families.wishart import Wishart, WishartState, WishartStatistics
+
+__all__ = [
+    "Beta",
+    "BetaState",
+    "BetaStatistics",
+    "Categorical",
+    "CategoricalState",
+    "CategoricalStatistics",
+    "Delta",
+    "DeltaState",
+    "Dirichlet",
+    "DirichletState",
+    "DirichletStatistics",
+    "Family",
+    "Gamma",
+    "GammaState",
+    "GammaStatistics",
+    "JointStatistics",
+    "LocationPrecision",
+    "MatrixNormalWishart",
+    "MatrixNormalWishartState",
+    "MatrixNormalWishartStatistics",
+    "MultivariateNormal",
+    "MultivariateNormalGamma",
+    "MultivariateNormalGammaState",
+    "MultivariateNormalGammaStatistics",
+    "MultivariateNormalState",
+    "MultivariateNormalStatistics",
+    "Normal",
+    "NormalGamma",
+    "NormalGammaState",
+    "NormalGammaStatistics",
+    "NormalState",
+    "NormalStatistics",
+    "NormalWishart",
+    "NormalWishartState",
+    "NormalWishartStatistics",
+    "State",
+    "Statistics",
+    "Wishart",
+    "WishartState",
+    "WishartStatistics",
+]

@@ -1,0 +1,202 @@
+"""The contract of a family: what a factor of q is, and the two maps that every algorithm alternates.
+
+Three kinds of object, one file for each family:
+
+- a **Statistics** record holds (expected) sufficient statistics E[t(z)]. Its fields are *natural*
+  (affine in the log joint, their number of event axes is in `events`), or the constant `pivot` about
+  which location statistics are taken, or `base`, the expected log base measure log h(z);
+- a **State** is a distribution in well-conditioned coordinates: it is what `fit.params` holds;
+- a **Family** is the static description (plate and event sizes) that makes states from gradients.
+
+The density of a state is h(z) exp(<eta, t(z)> - A(eta)). `h` is chosen so that eta is the coordinate
+itself, a Gamma's (a, -b) and a Dirichlet's alpha, not alpha - 1, which would lose the digits of a
+small alpha in float32. Terms add `base` with weight one for every density of z they hold; one prior
+per factor is the rule, and then it cancels against the entropy before it is ever computed.
+
+Leading axes are plates. Imported by the families, terms and core.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def pytree(cls: type[T]) -> type[T]:
+    """A frozen dataclass that JAX sees through; fields marked `static` are structure."""
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
+
+
+def static(**kwargs: Any) -> Any:
+    """A dataclass field that is structure: hashable, and a new value is a new program."""
+    return dataclasses.field(metadata={"static": True}, **kwargs)
+
+
+class LocationPrecision(NamedTuple):
+    """A value, mean or variance of a joint factor of a location and its precision."""
+
+    location: Array
+    precision: Array
+
+
+class Statistics:
+    """Expected sufficient statistics; see the module's text for natural fields, `pivot` and `base`."""
+
+    events: ClassVar[dict[str, int]]
+
+    @property
+    def natural(self) -> dict[str, Array]:
+        """The fields in which a conjugate log joint is affine."""
+        return {name: getattr(self, name) for name in self.events}
+
+    def inner(self, gradient: Statistics) -> Array:
+        """<gradient, self> over the natural fields, one number for each cell of the plate."""
+        total: Any = 0.0
+        for name, n_axes in self.events.items():
+            product = getattr(gradient, name) * getattr(self, name)
+            total = total + product.sum(tuple(range(product.ndim - n_axes, product.ndim)))
+        return total
+
+    def with_base(self, base: ArrayLike) -> Self:
+        """The same with another log base measure; unchanged where the family's is one."""
+        if not hasattr(self, "base"):
+            return self
+        return dataclasses.replace(self, base=jnp.broadcast_to(base, self.base.shape))  # type: ignore[type-var]
+
+    def about(self, pivot: Array) -> Self:
+        """The same statistics about another pivot; unchanged where the family has none."""
+        return self
+
+    def like(self, other: Statistics) -> Self:
+        """The same statistics about the pivot of `other`."""
+        return self.about(other.pivot) if hasattr(other, "pivot") else self
+
+    @property
+    def log_base(self) -> Array | float:
+        """E[log h(z)], 0 where the family's base measure is one."""
+        return getattr(self, "base", 0.0)
+
+
+class State:
+    """A distribution over the plate's cells, in well-conditioned coordinates.
+
+    Every family's state gives `mean`, `variance`, `covariance` (over the event's axes; the variance
+    itself for scalars), `mode` (NaN where there is none inside the support), `sd`, `entropy()`,
+    `kl(other)`, `log_prob(x)` and `sample(key, shape)`.
+    """
+
+    def statistics(self, x: Any) -> Any:
+        """t(x) of a value, taken about itself where the family has a pivot."""
+        raise TypeError(f"{type(self).__name__} has no statistics")
+
+    def expected(self) -> Any:
+        """E_q[t(z)], about the state's own location where the family has a pivot."""
+        raise TypeError(f"{type(self).__name__} has no expected statistics")
+
+    def log_density(self, statistics: Any) -> Array:
+        """<eta, t> - A(eta): the log density but for log h, at values or expected statistics."""
+        raise TypeError(f"{type(self).__name__} has no density")
+
+    def base_entropy(self) -> Array:
+        """A(eta) - <eta, E[t]>: the entropy relative to the base measure, by remainder forms."""
+        raise TypeError(f"{type(self).__name__} has no entropy")
+
+    if TYPE_CHECKING:  # fields in one family, properties in another
+
+        @property
+        def mean(self) -> Any: ...
+
+        @property
+        def variance(self) -> Any: ...
+
+        @property
+        def mode(self) -> Any: ...
+
+    @property
+    def covariance(self) -> Any:
+        return self.variance
+
+    @property
+    def sd(self) -> Any:
+        """Standard deviation, elementwise: sqrt(variance)."""
+        return jax.tree.map(jnp.sqrt, self.variance)
+
+    def at_mode(self) -> Any:
+        """The statistics of the mode: what a point estimate (`Delta`) sends to the others."""
+        return self.statistics(self.mode)
+
+    def entropy(self) -> Array:
+        """-E_q[log q(z)], in nats."""
+        return self.base_entropy() - self.expected().log_base
+
+    def kl(self, other: Self) -> Array:
+        """KL(self || other) in nats, one number for each cell of the plate.
+
+        The families pair the two halves, which would cancel badly in float32 where both are concentrated.
+        """
+        return -other.log_density(self.expected()) - self.base_entropy()
+
+    def log_prob(self, x: Any) -> Array:
+        """log q(x), one number for each cell of the plate."""
+        t = self.statistics(x)
+        return self.log_density(t) + t.log_base
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Any:
+        """Independent draws, of shape `shape + plate + event`."""
+        raise TypeError(f"{type(self).__name__} has no sampler")
+
+
+def sample_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Read a number of draws or a shape of draws."""
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """The static description of a factor of q: hashable, without numbers.
+
+    `base_weight` is 1 for a distribution, whose entropy leaves log h out, and 0 for a point.
+    """
+
+    plate: tuple[int, ...] = ()
+    base_weight: ClassVar[float] = 1.0
+
+    def repeated(self, n: int) -> Self:
+        """The same family for each of n rows: the plate gets a leading axis."""
+        return dataclasses.replace(self, plate=(n, *self.plate))
+
+    def neutral(self, dtype: DTypeLike) -> Any:
+        """A standard member, where a fit without better knowledge starts."""
+        raise TypeError(f"{type(self).__name__} has no neutral member")
+
+    def from_gradient(self, statistics: Any, gradient: Any, weight: ArrayLike = 1.0) -> Any:
+        """The optimal state: its natural parameter is d E[log p] / d E[t] (divided by `weight`).
+
+        Args:
+            statistics: where the gradient was taken; only its pivot matters.
+            gradient: gradient of the expected log joint, in the structure of the statistics.
+            weight: exchangeable copies that the factor stands for inside one row.
+        """
+        raise TypeError(f"{type(self).__name__} has no coordinate update")
+
+    def expected(self, state: Any) -> Any:
+        """E_q[t(z)] about the state's own location: the mean map, grad A(eta)."""
+        return state.expected()
+
+    def base_entropy(self, state: Any) -> Array:
+        """The factor's share of the bound: entropy relative to the base measure."""
+        return state.base_entropy()
+
+    def log_normalizer(self, statistics: Any, gradient: Any) -> Array:
+        """A at the natural parameter `gradient`: what a factor adds to the bound once optimised away."""
+        state = self.from_gradient(statistics, gradient)
+        t = state.expected().like(statistics)
+        return state.base_entropy() + t.inner(gradient) + (gradient.log_base - 1) * t.log_base

@@ -1,0 +1,98 @@
+"""Beta: statistics log x and log(1 - x), a Dirichlet over two corners under its own name."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
+from vbjax.families.dirichlet import DirichletState, DirichletStatistics, dirichlet_log_density
+
+
+@pytree
+class BetaStatistics(Statistics):
+    """E[log x] and E[log(1 - x)]; `base` is minus their sum."""
+
+    log: Array
+    log_complement: Array
+    base: Array
+    events = {"log": 0, "log_complement": 0}
+
+    @classmethod
+    def of(cls, x: ArrayLike) -> BetaStatistics:
+        """The statistics of a value between 0 and 1."""
+        x = jnp.asarray(x)
+        log, complement = jnp.log(x), jnp.log1p(-x)
+        return cls(log, complement, -(log + complement))
+
+
+def beta_log_density(t: BetaStatistics, concentration1: Array, concentration0: Array) -> Array:
+    """a E[log x] + b E[log(1 - x)] - log B(a, b)."""
+    pair = DirichletStatistics(jnp.stack([t.log, t.log_complement], -1), t.base)
+    a, b = jnp.broadcast_arrays(concentration1, concentration0)
+    return dirichlet_log_density(pair, jnp.stack([a, b], -1))
+
+
+@pytree
+class BetaState(State):
+    """Beta(concentration1, concentration0), mean concentration1 / (their sum)."""
+
+    concentration1: Array
+    concentration0: Array
+
+    @property
+    def _pair(self) -> DirichletState:
+        return DirichletState(jnp.stack([self.concentration1, self.concentration0], -1))
+
+    def statistics(self, x: ArrayLike) -> BetaStatistics:
+        return BetaStatistics.of(x)
+
+    def expected(self) -> BetaStatistics:
+        t = self._pair.expected()
+        return BetaStatistics(t.log[..., 0], t.log[..., 1], t.base)
+
+    def log_density(self, statistics: BetaStatistics) -> Array:
+        return beta_log_density(statistics, self.concentration1, self.concentration0)
+
+    def base_entropy(self) -> Array:
+        return self._pair.base_entropy()
+
+    def kl(self, other: BetaState) -> Array:
+        return self._pair.kl(other._pair)
+
+    @property
+    def mean(self) -> Array:
+        return self._pair.mean[..., 0]
+
+    @property
+    def variance(self) -> Array:
+        return self._pair.variance[..., 0]
+
+    @property
+    def mode(self) -> Array:
+        return self._pair.mode[..., 0]
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
+        a, b = jnp.broadcast_arrays(self.concentration1, self.concentration0)
+        return jax.random.beta(key, a, b, sample_shape(shape) + a.shape, a.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Beta(Family):
+    """A probability for each cell of `plate`."""
+
+    def neutral(self, dtype: DTypeLike) -> BetaState:
+        return BetaState(jnp.ones(self.plate, dtype), jnp.ones(self.plate, dtype))
+
+    def from_gradient(
+        self, statistics: BetaStatistics, gradient: BetaStatistics, weight: ArrayLike = 1.0
+    ) -> BetaState:
+        """(a, b) = the gradient (corrected where the log joint holds no or several densities of x)."""
+        correction = weight - gradient.base
+        return BetaState(
+            (gradient.log + correction) / weight, (gradient.log_complement + correction) / weight
+        )

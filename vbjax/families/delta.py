@@ -1,0 +1,85 @@
+"""Delta: turns any factor into a point, its mode; EM and MAP are variational Bayes with points.
+
+The point is kept as the state of the family whose mode it is: those are the well-conditioned
+coordinates (a covariance's Cholesky factor is at hand, no matrix is inverted twice).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.families.base import Family, State, pytree, sample_shape
+
+
+@pytree
+class DeltaState(State):
+    """All mass on the mode of `at`, a state of the wrapped family."""
+
+    at: Any
+
+    def statistics(self, x: Any) -> Any:
+        return self.at.statistics(x)
+
+    def expected(self) -> Any:
+        return self.at.at_mode()
+
+    def at_mode(self) -> Any:
+        return self.at.at_mode()
+
+    def base_entropy(self) -> Array:
+        """Zero: a point's share of the bound is its log density alone."""
+        return jnp.zeros_like(self.at.base_entropy())
+
+    def entropy(self) -> Array:
+        return self.base_entropy()
+
+    @property
+    def mean(self) -> Any:
+        return self.at.mode
+
+    @property
+    def variance(self) -> Any:
+        return jax.tree.map(jnp.zeros_like, self.at.variance)
+
+    @property
+    def covariance(self) -> Any:
+        return jax.tree.map(jnp.zeros_like, self.at.covariance)
+
+    @property
+    def mode(self) -> Any:
+        return self.at.mode
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Any:
+        shape = sample_shape(shape)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + x.shape), self.at.mode)
+
+
+@dataclasses.dataclass(frozen=True)
+class Delta(Family):
+    """A point estimate of a factor of the family `of`: maximum likelihood without a prior, MAP with one."""
+
+    plate: tuple[int, ...] = dataclasses.field(default=(), init=False, repr=False)  # `of` has it
+    of: Family = dataclasses.field(default_factory=Family)
+    base_weight: ClassVar[float] = 0.0
+
+    def repeated(self, n: int) -> Delta:
+        return Delta(self.of.repeated(n))
+
+    def neutral(self, dtype: DTypeLike) -> DeltaState:
+        return DeltaState(self.of.neutral(dtype))
+
+    def from_gradient(self, statistics: Any, gradient: Any, weight: ArrayLike = 1.0) -> DeltaState:
+        """The maximiser of the expected log joint."""
+        return DeltaState(self.of.from_gradient(statistics, gradient, weight))
+
+    def log_normalizer(self, statistics: Any, gradient: Any) -> Array:
+        """max over points of <gradient, t> instead of the logarithm of an integral."""
+        point = self.from_gradient(statistics, gradient)
+        t = point.expected().like(statistics)
+        return t.inner(gradient) + gradient.log_base * t.log_base

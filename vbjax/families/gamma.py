@@ -1,0 +1,120 @@
+"""Gamma: statistics x and log x, state (concentration, rate); base measure 1 / x."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
+from vbjax.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito
+
+
+@pytree
+class GammaStatistics(Statistics):
+    """E[x], E[log x] of a positive latent; `base` is -E[log x]. Products are of independent factors."""
+
+    value: Array
+    log: Array
+    base: Array
+    events = {"value": 0, "log": 0}
+    __array_ufunc__ = None  # so that array * statistics comes to __rmul__
+
+    @classmethod
+    def of(cls, x: ArrayLike) -> GammaStatistics:
+        """The statistics of a value."""
+        x = jnp.asarray(x)
+        return cls(x, jnp.log(x), -jnp.log(x))
+
+    def __mul__(self, other: Any) -> GammaStatistics:
+        if not isinstance(other, GammaStatistics):
+            other = GammaStatistics.of(other)
+        log = self.log + other.log
+        return GammaStatistics(self.value * other.value, log, -log)
+
+    __rmul__ = __mul__
+
+
+def gamma_log_density(t: GammaStatistics, concentration: Array, rate: Array) -> Array:
+    """a log b - log Gamma(a) + a E[log x] - b E[x], arranged so that a large a cancels on paper."""
+    a, b = concentration, rate
+    return (
+        a * (t.log + jnp.log(b / a)) - (b * t.value - a) + 0.5 * (jnp.log(a) - LOG_2PI) - gammaln_remainder(a)
+    )
+
+
+def gamma_base_entropy(concentration: Array) -> Array:
+    """log(2 pi / a) / 2 + R(a) - a P(a): free of the rate, relative to the base measure 1 / x."""
+    a = concentration
+    return 0.5 * (LOG_2PI - jnp.log(a)) + gammaln_remainder(a) - a * digamma_remainder(a)
+
+
+def gamma_kl(concentration: Array, rate: Array, concentration0: Array, rate0: Array) -> Array:
+    """KL(Gamma(a, b) || Gamma(a0, b0)) with Stirling's part cancelled on paper."""
+    a, a0 = concentration, concentration0
+    ratio = (a / a0) * (rate0 / rate)  # of the means
+    linear = a0 * itakura_saito(ratio) + (a - a0) * digamma_remainder(a)
+    return linear + 0.5 * jnp.log(a / a0) + gammaln_remainder(a0) - gammaln_remainder(a)
+
+
+def gamma_expected_log(concentration: Array, rate: Array) -> Array:
+    """E[log x] = log(a / b) + P(a)."""
+    return jnp.log(concentration / rate) + digamma_remainder(concentration)
+
+
+@pytree
+class GammaState(State):
+    """Gamma(concentration, rate), mean concentration / rate."""
+
+    concentration: Array
+    rate: Array
+
+    def statistics(self, x: ArrayLike) -> GammaStatistics:
+        return GammaStatistics.of(x)
+
+    def expected(self) -> GammaStatistics:
+        log = gamma_expected_log(self.concentration, self.rate)
+        return GammaStatistics(self.mean, log, -log)
+
+    def log_density(self, statistics: GammaStatistics) -> Array:
+        return gamma_log_density(statistics, self.concentration, self.rate)
+
+    def base_entropy(self) -> Array:
+        return gamma_base_entropy(self.concentration)
+
+    def kl(self, other: GammaState) -> Array:
+        return gamma_kl(self.concentration, self.rate, other.concentration, other.rate)
+
+    @property
+    def mean(self) -> Array:
+        return self.concentration / self.rate
+
+    @property
+    def variance(self) -> Array:
+        return self.concentration / self.rate**2
+
+    @property
+    def mode(self) -> Array:
+        return jnp.maximum(self.concentration - 1, 0) / self.rate
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
+        shape = sample_shape(shape) + self.concentration.shape
+        return jax.random.gamma(key, self.concentration, shape, self.concentration.dtype) / self.rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Gamma(Family):
+    """A positive latent (a precision, a rate) for each cell of `plate`."""
+
+    def neutral(self, dtype: DTypeLike) -> GammaState:
+        return GammaState(jnp.ones(self.plate, dtype), jnp.ones(self.plate, dtype))
+
+    def from_gradient(
+        self, statistics: GammaStatistics, gradient: GammaStatistics, weight: ArrayLike = 1.0
+    ) -> GammaState:
+        """a = g_log (corrected where the log joint holds no or several densities of x), b = -g_x."""
+        return GammaState((gradient.log + (weight - gradient.base)) / weight, -gradient.value / weight)

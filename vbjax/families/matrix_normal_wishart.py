@@ -1,0 +1,212 @@
+"""MatrixNormalWishart: q vector locations that share one precision matrix.
+
+M (q, D) | Lam ~ MN(M0, R^-1, Lam^-1), Lam ~ Wishart(nu, W): tied covariances, switching autoregressions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.families.base import Family, LocationPrecision, State, pytree, sample_shape
+from vbjax.families.joint import JointStatistics
+from vbjax.families.wishart import (
+    WishartState,
+    sample_wishart_roots,
+    wishart_base_entropy,
+    wishart_expected,
+    wishart_from_roots,
+    wishart_log_density,
+)
+from vbjax.special import (
+    LOG_2PI,
+    cholesky,
+    inverse_from_cholesky,
+    logdet_from_cholesky,
+    solve_lower,
+    stein_loss,
+    symmetrize,
+    transpose,
+)
+
+
+@pytree
+class MatrixNormalWishartStatistics(JointStatistics):
+    """E[Lam], E[log det Lam], E[(M - C) Lam] (q, D), E[(M - C) Lam (M - C)'] (q, q).
+
+    `base` is (q - D - 1)/2 E[log det Lam].
+    """
+
+    pivot: Array
+    precision: Array
+    logdet: Array
+    cross: Array
+    square: Array
+    base: Array
+    events = {"precision": 2, "logdet": 0, "cross": 2, "square": 2}
+
+    @classmethod
+    def of(cls, x: LocationPrecision) -> MatrixNormalWishartStatistics:
+        """The statistics of q vectors and a positive definite matrix."""
+        location, precision = map(jnp.asarray, x)
+        return _at_point(location, precision, logdet_from_cholesky(cholesky(precision)))
+
+    def about(self, pivot: Array) -> MatrixNormalWishartStatistics:
+        cross = self.cross + (self.pivot - pivot) @ self.precision
+        return dataclasses.replace(self, pivot=pivot, cross=cross, square=self.scatter_about(pivot))
+
+    def scatter_about(self, x: Array) -> Array:
+        """E[(M - x) Lam (M - x)'], (q, q)."""
+        shift = x - self.pivot
+        cross = shift @ transpose(self.cross)
+        return self.square - cross - transpose(cross) + shift @ self.precision @ transpose(shift)
+
+    def square_about(self, x: Array) -> Array:
+        """E[(x - m_k)' Lam (x - m_k)] of one vector x (..., 1, D) for every location: (..., q)."""
+        shift = x - self.pivot
+        quadratic = jnp.einsum("...qi,...ij,...qj->...q", shift, self.precision, shift)
+        own = jnp.diagonal(self.square, axis1=-2, axis2=-1)
+        return quadratic - 2 * (shift * self.cross).sum(-1) + own
+
+
+def _at_point(location: Array, precision: Array, logdet: Array) -> MatrixNormalWishartStatistics:
+    rows, size = location.shape[-2:]
+    square = jnp.zeros((*location.shape[:-1], rows), location.dtype)
+    base = 0.5 * (rows - size - 1) * logdet
+    return MatrixNormalWishartStatistics(
+        location, precision, logdet, jnp.zeros_like(location), square, base
+    )
+
+
+@pytree
+class MatrixNormalWishartState(State):
+    """Locations MN(location, mean_precision^-1, Lam^-1), Lam ~ Wishart(degrees_of_freedom, W)."""
+
+    location: Array
+    mean_precision: Array
+    degrees_of_freedom: Array
+    inverse_scale: Array
+
+    @property
+    def precision(self) -> WishartState:
+        """The marginal of Lam."""
+        return WishartState(self.degrees_of_freedom, self.inverse_scale)
+
+    def statistics(self, x: LocationPrecision) -> MatrixNormalWishartStatistics:
+        return MatrixNormalWishartStatistics.of(x)
+
+    def expected(self) -> MatrixNormalWishartStatistics:
+        value, logdet = wishart_expected(self.degrees_of_freedom, self.inverse_scale)
+        rows, size = self.location.shape[-2:]
+        cross = jnp.zeros_like(self.location)
+        square = size * inverse_from_cholesky(cholesky(self.mean_precision))
+        base = 0.5 * (rows - size - 1) * logdet
+        return MatrixNormalWishartStatistics(self.location, value, logdet, cross, square, base)
+
+    def log_density(self, statistics: MatrixNormalWishartStatistics) -> Array:
+        t, (rows, size) = statistics, self.location.shape[-2:]
+        quadratic = (self.mean_precision * t.scatter_about(self.location)).sum((-1, -2))
+        location = size * logdet_from_cholesky(cholesky(self.mean_precision))
+        location = location - rows * size * LOG_2PI - quadratic
+        return 0.5 * location + wishart_log_density(
+            t.precision, t.logdet, self.degrees_of_freedom, self.inverse_scale
+        )
+
+    def base_entropy(self) -> Array:
+        rows, size = self.location.shape[-2:]
+        location = rows * (1 + LOG_2PI) - logdet_from_cholesky(cholesky(self.mean_precision))
+        return 0.5 * size * location + wishart_base_entropy(self.degrees_of_freedom, size)
+
+    def kl(self, other: MatrixNormalWishartState) -> Array:
+        shift = self.location - other.location
+        square = (other.mean_precision * (shift @ self.precision.mean @ transpose(shift))).sum((-1, -2))
+        spread = stein_loss(cholesky(self.mean_precision), cholesky(other.mean_precision))
+        return 0.5 * (shift.shape[-1] * spread + square) + self.precision.kl(other.precision)
+
+    @property
+    def _mode_factor(self) -> Array:
+        rows, size = self.location.shape[-2:]
+        return self.degrees_of_freedom - size - 1 + rows
+
+    def at_mode(self) -> MatrixNormalWishartStatistics:
+        # straight from the inverse scale: forming Lam and factoring it again would lose digits
+        root = cholesky(self.inverse_scale)
+        precision = self._mode_factor[..., None, None] * inverse_from_cholesky(root)
+        logdet = root.shape[-1] * jnp.log(self._mode_factor) - logdet_from_cholesky(root)
+        return _at_point(self.location, precision, logdet)
+
+    @property
+    def mean(self) -> LocationPrecision:
+        return LocationPrecision(self.location, self.precision.mean)
+
+    @property
+    def covariance(self) -> LocationPrecision:
+        """Of each location (..., q, D, D), and of the precision."""
+        excess = self.degrees_of_freedom - self.location.shape[-1] - 1
+        rows = inverse_from_cholesky(cholesky(self.mean_precision))
+        spread = jnp.diagonal(rows, axis1=-2, axis2=-1) / jnp.where(excess > 0, excess, jnp.nan)[..., None]
+        location = spread[..., None, None] * self.inverse_scale[..., None, :, :]
+        return LocationPrecision(location, self.precision.covariance)
+
+    @property
+    def variance(self) -> LocationPrecision:
+        location = jnp.diagonal(self.covariance.location, axis1=-2, axis2=-1)
+        return LocationPrecision(location, self.precision.variance)
+
+    @property
+    def mode(self) -> LocationPrecision:
+        factor = jnp.where(self._mode_factor > 0, self._mode_factor, jnp.nan)
+        return LocationPrecision(self.location, factor[..., None, None] * self.precision.scale)
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> LocationPrecision:
+        key_precision, key_location = jax.random.split(key)
+        shape = sample_shape(shape)
+        root, bartlett = sample_wishart_roots(
+            key_precision, self.degrees_of_freedom, self.inverse_scale, shape
+        )
+        draws = jax.random.normal(key_location, shape + self.location.shape, self.location.dtype)
+        columns = root @ solve_lower(bartlett, transpose(draws), transposed=True)  # (..., D, q), cov Lam^-1
+        noise = solve_lower(cholesky(self.mean_precision), transpose(columns), transposed=True)
+        return LocationPrecision(self.location + noise, wishart_from_roots(root, bartlett))
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixNormalWishart(Family):
+    """`rows` vector locations of `size` that share one precision matrix, for each cell of `plate`."""
+
+    plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
+    rows: int = 1
+    size: int = 1
+
+    def neutral(self, dtype: DTypeLike) -> MatrixNormalWishartState:
+        def eye(n: int) -> Array:
+            return jnp.broadcast_to(jnp.eye(n, dtype=dtype), (*self.plate, n, n))
+
+        nu = jnp.full(self.plate, self.size + 1, dtype)
+        location = jnp.zeros((*self.plate, self.rows, self.size), dtype)
+        return MatrixNormalWishartState(location, eye(self.rows), nu, nu[..., None, None] * eye(self.size))
+
+    def from_gradient(
+        self,
+        statistics: MatrixNormalWishartStatistics,
+        gradient: MatrixNormalWishartStatistics,
+        weight: ArrayLike = 1.0,
+    ) -> MatrixNormalWishartState:
+        """R = -2 G_square, M = C + R^-1 G_cross, nu = 2 g_logdet, W^-1 = -2 G - (M - C)' R (M - C)."""
+        weight = jnp.asarray(weight)
+        spread = symmetrize(-2 * gradient.square)
+        root = cholesky(spread)
+        half = solve_lower(root, gradient.cross)
+        shift = solve_lower(root, half, transposed=True)
+        nu = 2 * gradient.logdet + (self.size + 1 - self.rows) * (weight - gradient.base)
+        inverse_scale = symmetrize(-2 * gradient.precision) - transpose(half) @ half
+        return MatrixNormalWishartState(
+            statistics.pivot + shift,
+            spread / weight[..., None, None],
+            nu / weight,
+            inverse_scale / weight[..., None, None],
+        )

@@ -1,0 +1,117 @@
+"""MultivariateNormal: statistics x - c and (x - c)(x - c)' about a pivot c, state (mean, precision)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
+from vbjax.special import (
+    LOG_2PI,
+    cholesky,
+    inverse_from_cholesky,
+    logdet_from_cholesky,
+    outer,
+    quadratic_form,
+    solve_lower,
+    stein_loss,
+    symmetrize,
+    transpose,
+)
+
+
+@pytree
+class MultivariateNormalStatistics(Statistics):
+    """E[x - c] and E[(x - c)(x - c)'] about the constant pivot c."""
+
+    pivot: Array
+    first: Array
+    second: Array
+    events = {"first": 1, "second": 2}
+
+    @classmethod
+    def of(cls, x: ArrayLike) -> MultivariateNormalStatistics:
+        """The statistics of a vector: itself as the pivot, no deviation."""
+        x = jnp.asarray(x)
+        return cls(x, jnp.zeros_like(x), jnp.zeros((*x.shape, x.shape[-1]), x.dtype))
+
+    def about(self, pivot: Array) -> MultivariateNormalStatistics:
+        shift = self.pivot - pivot
+        return MultivariateNormalStatistics(pivot, self.first + shift, self.scatter_about(pivot))
+
+    def scatter_about(self, x: ArrayLike) -> Array:
+        """E[(z - x)(z - x)']."""
+        shift = self.pivot - x
+        cross = outer(self.first, shift)
+        return self.second + cross + transpose(cross) + outer(shift, shift)
+
+
+@pytree
+class MultivariateNormalState(State):
+    """N(mean, precision^-1) over the last axis."""
+
+    mean: Array  # type: ignore[assignment]
+    precision: Array
+
+    def statistics(self, x: ArrayLike) -> MultivariateNormalStatistics:
+        return MultivariateNormalStatistics.of(x)
+
+    def expected(self) -> MultivariateNormalStatistics:
+        return MultivariateNormalStatistics(self.mean, jnp.zeros_like(self.mean), self.covariance)
+
+    def log_density(self, statistics: MultivariateNormalStatistics) -> Array:
+        square = (self.precision * statistics.scatter_about(self.mean)).sum((-1, -2))
+        return 0.5 * (logdet_from_cholesky(cholesky(self.precision)) - self.mean.shape[-1] * LOG_2PI - square)
+
+    def base_entropy(self) -> Array:
+        return 0.5 * (self.mean.shape[-1] * (1 + LOG_2PI) - logdet_from_cholesky(cholesky(self.precision)))
+
+    def kl(self, other: MultivariateNormalState) -> Array:
+        square = quadratic_form(other.precision, self.mean - other.mean)
+        return 0.5 * (stein_loss(cholesky(self.precision), cholesky(other.precision)) + square)
+
+    @property
+    def variance(self) -> Array:
+        return jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
+
+    @property
+    def covariance(self) -> Array:
+        return inverse_from_cholesky(cholesky(self.precision))
+
+    @property
+    def mode(self) -> Array:
+        return self.mean
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
+        draws = jax.random.normal(key, sample_shape(shape) + self.mean.shape, self.mean.dtype)
+        return self.mean + solve_lower(cholesky(self.precision), draws[..., None], transposed=True)[..., 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class MultivariateNormal(Family):
+    """A real vector of `size` for each cell of `plate`: q = N(mean, precision^-1)."""
+
+    plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
+    size: int = 1
+
+    def neutral(self, dtype: DTypeLike) -> MultivariateNormalState:
+        eye = jnp.broadcast_to(jnp.eye(self.size, dtype=dtype), (*self.plate, self.size, self.size))
+        return MultivariateNormalState(jnp.zeros((*self.plate, self.size), dtype), eye)
+
+    def from_gradient(
+        self,
+        statistics: MultivariateNormalStatistics,
+        gradient: MultivariateNormalStatistics,
+        weight: ArrayLike = 1.0,
+    ) -> MultivariateNormalState:
+        """precision = -2 G2, mean = c + precision^-1 g1."""
+        precision = symmetrize(-2 * gradient.second)
+        root = cholesky(precision)
+        step = solve_lower(root, solve_lower(root, gradient.first[..., None]), transposed=True)[..., 0]
+        return MultivariateNormalState(
+            statistics.pivot + step, precision / jnp.asarray(weight)[..., None, None]
+        )

@@ -1,0 +1,173 @@
+"""MultivariateNormalGamma: a vector location under one scalar precision.
+
+m | tau ~ N(m0, (tau B)^-1), tau ~ Gamma(a, b): spherical components, and regression.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.families.base import Family, LocationPrecision, State, pytree, sample_shape
+from vbjax.families.gamma import (
+    GammaState,
+    GammaStatistics,
+    gamma_base_entropy,
+    gamma_expected_log,
+    gamma_log_density,
+)
+from vbjax.families.joint import JointStatistics
+from vbjax.special import (
+    LOG_2PI,
+    cholesky,
+    inverse_from_cholesky,
+    logdet_from_cholesky,
+    outer,
+    quadratic_form,
+    solve_lower,
+    stein_loss,
+    symmetrize,
+    transpose,
+)
+
+
+@pytree
+class MultivariateNormalGammaStatistics(JointStatistics):
+    """E[tau], E[log tau], E[tau (m - c)], E[tau (m - c)(m - c)']; `base` is (D/2 - 1) E[log tau]."""
+
+    pivot: Array
+    precision: Array
+    logdet: Array
+    cross: Array
+    square: Array
+    base: Array
+    events = {"precision": 0, "logdet": 0, "cross": 1, "square": 2}
+
+    @classmethod
+    def of(cls, x: LocationPrecision) -> MultivariateNormalGammaStatistics:
+        """The statistics of a vector and a positive number."""
+        location, precision = map(jnp.asarray, x)
+        size, logdet = location.shape[-1], jnp.log(precision)
+        zero = jnp.zeros_like(location)
+        return cls(location, precision, logdet, zero, outer(zero, zero), (0.5 * size - 1) * logdet)
+
+    def about(self, pivot: Array) -> MultivariateNormalGammaStatistics:
+        cross = self.cross + self.precision[..., None] * (self.pivot - pivot)
+        return dataclasses.replace(self, pivot=pivot, cross=cross, square=self.scatter_about(pivot))
+
+    def scatter_about(self, x: Array) -> Array:
+        """E[tau (m - x)(m - x)']."""
+        shift = x - self.pivot
+        cross = outer(shift, self.cross)
+        return self.square - cross - transpose(cross) + self.precision[..., None, None] * outer(shift, shift)
+
+    def square_about(self, x: Array) -> Array:
+        """E[tau |x - m|^2]."""
+        shift = x - self.pivot
+        trace = jnp.trace(self.square, axis1=-2, axis2=-1)
+        return self.precision * (shift**2).sum(-1) - 2 * (shift * self.cross).sum(-1) + trace
+
+
+@pytree
+class MultivariateNormalGammaState(State):
+    """Location N(location, (tau mean_precision)^-1), tau ~ Gamma(concentration, rate)."""
+
+    location: Array
+    mean_precision: Array
+    concentration: Array
+    rate: Array
+
+    @property
+    def precision(self) -> GammaState:
+        """The marginal of tau."""
+        return GammaState(self.concentration, self.rate)
+
+    def statistics(self, x: LocationPrecision) -> MultivariateNormalGammaStatistics:
+        return MultivariateNormalGammaStatistics.of(x)
+
+    def expected(self) -> MultivariateNormalGammaStatistics:
+        tau, logdet = self.concentration / self.rate, gamma_expected_log(self.concentration, self.rate)
+        cross, square = jnp.zeros_like(self.location), inverse_from_cholesky(cholesky(self.mean_precision))
+        base = (0.5 * self.location.shape[-1] - 1) * logdet
+        return MultivariateNormalGammaStatistics(self.location, tau, logdet, cross, square, base)
+
+    def log_density(self, statistics: MultivariateNormalGammaStatistics) -> Array:
+        t, size = statistics, self.location.shape[-1]
+        quadratic = (self.mean_precision * t.scatter_about(self.location)).sum((-1, -2))
+        location = logdet_from_cholesky(cholesky(self.mean_precision)) - size * LOG_2PI - quadratic
+        tau = GammaStatistics(t.precision, t.logdet, t.base)
+        return 0.5 * location + gamma_log_density(tau, self.concentration, self.rate)
+
+    def base_entropy(self) -> Array:
+        size = self.location.shape[-1]
+        location = size * (1 + LOG_2PI) - logdet_from_cholesky(cholesky(self.mean_precision))
+        return 0.5 * location + gamma_base_entropy(self.concentration)
+
+    def kl(self, other: MultivariateNormalGammaState) -> Array:
+        square = quadratic_form(other.mean_precision, self.location - other.location)
+        spread = stein_loss(cholesky(self.mean_precision), cholesky(other.mean_precision))
+        return 0.5 * (spread + self.precision.mean * square) + self.precision.kl(other.precision)
+
+    @property
+    def mean(self) -> LocationPrecision:
+        return LocationPrecision(self.location, self.precision.mean)
+
+    @property
+    def covariance(self) -> LocationPrecision:
+        excess = jnp.where(self.concentration > 1, self.concentration - 1, jnp.nan)
+        spread = inverse_from_cholesky(cholesky(self.mean_precision))
+        return LocationPrecision(spread * (self.rate / excess)[..., None, None], self.precision.variance)
+
+    @property
+    def variance(self) -> LocationPrecision:
+        location = jnp.diagonal(self.covariance.location, axis1=-2, axis2=-1)
+        return LocationPrecision(location, self.precision.variance)
+
+    @property
+    def mode(self) -> LocationPrecision:
+        excess = self.concentration - 1 + 0.5 * self.location.shape[-1]
+        return LocationPrecision(self.location, jnp.maximum(excess, 0) / self.rate)
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> LocationPrecision:
+        key_tau, key_location = jax.random.split(key)
+        tau = self.precision.sample(key_tau, shape)
+        draws = jax.random.normal(
+            key_location, sample_shape(shape) + self.location.shape, self.location.dtype
+        )
+        noise = solve_lower(cholesky(self.mean_precision), draws[..., None], transposed=True)[..., 0]
+        return LocationPrecision(self.location + noise / jnp.sqrt(tau)[..., None], tau)
+
+
+@dataclasses.dataclass(frozen=True)
+class MultivariateNormalGamma(Family):
+    """A vector location of `size` under one scalar precision for each cell of `plate`."""
+
+    plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
+    size: int = 1
+
+    def neutral(self, dtype: DTypeLike) -> MultivariateNormalGammaState:
+        eye = jnp.broadcast_to(jnp.eye(self.size, dtype=dtype), (*self.plate, self.size, self.size))
+        one = jnp.ones(self.plate, dtype)
+        return MultivariateNormalGammaState(jnp.zeros((*self.plate, self.size), dtype), eye, one, one)
+
+    def from_gradient(
+        self,
+        statistics: MultivariateNormalGammaStatistics,
+        gradient: MultivariateNormalGammaStatistics,
+        weight: ArrayLike = 1.0,
+    ) -> MultivariateNormalGammaState:
+        """B = -2 G_square, m = c + B^-1 g_cross, a = g_logdet, b = -g_precision - (m-c)' B (m-c) / 2."""
+        weight = jnp.asarray(weight)
+        spread = symmetrize(-2 * gradient.square)
+        root = cholesky(spread)
+        half = solve_lower(root, gradient.cross[..., None])
+        shift = solve_lower(root, half, transposed=True)[..., 0]
+        a = gradient.logdet + (1 - 0.5 * self.size) * (weight - gradient.base)
+        b = -gradient.precision - 0.5 * (half**2).sum((-1, -2))
+        return MultivariateNormalGammaState(
+            statistics.pivot + shift, spread / weight[..., None, None], a / weight, b / weight
+        )

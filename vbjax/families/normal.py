@@ -1,0 +1,96 @@
+"""Normal: statistics x - c and (x - c)^2 about a pivot c, state (mean, precision)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import ndtri
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
+from vbjax.special import LOG_2PI, itakura_saito
+
+
+@pytree
+class NormalStatistics(Statistics):
+    """E[x - c] and E[(x - c)^2] about the constant pivot c."""
+
+    pivot: Array
+    first: Array
+    second: Array
+    events = {"first": 0, "second": 0}
+
+    @classmethod
+    def of(cls, x: ArrayLike) -> NormalStatistics:
+        """The statistics of a value: itself as the pivot, no deviation."""
+        x = jnp.asarray(x)
+        return cls(x, jnp.zeros_like(x), jnp.zeros_like(x))
+
+    def about(self, pivot: Array) -> NormalStatistics:
+        shift = self.pivot - pivot
+        return NormalStatistics(pivot, self.first + shift, self.square_about(pivot))
+
+    def square_about(self, x: ArrayLike) -> Array:
+        """E[(z - x)^2]."""
+        shift = self.pivot - x
+        return self.second + 2 * shift * self.first + shift**2
+
+
+@pytree
+class NormalState(State):
+    """N(mean, 1 / precision)."""
+
+    mean: Array  # type: ignore[assignment]
+    precision: Array
+
+    def statistics(self, x: ArrayLike) -> NormalStatistics:
+        return NormalStatistics.of(x)
+
+    def expected(self) -> NormalStatistics:
+        return NormalStatistics(self.mean, jnp.zeros_like(self.mean), 1 / self.precision)
+
+    def log_density(self, statistics: NormalStatistics) -> Array:
+        square = statistics.square_about(self.mean)
+        return 0.5 * (jnp.log(self.precision) - LOG_2PI - self.precision * square)
+
+    def base_entropy(self) -> Array:
+        return 0.5 * (1 + LOG_2PI - jnp.log(self.precision))
+
+    def kl(self, other: NormalState) -> Array:
+        square = other.precision * (self.mean - other.mean) ** 2
+        return 0.5 * (itakura_saito(other.precision / self.precision) + square)
+
+    @property
+    def variance(self) -> Array:
+        return 1 / self.precision
+
+    @property
+    def mode(self) -> Array:
+        return self.mean
+
+    def quantile(self, p: ArrayLike) -> Array:
+        """The value below which a share `p` of the mass lies."""
+        return self.mean + self.sd * ndtri(jnp.asarray(p, self.mean.dtype))
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
+        draws = jax.random.normal(key, sample_shape(shape) + self.mean.shape, self.mean.dtype)
+        return self.mean + self.sd * draws
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal(Family):
+    """A real latent for each cell of `plate`: q = N(mean, 1 / precision)."""
+
+    def neutral(self, dtype: DTypeLike) -> NormalState:
+        return NormalState(jnp.zeros(self.plate, dtype), jnp.ones(self.plate, dtype))
+
+    def from_gradient(
+        self, statistics: NormalStatistics, gradient: NormalStatistics, weight: ArrayLike = 1.0
+    ) -> NormalState:
+        """precision = -2 g2, mean = c + g1 / precision (where nothing pulls, the mean stays at c)."""
+        precision = -2 * gradient.second
+        pull = jnp.where(precision == 0, 0, gradient.first / jnp.where(precision == 0, 1, precision))
+        return NormalState(statistics.pivot + pull, precision / weight)

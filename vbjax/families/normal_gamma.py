@@ -1,0 +1,127 @@
+"""NormalGamma: a scalar location and its precision, m | tau ~ N(m0, 1 / (beta tau)), tau ~ Gamma(a, b)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.families.base import Family, LocationPrecision, State, pytree, sample_shape
+from vbjax.families.gamma import (
+    GammaState,
+    GammaStatistics,
+    gamma_base_entropy,
+    gamma_expected_log,
+    gamma_log_density,
+)
+from vbjax.families.joint import JointStatistics, increment
+from vbjax.special import LOG_2PI, itakura_saito
+
+
+@pytree
+class NormalGammaStatistics(JointStatistics):
+    """E[tau], E[log tau], E[tau (m - c)], E[tau (m - c)^2]; `base` is -E[log tau] / 2."""
+
+    pivot: Array
+    precision: Array
+    logdet: Array
+    cross: Array
+    square: Array
+    base: Array
+    events = {"precision": 0, "logdet": 0, "cross": 0, "square": 0}
+
+    @classmethod
+    def of(cls, x: LocationPrecision) -> NormalGammaStatistics:
+        """The statistics of a pair of values (location, precision)."""
+        location, precision = jnp.broadcast_arrays(*map(jnp.asarray, x))
+        zero, logdet = jnp.zeros_like(location), jnp.log(precision)
+        return cls(location, precision, logdet, zero, zero, -0.5 * logdet)
+
+    def about(self, pivot: Array) -> NormalGammaStatistics:
+        cross = self.cross + self.precision * (self.pivot - pivot)
+        return dataclasses.replace(self, pivot=pivot, cross=cross, square=self.square_about(pivot))
+
+    def square_about(self, x: Array) -> Array:
+        """E[tau (x - m)^2]."""
+        shift = x - self.pivot
+        return self.precision * shift**2 - 2 * shift * self.cross + self.square
+
+
+@pytree
+class NormalGammaState(State):
+    """Location N(location, 1 / (mean_precision tau)), tau ~ Gamma(concentration, rate)."""
+
+    location: Array
+    mean_precision: Array
+    concentration: Array
+    rate: Array
+
+    @property
+    def precision(self) -> GammaState:
+        """The marginal of tau."""
+        return GammaState(self.concentration, self.rate)
+
+    def statistics(self, x: LocationPrecision) -> NormalGammaStatistics:
+        return NormalGammaStatistics.of(x)
+
+    def expected(self) -> NormalGammaStatistics:
+        tau, logdet = self.concentration / self.rate, gamma_expected_log(self.concentration, self.rate)
+        cross, square = jnp.zeros_like(self.location), 1 / self.mean_precision
+        return NormalGammaStatistics(self.location, tau, logdet, cross, square, -0.5 * logdet)
+
+    def log_density(self, statistics: NormalGammaStatistics) -> Array:
+        t = statistics
+        location = jnp.log(self.mean_precision) - LOG_2PI
+        location = location - self.mean_precision * t.square_about(self.location)
+        tau = GammaStatistics(t.precision, t.logdet, t.base)
+        return 0.5 * location + gamma_log_density(tau, self.concentration, self.rate)
+
+    def base_entropy(self) -> Array:
+        return 0.5 * (1 + LOG_2PI - jnp.log(self.mean_precision)) + gamma_base_entropy(self.concentration)
+
+    def kl(self, other: NormalGammaState) -> Array:
+        square = other.mean_precision * self.precision.mean * (self.location - other.location) ** 2
+        location = 0.5 * (itakura_saito(other.mean_precision / self.mean_precision) + square)
+        return location + self.precision.kl(other.precision)
+
+    @property
+    def mean(self) -> LocationPrecision:
+        return LocationPrecision(self.location, self.precision.mean)
+
+    @property
+    def variance(self) -> LocationPrecision:
+        excess = jnp.where(self.concentration > 1, self.concentration - 1, jnp.nan)
+        return LocationPrecision(self.rate / (self.mean_precision * excess), self.precision.variance)
+
+    @property
+    def mode(self) -> LocationPrecision:
+        return LocationPrecision(self.location, jnp.maximum(self.concentration - 0.5, 0) / self.rate)
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> LocationPrecision:
+        key_tau, key_location = jax.random.split(key)
+        tau = self.precision.sample(key_tau, shape)
+        shape = sample_shape(shape) + self.location.shape
+        draws = jax.random.normal(key_location, shape, self.location.dtype)
+        return LocationPrecision(self.location + draws / jnp.sqrt(self.mean_precision * tau), tau)
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalGamma(Family):
+    """A scalar location and its precision for each cell of `plate`."""
+
+    def neutral(self, dtype: DTypeLike) -> NormalGammaState:
+        one = jnp.ones(self.plate, dtype)
+        return NormalGammaState(jnp.zeros(self.plate, dtype), one, one, one)
+
+    def from_gradient(
+        self, statistics: NormalGammaStatistics, gradient: NormalGammaStatistics, weight: ArrayLike = 1.0
+    ) -> NormalGammaState:
+        """beta = -2 g_square, m = c + g_cross / beta, a = g_logdet, b = -g_precision - beta (m - c)^2 / 2."""
+        beta = -2 * gradient.square
+        shift = increment(gradient.cross, beta)
+        a = gradient.logdet + 0.5 * (weight - gradient.base)
+        b = -gradient.precision - 0.5 * beta * shift**2
+        return NormalGammaState(statistics.pivot + shift, beta / weight, a / weight, b / weight)

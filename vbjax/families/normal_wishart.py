@@ -1,0 +1,184 @@
+"""NormalWishart: a vector location and its precision matrix (Bishop 2006, B.94).
+
+m | Lam ~ N(m0, (beta Lam)^-1), Lam ~ Wishart(nu, W).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.families.base import Family, LocationPrecision, State, pytree, sample_shape
+from vbjax.families.joint import JointStatistics, increment
+from vbjax.families.wishart import (
+    WishartState,
+    sample_wishart_roots,
+    wishart_base_entropy,
+    wishart_expected,
+    wishart_from_roots,
+    wishart_log_density,
+)
+from vbjax.special import (
+    LOG_2PI,
+    cholesky,
+    inverse_from_cholesky,
+    itakura_saito,
+    logdet_from_cholesky,
+    outer,
+    quadratic_form,
+    solve_lower,
+    symmetrize,
+)
+
+
+@pytree
+class NormalWishartStatistics(JointStatistics):
+    """E[Lam], E[log det Lam], E[Lam (m - c)], E[(m - c)' Lam (m - c)]; `base` is -D/2 E[log det Lam]."""
+
+    pivot: Array
+    precision: Array
+    logdet: Array
+    cross: Array
+    square: Array
+    base: Array
+    events = {"precision": 2, "logdet": 0, "cross": 1, "square": 0}
+
+    @classmethod
+    def of(cls, x: LocationPrecision) -> NormalWishartStatistics:
+        """The statistics of a vector and a positive definite matrix."""
+        location, precision = map(jnp.asarray, x)
+        return _at_point(location, precision, logdet_from_cholesky(cholesky(precision)))
+
+    def about(self, pivot: Array) -> NormalWishartStatistics:
+        cross = self.cross + jnp.einsum("...ij,...j->...i", self.precision, self.pivot - pivot)
+        return dataclasses.replace(self, pivot=pivot, cross=cross, square=self.square_about(pivot))
+
+    def square_about(self, x: Array) -> Array:
+        """E[(x - m)' Lam (x - m)]."""
+        shift = x - self.pivot
+        return quadratic_form(self.precision, shift) - 2 * (shift * self.cross).sum(-1) + self.square
+
+
+def _at_point(location: Array, precision: Array, logdet: Array) -> NormalWishartStatistics:
+    base = -0.5 * location.shape[-1] * logdet
+    return NormalWishartStatistics(
+        location, precision, logdet, jnp.zeros_like(location), jnp.zeros_like(logdet), base
+    )
+
+
+@pytree
+class NormalWishartState(State):
+    """Location N(location, (mean_precision Lam)^-1), Lam ~ Wishart(degrees_of_freedom, W)."""
+
+    location: Array
+    mean_precision: Array
+    degrees_of_freedom: Array
+    inverse_scale: Array
+
+    @property
+    def precision(self) -> WishartState:
+        """The marginal of Lam."""
+        return WishartState(self.degrees_of_freedom, self.inverse_scale)
+
+    def statistics(self, x: LocationPrecision) -> NormalWishartStatistics:
+        return NormalWishartStatistics.of(x)
+
+    def expected(self) -> NormalWishartStatistics:
+        value, logdet = wishart_expected(self.degrees_of_freedom, self.inverse_scale)
+        size, cross = self.location.shape[-1], jnp.zeros_like(self.location)
+        square, base = size / self.mean_precision, -0.5 * size * logdet
+        return NormalWishartStatistics(self.location, value, logdet, cross, square, base)
+
+    def log_density(self, statistics: NormalWishartStatistics) -> Array:
+        t, size = statistics, self.location.shape[-1]
+        location = size * (jnp.log(self.mean_precision) - LOG_2PI)
+        location = location - self.mean_precision * t.square_about(self.location)
+        return 0.5 * location + wishart_log_density(
+            t.precision, t.logdet, self.degrees_of_freedom, self.inverse_scale
+        )
+
+    def base_entropy(self) -> Array:
+        size = self.location.shape[-1]
+        location = 0.5 * size * (1 + LOG_2PI - jnp.log(self.mean_precision))
+        return location + wishart_base_entropy(self.degrees_of_freedom, size)
+
+    def kl(self, other: NormalWishartState) -> Array:
+        spread = self.location.shape[-1] * itakura_saito(other.mean_precision / self.mean_precision)
+        square = quadratic_form(self.precision.mean, self.location - other.location)
+        return 0.5 * (spread + other.mean_precision * square) + self.precision.kl(other.precision)
+
+    def at_mode(self) -> NormalWishartStatistics:
+        # straight from the inverse scale: forming Lam and factoring it again would lose digits
+        excess = self.degrees_of_freedom - self.location.shape[-1]
+        root = cholesky(self.inverse_scale)
+        precision = excess[..., None, None] * inverse_from_cholesky(root)
+        logdet = self.location.shape[-1] * jnp.log(excess) - logdet_from_cholesky(root)
+        return _at_point(self.location, precision, logdet)
+
+    @property
+    def mean(self) -> LocationPrecision:
+        return LocationPrecision(self.location, self.precision.mean)
+
+    @property
+    def covariance(self) -> LocationPrecision:
+        excess = self.degrees_of_freedom - self.location.shape[-1] - 1
+        spread = self.mean_precision * jnp.where(excess > 0, excess, jnp.nan)
+        return LocationPrecision(self.inverse_scale / spread[..., None, None], self.precision.covariance)
+
+    @property
+    def variance(self) -> LocationPrecision:
+        location = jnp.diagonal(self.covariance.location, axis1=-2, axis2=-1)
+        return LocationPrecision(location, self.precision.variance)
+
+    @property
+    def mode(self) -> LocationPrecision:
+        excess = self.degrees_of_freedom - self.location.shape[-1]
+        return LocationPrecision(
+            self.location, jnp.where(excess > 0, excess, jnp.nan)[..., None, None] * self.precision.scale
+        )
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> LocationPrecision:
+        key_precision, key_location = jax.random.split(key)
+        shape = sample_shape(shape)
+        root, bartlett = sample_wishart_roots(
+            key_precision, self.degrees_of_freedom, self.inverse_scale, shape
+        )
+        draws = jax.random.normal(key_location, shape + self.location.shape, self.location.dtype)
+        # Lam^-1 = (L B^-T)(L B^-T)'
+        noise = root @ solve_lower(bartlett, draws[..., None], transposed=True)
+        location = self.location + noise[..., 0] / jnp.sqrt(self.mean_precision)[..., None]
+        return LocationPrecision(location, wishart_from_roots(root, bartlett))
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalWishart(Family):
+    """A vector location of `size` and its precision matrix for each cell of `plate`."""
+
+    plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
+    size: int = 1
+
+    def neutral(self, dtype: DTypeLike) -> NormalWishartState:
+        eye = jnp.broadcast_to(jnp.eye(self.size, dtype=dtype), (*self.plate, self.size, self.size))
+        nu = jnp.full(self.plate, self.size + 1, dtype)
+        location = jnp.zeros((*self.plate, self.size), dtype)
+        return NormalWishartState(location, jnp.ones(self.plate, dtype), nu, nu[..., None, None] * eye)
+
+    def from_gradient(
+        self,
+        statistics: NormalWishartStatistics,
+        gradient: NormalWishartStatistics,
+        weight: ArrayLike = 1.0,
+    ) -> NormalWishartState:
+        """beta = -2 g_square, m = c + g_cross / beta, nu = 2 g_logdet, W^-1 = -2 G - beta (m - c)(m - c)'."""
+        weight = jnp.asarray(weight)
+        beta = -2 * gradient.square
+        shift = increment(gradient.cross, beta[..., None])
+        nu = 2 * gradient.logdet + self.size * (weight - gradient.base)
+        inverse_scale = symmetrize(-2 * gradient.precision) - beta[..., None, None] * outer(shift, shift)
+        return NormalWishartState(
+            statistics.pivot + shift, beta / weight, nu / weight, inverse_scale / weight[..., None, None]
+        )

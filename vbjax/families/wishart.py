@@ -1,0 +1,199 @@
+"""Wishart: statistics X and log det X, state (degrees of freedom, inverse scale); Bishop 2006, B.78.
+
+The base measure is |X|^(-(D + 1) / 2), so that the natural parameters are nu / 2 and -W^-1 / 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
+from vbjax.special import (
+    LOG_2PI,
+    LOG_PI,
+    cholesky,
+    digamma_remainder,
+    gammaln_remainder,
+    inverse_from_cholesky,
+    logdet_from_cholesky,
+    solve_lower,
+    stein_loss,
+    symmetrize,
+    transpose,
+)
+
+
+@pytree
+class WishartStatistics(Statistics):
+    """E[X], E[log det X] of a positive definite latent; `base` is -(D + 1) / 2 E[log det X]."""
+
+    value: Array
+    logdet: Array
+    base: Array
+    events = {"value": 2, "logdet": 0}
+
+    @classmethod
+    def of(cls, x: ArrayLike) -> WishartStatistics:
+        """The statistics of a positive definite matrix."""
+        x = jnp.asarray(x)
+        logdet = logdet_from_cholesky(cholesky(x))
+        return cls(x, logdet, -0.5 * (x.shape[-1] + 1) * logdet)
+
+
+def _halves(degrees_of_freedom: Array, size: int) -> tuple[Array, Array]:
+    """i = 1..D and x_i = (nu + 1 - i) / 2, on a new last axis."""
+    i = jnp.arange(1, size + 1, dtype=degrees_of_freedom.dtype)
+    return i, 0.5 * (degrees_of_freedom[..., None] + 1 - i)
+
+
+def wishart_log_density(
+    value: Array, logdet: Array, degrees_of_freedom: Array, inverse_scale: Array
+) -> Array:
+    """nu/2 E[log det X] - tr(W^-1 E[X]) / 2 - A, with Stirling's part cancelled on paper (B.79)."""
+    size = inverse_scale.shape[-1]
+    nu = jnp.asarray(degrees_of_freedom, inverse_scale.dtype)
+    i, x = _halves(nu, size)
+    match = logdet + logdet_from_cholesky(cholesky(inverse_scale)) - size * jnp.log(nu)
+    trace = (inverse_scale * value).sum((-1, -2))
+    constants = 0.5 * i * jnp.log(x) - 0.5 * nu[..., None] * jnp.log1p((1 - i) / nu[..., None])
+    constants = (constants - 0.5 * (i - 1) - 0.5 * LOG_2PI - gammaln_remainder(x)).sum(-1)
+    return 0.5 * nu * match - 0.5 * (trace - size * nu) + constants - size * (size - 1) / 4 * LOG_PI
+
+
+def wishart_base_entropy(degrees_of_freedom: Array, size: int) -> Array:
+    """A - <eta, E[t]>: free of the scale, relative to the base measure."""
+    i, x = _halves(degrees_of_freedom, size)
+    psi = digamma_remainder(x)
+    terms = gammaln_remainder(x) - 0.5 * degrees_of_freedom[..., None] * psi
+    terms = terms + 0.5 * (LOG_2PI - i * jnp.log(x) + i - 1)
+    return terms.sum(-1) + size * (size - 1) / 4 * LOG_PI
+
+
+def wishart_kl(nu: Array, inverse_scale: Array, nu0: Array, inverse_scale0: Array) -> Array:
+    """KL(Wishart(nu, W) || Wishart(nu0, W0)) with Stirling's part cancelled on paper."""
+    i, x = _halves(nu, inverse_scale.shape[-1])
+    _, x0 = _halves(nu0, inverse_scale.shape[-1])
+    spread = stein_loss(cholesky(inverse_scale), cholesky(inverse_scale0), nu / nu0)  # of the means
+    edge = jnp.log1p((1 - i) / nu0[..., None]) - jnp.log1p((1 - i) / nu[..., None])
+    terms = (x - x0) * digamma_remainder(x) + gammaln_remainder(x0) - gammaln_remainder(x)
+    terms = terms + 0.5 * (i * jnp.log(x / x0) + nu0[..., None] * edge)
+    return 0.5 * nu0 * spread + terms.sum(-1)
+
+
+def wishart_expected(degrees_of_freedom: Array, inverse_scale: Array) -> tuple[Array, Array]:
+    """E[X] = nu W and E[log det X] = sum digamma(x_i) + D log 2 - log det W^-1 (B.80, B.81)."""
+    root = cholesky(inverse_scale)
+    _, x = _halves(degrees_of_freedom, inverse_scale.shape[-1])
+    logdet = (jnp.log(2 * x) + digamma_remainder(x)).sum(-1) - logdet_from_cholesky(root)
+    return degrees_of_freedom[..., None, None] * inverse_from_cholesky(root), logdet
+
+
+def wishart_covariance(degrees_of_freedom: Array, scale: Array) -> Array:
+    """Cov(X_ij, X_kl) = nu (W_ik W_jl + W_il W_jk), four axes."""
+    product = jnp.einsum("...ik,...jl->...ijkl", scale, scale)
+    swapped = jnp.einsum("...il,...jk->...ijkl", scale, scale)
+    return degrees_of_freedom[..., None, None, None, None] * (product + swapped)
+
+
+def wishart_variance(degrees_of_freedom: Array, scale: Array) -> Array:
+    """Var(X_ij) = nu (W_ij^2 + W_ii W_jj)."""
+    diagonal = jnp.diagonal(scale, axis1=-2, axis2=-1)
+    return degrees_of_freedom[..., None, None] * (scale**2 + diagonal[..., :, None] * diagonal[..., None, :])
+
+
+def sample_wishart_roots(
+    key: Array, degrees_of_freedom: Array, inverse_scale: Array, shape: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """Bartlett's factors: X = (L^-T B)(L^-T B)' with W^-1 = L L'; returns L and the lower factors B."""
+    size = inverse_scale.shape[-1]
+    _, x = _halves(degrees_of_freedom, size)
+    shape = shape + inverse_scale.shape[:-2]
+    key_diagonal, key_below = jax.random.split(key)
+    chi = jnp.sqrt(2 * jax.random.gamma(key_diagonal, x, (*shape, size), x.dtype))
+    below = jnp.tril(jax.random.normal(key_below, (*shape, size, size), x.dtype), -1)
+    return cholesky(inverse_scale), below + chi[..., None] * jnp.eye(size, dtype=x.dtype)
+
+
+def wishart_from_roots(scale_tril: Array, bartlett: Array) -> Array:
+    """The draw X of Bartlett's factors."""
+    root = solve_lower(scale_tril, bartlett, transposed=True)
+    return root @ transpose(root)
+
+
+@pytree
+class WishartState(State):
+    """Wishart(degrees_of_freedom, W) with W given by its inverse; mean nu W."""
+
+    degrees_of_freedom: Array
+    inverse_scale: Array
+
+    @property
+    def scale(self) -> Array:
+        """W."""
+        return inverse_from_cholesky(cholesky(self.inverse_scale))
+
+    def statistics(self, x: ArrayLike) -> WishartStatistics:
+        return WishartStatistics.of(x)
+
+    def expected(self) -> WishartStatistics:
+        value, logdet = wishart_expected(self.degrees_of_freedom, self.inverse_scale)
+        return WishartStatistics(value, logdet, -0.5 * (value.shape[-1] + 1) * logdet)
+
+    def log_density(self, statistics: WishartStatistics) -> Array:
+        return wishart_log_density(
+            statistics.value, statistics.logdet, self.degrees_of_freedom, self.inverse_scale
+        )
+
+    def base_entropy(self) -> Array:
+        return wishart_base_entropy(self.degrees_of_freedom, self.inverse_scale.shape[-1])
+
+    def kl(self, other: WishartState) -> Array:
+        return wishart_kl(
+            self.degrees_of_freedom, self.inverse_scale, other.degrees_of_freedom, other.inverse_scale
+        )
+
+    @property
+    def mean(self) -> Array:
+        return self.degrees_of_freedom[..., None, None] * self.scale
+
+    @property
+    def variance(self) -> Array:
+        return wishart_variance(self.degrees_of_freedom, self.scale)
+
+    @property
+    def covariance(self) -> Array:
+        return wishart_covariance(self.degrees_of_freedom, self.scale)
+
+    @property
+    def mode(self) -> Array:
+        excess = self.degrees_of_freedom - self.inverse_scale.shape[-1] - 1
+        return jnp.where(excess > 0, excess, jnp.nan)[..., None, None] * self.scale
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
+        roots = sample_wishart_roots(key, self.degrees_of_freedom, self.inverse_scale, sample_shape(shape))
+        return wishart_from_roots(*roots)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishart(Family):
+    """A precision matrix of `size` x `size` for each cell of `plate`."""
+
+    plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
+    size: int = 1
+
+    def neutral(self, dtype: DTypeLike) -> WishartState:
+        eye = jnp.broadcast_to(jnp.eye(self.size, dtype=dtype), (*self.plate, self.size, self.size))
+        return WishartState(jnp.full(self.plate, self.size, dtype), self.size * eye)
+
+    def from_gradient(
+        self, statistics: WishartStatistics, gradient: WishartStatistics, weight: ArrayLike = 1.0
+    ) -> WishartState:
+        """nu / 2 = g_logdet (corrected where the log joint holds no or several densities), W^-1 = -2 G."""
+        weight = jnp.asarray(weight)
+        nu = 2 * gradient.logdet + (self.size + 1) * (weight - gradient.base)
+        return WishartState(nu / weight, symmetrize(-2 * gradient.value) / weight[..., None, None])

@@ -1,0 +1,45 @@
+"""Location and scale of the data, from which default priors are made. Imported by the models."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+from vbjax.core.expectation import sum_over_rows
+
+
+def _deviations(x: Array, weights: Array | None, *, full: bool) -> tuple[Array, Array]:
+    """Weighted mean over rows and the (co)variance about it, in two passes of differences."""
+    x = x[:, None] if x.ndim == 1 else x
+    pivot = x[0] if weights is None else x[jnp.argmax(weights)]
+
+    def first(rows: Array, w: Array) -> tuple[Array, Array]:
+        return w @ (rows - pivot), w.sum()
+
+    total, n = sum_over_rows(first, x, weights, chunk=8192)
+    mean = pivot + total / n
+
+    def second(rows: Array, w: Array) -> Array:
+        shift = rows - mean
+        return (w[:, None] * shift).T @ shift if full else w @ shift**2
+
+    return mean, sum_over_rows(second, x, weights, chunk=8192) / n
+
+
+def weighted_moments(x: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Mean and variance (divided by the rows' weight) of each column, or of a plain column."""
+    mean, variance = _deviations(x, weights, full=False)
+    return (mean[0], variance[0]) if x.ndim == 1 else (mean, variance)
+
+
+def weighted_covariance(x: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Mean (d,) and covariance (d, d) (divided by the rows' weight) of a table."""
+    return _deviations(x, weights, full=True)
+
+
+def positive_scale(variance: Array) -> Array:
+    """The variance, with 1 in place of a column that does not vary: a scale that can be divided by.
+
+    A column counts as constant when its variance is below its rounding error.
+    """
+    return jnp.where(variance > 0, variance, 1)

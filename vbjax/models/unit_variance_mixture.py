@@ -1,0 +1,77 @@
+"""A mixture of univariate normals of unit variance: the smallest model with local latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from vbjax import terms
+from vbjax.core.inputs import read_column, read_count
+from vbjax.core.model import ConjugateModel, in_dtype
+from vbjax.families.base import pytree, static
+from vbjax.families.categorical import Categorical
+from vbjax.families.normal import Normal
+from vbjax.models.defaults import weighted_moments
+from vbjax.record import Record
+
+
+@pytree
+class UnitVarianceMixture(ConjugateModel):
+    """x_n | c_n ~ N(mu_{c_n}, 1), c_n uniform over K components, mu_k ~ N(mu0, prior_variance).
+
+    q(mu_k) = N(m_k, s_k^2), q(c_n) categorical:
+
+        phi_nk proportional to exp(x_n m_k - (m_k^2 + s_k^2) / 2),
+        m_k = (mu0 / sigma^2 + sum_n phi_nk x_n) s_k^2,   s_k^2 = 1 / (1 / sigma^2 + sum_n phi_nk).
+
+    Data: (n,). The factor is `mu`, with plate (K,).
+
+    Args:
+        n_components: K.
+        mu0: prior mean of the components; by default the data's mean.
+        prior_variance: sigma^2; by default the data's variance, and 1 at least.
+
+    References:
+        Blei, D., Kucukelbir, A. & McAuliffe, J. (2017), Variational inference: a review for
+        statisticians, section 3.1, eq. 22 to 34.
+
+    >>> import jax, vbjax as vb
+    >>> x = jax.numpy.array([-5.2, -4.9, -5.1, 4.8, 5.1, 5.3])
+    >>> fit = vb.fit(vb.UnitVarianceMixture(2), x, key=jax.random.key(1), n_restarts=4)
+    >>> sorted(int(m) for m in fit.params.mu.mean.round())
+    [-5, 5]
+    """
+
+    n_components: int = static()
+    mu0: Any = None
+    prior_variance: Any = None
+
+    @property
+    def factors(self) -> Record:
+        return Record(mu=Normal((self.n_components,)))
+
+    def local(self, rows: Array) -> Record:
+        return Record(c=Categorical(self.n_components, plate=(rows.shape[0],)))
+
+    def read(self, data: Any) -> Array:
+        read_count(self.n_components, "n_components")
+        return read_column(data)
+
+    def resolve(self, data: Array, weights: Array | None = None) -> UnitVarianceMixture:
+        mean, variance = weighted_moments(data, weights)
+        mu0 = mean if self.mu0 is None else self.mu0
+        prior = jnp.maximum(variance, 1) if self.prior_variance is None else self.prior_variance
+        return in_dtype(UnitVarianceMixture(self.n_components, mu0, prior), data.dtype)
+
+    def log_prior(self, s: Record) -> Array:
+        return terms.normal(s.mu, self.mu0, 1 / self.prior_variance).sum()
+
+    def log_likelihood(self, s: Record, rows: Array) -> Array:
+        prior = terms.categorical(s.c, jnp.full(self.n_components, 1 / self.n_components, rows.dtype))
+        return prior + (s.c.p * terms.normal(rows[:, None], s.mu, 1.0)).sum(-1)
+
+    def responsibilities(self, params: Any, x: Any) -> Array:
+        """q(c_n = k), (n, K)."""
+        return self.posterior(params, self.read(x)).c.probabilities

@@ -1,0 +1,71 @@
+"""A small immutable mapping with attribute access; the one container of parameters and statistics.
+
+Everything may import it. It is a pytree: its values are children, its names are structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Record(Mapping[str, Any]):
+    """Named values, read as attributes or as items, never changed in place.
+
+    >>> r = Record(a=1, b=2)
+    >>> r.a, r["b"], (r | dict(b=3)).b
+    (1, 2, 3)
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        object.__setattr__(self, "_values", dict(*args, **kwargs))
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_values":
+            raise AttributeError(name)
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(f"no {name!r} here; there are: {', '.join(self._values)}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a Record is immutable; make a new one: record | dict({name}=...)")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __or__(self, other: Mapping[str, Any]) -> Record:
+        return Record({**self._values, **other})
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._values.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Record) and self._values == other._values
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._values]
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        return Record, (self._values,)
+
+    def __repr__(self) -> str:
+        return "Record(" + ", ".join(f"{name}={value!r}" for name, value in self._values.items()) + ")"
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+        return [(jax.tree_util.GetAttrKey(name), value) for name, value in self._values.items()], tuple(self._values)
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: Any) -> Record:
+        return cls(zip(names, values, strict=True))
