@@ -25,5 +25,11 @@ from vbjax.families import (
     NormalWishart,
     Wishart,
 )
-from vbjax.models import GaussianMeanPrecision, UnitVarianceMixture
+from vbjax.models import (
+    BayesianGaussianMixture,
+    GaussianMeanPrecision,
+    GaussianMixture,
+    KMeans,
+    UnitVarianceMixture,
+)
 from vbjax.record import Record

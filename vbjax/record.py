@@ -64,7 +64,9 @@ class Record(Mapping[str, Any]):
         return "Record(" + ", ".join(f"{name}={value!r}" for name, value in self._values.items()) + ")"
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
-        return [(jax.tree_util.GetAttrKey(name), value) for name, value in self._values.items()], tuple(self._values)
+        return [(jax.tree_util.GetAttrKey(name), value) for name, value in self._values.items()], tuple(
+            self._values
+        )
 
     @classmethod
     def tree_unflatten(cls, names: tuple[str, ...], values: Any) -> Record:

@@ -16,8 +16,20 @@ LOG_2PI = 1.8378770664093453
 LOG_PI = 1.1447298858494002
 
 _SWITCH = 8.0  # at and above it the series below are exact to float64's last digits
-_STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400)
-_DIGAMMA = (-1 / 12, 1 / 120, -1 / 252, 1 / 240, -1 / 132, 691 / 32760, -1 / 12, 3617 / 8160)
+_BERNOULLI = (
+    1 / 6,
+    -1 / 30,
+    1 / 42,
+    -1 / 30,
+    5 / 66,
+    -691 / 2730,
+    7 / 6,
+    -3617 / 510,
+    43867 / 798,
+    -174611 / 330,
+)
+_STIRLING = tuple(b / (2 * k * (2 * k - 1)) for k, b in enumerate(_BERNOULLI, 1))
+_DIGAMMA = tuple(-b / (2 * k) for k, b in enumerate(_BERNOULLI, 1))
 
 
 def _horner(coefficients: tuple[float, ...], x: Array) -> Array:
@@ -57,7 +69,7 @@ def digamma_remainder(a: ArrayLike) -> Array:
     return jnp.where(a < _SWITCH, digamma(small) - jnp.log(small), series)
 
 
-def itakura_saito(ratio: ArrayLike) -> Array:
+def itakura_saito(ratio: Array) -> Array:
     """r - 1 - log r >= 0, zero at r = 1: what two scales differ by in a Kullback-Leibler divergence."""
     return ratio - 1 - jnp.log(ratio)
 

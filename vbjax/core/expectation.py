@@ -90,13 +90,14 @@ def expectation(model: Any, params: Any, data: Any, weights: Array | None = None
     """One E-step over all rows: the model's `e_step`, chunk by chunk.
 
     Args:
-        model: gives `e_step(params, rows, weights)` and `chunk_rows(data)`.
+        model: gives `prepare(params)`, `e_step(prepared, rows, weights)` and `chunk_rows(data)`.
         params: states of the global factors.
         data: pytree of arrays with a common leading axis, or None for a model without data.
         weights: (n,) or None.
     """
     if data is None:
         return model.no_rows(params)
+    prepared = model.prepare(params)
     return sum_over_rows(
-        lambda rows, w: model.e_step(params, rows, w), data, weights, chunk=model.chunk_rows(data)
+        lambda rows, w: model.e_step(prepared, rows, w), data, weights, chunk=model.chunk_rows(data)
     )

@@ -71,7 +71,9 @@ class Fit:
         if objective.size > 1:
             best = float(self.objective)
             close = np.abs(objective - best) <= 1e-4 * max(1.0, abs(best))
-            words += f"; {int((close & ~singular).sum())} of {objective.size} restarts within 1e-4 of the best"
+            words += (
+                f"; {int((close & ~singular).sum())} of {objective.size} restarts within 1e-4 of the best"
+            )
             unfinished = int((np.asarray(self.runs.status) != Status.CONVERGED).sum())
             words += f", {unfinished} did not converge" if unfinished else ""
             words += f", {int(singular.sum())} singular and set aside" if singular.any() else ""
@@ -176,15 +178,11 @@ def _begin(*args: Any, **kwargs: Any) -> Race:
 
 
 @jax.jit
-def _advance(
-    race: Race, algorithm: Any, data: Any, weights: Array | None, limit: Any, stop: Any
-) -> Race:
+def _advance(race: Race, algorithm: Any, data: Any, weights: Array | None, limit: Any, stop: Any) -> Race:
     return restarts.advance(race, algorithm, data, weights, jnp.asarray(limit), jnp.asarray(stop))
 
 
-def _advance_in_slices(
-    race: Race, algorithm: Any, data: Any, weights: Array | None, progress: bool
-) -> Race:
+def _advance_in_slices(race: Race, algorithm: Any, data: Any, weights: Array | None, progress: bool) -> Race:
     """The same compiled loop again and again, so that the host can look up between slices."""
     n_restarts = race.runs.objective.shape[0]
     stop, limit, width = False, 16, 16
@@ -208,9 +206,7 @@ def _advance_in_slices(
 
 def _read_params(algorithm: Any, params: Any, data: Any, weights: Array | None) -> Any:
     """Given parameters must have the structure, shapes and dtype of the model's own."""
-    expected = jax.eval_shape(
-        lambda k: algorithm.params(algorithm.init(k, data, weights)), jax.random.key(0)
-    )
+    expected = jax.eval_shape(lambda k: algorithm.params(algorithm.init(k, data, weights)), jax.random.key(0))
     try:
         params = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), params, expected)
     except ValueError as error:
@@ -218,7 +214,5 @@ def _read_params(algorithm: Any, params: Any, data: Any, weights: Array | None) 
     shapes = jax.tree.map(lambda x, like: x.shape == like.shape, params, expected)
     if not all(jax.tree.leaves(shapes)):
         got = [x.shape for x in jax.tree.leaves(params)]
-        raise ValueError(
-            f"params must have shapes {[x.shape for x in jax.tree.leaves(expected)]}; got {got}"
-        )
+        raise ValueError(f"params must have shapes {[x.shape for x in jax.tree.leaves(expected)]}; got {got}")
     return params

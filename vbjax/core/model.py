@@ -29,6 +29,12 @@ def _without_base(statistics: Mapping[str, Any]) -> Record:
     return Record({name: t.with_base(0.0) for name, t in statistics.items()})
 
 
+def scored_rows(statistics: Any, bound: Array, weights: Array) -> Expectation:
+    """The expectation of a chunk from its statistics and the bound of each row."""
+    bound = jnp.where(weights == 0, 0, weights * bound)
+    return Expectation(statistics, bound.sum(), jnp.abs(bound).sum(), weights.sum())
+
+
 class ConjugateModel:
     """The derived engine: subclasses give `factors`, `log_prior`, `log_likelihood` and perhaps `local`.
 
@@ -125,18 +131,20 @@ class ConjugateModel:
         """The optimal local factors of rows given the global ones."""
         return self._collapse(_without_base(self.expected(params)), rows)[0]
 
-    def e_step(self, params: Mapping[str, State], rows: Any, weights: Array) -> Expectation:
+    def prepare(self, params: Mapping[str, State]) -> Any:
+        """What the E-step needs of the parameters, made once before a pass over chunks of rows."""
+        return _without_base(self.expected(params))
+
+    def e_step(self, prepared: Any, rows: Any, weights: Array) -> Expectation:
         """One chunk of rows: the local factors' optimum, its bound, and the gradient it leaves.
 
         The bound's local part is collapsed in closed form; its gradient is taken at fixed local factors
         (the envelope theorem).
         """
-        s = _without_base(self.expected(params))
-        local, bound = self._collapse(s, rows)
+        local, bound = self._collapse(prepared, rows)
         statistics = Record({name: q.expected().with_base(0.0) for name, q in local.items()})
-        _, gradient = self._gradient(s, statistics, rows, weights)
-        bound = jnp.where(weights == 0, 0, weights * bound)
-        return Expectation(gradient, bound.sum(), jnp.abs(bound).sum(), weights.sum())
+        _, gradient = self._gradient(prepared, statistics, rows, weights)
+        return scored_rows(gradient, bound, weights)
 
     def m_step(self, params: Record, statistics: Mapping[str, Any], block: tuple[str, ...]) -> Record:
         """Coordinate update of one block: from the gradient of prior and likelihood to states."""

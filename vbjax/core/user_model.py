@@ -102,7 +102,9 @@ class Model(ConjugateModel):
     def inspect(self, data: Any) -> Model:
         blocks = inspect_model(self, data)
         factors, log_prior, log_likelihood, local, given = self._structure
-        return self.tree_unflatten((factors, log_prior, log_likelihood, local, given or blocks), (self.hyper,))
+        return self.tree_unflatten(
+            (factors, log_prior, log_likelihood, local, given or blocks), (self.hyper,)
+        )
 
     def __repr__(self) -> str:
         factors = ", ".join(f"{name}: {family}" for name, family in self.factors.items())

@@ -69,9 +69,7 @@ class CategoricalState(State):
         return jnp.argmax(self.logits, -1)
 
     def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
-        return jax.random.categorical(
-            key, self.logits, shape=sample_shape(shape) + self.logits.shape[:-1]
-        )
+        return jax.random.categorical(key, self.logits, shape=sample_shape(shape) + self.logits.shape[:-1])
 
 
 @dataclasses.dataclass(frozen=True)

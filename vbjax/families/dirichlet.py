@@ -41,7 +41,9 @@ def dirichlet_kl(alpha: Array, alpha0: Array) -> Array:
     """KL(Dirichlet(alpha) || Dirichlet(alpha0)) with Stirling's part cancelled on paper."""
     total, total0 = alpha.sum(-1, keepdims=True), alpha0.sum(-1, keepdims=True)
     ratio = (alpha / alpha0) * (total0 / total)  # of the means
-    terms = alpha0 * itakura_saito(ratio) + (alpha - alpha0) * (digamma_remainder(alpha) - digamma_remainder(total))
+    terms = alpha0 * itakura_saito(ratio) + (alpha - alpha0) * (
+        digamma_remainder(alpha) - digamma_remainder(total)
+    )
     terms = terms + 0.5 * jnp.log(ratio) + gammaln_remainder(alpha0) - gammaln_remainder(alpha)
     whole = gammaln_remainder(total) - gammaln_remainder(total0)
     return terms.sum(-1) + (whole + 0.5 * (alpha.shape[-1] - 1) * jnp.log(total / total0))[..., 0]

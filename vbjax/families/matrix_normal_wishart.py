@@ -77,9 +77,7 @@ def _at_point(location: Array, precision: Array, logdet: Array) -> MatrixNormalW
     rows, size = location.shape[-2:]
     square = jnp.zeros((*location.shape[:-1], rows), location.dtype)
     base = 0.5 * (rows - size - 1) * logdet
-    return MatrixNormalWishartStatistics(
-        location, precision, logdet, jnp.zeros_like(location), square, base
-    )
+    return MatrixNormalWishartStatistics(location, precision, logdet, jnp.zeros_like(location), square, base)
 
 
 @pytree

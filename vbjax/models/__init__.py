@@ -1,6 +1,15 @@
 """Ready-made models, each a page with its equations."""
 
+from vbjax.models.bayesian_gaussian_mixture import BayesianGaussianMixture
 from vbjax.models.gaussian_mean_precision import GaussianMeanPrecision
+from vbjax.models.gaussian_mixture import GaussianMixture
+from vbjax.models.kmeans import KMeans
 from vbjax.models.unit_variance_mixture import UnitVarianceMixture
 
-__all__ = ["GaussianMeanPrecision", "UnitVarianceMixture"]
+__all__ = [
+    "BayesianGaussianMixture",
+    "GaussianMeanPrecision",
+    "GaussianMixture",
+    "KMeans",
+    "UnitVarianceMixture",
+]

@@ -1,0 +1,43 @@
+"""What every test runs under: warnings are errors, dtype promotion is strict, nothing global changes.
+
+`dtype` runs a test in float32 and in float64, the latter inside `jax.enable_x64`. A machine's accelerator
+is left alone unless JAX_PLATFORMS asks for it. Hypothesis draws the same examples every time.
+"""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "error")
+    hypothesis.settings.register_profile(
+        "fixed", derandomize=True, database=None, deadline=None, max_examples=60
+    )
+    hypothesis.settings.load_profile("fixed")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def strict_promotion():
+    """float32 meets float64, or an integer a float, only where a test says so."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    """Both dtypes; float64 with x64 enabled for the test alone."""
+    with jax.enable_x64(request.param == "float64"):
+        yield np.dtype(request.param)
+
+
+@pytest.fixture
+def float64():
+    """x64 enabled for the test alone."""
+    with jax.enable_x64(True):
+        yield np.dtype("float64")

@@ -1,0 +1,215 @@
+"""Gaussian mixtures by expectation maximisation: points for parameters, exact posteriors for labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.special import logsumexp, xlogy
+
+from vbjax.core.expectation import float_dtype
+from vbjax.core.inputs import is_concrete, read_table, read_weights
+from vbjax.core.model import in_dtype
+from vbjax.families.base import pytree, static
+from vbjax.families.delta import Delta, DeltaState
+from vbjax.families.dirichlet import Dirichlet, DirichletState
+from vbjax.models.defaults import positive_scale, weighted_moments
+from vbjax.models.mixture import GaussianMixtureBase
+from vbjax.record import Record
+
+
+@pytree
+class GaussianMixture(GaussianMixtureBase):
+    """x_n | c_n ~ N(mu_{c_n}, Sigma_{c_n}), c_n ~ Categorical(weights); maximum likelihood or MAP by EM.
+
+    E-step: r_nk proportional to pi_k N(x_n | mu_k, Sigma_k). M-step, N_k = sum_n r_nk:
+
+        pi_k = N_k / N,   mu_k = sum_n r_nk x_n / N_k,   Sigma_k = sum_n r_nk (x_n - mu_k)(x_n - mu_k)' / N_k.
+
+    The likelihood is unbounded where a component can collapse on tied rows. So covariances obey
+    Sigma_k >= covariance_floor x the data's variances, by clipping eigenvalues in the data's units, the
+    exact constrained maximiser: EM stays monotone. A run that ends on that boundary is flagged in
+    `fit.runs.singular` and never wins over a proper one.
+
+    Data: (n, d), n >= k. The factors are `weights` and `components`, points (`Delta`); `weights`, `means`
+    and `covariances` of this class read them.
+
+    Args:
+        n_components: k.
+        covariance_type: "full", "tied", "diag" or "spherical".
+        covariance_floor: smallest variance allowed, relative to the data's, in any direction.
+        weight_concentration: of a Dirichlet prior of the weights, at least 1; None for none (ML).
+        mean_precision, degrees_of_freedom, inverse_scale, location: of the components' conjugate prior
+            (see `BayesianGaussianMixture`) for MAP; given `mean_precision`, the others default to the
+            data's; None for none (ML).
+        scale: (d,), the data's variances, by default from the data.
+
+    Raises:
+        ValueError: fewer rows than components, a concentration below 1 (its mode is on the simplex's
+            boundary), an unknown covariance type.
+
+    References:
+        Dempster, Laird & Rubin (1977); Bishop (2006), section 9.2.2, eq. 9.23 to 9.28; Biernacki, Celeux &
+        Govaert (2000) for ICL.
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> fit = vb.fit(vb.GaussianMixture(2), x, key=jax.random.key(0))
+    >>> print(f"{fit.objective:.2f}")
+    -1130.26
+    """
+
+    n_components: int = static()
+    covariance_type: str = static(default="full")
+    covariance_floor: Any = 1e-6
+    weight_concentration: Any = None
+    location: Any = None
+    mean_precision: Any = None
+    degrees_of_freedom: Any = None
+    inverse_scale: Any = None
+    scale: Any = None
+
+    @property
+    def factors(self) -> Record:
+        return Record(weights=Delta(Dirichlet(self.n_components)), components=Delta(self.structure.family))
+
+    def read(self, data: Any) -> Array:
+        if self.scale is None:  # a fit; later uses may be of any number of rows
+            read_table(data, min_rows=self.n_components)
+        concentration = self.weight_concentration
+        if (
+            concentration is not None
+            and is_concrete(concentration)
+            and not np.all(np.asarray(concentration) >= 1)
+        ):
+            raise ValueError(
+                f"weight_concentration must be at least 1 for MAP; got {concentration} "
+                "(below 1 the mode is on the simplex's boundary; BayesianGaussianMixture takes any)"
+            )
+        return super().read(data)
+
+    def resolve(self, data: Array, weights: Array | None = None) -> GaussianMixture:
+        mean, variance = weighted_moments(data, weights)
+        resolved = dataclasses.replace(
+            self, scale=positive_scale(variance) if self.scale is None else self.scale
+        )
+        if self.mean_precision is not None:
+            structure, scale = resolved.structure, resolved.scale
+            resolved = dataclasses.replace(
+                resolved,
+                location=mean if self.location is None else self.location,
+                degrees_of_freedom=structure.default_degrees_of_freedom
+                if self.degrees_of_freedom is None
+                else self.degrees_of_freedom,
+                inverse_scale=structure.default_inverse_scale(jnp.diag(scale))
+                if self.inverse_scale is None
+                else self.inverse_scale,
+            )
+        return in_dtype(resolved, data.dtype)
+
+    def log_prior(self, s: Record) -> Array:
+        total = jnp.zeros((), self.scale.dtype)
+        if self.weight_concentration is not None:
+            prior = DirichletState(jnp.broadcast_to(self.weight_concentration, self.n_components))
+            total = total + prior.log_density(s.weights) + s.weights.base
+        if self.mean_precision is not None:
+            prior = self.structure.state(
+                self.location, self.mean_precision, self.degrees_of_freedom, self.inverse_scale
+            )
+            total = total + (prior.log_density(s.components) + s.components.base).sum()
+        return total
+
+    @property
+    def floor(self) -> Array:
+        """The smallest variances allowed, (d,)."""
+        return self.covariance_floor * self.scale
+
+    def m_step(self, params: Record, statistics: Any, block: tuple[str, ...]) -> Record:
+        """Bishop (2006), eq. 9.24 to 9.26, then the covariance floor."""
+        moved = super().m_step(params, statistics, block)
+        if "components" not in block:
+            return moved
+        s = self.expected(params)
+        prior = jax.grad(self._scalar_prior)(s)
+        gradient = jax.tree.map(jnp.add, prior.components, statistics["components"])
+        at, structure = moved.components.at, self.structure
+        covariance = structure.point_covariance(at, gradient, params.components.at)
+        components = structure.at_point(at.location, structure.clip(covariance, self.floor))
+        return moved | dict(components=DeltaState(components))
+
+    def singular(self, params: Record) -> Array:
+        return self.structure.below(params.components.at, self.floor)
+
+    def _from_seeds(self, at_seeds: Any, statistics: Record) -> Record:
+        even = DirichletState(jnp.full(self.n_components, 2.0, self.scale.dtype))
+        params = Record(weights=DeltaState(even), components=DeltaState(at_seeds))
+        return self.m_step(params, statistics, ("weights", "components"))
+
+    # -- use -----------------------------------------------------------------------------------------
+
+    def params_at(self, weights: Any, means: Any, covariances: Any) -> Record:
+        """Parameters at given values, to start a fit warm or to score somebody else's.
+
+        Args:
+            weights: (k,), positive, adding up to one.
+            means: (k, d).
+            covariances: (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical.
+        """
+        dtype = jnp.asarray(means).dtype
+        weights, means, covariances = (jnp.asarray(x, dtype) for x in (weights, means, covariances))
+        structure = dataclasses.replace(self, scale=jnp.ones(means.shape[-1], dtype)).structure
+        concentration = 1 + weights / jnp.finfo(dtype).eps  # its mode is `weights` to the last digit
+        return Record(
+            weights=DeltaState(DirichletState(concentration)),
+            components=DeltaState(structure.at_point(means, covariances)),
+        )
+
+    def log_density(self, params: Record, x: Array) -> Array:
+        return logsumexp(self._table(params, x), -1)
+
+    def draw_rows(self, params: Record, key: Array, c: Array) -> Array:
+        noise = jax.random.normal(key, (c.shape[0], self.structure.d), self.scale.dtype)
+        lower = jnp.linalg.cholesky(self.covariances(params))
+        return self.means(params)[c] + jnp.einsum("nij,nj->ni", lower[c], noise)
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: k - 1 weights, k d locations, and the covariances'."""
+        k, d = self.structure.k, self.structure.d
+        matrix = d * (d + 1) // 2
+        covariances = {"full": k * matrix, "tied": matrix, "diag": k * d, "spherical": k}
+        return k - 1 + k * d + covariances[self.covariance_type]
+
+    def total_log_likelihood(self, params: Record, x: Any, weights: Any = None) -> Array:
+        """sum_n w_n log p(x_n), in nats."""
+        return _criteria(self, params, *self._read_weighted(x, weights))[0]
+
+    def bic(self, params: Record, x: Any, weights: Any = None) -> Array:
+        """-2 log L + (free parameters) log n; smaller is better (Schwarz 1978)."""
+        log_likelihood, _, n = _criteria(self, params, *self._read_weighted(x, weights))
+        return -2 * log_likelihood + self.n_parameters * jnp.log(n)
+
+    def aic(self, params: Record, x: Any, weights: Any = None) -> Array:
+        """-2 log L + 2 (free parameters); smaller is better (Akaike 1974)."""
+        return -2 * self.total_log_likelihood(params, x, weights) + 2 * self.n_parameters
+
+    def icl(self, params: Record, x: Any, weights: Any = None) -> Array:
+        """BIC + 2 (entropy of the responsibilities); smaller is better (Biernacki et al. 2000)."""
+        _, entropy, _ = _criteria(self, params, *self._read_weighted(x, weights))
+        return self.bic(params, x, weights) + 2 * entropy
+
+    def _read_weighted(self, x: Any, weights: Any) -> tuple[Array, Array]:
+        x = self.read(x)
+        weights = read_weights(weights, x.shape[0], float_dtype(x))
+        return x, jnp.ones(x.shape[0], x.dtype) if weights is None else weights
+
+
+@jax.jit
+def _criteria(model: GaussianMixture, params: Record, x: Array, weights: Array) -> tuple[Array, Array, Array]:
+    table = model._table(params, x)
+    r = jax.nn.softmax(table, -1)
+    return weights @ logsumexp(table, -1), -(weights @ xlogy(r, r).sum(-1)), weights.sum()

@@ -1,0 +1,150 @@
+"""k-means: the hard limit of a mixture, points for centres and for labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from vbjax.core.expectation import Expectation
+from vbjax.core.inputs import read_count, read_table
+from vbjax.core.model import ConjugateModel, in_dtype, scored_rows
+from vbjax.families.base import pytree, static
+from vbjax.families.categorical import Categorical
+from vbjax.families.delta import Delta, DeltaState
+from vbjax.families.normal import Normal, NormalState, NormalStatistics
+from vbjax.models.defaults import positive_scale, weighted_moments
+from vbjax.models.seeding import plus_plus, random_rows
+from vbjax.record import Record
+
+_BLOCK_BYTES = 2**20  # the distances of a block stay in a core's cache
+
+
+@pytree
+class KMeans(ConjugateModel):
+    """Centres mu_k and labels c_n that minimise the inertia sum_n w_n |x_n - mu_{c_n}|^2 (Lloyd).
+
+    The hard limit of a mixture of normals: both factors are points, so the E-step takes a maximum where
+    EM takes a log-sum-exp. The objective is minus the inertia. A cluster that loses all its rows keeps
+    its centre.
+
+    Data: (n, d), n >= k. The factor is `centers`, points (k, d).
+
+    Args:
+        n_clusters: k.
+        start: "k-means++" or "random" (different rows).
+        scale: (d,), the data's variances, by default from the data. It is not used for distances.
+
+    Raises:
+        ValueError: fewer rows than clusters, an unknown start.
+
+    References:
+        Lloyd (1982); Arthur & Vassilvitskii (2007); Bishop (2006), section 9.1, eq. 9.1 to 9.4.
+
+    >>> import jax, vbjax as vb
+    >>> x = jax.numpy.array([[0.0], [1.0], [10.0], [11.0]])
+    >>> fit = vb.fit(vb.KMeans(2), x, key=jax.random.key(0), n_restarts=4)
+    >>> print(fit.model.inertia(fit.params, x))
+    1.0
+    """
+
+    n_clusters: int = static()
+    start: str = static(default="k-means++")
+    scale: Any = None
+
+    @property
+    def factors(self) -> Record:
+        if self.scale is None:
+            raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
+        return Record(centers=Delta(Normal((self.n_clusters, self.scale.shape[-1]))))
+
+    def local(self, rows: Array) -> Record:
+        return Record(c=Delta(Categorical(self.n_clusters, plate=(rows.shape[0],))))
+
+    def read(self, data: Any) -> Array:
+        k = read_count(self.n_clusters, "n_clusters")
+        if self.start not in ("k-means++", "random"):
+            raise ValueError(f"start must be 'k-means++' or 'random'; got {self.start!r}")
+        fitting = self.scale is None
+        n_features = None if fitting else self.scale.shape[-1]
+        return read_table(data, n_features=n_features, min_rows=k if fitting else 1)
+
+    def resolve(self, data: Array, weights: Array | None = None) -> KMeans:
+        if self.scale is not None:
+            return in_dtype(self, data.dtype)
+        return dataclasses.replace(self, scale=positive_scale(weighted_moments(data, weights)[1]))
+
+    def chunk_rows(self, data: Array) -> int:
+        per_row = self.n_clusters * data.dtype.itemsize
+        return min(8192, max(1024, 2 ** max(_BLOCK_BYTES // per_row, 1).bit_length() // 2))
+
+    def unit(self, expectation: Expectation) -> Array:
+        """The tolerance is relative to the inertia."""
+        return expectation.magnitude
+
+    def init(self, key: Array, data: Array, weights: Array | None = None) -> Record:
+        if self.start == "random":
+            return self.params_at(random_rows(key, data, self.n_clusters, weights))
+        return self.params_at(plus_plus(key, data, self.n_clusters, weights, jnp.ones_like(self.scale)))
+
+    def params_at(self, centers: Any) -> Record:
+        """Parameters at given centres (k, d)."""
+        centers = jnp.asarray(centers)
+        return Record(centers=DeltaState(NormalState(centers, jnp.ones_like(centers))))
+
+    def log_likelihood(self, s: Record, rows: Array) -> Array:
+        return -(s.c.p * s.centers.square_about(rows[:, None, :]).sum(-1)).sum(-1)
+
+    def prepare(self, params: Record) -> tuple[Array, Array]:
+        centers = params.centers.mean
+        pivot = centers.mean(0)
+        return pivot, centers - pivot
+
+    def e_step(self, prepared: tuple[Array, Array], rows: Array, weights: Array) -> Expectation:
+        """Labels by one product of rows and centres; the inertia itself from differences."""
+        pivot, centers = prepared
+        x = rows - pivot
+        member = self._member(centers, x)
+        own = member.T @ centers
+        square = ((x - own) ** 2).sum(1)
+        member = member * weights
+        count = member.sum(1)
+        total = 2 * (member @ (x - own))
+        n = jnp.broadcast_to(count[:, None], centers.shape)
+        gradient = NormalStatistics(jnp.zeros_like(centers), total, -n)
+        return scored_rows(Record(centers=gradient), -square, weights)
+
+    def _labels(self, centers: Array, x: Array) -> Array:
+        """The nearest centre of rows and centres about a common pivot; the first of equally near ones."""
+        half = centers @ x.T - 0.5 * (centers**2).sum(1)[:, None]  # (k, block), larger is nearer
+        number = lax.broadcasted_iota(jnp.int32, half.shape, 0)
+        return jnp.where(half == half.max(0), number, self.n_clusters - 1).min(0)
+
+    def _member(self, centers: Array, x: Array) -> Array:
+        labels = self._labels(centers, x)
+        return (labels == jnp.arange(self.n_clusters, dtype=jnp.int32)[:, None]).astype(x.dtype)
+
+    # -- use -----------------------------------------------------------------------------------------
+
+    def centers(self, params: Record) -> Array:
+        """The centres, (k, d)."""
+        return params.centers.mean
+
+    def predict(self, params: Record, x: Any) -> Array:
+        """The nearest centre of every row, (n,)."""
+        return _predict(self, params, self.read(x))
+
+    def inertia(self, params: Record, x: Any, weights: Any = None) -> Array:
+        """sum_n w_n |x_n - mu_{c_n}|^2, from differences."""
+        x = self.read(x)
+        square = ((x - self.centers(params)[self.predict(params, x)]) ** 2).sum(1)
+        return square.sum() if weights is None else jnp.asarray(weights) @ square
+
+
+@jax.jit
+def _predict(model: KMeans, params: Record, x: Array) -> Array:
+    pivot, centers = model.prepare(params)
+    return model._labels(centers, x - pivot)

@@ -1,0 +1,63 @@
+"""Student-t predictive densities: a Gaussian with its location and precision integrated out."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import gammaln
+
+from vbjax.families.multivariate_normal_gamma import MultivariateNormalGammaState
+from vbjax.families.normal_gamma import NormalGammaState
+from vbjax.families.normal_wishart import NormalWishartState
+from vbjax.special import cholesky, inverse_from_cholesky, logdet_from_cholesky, solve_lower
+
+
+def _log_student_t(square: Array, dof: Array, d: int, logdet: Array) -> Array:
+    """log St of squared distance `square`, in d dimensions, with log det of the scale matrix (B.68)."""
+    constant = gammaln(0.5 * (dof + d)) - gammaln(0.5 * dof) - 0.5 * d * jnp.log(dof * jnp.pi)
+    return constant - 0.5 * logdet - 0.5 * (dof + d) * jnp.log1p(square / dof)
+
+
+@functools.singledispatch
+def log_predictive(components: Any, x: Array) -> Array:
+    """log p(x | component) of rows (n, d) under each of k factors, (n, k): Student-t densities."""
+    raise TypeError(f"no predictive density for {type(components).__name__}")
+
+
+def _matrix_square(x: Array, location: Array, lower: Array) -> Array:
+    """(x - m_k)' (L_k L_k')^-1 (x - m_k), (n, k), by triangular solves."""
+    z = solve_lower(lower, jnp.moveaxis(x[:, None, :] - location, 0, -1))  # (k, d, n)
+    return (z * z).sum(1).T
+
+
+@log_predictive.register
+def _(components: NormalWishartState, x: Array) -> Array:
+    # Bishop (2006), eq. 10.81 and 10.82: precision (nu + 1 - D) beta / (1 + beta) W
+    d = x.shape[-1]
+    dof = components.degrees_of_freedom + 1 - d
+    factor = (1 + components.mean_precision) / (components.mean_precision * dof)
+    lower = cholesky(components.inverse_scale) * jnp.sqrt(factor)[:, None, None]
+    square = _matrix_square(x, components.location, lower)
+    return _log_student_t(square, dof, d, logdet_from_cholesky(lower))
+
+
+@log_predictive.register
+def _(components: NormalGammaState, x: Array) -> Array:
+    dof = 2 * components.concentration
+    variance = components.rate * (1 + components.mean_precision)
+    variance = variance / (components.concentration * components.mean_precision)
+    square = (x[:, None, :] - components.location) ** 2 / variance
+    return _log_student_t(square, dof, 1, jnp.log(variance)).sum(-1)
+
+
+@log_predictive.register
+def _(components: MultivariateNormalGammaState, x: Array) -> Array:
+    d = x.shape[-1]
+    spread = jnp.eye(d, dtype=x.dtype) + inverse_from_cholesky(cholesky(components.mean_precision))
+    factor = components.rate / components.concentration
+    lower = cholesky(spread) * jnp.sqrt(factor)[:, None, None]
+    square = _matrix_square(x, components.location, lower)
+    return _log_student_t(square, 2 * components.concentration, d, logdet_from_cholesky(lower))

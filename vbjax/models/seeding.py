@@ -1,0 +1,55 @@
+"""Where clusters and components start: k-means++ and random rows. Imported by k-means and the mixtures."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+def _pick(key: Array, mass: Array) -> Array:
+    """A row drawn with probability proportional to its mass."""
+    total = jnp.cumsum(mass)
+    return jnp.searchsorted(total, total[-1] * jax.random.uniform(key, (), mass.dtype), side="right").clip(
+        max=mass.shape[0] - 1
+    )
+
+
+def plus_plus(key: Array, x: Array, k: int, weights: Array | None, scale: Array) -> Array:
+    """k-means++ seeds (k, d): each next row drawn in proportion to its squared distance to the others.
+
+    Args:
+        key: PRNG key.
+        x: (n, d).
+        k: number of seeds.
+        weights: (n,) or None.
+        scale: (d,), what a unit of distance is in each column (a variance).
+
+    Once every row has been taken (fewer distinct rows than seeds), rows are drawn by weight alone.
+
+    References:
+        Arthur, D. & Vassilvitskii, S. (2007), k-means++: the advantages of careful seeding, section 2.2.
+    """
+    mass = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
+
+    def distance(row: Array) -> Array:
+        square = ((x - row) ** 2 / scale).sum(1)
+        return square if weights is None else jnp.where(weights == 0, 0, square)  # such rows may be NaN
+
+    def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        seeds, nearest = carry
+        pull = mass * nearest
+        row = x[_pick(jax.random.fold_in(key, i), jnp.where(pull.sum() > 0, pull, mass))]
+        return seeds.at[i].set(row), jnp.minimum(nearest, distance(row))
+
+    first = x[_pick(key, mass)]
+    seeds = jnp.zeros((k, x.shape[1]), x.dtype).at[0].set(first)
+    return lax.fori_loop(1, k, take, (seeds, distance(first)))[0]
+
+
+def random_rows(key: Array, x: Array, k: int, weights: Array | None) -> Array:
+    """k different rows (k, d), drawn by weight without replacement."""
+    if weights is None:
+        return x[jax.random.choice(key, x.shape[0], (k,), replace=False)]
+    noise = jax.random.gumbel(key, weights.shape, weights.dtype)
+    return x[lax.top_k(jnp.log(weights) + noise, k)[1]]
