@@ -1,4 +1,4 @@
-"""What every test runs under: warnings are errors, dtype promotion is strict, nothing global changes.
+"""What every test runs under: dtype promotion is strict, nothing global changes (warnings: pyproject.toml).
 
 `dtype` runs a test in float32 and in float64, the latter inside `jax.enable_x64`. A machine's accelerator
 is left alone unless JAX_PLATFORMS asks for it. Hypothesis draws the same examples every time.
@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 
-def pytest_configure(config):
-    config.addinivalue_line("filterwarnings", "error")
+def pytest_configure():
     hypothesis.settings.register_profile(
         "fixed", derandomize=True, database=None, deadline=None, max_examples=60
     )

@@ -15,6 +15,7 @@ def close(actual, desired, *, factor=1.0, scale=0.0):
         factor: how many times the table's tolerance; to be justified where it is given.
         scale: the magnitude of what was added up, where it is larger than the result.
     """
+    desired = np.asarray(desired) if isinstance(desired, list) else desired
     actual, desired = jax.tree.leaves(actual), jax.tree.leaves(desired)
     assert len(actual) == len(desired)
     for a, d in zip(actual, desired, strict=True):

@@ -109,22 +109,21 @@ class ConjugateModel:
         if data is None or not self.local(data):
             return params
 
-        def draw(name: str, family: Family) -> Any:
-            state = family.neutral(dtype)
-            number = sorted(local).index(name)
-            return state.statistics(state.sample(jax.random.fold_in(key, number)))
-
         local = self.local(data)
-        drawn = Record({name: draw(name, family) for name, family in local.items()})
+
+        def draw(name: str) -> Any:
+            state = local[name].neutral(dtype)
+            return state.statistics(state.sample(jax.random.fold_in(key, sorted(local).index(name))))
+
+        drawn = Record({name: draw(name) for name in local})
         for block in self.blocks:
             s = _without_base(self.expected(params))
-            gradient = sum_over_rows(
-                lambda rows, w, s=s: self._gradient(s, rows[1], rows[0], w)[1],
-                (data, drawn),
-                weights,
-                chunk=self.chunk_rows(data),
-            )
-            params = self.m_step(params, gradient, block)
+
+            def gradient(rows: Any, w: Array, s: Record = s) -> Record:
+                return self._gradient(s, rows[1], rows[0], w)[1]
+
+            total = sum_over_rows(gradient, (data, drawn), weights, chunk=self.chunk_rows(data))
+            params = self.m_step(params, total, block)
         return params
 
     def posterior(self, params: Mapping[str, State], rows: Any) -> Record:
@@ -231,7 +230,7 @@ class ConjugateModel:
         terms = {"log_prior": prior}
         for name, family in self.factors.items():
             n_densities = gradient[name].log_base + expectation.statistics[name].log_base
-            excess = jnp.asarray(n_densities - family.base_weight)
+            excess = jnp.asarray(n_densities - family.base_weight, prior.dtype)
             log_base = jnp.where(excess == 0, 0, excess * s[name].log_base)
             terms[name] = family.base_entropy(params[name]).sum() + log_base.sum()
         return terms

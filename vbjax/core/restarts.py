@@ -170,7 +170,7 @@ def _harvest(
     )
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), contender, race.best)
 
-    place = race.next_run + jnp.cumsum(done) - 1
+    place = race.next_run + jnp.cumsum(done, dtype=jnp.int32) - 1
     run = jnp.where(done, jnp.where(stop, n_restarts, jnp.minimum(place, n_restarts)), race.run)
     source = jnp.minimum(run, n_restarts - 1)
 
@@ -182,7 +182,7 @@ def _harvest(
         run=run.astype(jnp.int32),
         n_iter=jnp.where(done, 0, race.n_iter),
         trace=jnp.where(done[:, None], jnp.nan, race.trace),
-        next_run=jnp.minimum(race.next_run + done.sum(), n_restarts).astype(jnp.int32),
+        next_run=jnp.minimum(race.next_run + done.sum(dtype=jnp.int32), n_restarts),
         runs=runs,
         best=best,
     )

@@ -50,6 +50,7 @@ class Model(ConjugateModel):
     """
 
     hyper: Record
+    _structure: tuple[Any, ...]
 
     def __init__(
         self,

@@ -69,7 +69,7 @@ class Statistics:
         """The same with another log base measure; unchanged where the family's is one."""
         if not hasattr(self, "base"):
             return self
-        return dataclasses.replace(self, base=jnp.broadcast_to(base, self.base.shape))  # type: ignore[type-var]
+        return dataclasses.replace(self, base=jnp.full_like(self.base, base))  # type: ignore[type-var]
 
     def about(self, pivot: Array) -> Self:
         """The same statistics about another pivot; unchanged where the family has none."""

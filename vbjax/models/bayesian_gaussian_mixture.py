@@ -83,13 +83,15 @@ class BayesianGaussianMixture(GaussianMixtureBase):
         covariance = covariance + jnp.diag(jnp.where(jnp.diagonal(covariance) > 0, 0, scale))
         resolved = dataclasses.replace(self, scale=scale if self.scale is None else self.scale)
         structure = resolved.structure
-        defaults = dict(
+        defaults: dict[str, Any] = dict(
             weight_concentration=1 / self.n_components,
             location=mean,
             degrees_of_freedom=structure.default_degrees_of_freedom,
             inverse_scale=structure.default_inverse_scale(covariance),
         )
-        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        missing: dict[str, Any] = {
+            name: value for name, value in defaults.items() if getattr(self, name) is None
+        }
         return in_dtype(dataclasses.replace(resolved, **missing), data.dtype)
 
     @property

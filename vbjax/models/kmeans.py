@@ -98,7 +98,7 @@ class KMeans(ConjugateModel):
     def log_likelihood(self, s: Record, rows: Array) -> Array:
         return -(s.c.p * s.centers.square_about(rows[:, None, :]).sum(-1)).sum(-1)
 
-    def prepare(self, params: Record) -> tuple[Array, Array]:
+    def prepare(self, params: Any) -> tuple[Array, Array]:
         centers = params.centers.mean
         pivot = centers.mean(0)
         return pivot, centers - pivot

@@ -65,7 +65,7 @@ class GaussianMixtureBase(ConjugateModel):
         table = self.structure.log_density(s.components, rows)
         return terms.categorical(s.c, s.weights) + (s.c.p * table).sum(-1)
 
-    def prepare(self, params: Record) -> tuple[Array, Prepared]:
+    def prepare(self, params: Any) -> tuple[Array, Prepared]:
         s = self.expected(params)
         return s.weights.log, self.structure.prepare(params.components, s.components)
 
@@ -77,7 +77,7 @@ class GaussianMixtureBase(ConjugateModel):
         bound = logsumexp(table, 0)
         r = weights * jnp.exp(table - bound)
         moments = self.structure.moments(c, r, z)
-        counts = DirichletStatistics(moments.count, jnp.zeros((), moments.count.dtype))
+        counts = DirichletStatistics(moments.number, jnp.zeros((), moments.number.dtype))
         statistics = Record(weights=counts, components=self.structure.gradient(moments))
         return scored_rows(statistics, bound, weights)
 

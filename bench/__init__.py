@@ -1,0 +1,1 @@
+"""Benchmarks against the peers, by ratios measured in one run: `python -m bench mixtures`."""

@@ -1,0 +1,22 @@
+"""`python -m bench NAME`: runs a benchmark whole, prints its tables and writes them to bench/RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("name", choices=["mixtures"], help="which benchmark")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="some parts of it; nothing is written then")
+    arguments = parser.parse_args()
+    # float64 sections switch x64 on for themselves; the allocator must not hide what memory is used
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    module = importlib.import_module(f"bench.{arguments.name}")
+    module.run(arguments.only)
+
+
+if __name__ == "__main__":
+    main()

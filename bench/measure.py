@@ -1,0 +1,61 @@
+"""Timing and tables for the benchmarks: interleaved runs, their minima, and one section of RESULTS.md each."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+RESULTS = pathlib.Path(__file__).with_name("RESULTS.md")
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """Wall-clock seconds of one call, its result waited for."""
+    begun = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - begun
+
+
+def interleaved(*functions: Callable[[], Any], repeats: int) -> list[float]:
+    """The least seconds of each function, called in turns; every function has been called before."""
+    rounds = [[seconds(function) for function in functions] for _ in range(repeats)]
+    return [min(column) for column in zip(*rounds, strict=True)]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def machine(packages: Sequence[str]) -> str:
+    """Date, processor, device and versions, in a line."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
+        model = found.group(1) if found else model
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    device = jax.devices()[0]
+    return (
+        f"{datetime.date.today()}; {model}, {len(os.sched_getaffinity(0))} cores; "
+        f"{device.platform} ({device.device_kind}); Python {platform.python_version()}, {versions}"
+    )
+
+
+def save(name: str, text: str) -> None:
+    """Write one benchmark's section of RESULTS.md, in place of what it held."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    section = f"{begin}\n{text.strip()}\n{end}"
+    old = RESULTS.read_text() if RESULTS.exists() else "# Benchmarks\n"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    new = pattern.sub(lambda _: section, old) if pattern.search(old) else f"{old.rstrip()}\n\n{section}\n"
+    RESULTS.write_text(new)

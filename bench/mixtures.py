@@ -1,0 +1,290 @@
+"""Mixtures and k-means against scikit-learn; restarts, compilation and memory.
+
+Peers get the same data, start, dtype, threads and stopping rule. An iteration of a peer is the
+difference of two fits that differ by a known number of iterations. Targets stand in the tables.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import sklearn.cluster
+import sklearn.mixture
+
+import vbjax as vb
+from bench.measure import interleaved, machine, save, seconds, table
+
+EM_SHAPES = {
+    (102400, 2, 8): (25, 10),
+    (102400, 16, 16): (12, 8),
+    (102400, 32, 32): (6, 4),
+    (20480, 64, 16): (6, 3),
+}
+KMEANS_SHAPES = [(204800, 2, 8), (204800, 16, 16), (102400, 64, 64), (102400, 128, 256)]
+DTYPES = {"float32": np.float32, "float64": np.float64}
+
+
+def blobs(n: int, d: int, k: int, dtype: Any, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    """Overlapping normal clusters, and k of their rows to start from."""
+    rng = np.random.default_rng(n + d + k)
+    centers = spread * rng.normal(size=(k, d))
+    x = centers[rng.integers(k, size=n)] + rng.normal(size=(n, d))
+    return x.astype(dtype), x[rng.choice(n, k, replace=False)].astype(dtype)
+
+
+def per_iteration(long: float, short: float, n: int) -> float:
+    """Seconds of one iteration from two fits n iterations apart."""
+    return max(long - short, 0.0) / n
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def sweeps(algorithm: Any, params: Any, x: jax.Array, n: int) -> Any:
+    """n sweeps of coordinate ascent: what `fit` runs, without its stopping."""
+    state = algorithm.start(params)
+    return jax.lax.scan(lambda s, _: (algorithm.step(s, x, None)[0], None), state, length=n)[0]
+
+
+def em(report: list[str]) -> None:
+    """One EM iteration, full covariance, against scikit-learn; the variational mixture beside it."""
+    rows = []
+    for name, dtype in DTYPES.items():
+        with jax.enable_x64(name == "float64"):
+            for (n, d, k), targets in EM_SHAPES.items():
+                x, means = blobs(n, d, k, dtype)
+                flat, eye = (
+                    np.full(k, 1 / k, dtype),
+                    np.broadcast_to(np.eye(d, dtype=dtype), (k, d, d)).copy(),
+                )
+                few, many = 2, 7
+
+                def peer(n_iter: int, x=x, means=means, flat=flat, eye=eye, k=k) -> Any:
+                    model = sklearn.mixture.GaussianMixture(
+                        k, weights_init=flat, means_init=means, precisions_init=eye, tol=0.0, max_iter=n_iter
+                    )
+                    return model.fit(x)
+
+                data = jnp.asarray(x)
+                model = vb.GaussianMixture(k).resolve(data)
+                ascent = vb.CoordinateAscent(model, jnp.zeros((), data.dtype))
+                params = model.params_at(flat, means, eye)
+                bayes = vb.BayesianGaussianMixture(k).resolve(data)
+                bayes_ascent = vb.CoordinateAscent(bayes, jnp.zeros((), data.dtype))
+                bayes_params = bayes.init(jax.random.key(0), data)
+                ours = functools.partial(sweeps, ascent, params, data, 5)
+                variational = functools.partial(sweeps, bayes_ascent, bayes_params, data, 5)
+                compile_seconds, _ = seconds(ours), seconds(variational)
+                peer(1)
+                short, long, mine, vbs = interleaved(
+                    functools.partial(peer, few), functools.partial(peer, many), ours, variational, repeats=5
+                )
+                theirs, mine, vbs = per_iteration(long, short, many - few), mine / 5, vbs / 5
+                target = targets[name == "float64"]
+                rows.append(
+                    [
+                        name, f"{n}, {d}, {k}", f"{theirs * 1e3:.1f}", f"{mine * 1e3:.2f}",
+                        f"{theirs / mine:.1f}x", f"{target}x", f"{vbs / mine:.2f}", f"{compile_seconds - 5 * mine:.2f}",
+                    ]
+                )  # fmt: skip
+                print(*rows[-1], sep="  ", flush=True)
+    header = [
+        "dtype",
+        "n, d, k",
+        "scikit-learn ms",
+        "vbjax ms",
+        "ratio",
+        "target",
+        "VB / EM (target 1.3)",
+        "compile s",
+    ]
+    report += ["### EM for a full-covariance mixture, one iteration", table(header, rows)]
+
+
+def kmeans(report: list[str]) -> None:
+    """One Lloyd iteration against scikit-learn."""
+    rows = []
+    for name, dtype in DTYPES.items():
+        with jax.enable_x64(name == "float64"):
+            for n, d, k in KMEANS_SHAPES:
+                x, centers = blobs(n, d, k, dtype, spread=0.5)
+                few, many = 2, 12
+
+                def peer(n_iter: int, x=x, centers=centers, k=k) -> Any:
+                    model = sklearn.cluster.KMeans(
+                        k, init=centers, n_init=1, max_iter=n_iter, tol=0.0, algorithm="lloyd"
+                    )
+                    return model.fit(x)
+
+                data = jnp.asarray(x)
+                model = vb.KMeans(k).resolve(data)
+                ascent = vb.CoordinateAscent(model, jnp.zeros((), data.dtype))
+                ours = functools.partial(sweeps, ascent, model.params_at(centers), data, 10)
+                compile_seconds = seconds(ours)
+                if peer(many).n_iter_ != many:
+                    raise RuntimeError(f"scikit-learn converged early at {n, d, k}: no iteration to time")
+                short, long, mine = interleaved(
+                    functools.partial(peer, few), functools.partial(peer, many), ours, repeats=5
+                )
+                theirs, mine = per_iteration(long, short, many - few), mine / 10
+                rows.append(
+                    [
+                        name, f"{n}, {d}, {k}", f"{theirs * 1e3:.2f}", f"{mine * 1e3:.2f}",
+                        f"{theirs / mine:.2f}x", "1x", f"{compile_seconds - 10 * mine:.2f}",
+                    ]
+                )  # fmt: skip
+                print(*rows[-1], sep="  ", flush=True)
+    header = ["dtype", "n, d, k", "scikit-learn ms", "vbjax ms", "ratio", "target", "compile s"]
+    report += ["### k-means, one Lloyd iteration", table(header, rows)]
+
+
+def restarts(report: list[str]) -> None:
+    """64 restarts on Old Faithful against n_init=64; refilled lanes against the vmapped loop."""
+    rows = []
+    for name in DTYPES:
+        with jax.enable_x64(name == "float64"):
+            x = vb.datasets.old_faithful()
+            raw = np.asarray(x)
+
+            def peer(raw=raw) -> Any:
+                return sklearn.mixture.GaussianMixture(
+                    4, n_init=64, tol=1e-3, init_params="k-means++", random_state=0
+                ).fit(raw)
+
+            def ours(x=x) -> Any:
+                return vb.fit(vb.GaussianMixture(4), x, key=jax.random.key(0), n_restarts=64, tol=1e-3)
+
+            compile_seconds = seconds(ours)
+            theirs, mine = interleaved(peer, ours, repeats=7)
+            ours_best, theirs_best = float(ours().objective), peer().score(raw) * len(raw)
+            rows.append(
+                [
+                    name, f"{theirs * 1e3:.0f}", f"{mine * 1e3:.1f}", f"{theirs / mine:.0f}x", "40x",
+                    f"{compile_seconds - mine:.2f}", f"{ours_best:.2f}", f"{theirs_best:.2f}",
+                ]
+            )  # fmt: skip
+            print(*rows[-1], sep="  ", flush=True)
+    header = [
+        "dtype",
+        "scikit-learn ms",
+        "vbjax ms",
+        "ratio",
+        "target",
+        "compile s",
+        "our best",
+        "their best",
+    ]
+    report += ["### 64 restarts of EM (k = 4) on Old Faithful, tol 1e-3 per row", table(header, rows)]
+
+    data = jnp.asarray(blobs(2000, 4, 6, np.float32, spread=1.0)[0])
+
+    def lanes(count: int) -> Any:
+        return vb.fit(vb.GaussianMixture(6), data, key=jax.random.key(1), n_restarts=256, lanes=count)
+
+    counts = [1, 4, 16, 64, 256]
+    for count in counts:
+        lanes(count)
+    taken = interleaved(*(functools.partial(lanes, count) for count in counts), repeats=3)
+    rows = [
+        [str(count) if count < 256 else "256 (the vmapped loop)", f"{s:.3f}", f"{taken[-1] / s:.1f}x"]
+        for count, s in zip(counts, taken, strict=True)
+    ]
+    print(*rows, sep="\n", flush=True)
+    report += [
+        "### 256 restarts of EM, 2000 x 4, k = 6: lanes (target: 3x the vmapped loop)",
+        table(["lanes", "seconds", "against the vmapped loop"], rows),
+    ]
+
+
+FIRST_FIT = """
+import json, logging, time
+import jax, jax.numpy as jnp, numpy as np
+import vbjax as vb
+x = vb.datasets.old_faithful()
+jax.block_until_ready(x)
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None)
+def fit(model, seed, tol):
+    begun = time.perf_counter()
+    jax.block_until_ready(vb.fit(model, x, key=jax.random.key(seed), n_restarts=64, tol=tol).objective)
+    return time.perf_counter() - begun
+out = {}
+for name, make in dict(
+    KMeans=lambda s: vb.KMeans(2),
+    GaussianMixture=lambda s: vb.GaussianMixture(2, covariance_floor=1e-6 * s),
+    BayesianGaussianMixture=lambda s: vb.BayesianGaussianMixture(6, weight_concentration=1e-3 * s),
+).items():
+    first = fit(make(1.0), 0, 1e-6)
+    before = len(compiled)
+    second = fit(make(2.0), 1, 1e-5)
+    out[name] = [first, second, len(compiled) - before]
+print(json.dumps(out))
+"""
+
+MEMORY = """
+import json, resource
+import jax, jax.numpy as jnp, numpy as np
+import vbjax as vb
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+small = jnp.asarray(np.random.default_rng(0).normal(size=(20000, 16)), jnp.float32)
+vb.fit(vb.GaussianMixture(8), small, key=jax.random.key(0), max_iter=20)
+key = jax.random.key(1)
+x = jax.jit(lambda k: jax.random.normal(k, (1_000_000, 16)))(key)
+jax.block_until_ready(x)
+before = peak()
+jax.block_until_ready(vb.fit(vb.GaussianMixture(8), x, key=key, max_iter=20).objective)
+print(json.dumps([x.nbytes, peak() - before]))
+"""
+
+
+def fresh(code: str) -> Any:
+    """What a program prints as JSON, run in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compilation(report: list[str]) -> None:
+    """First and second fits in a fresh process, and memory beyond the data."""
+    rows = [
+        [name, f"{first:.2f}", f"{1e3 * second:.0f}", str(count)]
+        for name, (first, second, count) in fresh(FIRST_FIT).items()
+    ]
+    print(*rows, sep="\n", flush=True)
+    header = [
+        "model",
+        "first fit s (target 3)",
+        "second fit ms",
+        "programs compiled by the second (target 0)",
+    ]
+    report += [
+        "### First fit, 64 restarts on Old Faithful, and a second with another key, tolerance and hyperparameter",
+        table(header, rows),
+    ]
+    data, beyond = fresh(MEMORY)
+    line = f"{data / 2**20:.0f} MiB of data; the fit takes {beyond / 2**20:.0f} MiB more: {beyond / data:.2f} (target 1.3)"
+    print(line, flush=True)
+    report += ["### Memory: EM, k = 8, 1,000,000 x 16, float32", line]
+
+
+PARTS = {"em": em, "kmeans": kmeans, "restarts": restarts, "compilation": compilation}
+
+
+def run(only: list[str] | None) -> None:
+    """Run the parts, print them, and write the whole to RESULTS.md."""
+    warnings.simplefilter("ignore")  # scikit-learn warns that five iterations have not converged
+    report = ["## Mixtures", machine(["jax", "jaxlib", "numpy", "scikit-learn"])]
+    for name, part in PARTS.items():
+        if only is None or name in only:
+            part(report)
+    text = "\n\n".join(report)
+    print("\n" + text)
+    if only is None:
+        save("mixtures", text)

@@ -1,0 +1,86 @@
+"""Diagonal covariance: a precision for each component and feature."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from vbjax import terms
+from vbjax.families.base import Family
+from vbjax.families.normal_gamma import NormalGamma, NormalGammaState, NormalGammaStatistics
+from vbjax.models.components.structure import Moments, Prepared, Structure
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagonal(Structure):
+    """A precision for each component and feature: NormalGamma factors, tau ~ Gamma(nu / 2, W^-1 / 2)."""
+
+    @property
+    def default_degrees_of_freedom(self) -> int:
+        return 1
+
+    def default_inverse_scale(self, covariance: Array) -> Array:
+        return jnp.diagonal(covariance)
+
+    @property
+    def _base_exponent(self) -> float:
+        return -0.5
+
+    def _inverse_scale(self, state: NormalGammaState) -> Array:
+        return 2 * state.rate
+
+    def _over(self, x: Array) -> Array:
+        return x
+
+    def at_point(self, location: Array, covariance: Array) -> NormalGammaState:
+        """The member whose mode is (location, 1 / covariance); covariance (k, d) or (d,)."""
+        return self.state(location, 1.0, self.d + self.k + 1, (self.d + self.k) * covariance)
+
+    def clip(self, covariance: Array, floor: Array) -> Array:
+        return jnp.maximum(covariance, floor)
+
+    def below(self, state: NormalGammaState, floor: Array) -> Array:
+        return (self._inverse_scale(state) / (self.d + self.k) < 1.01 * floor).any()
+
+    @property
+    def family(self) -> Family:
+        return NormalGamma((self.k, self.d))
+
+    def state(
+        self, location: Array, mean_precision: ArrayLike, degrees_of_freedom: ArrayLike, inverse_scale: Array
+    ) -> NormalGammaState:
+        one = jnp.ones((self.k, self.d), inverse_scale.dtype)
+        half_rate = 0.5 * inverse_scale
+        return NormalGammaState(
+            one * location, one * mean_precision, one * 0.5 * degrees_of_freedom, one * half_rate
+        )
+
+    def prepare(self, state: Any, statistics: NormalGammaStatistics) -> Prepared:
+        root = jnp.sqrt(statistics.precision)
+        return self._prepared(statistics, root, 1 / root)
+
+    def log_density(self, statistics: NormalGammaStatistics, x: Array, *, own: bool = False) -> Array:
+        return terms.normal(x if own else x[:, None, :], statistics).sum(-1)
+
+    def moments(self, c: Prepared, r: Array, z: Array) -> Moments:
+        weighted = r[:, None, :] * z
+        return Moments(r.sum(1), c.unroot * weighted.sum(2), c.unroot**2 * (weighted * z).sum(2))
+
+    def spread(self, number: Array, covariance: Array) -> Moments:
+        zero = jnp.zeros((self.k, self.d), number.dtype)
+        return Moments(number, zero, number[:, None] * jnp.diagonal(covariance))
+
+    def gradient(self, moments: Moments) -> NormalGammaStatistics:
+        n = jnp.broadcast_to(moments.number[:, None], moments.first.shape)
+        zero = jnp.zeros_like(moments.first)
+        return NormalGammaStatistics(zero, -0.5 * moments.scatter, 0.5 * n, moments.first, -0.5 * n, zero)
+
+    def covariances(self, c: Prepared) -> Array:
+        return c.unroot[:, :, None] ** 2 * jnp.eye(self.d, dtype=c.unroot.dtype)
+
+    def marginals(self, state: NormalGammaState) -> NormalGammaState:
+        return state

@@ -1,0 +1,76 @@
+"""Full covariance: a precision matrix for each component."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from vbjax.families.base import Family
+from vbjax.families.delta import DeltaState
+from vbjax.families.normal_wishart import NormalWishart, NormalWishartState, NormalWishartStatistics
+from vbjax.models.components.structure import Moments, Prepared, Structure, matrix_root
+from vbjax.special import transpose
+
+
+@dataclasses.dataclass(frozen=True)
+class Full(Structure):
+    """A precision matrix for each component: NormalWishart factors."""
+
+    @property
+    def family(self) -> Family:
+        return NormalWishart(self.d, plate=(self.k,))
+
+    def state(
+        self, location: Array, mean_precision: ArrayLike, degrees_of_freedom: ArrayLike, inverse_scale: Array
+    ) -> NormalWishartState:
+        one = jnp.ones(self.k, inverse_scale.dtype)
+        return NormalWishartState(
+            one[:, None] * location,
+            one * mean_precision,
+            one * degrees_of_freedom,
+            one[:, None, None] * inverse_scale,
+        )
+
+    def prepare(self, state: Any, statistics: NormalWishartStatistics) -> Prepared:
+        at = state.at if isinstance(state, DeltaState) else state
+        factor = at.degrees_of_freedom - (self.d if isinstance(state, DeltaState) else 0)
+        return self._prepared(statistics, *matrix_root(at.inverse_scale, factor))
+
+    def whiten(self, c: Prepared, x: Array) -> Array:
+        stacked = c.root.reshape(self.k * self.d, self.d)  # one product for all components
+        at_location = jnp.einsum("kij,kj->ki", c.root, c.location)
+        return (stacked @ x).reshape(self.k, self.d, -1) - at_location[:, :, None]
+
+    def moments(self, c: Prepared, r: Array, z: Array) -> Moments:
+        weighted = r[:, None, :] * z
+        scatter = weighted @ transpose(z)  # (k, d, b) (k, b, d)
+        first = jnp.einsum("kij,kj->ki", c.unroot, weighted.sum(2))
+        return Moments(r.sum(1), first, c.unroot @ scatter @ transpose(c.unroot))
+
+    def spread(self, number: Array, covariance: Array) -> Moments:
+        return Moments(number, jnp.zeros((self.k, self.d), number.dtype), number[:, None, None] * covariance)
+
+    def gradient(self, moments: Moments) -> NormalWishartStatistics:
+        zero = jnp.zeros_like(moments.number)
+        return NormalWishartStatistics(
+            jnp.zeros_like(moments.first),
+            -0.5 * moments.scatter,
+            0.5 * moments.number,
+            moments.first,
+            -0.5 * moments.number,
+            zero,
+        )
+
+    def covariances(self, c: Prepared) -> Array:
+        return c.unroot @ transpose(c.unroot)
+
+    def marginals(self, state: Any) -> NormalWishartState:
+        return state
+
+    def at_point(self, location: Array, covariance: Array) -> NormalWishartState:
+        """The member whose mode is (location, covariance^-1); covariance (k, d, d) or (d, d)."""
+        return self.state(location, 1.0, 2 * self.d + self.k, (self.d + self.k) * covariance)

@@ -1,0 +1,92 @@
+"""Spherical covariance: one precision for each component."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from vbjax.families.base import Family
+from vbjax.families.multivariate_normal_gamma import (
+    MultivariateNormalGamma,
+    MultivariateNormalGammaState,
+    MultivariateNormalGammaStatistics,
+)
+from vbjax.models.components.structure import Moments, Prepared, Structure
+
+
+@dataclasses.dataclass(frozen=True)
+class Spherical(Structure):
+    """One precision for each component: MultivariateNormalGamma factors, tau ~ Gamma(nu / 2, W^-1 / 2)."""
+
+    def default_inverse_scale(self, covariance: Array) -> Array:
+        return jnp.trace(covariance)
+
+    @property
+    def _base_exponent(self) -> float:
+        return 0.5 * self.d - 1
+
+    def _inverse_scale(self, state: MultivariateNormalGammaState) -> Array:
+        return 2 * state.rate
+
+    def _over(self, x: Array) -> Array:
+        return x
+
+    def at_point(self, location: Array, covariance: Array) -> MultivariateNormalGammaState:
+        """The member whose mode is (location, 1 / covariance); covariance (k,) or a scalar."""
+        return self.state(location, 1.0, self.k + 2, (self.d + self.k) * covariance)
+
+    def clip(self, covariance: Array, floor: Array) -> Array:
+        return jnp.maximum(covariance, floor.mean())
+
+    def below(self, state: MultivariateNormalGammaState, floor: Array) -> Array:
+        return (self._inverse_scale(state) / (self.d + self.k) < 1.01 * floor.mean()).any()
+
+    @property
+    def family(self) -> Family:
+        return MultivariateNormalGamma(self.d, plate=(self.k,))
+
+    def state(
+        self, location: Array, mean_precision: ArrayLike, degrees_of_freedom: ArrayLike, inverse_scale: Array
+    ) -> MultivariateNormalGammaState:
+        one = jnp.ones(self.k, inverse_scale.dtype)
+        eye = jnp.eye(self.d, dtype=inverse_scale.dtype)
+        return MultivariateNormalGammaState(
+            one[:, None] * location,
+            one[:, None, None] * mean_precision * eye,
+            one * 0.5 * degrees_of_freedom,
+            one * 0.5 * inverse_scale,
+        )
+
+    def prepare(self, state: Any, statistics: MultivariateNormalGammaStatistics) -> Prepared:
+        root = jnp.sqrt(statistics.precision)[:, None]
+        return self._prepared(statistics, root, 1 / root)
+
+    def moments(self, c: Prepared, r: Array, z: Array) -> Moments:
+        first = c.unroot * (r[:, None, :] * z).sum(2)
+        return Moments(r.sum(1), first, c.unroot[:, 0] ** 2 * (r * (z * z).sum(1)).sum(1))
+
+    def spread(self, number: Array, covariance: Array) -> Moments:
+        zero = jnp.zeros((self.k, self.d), number.dtype)
+        return Moments(number, zero, number * jnp.trace(covariance))
+
+    def gradient(self, moments: Moments) -> MultivariateNormalGammaStatistics:
+        zero = jnp.zeros_like(moments.number)
+        square = -0.5 * moments.number[:, None, None] * jnp.eye(self.d, dtype=moments.number.dtype)
+        return MultivariateNormalGammaStatistics(
+            jnp.zeros_like(moments.first),
+            -0.5 * moments.scatter,
+            0.5 * self.d * moments.number,
+            moments.first,
+            square,
+            zero,
+        )
+
+    def covariances(self, c: Prepared) -> Array:
+        return c.unroot[:, :, None] ** 2 * jnp.eye(self.d, dtype=c.unroot.dtype)
+
+    def marginals(self, state: MultivariateNormalGammaState) -> MultivariateNormalGammaState:
+        return state

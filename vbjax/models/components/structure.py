@@ -1,0 +1,201 @@
+"""The contract of a covariance structure: Gaussian components for every mixture of them.
+
+A structure says which joint family holds the components' locations and precisions, gives the table of
+expected log densities of a block of rows, and turns responsibilities into the gradient that the
+family's `from_gradient` takes. The layout is (k, d, block): rows along the minor axis. Squares are sums
+of squares of differences from the component's own location, whitened where the covariance is a matrix;
+so they keep float32's digits and are never negative.
+
+Imported by the four structures beside it, and through the package by the mixture models.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from vbjax import terms
+from vbjax.families.base import Family
+from vbjax.special import cholesky, solve_lower, symmetrize, transpose
+
+
+class Prepared(NamedTuple):
+    """What a block of rows needs of the components.
+
+    Attributes:
+        pivot: (d,), a point amid the locations, so that products are of small numbers.
+        location: (k, d), about the pivot.
+        constant: (k,), the expected log density at the location.
+        root: R with R'R = E[Lam]: (k, d, d) full, (d, d) tied, (k, d) diagonal, (k, 1) spherical.
+        unroot: R^-1, which brings scatter back from whitened coordinates.
+    """
+
+    pivot: Array
+    location: Array
+    constant: Array
+    root: Array
+    unroot: Array
+
+
+class Moments(NamedTuple):
+    """Sums over rows of responsibilities times 1, x - m_k and (x - m_k)(x - m_k)', as a structure has it."""
+
+    number: Array
+    first: Array
+    scatter: Array
+
+
+def matrix_root(inverse_scale: Array, factor: Array) -> tuple[Array, Array]:
+    """R = sqrt(f) L^-1 and its inverse, where E[Lam] = f W and W^-1 = L L'."""
+    size = jnp.sqrt(factor)[..., None, None]
+    lower = cholesky(inverse_scale)
+    eye = jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape)
+    return size * solve_lower(lower, eye), lower / size
+
+
+def clip_eigenvalues(covariance: Array, floor: Array) -> Array:
+    """The nearest covariances (in likelihood) whose eigenvalues are at least 1 in units of `floor` (d,).
+
+    Decompositions are made only while some matrix needs one: a `while_loop` stays lazy under vmap, where
+    a `cond` would not.
+    """
+    unit = jnp.sqrt(floor)[:, None] * jnp.sqrt(floor)
+    eye = jnp.eye(floor.shape[0], dtype=floor.dtype)
+
+    def clip(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        values, vectors = jnp.linalg.eigh(carry[0])
+        values = jnp.maximum(values, 1)[..., None, :]
+        return symmetrize((vectors * values) @ transpose(vectors)), jnp.asarray(False)
+
+    relative = covariance / unit
+    low = jnp.isnan(cholesky(relative - eye)).any()
+    return unit * lax.while_loop(lambda carry: carry[1], clip, (relative, low))[0]
+
+
+def below(covariance: Array, floor: Array) -> Array:
+    """Whether some covariance has an eigenvalue within a hundredth of the floor."""
+    unit = jnp.sqrt(floor)[:, None] * jnp.sqrt(floor)
+    return jnp.isnan(cholesky(covariance / unit - 1.01 * jnp.eye(floor.shape[0], dtype=floor.dtype))).any()
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure(abc.ABC):
+    """k components in d dimensions.
+
+    A point estimate (EM) is kept as the member of the family, of mode factor d + k, whose mode it is.
+    """
+
+    k: int
+    d: int
+
+    # -- the family and its members ------------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def family(self) -> Family:
+        """The joint family of the locations and precisions."""
+
+    @abc.abstractmethod
+    def state(
+        self, location: Array, mean_precision: ArrayLike, degrees_of_freedom: ArrayLike, inverse_scale: Array
+    ) -> Any:
+        """The member with the same parameters for every component (a prior); location (d,) or (k, d)."""
+
+    @abc.abstractmethod
+    def at_point(self, location: Array, covariance: Array) -> Any:
+        """The member whose mode is (location, covariance^-1), its covariance as the structure has it."""
+
+    @abc.abstractmethod
+    def marginals(self, state: Any) -> Any:
+        """Each component's own factor, its plate beginning with k."""
+
+    @property
+    def default_degrees_of_freedom(self) -> int:
+        """Of a prior: the dimension of its precision matrix."""
+        return self.d
+
+    def default_inverse_scale(self, covariance: Array) -> Array:
+        """Of a prior: the data's covariance, as the structure has it."""
+        return covariance
+
+    # -- the E-step, for a block of rows -------------------------------------------------------------
+
+    @abc.abstractmethod
+    def prepare(self, state: Any, statistics: Any) -> Prepared:
+        """What a pass over blocks needs of the components."""
+
+    def whiten(self, c: Prepared, x: Array) -> Array:
+        """R_k (x - m_k), (k, d, block), of rows x (d, block) about the pivot."""
+        return c.root[:, :, None] * (x - c.location[:, :, None])
+
+    def table(self, c: Prepared, x: Array) -> tuple[Array, Array]:
+        """Expected log densities (k, block) of rows x (d, block) about the pivot, and whitened rows."""
+        z = self.whiten(c, x)
+        return c.constant[:, None] - 0.5 * (z * z).sum(1), z
+
+    def log_density(self, statistics: Any, x: Array, *, own: bool = False) -> Array:
+        """E[log N(x | component)] from statistics, (n, k): the derived, uncontracted form of `table`.
+
+        With `own`, (k,): each component at the k-th of k points.
+        """
+        return terms.multivariate_normal(x if own else x[:, None, :], statistics)
+
+    @abc.abstractmethod
+    def moments(self, c: Prepared, r: Array, z: Array) -> Moments:
+        """Moments under the responsibilities r (k, block) of whitened rows z."""
+
+    @abc.abstractmethod
+    def spread(self, number: Array, covariance: Array) -> Moments:
+        """Moments of `number` (k,) rows that lie about each component with a covariance (d, d)."""
+
+    @abc.abstractmethod
+    def gradient(self, moments: Moments) -> Any:
+        """The gradient of the expected log likelihood in the family's statistics."""
+
+    @abc.abstractmethod
+    def covariances(self, c: Prepared) -> Array:
+        """E[Lam]^-1, (k, d, d) for every structure."""
+
+    def _prepared(self, statistics: Any, root: Array, unroot: Array) -> Prepared:
+        location = statistics.pivot
+        pivot = location.mean(0)
+        at_location = self.log_density(statistics, location, own=True)
+        return Prepared(pivot, location - pivot, at_location, root, unroot)
+
+    # -- the M-step of a point estimate --------------------------------------------------------------
+
+    def point_covariance(self, state: Any, gradient: Any, previous: Any) -> Array:
+        """The covariance that maximises the expected log joint, of a state made from its gradient.
+
+        Where nothing is known of a component (no rows, no prior) it keeps the `previous` one.
+        """
+        exponent = 2 * (gradient.logdet + self._base_exponent * gradient.base)
+        idle = exponent <= 0
+        covariance = self._inverse_scale(state) / self._over(jnp.where(idle, 1, exponent))
+        before = self._inverse_scale(previous) / (self.d + self.k)
+        return jnp.where(self._over(idle), before, covariance)
+
+    def clip(self, covariance: Array, floor: Array) -> Array:
+        """Covariances, none below `floor` (d,) in any direction."""
+        return clip_eigenvalues(covariance, floor)
+
+    def below(self, state: Any, floor: Array) -> Array:
+        """Whether a point lies on the floor, to a hundredth."""
+        return below(self._inverse_scale(state) / (self.d + self.k), floor)
+
+    @property
+    def _base_exponent(self) -> float:
+        """The base measure's power of |Lam|."""
+        return -0.5 * self.d
+
+    def _inverse_scale(self, state: Any) -> Array:
+        return state.inverse_scale
+
+    def _over(self, x: Array) -> Array:
+        """A factor for each component, shaped to multiply covariances."""
+        return x[..., None, None]

@@ -1,0 +1,93 @@
+"""Tied covariance: one precision matrix for all components."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from vbjax import terms
+from vbjax.families.base import Family
+from vbjax.families.delta import DeltaState
+from vbjax.families.matrix_normal_wishart import (
+    MatrixNormalWishart,
+    MatrixNormalWishartState,
+    MatrixNormalWishartStatistics,
+)
+from vbjax.families.normal_wishart import NormalWishartState
+from vbjax.models.components.structure import Moments, Prepared, Structure, matrix_root
+
+
+@dataclasses.dataclass(frozen=True)
+class Tied(Structure):
+    """One precision matrix for all components: a MatrixNormalWishart factor, nu = nu0 + n."""
+
+    @property
+    def _base_exponent(self) -> float:
+        return 0.5 * (self.k - self.d - 1)
+
+    def at_point(self, location: Array, covariance: Array) -> MatrixNormalWishartState:
+        """The member whose mode is (location, covariance^-1); covariance (d, d)."""
+        return self.state(location, 1.0, 2 * self.d + 1, (self.d + self.k) * covariance)
+
+    @property
+    def family(self) -> Family:
+        return MatrixNormalWishart(rows=self.k, size=self.d)
+
+    def state(
+        self, location: Array, mean_precision: ArrayLike, degrees_of_freedom: ArrayLike, inverse_scale: Array
+    ) -> MatrixNormalWishartState:
+        dtype = inverse_scale.dtype
+        return MatrixNormalWishartState(
+            jnp.ones((self.k, 1), dtype) * location,
+            jnp.asarray(mean_precision, dtype) * jnp.eye(self.k, dtype=dtype),
+            jnp.asarray(degrees_of_freedom, dtype),
+            inverse_scale,
+        )
+
+    def prepare(self, state: Any, statistics: MatrixNormalWishartStatistics) -> Prepared:
+        at = state.at if isinstance(state, DeltaState) else state
+        factor = at.degrees_of_freedom + (self.k - self.d - 1 if isinstance(state, DeltaState) else 0)
+        return self._prepared(statistics, *matrix_root(at.inverse_scale, factor))
+
+    def log_density(self, statistics: MatrixNormalWishartStatistics, x: Array, *, own: bool = False) -> Array:
+        table = terms.multivariate_normal(x, statistics)
+        return jnp.diagonal(table) if own else table
+
+    def whiten(self, c: Prepared, x: Array) -> Array:
+        return c.root @ x - (c.location @ c.root.T)[:, :, None]
+
+    def moments(self, c: Prepared, r: Array, z: Array) -> Moments:
+        weighted = r[:, None, :] * z
+        scatter = jnp.einsum("kib,kjb->ij", weighted, z)
+        return Moments(r.sum(1), weighted.sum(2) @ c.unroot.T, c.unroot @ scatter @ c.unroot.T)
+
+    def spread(self, number: Array, covariance: Array) -> Moments:
+        return Moments(number, jnp.zeros((self.k, self.d), number.dtype), number.sum() * covariance)
+
+    def gradient(self, moments: Moments) -> MatrixNormalWishartStatistics:
+        n = moments.number.sum()
+        return MatrixNormalWishartStatistics(
+            jnp.zeros_like(moments.first),
+            -0.5 * moments.scatter,
+            0.5 * n,
+            moments.first,
+            jnp.diag(-0.5 * moments.number),
+            jnp.zeros_like(n),
+        )
+
+    def covariances(self, c: Prepared) -> Array:
+        return jnp.broadcast_to(c.unroot @ c.unroot.T, (self.k, self.d, self.d))
+
+    def marginals(self, state: MatrixNormalWishartState) -> NormalWishartState:
+        spread = jnp.diagonal(jnp.linalg.inv(state.mean_precision))
+        one = jnp.ones_like(spread)
+        return NormalWishartState(
+            state.location,
+            1 / spread,
+            one * state.degrees_of_freedom,
+            one[:, None, None] * state.inverse_scale,
+        )

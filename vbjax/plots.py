@@ -1,0 +1,395 @@
+"""Pictures of a fit: its components over the data, its trace, its restarts, and all three on one page.
+
+The only module that needs matplotlib, so `import vbjax` does not import it: `from vbjax import plots`.
+Every function draws on the axes it is given, or on a new `Figure` of its own (without pyplot, so no
+window and no display are needed), and changes no global setting. The command line imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Ellipse
+from matplotlib.patheffects import withStroke
+
+from vbjax.core.algorithm import Status
+from vbjax.core.fit import Fit
+from vbjax.models import BayesianGaussianMixture, GaussianMixture, KMeans
+
+# Okabe & Ito (2008), told apart by the colour-blind; without the yellow, too light on white.
+_PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]
+_INK, _FAINT, _WARN = "#333333", "#B0B0B0", "#D55E00"
+_MOST_POINTS = 5000
+_MOST_COLUMNS = 4
+_MOST_IN_LEGEND = 8
+
+
+class _Groups(NamedTuple):
+    """What is drawn: the occupied groups, heaviest first, and the rows' colours.
+
+    `number` (m,) are their places in the fit, `weight` (m,), `center` (m, d), `covariance` (m, d, d) or None
+    for k-means, `color` (m, 3), `x` (n, d), `share` (n, m) the rows' responsibilities.
+    """
+
+    kind: str
+    number: np.ndarray
+    weight: np.ndarray
+    center: np.ndarray
+    covariance: np.ndarray | None
+    color: np.ndarray
+    x: np.ndarray
+    share: np.ndarray
+    columns: list[str]
+
+
+def components(
+    model: Any,
+    params: Any,
+    x: Any,
+    ax: Axes | None = None,
+    columns: Sequence[str] | None = None,
+    *,
+    features: Sequence[int] | None = None,
+) -> Axes:
+    """The data and the components of a mixture, or the centres of k-means, in one or two columns.
+
+    Two columns: the points, each in its components' colours mixed by responsibility, and for every
+    component that keeps more than one row the ellipses of 1 and 2 standard deviations. One column: a
+    histogram, the components' densities times their weights, and their sum. Of more than 5000 rows the
+    points show 5000.
+
+    Args:
+        model: `fit.model`, a Gaussian mixture or KMeans.
+        params: `fit.params`.
+        x: the data, (n, d).
+        ax: where to draw; by default on a new figure, `ax.figure`.
+        columns: d names for the axes, with their units; by default "x0", "x1", ...
+        features: the one or two columns to show; by default the first two, or the only one.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: `columns` or `features` that do not fit the data, or data that do not fit the model.
+        TypeError: a model without components.
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> fit = vb.fit(vb.KMeans(2), x, key=jax.random.key(0))
+    >>> components(fit.model, fit.params, x, columns=["eruption (min)", "waiting (min)"]).get_xlabel()
+    'eruption (min)'
+    """
+    groups = _groups(model, params, x, columns)
+    d = groups.x.shape[1]
+    features = tuple(range(min(d, 2)) if features is None else features)
+    if len(features) not in (1, 2) or not all(0 <= j < d for j in features):
+        raise ValueError(f"features must be one or two of the columns 0 to {d - 1}; got {features}")
+    ax = _axes(ax)
+    if len(features) == 1:
+        _densities(ax, groups, features[0])
+    else:
+        _scatter(ax, groups, *features)
+    _legend(ax, groups, ellipses=len(features) == 2, loc="lower left", bbox_to_anchor=(0, 1.0))
+    return ax
+
+
+def pairs(
+    model: Any,
+    params: Any,
+    x: Any,
+    figure: Figure | SubFigure | None = None,
+    columns: Sequence[str] | None = None,
+) -> Figure | SubFigure:
+    """All pairs of the first columns, four at most: `components` of each pair, and of each one alone.
+
+    The ellipses are those of the marginal 2 x 2 covariances.
+
+    Args:
+        model, params, x, columns: as for `components`.
+        figure: where to draw; by default a new one.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError, TypeError: as for `components`.
+    """
+    groups = _groups(model, params, x, columns)
+    d = groups.x.shape[1]
+    p = min(d, _MOST_COLUMNS)
+    figure = Figure(figsize=(2.2 * p + 1, 2.2 * p), layout="constrained") if figure is None else figure
+    axes = figure.subplots(p, p, squeeze=False, sharex="col")
+    for i in range(p):
+        for j in range(p):
+            ax = axes[i, j]
+            if j > i:
+                ax.remove()
+                continue
+            _densities(ax, groups, j) if i == j else _scatter(ax, groups, j, i)
+            ax.label_outer(remove_inner_ticks=True)
+            if i == j:
+                ax.set(yticks=[], ylabel=groups.columns[0] if i == 0 else "")
+    if p < d:
+        figure.text(0.99, 0.5, f"the first {p} of {d} columns", ha="right", color=_INK, fontsize=9)
+    _legend(figure, groups, ellipses=p > 1, loc="upper right", columns=1)
+    return figure
+
+
+def trace(fit: Fit, ax: Axes | None = None) -> Axes:
+    """The objective of the best run, sweep by sweep.
+
+    Args:
+        fit: a `Fit` of one data set (not batched).
+        ax: where to draw; by default on a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: a batched fit.
+    """
+    _single(fit)
+    ax = _axes(ax)
+    values = np.asarray(fit.trace, float)
+    sweeps = np.arange(1, len(values) + 1)
+    ax.plot(sweeps, values, color=_PALETTE[0], lw=1.8, marker="o", ms=3 if len(values) < 80 else 0)
+    finite = values[np.isfinite(values)]
+    if len(finite):
+        # the first steps of a run fall from far below, and would flatten all that follows
+        low, high = np.quantile(finite, 0.05), finite.max()
+        margin = 0.08 * max(high - low, 1e-4 * abs(high), 1e-12)
+        ax.set_ylim(low - margin, high + margin)
+        ax.axhline(high, color=_FAINT, lw=0.8, zorder=0)
+    ax.set(xlabel="sweep", ylabel=_objective_name(fit.model))
+    ax.set_title(f"best run: {values[-1]:.6g} after {len(values)} sweeps", **_TITLE)
+    return _tidy(ax)
+
+
+def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
+    """The final objectives of all restarts, from the best down, and which of them to trust.
+
+    Args:
+        fit: a `Fit` of one data set (not batched).
+        ax: where to draw; by default on a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: a batched fit.
+    """
+    _single(fit)
+    ax = _axes(ax)
+    value, status = np.asarray(fit.runs.objective, float), np.asarray(fit.runs.status)
+    singular = np.asarray(fit.runs.singular)
+    order = np.argsort(-value, kind="stable")  # NaN, a run that never ended, comes last
+    order = order[np.isfinite(value[order])]
+    value, status, singular = value[order], status[order], singular[order]
+    rank, converged = np.arange(1, len(value) + 1), status == Status.CONVERGED
+    kinds = {
+        "converged": (converged & ~singular, dict(color=_PALETTE[0], marker="o")),
+        "did not converge": (~converged & ~singular, dict(color=_INK, marker="o", mfc="white")),
+        "singular": (singular, dict(color=_WARN, marker="x")),
+    }
+    best = float(fit.objective)
+    near = 1e-4 * max(1.0, abs(best))
+    ax.axhspan(best - near, best + near, color=_FAINT, alpha=0.4, lw=0, label="within 1e-4 of the best")
+    for label, (which, style) in kinds.items():
+        if which.any():
+            ax.plot(rank[which], value[which], ls="", ms=4, label=label, **style)
+    low, high = value.min(initial=best), value.max(initial=best)
+    margin = max(0.08 * (high - low), 5 * near)
+    ax.set_ylim(low - margin, high + margin)
+    ax.set(xlabel="restart, from the best down", ylabel=_objective_name(fit.model))
+    close = int(((abs(value - best) <= near) & ~singular).sum())
+    total = np.size(fit.runs.objective)
+    ax.set_title(f"{total} restart{'s' * (total != 1)}: {close} within 1e-4 of the best", **_TITLE)
+    ax.legend(loc="lower left", fontsize=8, frameon=False)
+    return _tidy(ax)
+
+
+def overview(fit: Fit, x: Any, columns: Sequence[str] | None = None) -> Figure:
+    """One page on a fit: the components over the data, the best run's trace, and the restarts.
+
+    Data of more than two columns are shown by `pairs`.
+
+    Args:
+        fit: a `Fit` of a Gaussian mixture or of KMeans.
+        x: the data it was fitted to, (n, d).
+        columns: d names for the axes, with their units.
+
+    Returns:
+        A figure that belongs to no window; save it with `figure.savefig("fit.png")`.
+
+    Raises:
+        ValueError, TypeError: as for `components`, `trace` and `restarts`.
+    """
+    _single(fit)
+    wide = np.ndim(x) == 2 and np.shape(x)[1] > 2
+    figure = Figure(figsize=(13, 7.5) if wide else (11, 5.5), layout="constrained", dpi=150)
+    left, right = figure.subfigures(1, 2, width_ratios=[1.9, 1] if wide else [1.55, 1])
+    if wide:
+        pairs(fit.model, fit.params, x, left, columns)
+    else:
+        components(fit.model, fit.params, x, left.subplots(), columns)
+    top, bottom = right.subplots(2, 1)
+    trace(fit, top)
+    restarts(fit, bottom)
+    return figure
+
+
+# -- what is drawn -------------------------------------------------------------------------------------
+
+
+@jax.jit
+def _describe(model: Any, params: Any, x: Any) -> tuple[Any, ...]:
+    """Weights, centres, covariances and responsibilities in one compiled program."""
+    if isinstance(model, KMeans):
+        share = jax.nn.one_hot(model.predict(params, x), model.n_clusters, dtype=x.dtype)
+        return share.mean(0), model.centers(params), None, share
+    share = model.responsibilities(params, x)
+    return model.weights(params), model.means(params), model.covariances(params), share
+
+
+def _groups(model: Any, params: Any, x: Any, columns: Sequence[str] | None) -> _Groups:
+    if not isinstance(model, (KMeans, GaussianMixture, BayesianGaussianMixture)):
+        raise TypeError(f"model must be a Gaussian mixture or KMeans; got {type(model).__name__}")
+    x = model.read(x)
+    if columns is not None and len(columns) != x.shape[1]:
+        raise ValueError(f"columns must name the {x.shape[1]} columns of x; got {list(columns)}")
+    names = [f"x{j}" for j in range(x.shape[1])] if columns is None else [str(name) for name in columns]
+    weight, center, covariance, share = jax.device_get(_describe(model, params, jnp.asarray(x)))
+    rows = share.sum(0)
+    kmeans = isinstance(model, KMeans)
+    kept = rows > (0 if kmeans else 1)
+    kept = kept if kept.any() else np.ones_like(kept)
+    number = np.argsort(-np.where(kept, weight, -1), kind="stable")[: kept.sum()]
+    palette = np.array([to_rgb(color) for color in _PALETTE])
+    covariance = None if covariance is None else covariance[number].astype(float)
+    return _Groups(
+        "cluster" if kmeans else "component",
+        number,
+        weight[number],
+        center[number].astype(float),
+        covariance,
+        palette[np.arange(len(number)) % len(palette)],
+        np.asarray(x, float),
+        share[:, number].astype(float),
+        names,
+    )
+
+
+def _scatter(ax: Axes, groups: _Groups, i: int, j: int) -> None:
+    """The points of columns i and j, and the components' ellipses or the clusters' centres."""
+    n = len(groups.x)
+    rows = np.arange(n)
+    if n > _MOST_POINTS:
+        rows = np.random.default_rng(0).choice(n, _MOST_POINTS, replace=False)
+    color = np.clip(groups.share[rows] @ groups.color, 0, 1)
+    size = float(np.clip(4000 / len(rows), 3, 22))
+    ax.scatter(*groups.x[rows][:, [i, j]].T, c=color, s=size, alpha=0.75, lw=0)
+    for m, number in enumerate(groups.number):
+        center, edge = groups.center[m, [i, j]], 0.75 * groups.color[m]
+        if groups.covariance is None:
+            ax.plot(*center, marker="X", ms=10, mfc=edge, mec="white", mew=1.2, ls="")
+            continue
+        for radius, style in ((1, "-"), (2, "--")):
+            ax.add_patch(_ellipse(center, groups.covariance[m][np.ix_([i, j], [i, j])], radius, edge, style))
+        halo = [withStroke(linewidth=3, foreground="white")]
+        ax.text(*center, str(number), color=edge, ha="center", va="center", weight="bold", path_effects=halo)
+    ax.autoscale_view()
+    ax.set(xlabel=groups.columns[i], ylabel=groups.columns[j])
+    _tidy(ax)
+
+
+def _ellipse(center: np.ndarray, covariance: np.ndarray, radius: float, color: Any, style: str) -> Ellipse:
+    """Where the Mahalanobis distance from the centre is `radius`."""
+    values, vectors = np.linalg.eigh(covariance)
+    width, height = 2 * radius * np.sqrt(np.maximum(values, 0))
+    angle = np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0]))
+    return Ellipse(tuple(center), width, height, angle=angle, fill=False, ec=color, ls=style, lw=1.6)
+
+
+def _densities(ax: Axes, groups: _Groups, j: int) -> None:
+    """A histogram of column j under the components' densities; of clusters, a histogram for each."""
+    x, scale = groups.x[:, j], len(groups.x)
+    edges = np.histogram_bin_edges(x, bins=int(np.clip(np.sqrt(scale) * 1.5, 8, 60)))
+    weights = np.full((scale, 1), 1.0)
+    color = [_FAINT]
+    if groups.covariance is None:
+        weights, color = groups.share, list(groups.color)
+    scaled = weights / (scale * np.diff(edges)[0])
+    ax.hist([x] * scaled.shape[1], edges, weights=list(scaled.T), stacked=True, color=color, alpha=0.6)
+    grid = np.linspace(edges[0], edges[-1], 400)
+    total = np.zeros_like(grid)
+    for m in range(len(groups.number)):
+        center, edge = groups.center[m, j], 0.75 * groups.color[m]
+        if groups.covariance is None:
+            ax.axvline(center, color=edge, lw=1.6)
+            continue
+        variance = groups.covariance[m, j, j]
+        density = np.exp(-0.5 * (grid - center) ** 2 / variance) / np.sqrt(2 * np.pi * variance)
+        total += groups.weight[m] * density
+        ax.plot(grid, groups.weight[m] * density, color=edge, lw=1.6)
+    if groups.covariance is not None and len(groups.number) > 1:
+        ax.plot(grid, total, color=_INK, lw=1, ls=":")
+    ax.set(xlabel=groups.columns[j], ylabel="density", ylim=(0, None))
+    _tidy(ax)
+
+
+# -- how it looks --------------------------------------------------------------------------------------
+
+_TITLE: dict[str, Any] = dict(loc="left", fontsize=10, color=_INK)
+
+
+def _legend(where: Any, groups: _Groups, *, ellipses: bool, columns: int = 4, **place: Any) -> None:
+    handles = [
+        Line2D([], [], ls="", marker="o", color=color, label=f"{groups.kind} {number}: {weight:.0%}")
+        for number, weight, color in zip(groups.number, groups.weight, groups.color, strict=True)
+    ]
+    if len(handles) > _MOST_IN_LEGEND:
+        rest = 1 - groups.weight[: _MOST_IN_LEGEND - 1].sum()
+        label = f"{len(handles) - _MOST_IN_LEGEND + 1} more: {rest:.0%}"
+        handles = [*handles[: _MOST_IN_LEGEND - 1], Line2D([], [], ls="", label=label)]
+    if groups.covariance is None:
+        handles.append(Line2D([], [], ls="", marker="X", color=_INK, label="centre"))
+    elif ellipses:
+        handles += [Line2D([], [], color=_INK, ls=s, label=f"{r} sd") for r, s in ((1, "-"), (2, "--"))]
+    where.legend(handles=handles, ncols=columns, fontsize=9, frameon=False, **place)
+
+
+def _axes(ax: Axes | None) -> Axes:
+    return Figure(figsize=(6, 4.5), layout="constrained", dpi=120).subplots() if ax is None else ax
+
+
+def _tidy(ax: Axes) -> Axes:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=9)
+    ax.ticklabel_format(useOffset=False, style="plain" if _plain(ax) else "sci", scilimits=(-4, 6))
+    return ax
+
+
+def _plain(ax: Axes) -> bool:
+    return max(map(abs, (*ax.get_xlim(), *ax.get_ylim()))) < 1e6
+
+
+def _objective_name(model: Any) -> str:
+    if isinstance(model, KMeans):
+        return "minus the inertia"
+    if isinstance(model, GaussianMixture):
+        given = model.mean_precision is not None or model.weight_concentration is not None
+        return "log posterior (nats)" if given else "log likelihood (nats)"
+    return "ELBO (nats)"
+
+
+def _single(fit: Fit) -> None:
+    if np.ndim(fit.objective) != 0:
+        raise ValueError(f"fit must be of one data set; got a batch of shape {np.shape(fit.objective)}")
