@@ -15,6 +15,7 @@ import numpy as np
 import vbjax as vb
 from vbjax import terms
 from vbjax.core.algorithm import rounding_error
+from vbjax.families import DeltaState, GammaState, NormalState
 
 N_ROWS, N_COMPONENTS, N_FEATURES = 40, 3, 2  # all different, so that no axis passes for another
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
@@ -55,15 +56,19 @@ class Entry:
 
     model: Any
     make: Callable[[np.random.Generator], Any] = table
+    params: Any = None  # a start where there is no random one
 
     def data(self, dtype, seed=0):
-        """Rows in a dtype, or None."""
+        """Rows in a dtype, and their weights of one; None and None for a model without data."""
         data = self.make(np.random.default_rng(seed))
-        return None if data is None else jnp.asarray(data, dtype)
+        return (None, None) if data is None else (jnp.asarray(data, dtype), jnp.ones(N_ROWS, dtype))
 
-    def resolved(self, data, seed=0):
-        """The model with its defaults filled in, and a random start of it."""
-        return start(self.model, jax.random.key(seed), data)
+    def started(self, dtype, data, weights, *, seed=0):
+        """The model with its defaults filled in, and a start of it."""
+        model, params = start(self.model, jax.random.key(seed), data, weights)
+        if self.params is not None:
+            params = jax.tree.map(lambda x: jnp.asarray(x, dtype), self.params)
+        return model, params
 
 
 def with_hyper(model, **values):
@@ -183,7 +188,14 @@ MODELS = {
     "MAP": Entry(vb.GaussianMixture(N_COMPONENTS, "full", weight_concentration=2.0, mean_precision=0.5)),
     **{f"VB {kind}": Entry(vb.BayesianGaussianMixture(N_COMPONENTS, kind)) for kind in COVARIANCE_TYPES},
     "own, two blocks": Entry(mean_and_precision(), column),
-    "own, points": Entry(mean_and_precision(vb.Delta(vb.Normal()), vb.Delta(vb.Gamma())), column),
+    "own, points": Entry(
+        mean_and_precision(vb.Delta(vb.Normal()), vb.Delta(vb.Gamma())),
+        column,
+        vb.Record(
+            mu=DeltaState(NormalState(np.array(0.0), np.array(1.0))),
+            tau=DeltaState(GammaState(np.array(2.0), np.array(1.0))),
+        ),
+    ),
     "own, local": Entry(univariate_mixture(), column),
     "own, local, points": Entry(
         univariate_mixture(

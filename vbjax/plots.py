@@ -19,6 +19,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from vbjax.core.algorithm import Status
 from vbjax.core.fit import Fit
@@ -33,20 +34,16 @@ _MOST_IN_LEGEND = 8
 
 
 class _Groups(NamedTuple):
-    """What is drawn: the occupied groups, heaviest first, and the rows' colours.
-
-    `number` (m,) are their places in the fit, `weight` (m,), `center` (m, d), `covariance` (m, d, d) or None
-    for k-means, `color` (m, 3), `x` (n, d), `share` (n, m) the rows' responsibilities.
-    """
+    """What is drawn: the m occupied groups, heaviest first, and the data."""
 
     kind: str
-    number: np.ndarray
-    weight: np.ndarray
-    center: np.ndarray
-    covariance: np.ndarray | None
-    color: np.ndarray
-    x: np.ndarray
-    share: np.ndarray
+    number: np.ndarray  # (m,), places in the fit
+    weight: np.ndarray  # (m,)
+    center: np.ndarray  # (m, d)
+    covariance: np.ndarray | None  # (m, d, d); None for k-means
+    color: np.ndarray  # (m, 3)
+    x: np.ndarray  # (n, d)
+    share: np.ndarray  # (n, m), responsibilities
     columns: list[str]
 
 
@@ -112,15 +109,8 @@ def pairs(
 
     The ellipses are those of the marginal 2 x 2 covariances.
 
-    Args:
-        model, params, x, columns: as for `components`.
-        figure: where to draw; by default a new one.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError, TypeError: as for `components`.
+    The arguments are those of `components`, but for `figure`: where to draw, by default a new one. It is
+    returned.
     """
     groups = _groups(model, params, x, columns)
     d = groups.x.shape[1]
@@ -137,9 +127,8 @@ def pairs(
             ax.label_outer(remove_inner_ticks=True)
             if i == j:
                 ax.set(yticks=[], ylabel=groups.columns[0] if i == 0 else "")
-    if p < d:
-        figure.text(0.99, 0.5, f"the first {p} of {d} columns", ha="right", color=_INK, fontsize=9)
-    _legend(figure, groups, ellipses=p > 1, loc="upper right", columns=1)
+    note = f"the first {p} of {d} columns" if p < d else None
+    _legend(figure, groups, ellipses=p > 1, loc="upper right", columns=1, note=note)
     return figure
 
 
@@ -164,27 +153,22 @@ def trace(fit: Fit, ax: Axes | None = None) -> Axes:
     finite = values[np.isfinite(values)]
     if len(finite):
         # the first steps of a run fall from far below, and would flatten all that follows
-        low, high = np.quantile(finite, 0.05), finite.max()
+        low = np.quantile(finite, 0.05) if len(finite) >= 20 else finite.min()
+        high = finite.max()
         margin = 0.08 * max(high - low, 1e-4 * abs(high), 1e-12)
         ax.set_ylim(low - margin, high + margin)
         ax.axhline(high, color=_FAINT, lw=0.8, zorder=0)
     ax.set(xlabel="sweep", ylabel=_objective_name(fit.model))
-    ax.set_title(f"best run: {values[-1]:.6g} after {len(values)} sweeps", **_TITLE)
+    last = f"{values[-1]:.6g}".replace("-", "\N{MINUS SIGN}")
+    ax.set_title(f"best run: {last} after {len(values)} sweep{'s' * (len(values) != 1)}", **_TITLE)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _tidy(ax)
 
 
 def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
     """The final objectives of all restarts, from the best down, and which of them to trust.
 
-    Args:
-        fit: a `Fit` of one data set (not batched).
-        ax: where to draw; by default on a new figure.
-
-    Returns:
-        The axes.
-
-    Raises:
-        ValueError: a batched fit.
+    Arguments, result and errors are those of `trace`.
     """
     _single(fit)
     ax = _axes(ax)
@@ -194,25 +178,26 @@ def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
     order = order[np.isfinite(value[order])]
     value, status, singular = value[order], status[order], singular[order]
     rank, converged = np.arange(1, len(value) + 1), status == Status.CONVERGED
-    kinds = {
-        "converged": (converged & ~singular, dict(color=_PALETTE[0], marker="o")),
-        "did not converge": (~converged & ~singular, dict(color=_INK, marker="o", mfc="white")),
-        "singular": (singular, dict(color=_WARN, marker="x")),
-    }
+    kinds: list[tuple[str, np.ndarray, dict[str, Any]]] = [
+        ("converged", converged & ~singular, dict(color=_PALETTE[0], marker="o")),
+        ("did not converge", ~converged & ~singular, dict(color=_INK, marker="o", mfc="white")),
+        ("singular", singular, dict(color=_WARN, marker="x")),
+    ]
     best = float(fit.objective)
     near = 1e-4 * max(1.0, abs(best))
     ax.axhspan(best - near, best + near, color=_FAINT, alpha=0.4, lw=0, label="within 1e-4 of the best")
-    for label, (which, style) in kinds.items():
+    for label, which, style in kinds:
         if which.any():
             ax.plot(rank[which], value[which], ls="", ms=4, label=label, **style)
     low, high = value.min(initial=best), value.max(initial=best)
     margin = max(0.08 * (high - low), 5 * near)
     ax.set_ylim(low - margin, high + margin)
-    ax.set(xlabel="restart, from the best down", ylabel=_objective_name(fit.model))
-    close = int(((abs(value - best) <= near) & ~singular).sum())
     total = np.size(fit.runs.objective)
+    ax.set(xlabel="restart, from the best down", ylabel=_objective_name(fit.model), xlim=(0, total + 1))
+    close = int(((abs(value - best) <= near) & ~singular).sum())
     ax.set_title(f"{total} restart{'s' * (total != 1)}: {close} within 1e-4 of the best", **_TITLE)
     ax.legend(loc="lower left", fontsize=8, frameon=False)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _tidy(ax)
 
 
@@ -235,11 +220,12 @@ def overview(fit: Fit, x: Any, columns: Sequence[str] | None = None) -> Figure:
     _single(fit)
     wide = np.ndim(x) == 2 and np.shape(x)[1] > 2
     figure = Figure(figsize=(13, 7.5) if wide else (11, 5.5), layout="constrained", dpi=150)
-    left, right = figure.subfigures(1, 2, width_ratios=[1.9, 1] if wide else [1.55, 1])
+    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=[1.9, 1] if wide else [1.55, 1]))
     if wide:
         pairs(fit.model, fit.params, x, left, columns)
     else:
         components(fit.model, fit.params, x, left.subplots(), columns)
+    figure.suptitle(f"{_name(fit.model)} of {len(x)} rows", x=0.01, ha="left", fontsize=12)
     top, bottom = right.subplots(2, 1)
     trace(fit, top)
     restarts(fit, bottom)
@@ -304,7 +290,16 @@ def _scatter(ax: Axes, groups: _Groups, i: int, j: int) -> None:
         for radius, style in ((1, "-"), (2, "--")):
             ax.add_patch(_ellipse(center, groups.covariance[m][np.ix_([i, j], [i, j])], radius, edge, style))
         halo = [withStroke(linewidth=3, foreground="white")]
-        ax.text(*center, str(number), color=edge, ha="center", va="center", weight="bold", path_effects=halo)
+        ax.text(
+            center[0],
+            center[1],
+            str(number),
+            color=edge,
+            ha="center",
+            va="center",
+            weight="bold",
+            path_effects=halo,
+        )
     ax.autoscale_view()
     ax.set(xlabel=groups.columns[i], ylabel=groups.columns[j])
     _tidy(ax)
@@ -327,7 +322,7 @@ def _densities(ax: Axes, groups: _Groups, j: int) -> None:
     if groups.covariance is None:
         weights, color = groups.share, list(groups.color)
     scaled = weights / (scale * np.diff(edges)[0])
-    ax.hist([x] * scaled.shape[1], edges, weights=list(scaled.T), stacked=True, color=color, alpha=0.6)
+    ax.hist([x] * scaled.shape[1], list(edges), weights=list(scaled.T), stacked=True, color=color, alpha=0.6)
     grid = np.linspace(edges[0], edges[-1], 400)
     total = np.zeros_like(grid)
     for m in range(len(groups.number)):
@@ -350,8 +345,10 @@ def _densities(ax: Axes, groups: _Groups, j: int) -> None:
 _TITLE: dict[str, Any] = dict(loc="left", fontsize=10, color=_INK)
 
 
-def _legend(where: Any, groups: _Groups, *, ellipses: bool, columns: int = 4, **place: Any) -> None:
-    handles = [
+def _legend(
+    where: Any, groups: _Groups, *, ellipses: bool, columns: int = 4, note: str | None = None, **place: Any
+) -> None:
+    handles: list[Any] = [
         Line2D([], [], ls="", marker="o", color=color, label=f"{groups.kind} {number}: {weight:.0%}")
         for number, weight, color in zip(groups.number, groups.weight, groups.color, strict=True)
     ]
@@ -360,10 +357,16 @@ def _legend(where: Any, groups: _Groups, *, ellipses: bool, columns: int = 4, **
         label = f"{len(handles) - _MOST_IN_LEGEND + 1} more: {rest:.0%}"
         handles = [*handles[: _MOST_IN_LEGEND - 1], Line2D([], [], ls="", label=label)]
     if groups.covariance is None:
-        handles.append(Line2D([], [], ls="", marker="X", color=_INK, label="centre"))
+        mark: dict[str, Any] = dict(ls="", marker="X") if ellipses else {}
+        handles.append(Line2D([], [], color=_INK, label="centre", **mark))
     elif ellipses:
         handles += [Line2D([], [], color=_INK, ls=s, label=f"{r} sd") for r, s in ((1, "-"), (2, "--"))]
-    where.legend(handles=handles, ncols=columns, fontsize=9, frameon=False, **place)
+    elif len(handles) > 1:
+        handles.append(Line2D([], [], color=_INK, ls=":", lw=1, label="all"))
+    if note:
+        handles.append(Line2D([], [], ls="", label=note))
+    look = dict(fontsize=9, frameon=False, handletextpad=0.4, columnspacing=1.4)
+    where.legend(handles=handles, ncols=columns, **look, **place)
 
 
 def _axes(ax: Axes | None) -> Axes:
@@ -373,12 +376,8 @@ def _axes(ax: Axes | None) -> Axes:
 def _tidy(ax: Axes) -> Axes:
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=9)
-    ax.ticklabel_format(useOffset=False, style="plain" if _plain(ax) else "sci", scilimits=(-4, 6))
+    ax.ticklabel_format(useOffset=False, scilimits=(-4, 6))
     return ax
-
-
-def _plain(ax: Axes) -> bool:
-    return max(map(abs, (*ax.get_xlim(), *ax.get_ylim()))) < 1e6
 
 
 def _objective_name(model: Any) -> str:
@@ -388,6 +387,14 @@ def _objective_name(model: Any) -> str:
         given = model.mean_precision is not None or model.weight_concentration is not None
         return "log posterior (nats)" if given else "log likelihood (nats)"
     return "ELBO (nats)"
+
+
+def _name(model: Any) -> str:
+    if isinstance(model, KMeans):
+        return f"k-means ({model.n_clusters} clusters)"
+    bayesian = isinstance(model, BayesianGaussianMixture)
+    kind, most = ("Bayesian Gaussian mixture", "at most ") if bayesian else ("Gaussian mixture", "")
+    return f"{kind} ({most}{model.n_components} components, {model.covariance_type} covariance)"
 
 
 def _single(fit: Fit) -> None:

@@ -152,19 +152,8 @@ def fit(
         algorithm, key, data, weights, params, n_restarts=n_restarts, lanes=lanes, max_iter=max_iter
     )
     if is_concrete((algorithm, data, weights, key, params)):
-        race = _advance_in_slices(race, algorithm, data, weights, progress)
-    else:
-        race = _advance(race, algorithm, data, weights, _NO_LIMIT, False)
-    winner = race.best.run
-    return Fit(
-        model=algorithm.model,
-        params=race.best.params,
-        objective=race.runs.objective[winner],
-        n_iter=race.runs.n_iter[winner],
-        runs=race.runs,
-        full_trace=race.best.trace,
-        status_code=race.runs.status[winner],
-    )
+        return _advance_in_slices(race, algorithm, data, weights, progress)
+    return _advance(race, algorithm, data, weights, _NO_LIMIT, False)[1]
 
 
 @jax.jit
@@ -178,30 +167,42 @@ def _begin(*args: Any, **kwargs: Any) -> Race:
 
 
 @jax.jit
-def _advance(race: Race, algorithm: Any, data: Any, weights: Array | None, limit: Any, stop: Any) -> Race:
-    return restarts.advance(race, algorithm, data, weights, jnp.asarray(limit), jnp.asarray(stop))
+def _advance(
+    race: Race, algorithm: Any, data: Any, weights: Array | None, limit: Any, stop: Any
+) -> tuple[Race, Fit, Array]:
+    """Go on to the limit; the fit as it then stands, and how many runs have ended."""
+    race = restarts.advance(race, algorithm, data, weights, jnp.asarray(limit), jnp.asarray(stop))
+    winner, n_restarts = race.best.run, race.runs.objective.shape[0]
+    so_far = Fit(
+        model=algorithm.model,
+        params=race.best.params,
+        objective=race.runs.objective[winner],
+        n_iter=race.runs.n_iter[winner],
+        runs=race.runs,
+        full_trace=race.best.trace,
+        status_code=race.runs.status[winner],
+    )
+    return race, so_far, race.next_run - (race.run < n_restarts).sum()
 
 
-def _advance_in_slices(race: Race, algorithm: Any, data: Any, weights: Array | None, progress: bool) -> Race:
+def _advance_in_slices(race: Race, algorithm: Any, data: Any, weights: Array | None, progress: bool) -> Fit:
     """The same compiled loop again and again, so that the host can look up between slices."""
-    n_restarts = race.runs.objective.shape[0]
-    stop, limit, width = False, 16, 16
-    with tqdm(total=n_restarts, unit="fit", disable=not progress, leave=progress) as bar:
-        while not stop:
+    n_restarts, ended, limit, width = race.runs.objective.shape[0], 0, 16, 16
+    with tqdm(total=n_restarts, unit="fit", disable=not progress) as bar:
+        while ended < n_restarts:
             try:
                 begun = time.perf_counter()
-                race = _advance(race, algorithm, data, weights, np.int32(limit), np.bool_(False))
-                idle, next_run = jax.device_get((race.run == n_restarts, race.next_run))
+                race, fit, count = _advance(race, algorithm, data, weights, np.int32(limit), np.bool_(False))
+                ended = int(count)
                 if progress:
-                    bar.update(int(next_run - (~idle).sum()) - bar.n)
-                    bar.set_postfix_str(f"best objective {float(race.best.rank[1]):.6g}")
-                stop = bool(idle.all())
+                    bar.update(ended - bar.n)
+                    bar.set_postfix_str(f"best objective {float(fit.objective):.6g}")
                 if time.perf_counter() - begun < _SLICE_SECONDS / 2:
                     width *= 2
                 limit = min(limit + width, _NO_LIMIT)
             except KeyboardInterrupt:
-                return _advance(race, algorithm, data, weights, np.int32(_NO_LIMIT), np.bool_(True))
-    return race
+                return _advance(race, algorithm, data, weights, np.int32(_NO_LIMIT), np.bool_(True))[1]
+    return fit
 
 
 def _read_params(algorithm: Any, params: Any, data: Any, weights: Array | None) -> Any:

@@ -72,11 +72,12 @@ class GaussianMixtureBase(ConjugateModel):
     def e_step(self, prepared: tuple[Array, Prepared], rows: Array, weights: Array) -> Expectation:
         """Bishop (2006), eq. 10.46 to 10.49 and 10.51 to 10.53 (EM: 9.23): responsibilities and moments."""
         log_weights, c = prepared
-        density, z = self.structure.table(c, (rows - c.pivot).T)
+        x = (rows - c.pivot).T
+        density, z = self.structure.table(c, x)
         table = log_weights[:, None] + density
         bound = logsumexp(table, 0)
         r = weights * jnp.exp(table - bound)
-        moments = self.structure.moments(c, r, z)
+        moments = self.structure.moments(c, r, z, x)
         counts = DirichletStatistics(moments.number, jnp.zeros((), moments.number.dtype))
         statistics = Record(weights=counts, components=self.structure.gradient(moments))
         return scored_rows(statistics, bound, weights)

@@ -66,7 +66,7 @@ class Diagonal(Structure):
     def log_density(self, statistics: NormalGammaStatistics, x: Array, *, own: bool = False) -> Array:
         return terms.normal(x if own else x[:, None, :], statistics).sum(-1)
 
-    def moments(self, c: Prepared, r: Array, z: Array) -> Moments:
+    def moments(self, c: Prepared, r: Array, z: Array, x: Array) -> Moments:
         weighted = r[:, None, :] * z
         return Moments(r.sum(1), c.unroot * weighted.sum(2), c.unroot**2 * (weighted * z).sum(2))
 

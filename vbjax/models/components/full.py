@@ -13,7 +13,7 @@ from vbjax.families.base import Family
 from vbjax.families.delta import DeltaState
 from vbjax.families.normal_wishart import NormalWishart, NormalWishartState, NormalWishartStatistics
 from vbjax.models.components.structure import Moments, Prepared, Structure, matrix_root
-from vbjax.special import transpose
+from vbjax.special import outer, symmetrize, transpose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +45,14 @@ class Full(Structure):
         at_location = jnp.einsum("kij,kj->ki", c.root, c.location)
         return (stacked @ x).reshape(self.k, self.d, -1) - at_location[:, :, None]
 
-    def moments(self, c: Prepared, r: Array, z: Array) -> Moments:
-        weighted = r[:, None, :] * z
-        scatter = weighted @ transpose(z)  # (k, d, b) (k, b, d)
-        first = jnp.einsum("kij,kj->ki", c.unroot, weighted.sum(2))
-        return Moments(r.sum(1), first, c.unroot @ scatter @ transpose(c.unroot))
+    def moments(self, c: Prepared, r: Array, z: Array, x: Array) -> Moments:
+        # sum r z x' is one product for all components; z is about the own location, so what is taken
+        # off to bring x there too is small, and zero where the location is the optimum
+        weighted = (r[:, None, :] * z).reshape(self.k * self.d, -1)
+        first = weighted.sum(1).reshape(self.k, self.d)
+        scatter = (weighted @ x.T).reshape(self.k, self.d, self.d) - outer(first, c.location)
+        first = jnp.einsum("kij,kj->ki", c.unroot, first)
+        return Moments(r.sum(1), first, symmetrize(c.unroot @ scatter))
 
     def spread(self, number: Array, covariance: Array) -> Moments:
         return Moments(number, jnp.zeros((self.k, self.d), number.dtype), number[:, None, None] * covariance)

@@ -65,7 +65,7 @@ class Spherical(Structure):
         root = jnp.sqrt(statistics.precision)[:, None]
         return self._prepared(statistics, root, 1 / root)
 
-    def moments(self, c: Prepared, r: Array, z: Array) -> Moments:
+    def moments(self, c: Prepared, r: Array, z: Array, x: Array) -> Moments:
         first = c.unroot * (r[:, None, :] * z).sum(2)
         return Moments(r.sum(1), first, c.unroot[:, 0] ** 2 * (r * (z * z).sum(1)).sum(1))
 

@@ -146,8 +146,8 @@ class Structure(abc.ABC):
         return terms.multivariate_normal(x if own else x[:, None, :], statistics)
 
     @abc.abstractmethod
-    def moments(self, c: Prepared, r: Array, z: Array) -> Moments:
-        """Moments under the responsibilities r (k, block) of whitened rows z."""
+    def moments(self, c: Prepared, r: Array, z: Array, x: Array) -> Moments:
+        """Moments under the responsibilities r (k, block) of rows x, whitened z."""
 
     @abc.abstractmethod
     def spread(self, number: Array, covariance: Array) -> Moments:

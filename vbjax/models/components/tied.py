@@ -19,6 +19,7 @@ from vbjax.families.matrix_normal_wishart import (
 )
 from vbjax.families.normal_wishart import NormalWishartState
 from vbjax.models.components.structure import Moments, Prepared, Structure, matrix_root
+from vbjax.special import symmetrize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +61,11 @@ class Tied(Structure):
     def whiten(self, c: Prepared, x: Array) -> Array:
         return c.root @ x - (c.location @ c.root.T)[:, :, None]
 
-    def moments(self, c: Prepared, r: Array, z: Array) -> Moments:
+    def moments(self, c: Prepared, r: Array, z: Array, x: Array) -> Moments:
         weighted = r[:, None, :] * z
-        scatter = jnp.einsum("kib,kjb->ij", weighted, z)
-        return Moments(r.sum(1), weighted.sum(2) @ c.unroot.T, c.unroot @ scatter @ c.unroot.T)
+        first = weighted.sum(2)  # as in `Full`, and the components add up before the product
+        scatter = weighted.sum(0) @ x.T - first.T @ c.location
+        return Moments(r.sum(1), first @ c.unroot.T, symmetrize(c.unroot @ scatter))
 
     def spread(self, number: Array, covariance: Array) -> Moments:
         return Moments(number, jnp.zeros((self.k, self.d), number.dtype), number.sum() * covariance)

@@ -1,0 +1,222 @@
+"""The shell command: `python -m vbjax`, or `vbjax`. It reads the arguments; `commands` does the work.
+
+Exit status: 0 when something was fitted, 2 for bad input (one line on stderr, nothing written), 130 when
+interrupted before there was a result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from vbjax.commands import MODELS, Options, UserError, run
+from vbjax.models.components import STRUCTURES
+
+_ABOUT = """\
+Fits clusterings and mixtures by expectation maximisation and variational Bayes,
+each from many random starts, and says how far to trust the result.
+
+Without a command it fits a mixture of up to 6 Gaussians to the eruptions of the
+Old Faithful geyser, which come with the package, prints the components it found
+and draws them in old_faithful.png. The command 'fit' fits a table of your own.
+"""
+
+_ABOUT_EXAMPLE = """\
+examples:
+  python -m vbjax
+  python -m vbjax fit kmeans flowers.csv --components 3
+  python -m vbjax fit --help
+"""
+
+_FIT = """\
+Fits a model to a table of numbers, and prints what it found.
+
+DATA.csv has one row for each observation and one column for each measurement,
+separated by commas; a first line of names is optional. MODEL is one of
+
+  kmeans        K clusters: each row belongs to the nearest of K centres
+  gmm           K Gaussian components, by maximum likelihood (EM)
+  bayesian-gmm  at most K Gaussian components, by variational Bayes: those not
+                needed empty themselves, and every number has an uncertainty
+"""
+
+_FIT_EXAMPLE = """\
+example:
+  python -m vbjax fit bayesian-gmm flowers.csv --columns length,width \\
+      --components 6 --out flowers.npz --plot flowers.png
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, by default those of the shell.
+
+    Args:
+        arguments: without the program's name.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SystemExit: after --help (status 0), and for arguments that cannot be read (status 2).
+    """
+    given = vars(_parser().parse_args(arguments))
+    given.pop("command")
+    try:
+        run(Options(**given))
+    except UserError as error:
+        print(f"vbjax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("vbjax: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has gone, as in `python -m vbjax | head -3`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for an error, not a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(message.split())
+        self.exit(2, f"vbjax: {line} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog="python -m vbjax", description=_ABOUT, epilog=_ABOUT_EXAMPLE, formatter_class=as_written
+    )
+    parser.add_argument(
+        "--plot",
+        metavar="PATH",
+        default="old_faithful.png",
+        help="where the picture goes: .png, .pdf or .svg (default: %(default)s)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    fit = commands.add_parser(
+        "fit",
+        help="fit a model to a table of your own",
+        description=_FIT,
+        epilog=_FIT_EXAMPLE,
+        formatter_class=as_written,
+    )
+    fit.add_argument("model", metavar="MODEL", choices=list(MODELS), help=", ".join(MODELS))
+    fit.add_argument("data", metavar="DATA.csv", help="the table: numbers separated by commas")
+    _add_what_to_fit(fit.add_argument_group("what to fit"))
+    _add_how_to_fit(fit.add_argument_group("how to fit it"))
+    output = fit.add_argument_group("output")
+    output.add_argument(
+        "--out", metavar="PATH", help="save everything in a NumPy archive, for example fit.npz"
+    )
+    output.add_argument("--plot", metavar="PATH", default=None, help="draw the fit: .png, .pdf or .svg")
+    output.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="no progress bar")
+    return parser
+
+
+def _add_what_to_fit(group: Any) -> None:
+    group.add_argument(
+        "--components",
+        metavar="K",
+        type=_whole(1),
+        default=6,
+        help="number of clusters or components; an upper bound for bayesian-gmm (default: %(default)s)",
+    )
+    group.add_argument(
+        "--columns",
+        metavar="A,B,...",
+        type=_columns,
+        help="the columns to use: names, or numbers counted from 0 (default: all)",
+    )
+    group.add_argument(
+        "--covariance",
+        choices=list(STRUCTURES),
+        help="the shape of the components: any ellipse (full), one ellipse for all (tied), along the axes "
+        "(diag) or round (spherical) (default: full; not for kmeans)",
+    )
+    group.add_argument(
+        "--weight-concentration",
+        metavar="A",
+        type=_number(above=0),
+        help="prior of the weights, bayesian-gmm only: the smaller, the sooner a component empties itself "
+        "(default: 1/K)",
+    )
+
+
+def _add_how_to_fit(group: Any) -> None:
+    group.add_argument(
+        "--restarts",
+        metavar="R",
+        type=_whole(1),
+        default=64,
+        help="random starts, of which the best wins (default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed",
+        metavar="S",
+        type=_whole(0, 2**32 - 1),
+        default=0,
+        help="of the random starts; the same seed gives the same fit (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-iter",
+        metavar="N",
+        type=_whole(1),
+        default=1000,
+        help="sweeps over the data at most, for each start (default: %(default)s)",
+    )
+    group.add_argument(
+        "--tol",
+        metavar="T",
+        type=_number(least=0),
+        default=1e-6,
+        help="converged when a sweep gains less than this per row; kmeans: less than this share of the "
+        "inertia (default: %(default)s)",
+    )
+
+
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    words = f"of at least {least}" if most is None else f"from {least} to {most}"
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {words}")
+        return value
+
+    return read
+
+
+def _number(*, least: float | None = None, above: float | None = None) -> Callable[[str], float]:
+    words = f"above {above}" if least is None else f"of at least {least}"
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        in_range = (least is None or value >= least) and (above is None or value > above)
+        if not (math.isfinite(value) and in_range):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {words}")
+        return value
+
+    return read
+
+
+def _columns(text: str) -> list[str | int]:
+    names = [name.strip() for name in text.split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different columns, as in a,b,c or 0,2")
+    return [int(name) if name.isdecimal() else name for name in names]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

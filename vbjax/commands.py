@@ -1,0 +1,397 @@
+"""What the shell command does: read a table, fit, print, write. `__main__` reads the arguments.
+
+Output paths are checked before the fit, which may take long, and files are written beside their place and
+moved there when they are complete, so that no failure leaves half a file or harms an older one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vbjax import datasets, metrics
+from vbjax.core.algorithm import Status
+from vbjax.core.fit import Fit, fit
+from vbjax.models import BayesianGaussianMixture, GaussianMixture, KMeans
+
+MODELS = {"kmeans": KMeans, "gmm": GaussianMixture, "bayesian-gmm": BayesianGaussianMixture}
+# the model in words; its objective, with its unit and the sign that makes it one to be read
+_WORDS = {
+    "kmeans": ("k-means", "inertia", "", -1),
+    "gmm": ("Gaussian mixture by maximum likelihood", "log likelihood", " nats", 1),
+    "bayesian-gmm": ("Gaussian mixture by variational Bayes", "ELBO", " nats", 1),
+}
+_PICTURES = (".png", ".pdf", ".svg")
+_MOST_PAIRED = 20_000  # rows; the pairwise silhouette of more takes long
+
+
+class UserError(Exception):
+    """Bad input; the message is one line."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(" ".join(str(message).split()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to fit, how, and where the results go; the defaults are the example on Old Faithful.
+
+    `data` is the path of a CSV file, None for Old Faithful; the other fields are the options of the command.
+    """
+
+    model: str = "bayesian-gmm"
+    data: str | None = None
+    components: int = 6
+    columns: list[str | int] | None = None
+    covariance: str | None = None
+    weight_concentration: float | None = 1e-3
+    restarts: int = 64
+    seed: int = 0
+    max_iter: int = 1000
+    tol: float = 1e-6
+    out: str | None = None
+    plot: str | None = None
+    quiet: bool = False
+
+
+def run(options: Options) -> None:
+    """Fit, print the result on stdout, and write the files asked for.
+
+    Args:
+        options: what to do.
+
+    Raises:
+        UserError: bad input, or a file that cannot be read or written.
+        KeyboardInterrupt: Ctrl-C before there was a fit, or while files were being written.
+    """
+    _check_outputs(options)
+    model = _model(options)
+    x, columns = _load(options)
+    try:
+        result = fit(
+            model,
+            x,
+            key=jax.random.key(options.seed),
+            n_restarts=options.restarts,
+            max_iter=options.max_iter,
+            tol=options.tol,
+            progress=not options.quiet,
+        )
+    except ValueError as error:
+        raise UserError(error) from error
+    if not np.isfinite(float(result.objective)):
+        raise UserError(f"no restart gave a finite result: {result.verdict()}")
+    found = describe(result, x)
+    _say(report(options, result, found, columns))
+    if options.out:
+        with _replacing(options.out) as file:
+            np.savez(file, **archive(options.model, result, found, columns))
+        _say(f"{'saved':<15} {options.out}")
+    if options.plot:
+        from vbjax import plots  # matplotlib takes a second to import
+
+        picture = plots.overview(result, x, columns)
+        with _replacing(options.plot) as file:
+            picture.savefig(file, format=Path(options.plot).suffix[1:].lower())
+        _say(f"{'picture':<15} {options.plot}")
+
+
+# -- input ---------------------------------------------------------------------------------------------
+
+
+def _model(options: Options) -> Any:
+    if options.model == "kmeans" and options.covariance is not None:
+        raise UserError("--covariance is not for kmeans, whose clusters have no covariance")
+    if options.model != "bayesian-gmm" and options.weight_concentration is not None:
+        raise UserError(f"--weight-concentration is for bayesian-gmm only, not for {options.model}")
+    if options.model == "kmeans":
+        return KMeans(options.components)
+    covariance = options.covariance or "full"
+    if options.model == "gmm":
+        return GaussianMixture(options.components, covariance)
+    return BayesianGaussianMixture(
+        options.components, covariance, weight_concentration=options.weight_concentration
+    )
+
+
+def _load(options: Options) -> tuple[Array, list[str]]:
+    """The table in JAX's default float, and the columns' names."""
+    if options.data is None:
+        return datasets.old_faithful(), ["eruption (min)", "waiting (min)"]
+    try:
+        table, columns = datasets.read_table(options.data, options.columns)
+    except OSError as error:
+        raise UserError(f"{options.data}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(error) from error
+    needed = 2 if options.model == "bayesian-gmm" else max(2, options.components)
+    if len(table) < needed:
+        rows = f"{len(table)} row{'s' * (len(table) != 1)}"
+        raise UserError(f"{options.data}: {rows}; expected at least {needed} for this model")
+    with np.errstate(over="ignore"):
+        lost = np.abs(table.astype(jnp.result_type(float)) - table).max(0)
+    for column, error, spread in zip(columns, lost, table.std(0), strict=True):
+        if error > 0.01 * spread > 0:
+            raise UserError(
+                f"{options.data}, column {column!r}: too few digits in float32; subtract an offset, "
+                "change the unit, or set JAX_ENABLE_X64=1 in the environment"
+            )
+    return jnp.asarray(table, float), columns
+
+
+# -- output --------------------------------------------------------------------------------------------
+
+
+def _check_outputs(options: Options) -> None:
+    """Raise before the fit what would fail after it."""
+    if options.plot and Path(options.plot).suffix.lower() not in _PICTURES:
+        raise UserError(f"{options.plot}: a picture's name must end in {', '.join(_PICTURES)}")
+    taken: dict[str, str] = {}
+    for name, path in (("the table", options.data), ("--out", options.out), ("--plot", options.plot)):
+        if not path:
+            continue
+        place = os.path.realpath(path)
+        if place in taken:
+            raise UserError(f"{path}: {name} would overwrite {taken[place]}")
+        taken[place] = name
+        if name == "the table":
+            continue
+        if os.path.lexists(path) and not os.path.isfile(path):
+            raise UserError(f"{path}: exists and is not a file")
+        with _failures(path):
+            beside = _beside(path)
+            beside.open("xb").close()
+            beside.unlink()
+
+
+def _beside(path: str) -> Path:
+    return Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+
+
+@contextlib.contextmanager
+def _failures(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _replacing(path: str) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` once it is complete, or not at all."""
+    beside = _beside(path)
+    with _failures(path):
+        try:
+            with beside.open("xb") as file:
+                yield file
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _say(text: str) -> None:
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
+    print(text, flush=True)
+
+
+def archive(model: str, result: Fit, found: dict[str, np.ndarray], columns: list[str]) -> dict[str, Any]:
+    """What --out saves, by name: `found`, objective, trace, n_iter, status, runs_*, columns and model."""
+    runs = {f"runs_{name}": value for name, value in result.runs._asdict().items()}
+    arrays = dict(objective=result.objective, trace=result.trace, n_iter=result.n_iter, **runs)
+    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    status = np.array(result.status.name)
+    return {**found, **arrays, "status": status, "columns": np.array(columns), "model": np.array(model)}
+
+
+# -- what was found ------------------------------------------------------------------------------------
+
+
+@jax.jit
+def _summary(model: Any, params: Any, x: Array) -> dict[str, Array]:
+    """The parameters and the rows' groups in one compiled program."""
+    if isinstance(model, KMeans):
+        labels = model.predict(params, x)
+        return dict(centers=model.centers(params), labels=labels, inertia=model.inertia(params, x))
+    r = model.responsibilities(params, x)
+    out = dict(weights=model.weights(params), means=model.means(params))
+    out |= dict(covariances=model.covariances(params), responsibilities=r, labels=r.argmax(-1))
+    if isinstance(model, BayesianGaussianMixture):
+        out |= dict(weights_sd=params.weights.sd, means_sd=params.components.sd.location)
+    return out
+
+
+def describe(result: Fit, x: Array) -> dict[str, np.ndarray]:
+    """The fitted parameters, and which rows belong where.
+
+    Args:
+        result: a fit of one of `MODELS`.
+        x: the data, (n, d).
+
+    Returns:
+        For k-means `centers` (k, d), `labels` (n,), `inertia`, `sizes` (k,) and, of two clusters or more,
+        `silhouette`. For mixtures `weights` (k,), `means` (k, d), `covariances` (k, d, d), `responsibilities`
+        (n, k), `labels` (n,), `sizes` (k,), the expected rows, and `sds` (k, d), standard deviations; of the
+        Bayesian one also `weights_sd`, `means_sd` and `sds_sd`, how uncertain these are.
+    """
+    model, params = result.model, result.params
+    found = {name: np.asarray(value) for name, value in _summary(model, params, x).items()}
+    if isinstance(model, KMeans):
+        labels = found["labels"]
+        found["sizes"] = np.bincount(labels, minlength=model.n_clusters)
+        if 2 <= (found["sizes"] > 0).sum() < len(labels):
+            if len(labels) <= _MOST_PAIRED:
+                score = metrics.silhouette(x, labels, n_clusters=model.n_clusters)
+            else:
+                score = metrics.centroid_silhouette(x, labels, found["centers"])
+            found["silhouette"] = np.asarray(score)
+        return found
+    found["sizes"] = found["responsibilities"].sum(0)
+    if isinstance(model, BayesianGaussianMixture):
+        found["sds"], found["sds_sd"] = _posterior_sds(params.components, found["means"].shape)
+    else:
+        found["sds"] = np.sqrt(np.diagonal(found["covariances"], axis1=1, axis2=2))
+    return found
+
+
+def _posterior_sds(components: Any, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior mean and standard deviation of the components' standard deviations, each (k, d).
+
+    Under a Wishart (or Gamma) precision every variance is inverse Gamma(a, b), with a = (nu - d + 1) / 2 and
+    b half the diagonal of W^-1; so E[sd] = sqrt(b) Gamma(a - 1/2) / Gamma(a), E[sd^2] = b / (a - 1).
+    """
+    if hasattr(components, "rate"):  # diag (k, d), spherical (k,)
+        a, b = np.asarray(components.concentration, float), np.asarray(components.rate, float)
+        a, b = (np.broadcast_to(v if v.ndim == 2 else v[:, None], shape) for v in (a, b))
+    else:  # full (k,) and (k, d, d), tied () and (d, d)
+        nu = np.asarray(components.degrees_of_freedom, float)[..., None]
+        inverse_scale = np.asarray(components.inverse_scale, float)
+        b = np.broadcast_to(0.5 * np.diagonal(inverse_scale, axis1=-2, axis2=-1), shape)
+        a = np.broadcast_to(0.5 * (nu - shape[1] + 1), shape)
+    ratio = np.vectorize(lambda a: math.exp(math.lgamma(a - 0.5) - math.lgamma(a)) if a > 0.5 else math.nan)(
+        a
+    )
+    mean = np.sqrt(b) * ratio
+    with np.errstate(divide="ignore"):
+        square = np.where(a > 1, b / (a - 1), np.nan)
+    # for large a the difference cancels, and 1 / (4 a) of the square is left of it
+    spread = np.where(a > 1e4, square / (4 * a), square - mean**2)
+    return mean, np.sqrt(np.maximum(spread, 0))
+
+
+# -- the report ----------------------------------------------------------------------------------------
+
+
+def report(options: Options, result: Fit, found: dict[str, np.ndarray], columns: list[str]) -> str:
+    """The fit in words and numbers, for a terminal of 80 columns; `found` comes from `describe`."""
+    data = "Old Faithful" if options.data is None else Path(options.data).name
+    covariance = "" if options.model == "kmeans" else f", {result.model.covariance_type} covariance"
+    size = f"{len(found['labels'])} rows, {len(columns)} column{'s' * (len(columns) != 1)}"
+    lines = [f"{_WORDS[options.model][0]}{covariance}", f"{data}: {size}; seed {options.seed}", ""]
+    lines += _clusters(found, columns) if options.model == "kmeans" else _components(found, columns)
+    return "\n".join([*lines, "", *_trust(options.model, result, found)])
+
+
+def _components(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
+    """The table of the components that keep more than one row, heaviest first."""
+    bayesian = "weights_sd" in found
+    kept = np.flatnonzero(found["sizes"] > 1)
+    kept = kept[np.argsort(-found["weights"][kept], kind="stable")]
+
+    def show(name: str, at: Any) -> str:
+        return measure(found[name][at], found[f"{name}_sd"][at] if bayesian else None)
+
+    table = [["component", "rows", "weight", "column", "mean", "sd"]]
+    for k in kept:
+        head = [str(k), f"{found['sizes'][k]:.1f}", show("weights", k)]
+        for j, column in enumerate(columns):
+            table.append([*head, column, show("means", (k, j)), show("sds", (k, j))])
+            head = ["", "", ""]
+    lines = _aligned(table, right=2)
+    empty = len(found["weights"]) - len(kept)
+    if empty:
+        verb = "emptied itself" if empty == 1 else "emptied themselves"
+        lines.append(f"{empty} of {empty + len(kept)} components {verb}: no more than one row each")
+    return [*lines, "± is one posterior standard deviation"] if bayesian else lines
+
+
+def _clusters(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
+    """The table of the clusters, largest first."""
+    table = [["cluster", "rows", "column", "centre"]]
+    for k in np.argsort(-found["sizes"], kind="stable"):
+        head = [str(k), str(found["sizes"][k])]
+        for j, column in enumerate(columns):
+            table.append([*head, column, measure(found["centers"][k, j])])
+            head = ["", ""]
+    return _aligned(table, right=2)
+
+
+def _trust(model: str, result: Fit, found: dict[str, np.ndarray]) -> list[str]:
+    """The objective, the spread of the restarts, and the status in words."""
+    objective, singular = (np.asarray(x) for x in (result.runs.objective, result.runs.singular))
+    finite = np.isfinite(objective)
+    best = float(result.objective)
+    close = (np.abs(objective - best) <= 1e-4 * max(1.0, abs(best))) & ~singular
+    proper = objective[finite & ~singular] if (finite & ~singular).any() else objective[finite]
+    _, name, unit, sign = _WORDS[model]
+    low, middle, high = np.sort(sign * np.quantile(proper.astype(float), [0, 0.5, 1]))
+    late = int((finite & (np.asarray(result.runs.status) != Status.CONVERGED)).sum())
+    sweeps = f"after {int(result.n_iter)} sweep{'s' * (int(result.n_iter) != 1)}"
+    notes = [
+        (name, f"{sign * best:.7g}{unit} {sweeps}"),
+        ("restarts", f"{objective.size}: min {low:.7g}, median {middle:.7g}, max {high:.7g}"),
+        ("", f"{close.sum()} within 1e-4 of the best, {singular.sum()} singular, {late} not converged"),
+        ("status", result.status.sentence),
+    ]
+    if model == "kmeans":
+        notes.insert(1, ("silhouette", _silhouette(found)))
+    if not finite.all():
+        notes.insert(-1, ("", f"{(~finite).sum()} without a result"))
+    if singular.all():
+        notes.append(("", "a component has collapsed: do not trust the objective"))
+    return [f"{label:<15} {text}" for label, text in notes]
+
+
+def _silhouette(found: dict[str, np.ndarray]) -> str:
+    if "silhouette" not in found:
+        return "none: it compares two clusters or more"
+    score = float(found["silhouette"])
+    way = "" if len(found["labels"]) <= _MOST_PAIRED else " (simplified: distances to the centres)"
+    return f"{score:.3f}: {metrics.silhouette_reading(score)}{way}"
+
+
+def measure(value: Any, sd: Any = None) -> str:
+    """A number for people: four digits, or with its uncertainty as many as that warrants.
+
+    >>> measure(1234.567), measure(1234.567, 2.34), measure(0.64273, 0.029)
+    ('1235', '1234.6 ± 2.3', '0.643 ± 0.029')
+    """
+    value, sd = float(value), 0.0 if sd is None else float(sd)
+    if not math.isfinite(sd) or sd <= 0:
+        return f"{value:#.4g}".rstrip(".")
+    decimals = max(0, 1 - math.floor(math.log10(sd)))
+    if decimals > 6 or abs(value) >= 1e7:
+        return f"{value:.3e} ± {sd:.1e}"
+    return f"{value:.{decimals}f} ± {sd:.{decimals}f}"
+
+
+def _aligned(table: list[list[str]], *, right: int) -> list[str]:
+    """Columns of equal width, the first `right` of them flush right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    flush = [">" if j < right else "<" for j in range(len(widths))]
+    rows = [[f"{c:{f}{w}}" for c, f, w in zip(row, flush, widths, strict=True)] for row in table]
+    return ["   ".join(row).rstrip() for row in rows]
