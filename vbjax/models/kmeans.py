@@ -20,8 +20,6 @@ from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.models.seeding import plus_plus, random_rows
 from vbjax.record import Record
 
-_BLOCK_BYTES = 2**20  # the distances of a block stay in a core's cache
-
 
 @pytree
 class KMeans(ConjugateModel):
@@ -77,10 +75,6 @@ class KMeans(ConjugateModel):
             return in_dtype(self, data.dtype)
         return dataclasses.replace(self, scale=positive_scale(weighted_moments(data, weights)[1]))
 
-    def chunk_rows(self, data: Array) -> int:
-        per_row = self.n_clusters * data.dtype.itemsize
-        return min(8192, max(1024, 2 ** max(_BLOCK_BYTES // per_row, 1).bit_length() // 2))
-
     def unit(self, expectation: Expectation) -> Array:
         """The tolerance is relative to the inertia."""
         return expectation.magnitude
@@ -107,25 +101,19 @@ class KMeans(ConjugateModel):
         """Labels by one product of rows and centres; the inertia itself from differences."""
         pivot, centers = prepared
         x = rows - pivot
-        member = self._member(centers, x)
-        own = member.T @ centers
-        square = ((x - own) ** 2).sum(1)
-        member = member * weights
-        count = member.sum(1)
-        total = 2 * (member @ (x - own))
+        labels = self._labels(centers, x)
+        shift = x - centers[labels]
+        total = jax.ops.segment_sum(2 * weights[:, None] * shift, labels, self.n_clusters)
+        count = jax.ops.segment_sum(weights, labels, self.n_clusters)
         n = jnp.broadcast_to(count[:, None], centers.shape)
         gradient = NormalStatistics(jnp.zeros_like(centers), total, -n)
-        return scored_rows(Record(centers=gradient), -square, weights)
+        return scored_rows(Record(centers=gradient), -(shift * shift).sum(1), weights)
 
     def _labels(self, centers: Array, x: Array) -> Array:
         """The nearest centre of rows and centres about a common pivot; the first of equally near ones."""
         half = centers @ x.T - 0.5 * (centers**2).sum(1)[:, None]  # (k, block), larger is nearer
         number = lax.broadcasted_iota(jnp.int32, half.shape, 0)
         return jnp.where(half == half.max(0), number, self.n_clusters - 1).min(0)
-
-    def _member(self, centers: Array, x: Array) -> Array:
-        labels = self._labels(centers, x)
-        return (labels == jnp.arange(self.n_clusters, dtype=jnp.int32)[:, None]).astype(x.dtype)
 
     # -- use -----------------------------------------------------------------------------------------
 

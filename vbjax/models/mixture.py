@@ -24,7 +24,7 @@ from vbjax.models.components import STRUCTURES, Prepared, Structure
 from vbjax.models.seeding import plus_plus
 from vbjax.record import Record
 
-_BLOCK_BYTES = 2**20  # whitened differences of a block stay in a core's cache
+_BLOCK_BYTES = 2**21  # the whitened differences of a block stay in a core's cache
 
 
 class GaussianMixtureBase(ConjugateModel):
@@ -59,7 +59,7 @@ class GaussianMixtureBase(ConjugateModel):
 
     def chunk_rows(self, data: Array) -> int:
         per_row = self.n_components * data.shape[1] * data.dtype.itemsize
-        return min(4096, max(256, 2 ** max(_BLOCK_BYTES // per_row, 1).bit_length() // 2))
+        return next((rows for rows in (2048, 1024, 512) if rows * per_row <= _BLOCK_BYTES), 256)
 
     def log_likelihood(self, s: Record, rows: Array) -> Array:
         table = self.structure.log_density(s.components, rows)
