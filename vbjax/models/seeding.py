@@ -7,12 +7,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 
-def _pick(key: Array, mass: Array) -> Array:
-    """A row drawn with probability proportional to its mass."""
+def _pick(uniform: Array, mass: Array) -> Array:
+    """The row at which the cumulative mass passes a uniform share of the total."""
     total = jnp.cumsum(mass)
-    return jnp.searchsorted(total, total[-1] * jax.random.uniform(key, (), mass.dtype), side="right").clip(
-        max=mass.shape[0] - 1
-    )
+    row = (total <= total[-1] * uniform).sum().clip(max=mass.shape[0] - 1)
+    return jnp.where(mass[row] > 0, row, jnp.argmax(mass))  # rounding may point behind the last mass
 
 
 def plus_plus(key: Array, x: Array, k: int, weights: Array | None, scale: Array) -> Array:
@@ -31,6 +30,7 @@ def plus_plus(key: Array, x: Array, k: int, weights: Array | None, scale: Array)
         Arthur, D. & Vassilvitskii, S. (2007), k-means++: the advantages of careful seeding, section 2.2.
     """
     mass = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
+    uniform = jax.random.uniform(key, (k,), x.dtype)
 
     def distance(row: Array) -> Array:
         square = ((x - row) ** 2 / scale).sum(1)
@@ -39,10 +39,10 @@ def plus_plus(key: Array, x: Array, k: int, weights: Array | None, scale: Array)
     def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         seeds, nearest = carry
         pull = mass * nearest
-        row = x[_pick(jax.random.fold_in(key, i), jnp.where(pull.sum() > 0, pull, mass))]
+        row = x[_pick(uniform[i], jnp.where(pull.sum() > 0, pull, mass))]
         return seeds.at[i].set(row), jnp.minimum(nearest, distance(row))
 
-    first = x[_pick(key, mass)]
+    first = x[_pick(uniform[0], mass)]
     seeds = jnp.zeros((k, x.shape[1]), x.dtype).at[0].set(first)
     return lax.fori_loop(1, k, take, (seeds, distance(first)))[0]
 
