@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import logsumexp
+from jaxtyping import Float, Int
 
 from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
@@ -112,12 +113,12 @@ class BayesianGaussianMixture(GaussianMixtureBase):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def log_density(self, params: Record, x: Array) -> Array:
+    def log_density(self, params: Record, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         """log of the predictive mixture of Student-t densities (Bishop 2006, eq. 10.81), (n,)."""
         components = log_predictive(self.structure.marginals(params.components), x)
         return logsumexp(jnp.log(params.weights.mean) + components, -1)
 
-    def draw_rows(self, params: Record, key: Array, c: Array) -> Array:
+    def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Float[Array, "n d"]:
         keys = jax.random.split(key)
         marginals = self.structure.marginals(params.components)
         location, precision = jax.tree.map(lambda leaf: leaf[c], marginals).sample(keys[0])

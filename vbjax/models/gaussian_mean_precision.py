@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jax import Array
+from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.core.expectation import float_dtype
@@ -69,7 +70,7 @@ class GaussianMeanPrecision(ConjugateModel):
         location = terms.normal(s.mu, self.mu0, self.tau0 * s.tau)
         return location + terms.gamma(s.tau, self.a, self.b)
 
-    def log_likelihood(self, s: Record, rows: Array) -> Array:
+    def log_likelihood(self, s: Record, rows: Float[Array, " n"]) -> Float[Array, " n"]:
         return terms.normal(rows, s.mu, s.tau)
 
     def exact_posterior(self, data: Any, weights: Any = None) -> NormalGammaState:
@@ -89,7 +90,7 @@ class GaussianMeanPrecision(ConjugateModel):
         location = model.mu0 + n / strength * (mean - model.mu0)
         return NormalGammaState(location, strength, model.a + 0.5 * n, rate)
 
-    def log_evidence(self, data: Any, weights: Any = None) -> Array:
+    def log_evidence(self, data: Any, weights: Any = None) -> Float[Array, ""]:
         """log p(x), exact: what the bound of q(mu) q(tau) falls short of is the factorisation's price."""
         data = self.read(data)
         weights = read_weights(weights, data.shape[0], float_dtype(data))

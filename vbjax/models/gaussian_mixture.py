@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.special import logsumexp, xlogy
+from jaxtyping import Float, Int
 
 from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import is_concrete, read_table, read_weights
@@ -124,7 +125,7 @@ class GaussianMixture(GaussianMixtureBase):
         return total
 
     @property
-    def floor(self) -> Array:
+    def floor(self) -> Float[Array, " d"]:
         """The smallest variances allowed, (d,)."""
         return self.covariance_floor * self.scale
 
@@ -168,10 +169,10 @@ class GaussianMixture(GaussianMixtureBase):
             components=DeltaState(structure.at_point(means, covariances)),
         )
 
-    def log_density(self, params: Record, x: Array) -> Array:
+    def log_density(self, params: Record, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return logsumexp(self._table(params, x), -1)
 
-    def draw_rows(self, params: Record, key: Array, c: Array) -> Array:
+    def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Float[Array, "n d"]:
         noise = jax.random.normal(key, (c.shape[0], self.structure.d), self.scale.dtype)
         lower = jnp.linalg.cholesky(self.covariances(params))
         return self.means(params)[c] + jnp.einsum("nij,nj->ni", lower[c], noise)
@@ -184,20 +185,20 @@ class GaussianMixture(GaussianMixtureBase):
         covariances = {"full": k * matrix, "tied": matrix, "diag": k * d, "spherical": k}
         return k - 1 + k * d + covariances[self.covariance_type]
 
-    def total_log_likelihood(self, params: Record, x: Any, weights: Any = None) -> Array:
+    def total_log_likelihood(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
         """sum_n w_n log p(x_n), in nats."""
         return _criteria(self, params, *self._read_weighted(x, weights))[0]
 
-    def bic(self, params: Record, x: Any, weights: Any = None) -> Array:
+    def bic(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
         """-2 log L + (free parameters) log n; smaller is better (Schwarz 1978)."""
         log_likelihood, _, n = _criteria(self, params, *self._read_weighted(x, weights))
         return -2 * log_likelihood + self.n_parameters * jnp.log(n)
 
-    def aic(self, params: Record, x: Any, weights: Any = None) -> Array:
+    def aic(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
         """-2 log L + 2 (free parameters); smaller is better (Akaike 1974)."""
         return -2 * self.total_log_likelihood(params, x, weights) + 2 * self.n_parameters
 
-    def icl(self, params: Record, x: Any, weights: Any = None) -> Array:
+    def icl(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
         """BIC + 2 (entropy of the responsibilities); smaller is better (Biernacki et al. 2000)."""
         _, entropy, _ = _criteria(self, params, *self._read_weighted(x, weights))
         return self.bic(params, x, weights) + 2 * entropy

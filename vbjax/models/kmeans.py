@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import Float, Int
 
 from vbjax.core.expectation import Expectation
 from vbjax.core.inputs import read_count, read_table
@@ -89,7 +90,7 @@ class KMeans(ConjugateModel):
         centers = jnp.asarray(centers)
         return Record(centers=DeltaState(NormalState(centers, jnp.ones_like(centers))))
 
-    def log_likelihood(self, s: Record, rows: Array) -> Array:
+    def log_likelihood(self, s: Record, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
         return -(s.c.p * s.centers.square_about(rows[:, None, :]).sum(-1)).sum(-1)
 
     def prepare(self, params: Any) -> tuple[Array, Array]:
@@ -109,7 +110,7 @@ class KMeans(ConjugateModel):
         gradient = NormalStatistics(jnp.zeros_like(centers), total, -n)
         return scored_rows(Record(centers=gradient), -(shift * shift).sum(1), weights)
 
-    def _labels(self, centers: Array, x: Array) -> Array:
+    def _labels(self, centers: Float[Array, "k d"], x: Float[Array, "n d"]) -> Int[Array, " n"]:
         """The nearest centre of rows and centres about a common pivot; the first of equally near ones."""
         half = centers @ x.T - 0.5 * (centers**2).sum(1)[:, None]  # (k, block), larger is nearer
         number = lax.broadcasted_iota(jnp.int32, half.shape, 0)
@@ -117,15 +118,15 @@ class KMeans(ConjugateModel):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def centers(self, params: Record) -> Array:
+    def centers(self, params: Record) -> Float[Array, "k d"]:
         """The centres, (k, d)."""
         return params.centers.mean
 
-    def predict(self, params: Record, x: Any) -> Array:
+    def predict(self, params: Record, x: Any) -> Int[Array, " n"]:
         """The nearest centre of every row, (n,)."""
         return _predict(self, params, self.read(x))
 
-    def inertia(self, params: Record, x: Any, weights: Any = None) -> Array:
+    def inertia(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
         """sum_n w_n |x_n - mu_{c_n}|^2, from differences."""
         x = self.read(x)
         square = ((x - self.centers(params)[self.predict(params, x)]) ** 2).sum(1)

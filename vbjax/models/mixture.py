@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import logsumexp
+from jaxtyping import Float, Int
 
 from vbjax import terms
 from vbjax.core.expectation import Expectation
@@ -61,7 +62,7 @@ class GaussianMixtureBase(ConjugateModel):
         per_row = self.n_components * data.shape[1] * data.dtype.itemsize
         return next((rows for rows in (2048, 1024, 512) if rows * per_row <= _BLOCK_BYTES), 256)
 
-    def log_likelihood(self, s: Record, rows: Array) -> Array:
+    def log_likelihood(self, s: Record, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
         table = self.structure.log_density(s.components, rows)
         return terms.categorical(s.c, s.weights) + (s.c.p * table).sum(-1)
 
@@ -112,27 +113,27 @@ class GaussianMixtureBase(ConjugateModel):
         log_weights, c = self.prepare(params)
         return log_weights + self.structure.table(c, (x - c.pivot).T)[0].T
 
-    def responsibilities(self, params: Record, x: Any) -> Array:
+    def responsibilities(self, params: Record, x: Any) -> Float[Array, "n k"]:
         """Probability of every component for every row, (n, k)."""
         return _responsibilities(self, params, self.read(x))
 
-    def predict(self, params: Record, x: Any) -> Array:
+    def predict(self, params: Record, x: Any) -> Int[Array, " n"]:
         """The most probable component of every row, (n,)."""
         return self.responsibilities(params, x).argmax(-1)
 
-    def log_predictive(self, params: Record, x: Any) -> Array:
+    def log_predictive(self, params: Record, x: Any) -> Float[Array, " n"]:
         """Log density of new rows under the fitted mixture, (n,), in nats."""
         return _log_predictive(self, params, self.read(x))
 
-    def weights(self, params: Record) -> Array:
+    def weights(self, params: Record) -> Float[Array, " k"]:
         """The (expected) mixing weights, (k,)."""
         return params.weights.mean
 
-    def means(self, params: Record) -> Array:
+    def means(self, params: Record) -> Float[Array, "k d"]:
         """The (expected) locations, (k, d)."""
         return params.components.mean.location
 
-    def covariances(self, params: Record) -> Array:
+    def covariances(self, params: Record) -> Float[Array, "k d d"]:
         """The inverse (expected) precision matrices, (k, d, d) for every covariance type."""
         return self.structure.covariances(self.prepare(params)[1])
 
@@ -143,7 +144,7 @@ class GaussianMixtureBase(ConjugateModel):
             weights=params.weights.sample(keys[0], n), components=params.components.sample(keys[1], n)
         )
 
-    def sample(self, params: Record, key: Array, n: int) -> Array:
+    def sample(self, params: Record, key: Array, n: int) -> Float[Array, "{n} d"]:
         """New rows (n, d), each with parameters of its own drawn from q: the predictive density's draws."""
         n = read_count(n, "n")
         return _sample(self, params, key, n)

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import gammaln
+from jaxtyping import Float
 
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGammaState
 from vbjax.families.normal_gamma import NormalGammaState
@@ -22,12 +23,14 @@ def _log_student_t(square: Array, dof: Array, d: int, logdet: Array) -> Array:
 
 
 @functools.singledispatch
-def log_predictive(components: Any, x: Array) -> Array:
+def log_predictive(components: Any, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
     """log p(x | component) of rows (n, d) under each of k factors, (n, k): Student-t densities."""
     raise TypeError(f"no predictive density for {type(components).__name__}")
 
 
-def _matrix_square(x: Array, location: Array, lower: Array) -> Array:
+def _matrix_square(
+    x: Float[Array, "n d"], location: Float[Array, "k d"], lower: Float[Array, "k d d"]
+) -> Float[Array, "n k"]:
     """(x - m_k)' (L_k L_k')^-1 (x - m_k), (n, k), by triangular solves."""
     z = solve_lower(lower, jnp.moveaxis(x[:, None, :] - location, 0, -1))  # (k, d, n)
     return (z * z).sum(1).T

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import Float
 
 
 def _pick(uniform: Array, mass: Array) -> Array:
@@ -14,7 +15,9 @@ def _pick(uniform: Array, mass: Array) -> Array:
     return jnp.where(mass[row] > 0, row, jnp.argmax(mass))  # rounding may point behind the last mass
 
 
-def plus_plus(key: Array, x: Array, k: int, weights: Array | None, scale: Array) -> Array:
+def plus_plus(
+    key: Array, x: Float[Array, "n d"], k: int, weights: Float[Array, " n"] | None, scale: Float[Array, " d"]
+) -> Float[Array, "{k} d"]:
     """k-means++ seeds (k, d): each next row drawn in proportion to its squared distance to the others.
 
     Args:
@@ -47,7 +50,9 @@ def plus_plus(key: Array, x: Array, k: int, weights: Array | None, scale: Array)
     return lax.fori_loop(1, k, take, (seeds, distance(first)))[0]
 
 
-def random_rows(key: Array, x: Array, k: int, weights: Array | None) -> Array:
+def random_rows(
+    key: Array, x: Float[Array, "n d"], k: int, weights: Float[Array, " n"] | None
+) -> Float[Array, "{k} d"]:
     """k different rows (k, d), drawn by weight without replacement."""
     if weights is None:
         return x[jax.random.choice(key, x.shape[0], (k,), replace=False)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.core.inputs import read_column, read_count
@@ -68,10 +69,10 @@ class UnitVarianceMixture(ConjugateModel):
     def log_prior(self, s: Record) -> Array:
         return terms.normal(s.mu, self.mu0, 1 / self.prior_variance).sum()
 
-    def log_likelihood(self, s: Record, rows: Array) -> Array:
+    def log_likelihood(self, s: Record, rows: Float[Array, " n"]) -> Float[Array, " n"]:
         prior = terms.categorical(s.c, jnp.full(self.n_components, 1 / self.n_components, rows.dtype))
         return prior + (s.c.p * terms.normal(rows[:, None], s.mu, 1.0)).sum(-1)
 
-    def responsibilities(self, params: Any, x: Any) -> Array:
+    def responsibilities(self, params: Any, x: Any) -> Float[Array, "n k"]:
         """q(c_n = k), (n, K)."""
         return self.posterior(params, self.read(x)).c.probabilities

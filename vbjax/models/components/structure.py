@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.families.base import Family
@@ -129,11 +130,11 @@ class Structure(abc.ABC):
     def prepare(self, state: Any, statistics: Any) -> Prepared:
         """What a pass over blocks needs of the components."""
 
-    def whiten(self, c: Prepared, x: Array) -> Array:
+    def whiten(self, c: Prepared, x: Float[Array, "d b"]) -> Float[Array, "k d b"]:
         """R_k (x - m_k), (k, d, block), of rows x (d, block) about the pivot."""
         return c.root[:, :, None] * (x - c.location[:, :, None])
 
-    def table(self, c: Prepared, x: Array) -> tuple[Array, Array]:
+    def table(self, c: Prepared, x: Float[Array, "d b"]) -> tuple[Float[Array, "k b"], Float[Array, "k d b"]]:
         """Expected log densities (k, block) of rows x (d, block) about the pivot, and whitened rows."""
         z = self.whiten(c, x)
         return c.constant[:, None] - 0.5 * (z * z).sum(1), z
@@ -146,7 +147,9 @@ class Structure(abc.ABC):
         return terms.multivariate_normal(x if own else x[:, None, :], statistics)
 
     @abc.abstractmethod
-    def moments(self, c: Prepared, r: Array, z: Array, x: Array) -> Moments:
+    def moments(
+        self, c: Prepared, r: Float[Array, "k b"], z: Float[Array, "k d b"], x: Float[Array, "d b"]
+    ) -> Moments:
         """Moments under the responsibilities r (k, block) of rows x, whitened z."""
 
     @abc.abstractmethod
@@ -158,7 +161,7 @@ class Structure(abc.ABC):
         """The gradient of the expected log likelihood in the family's statistics."""
 
     @abc.abstractmethod
-    def covariances(self, c: Prepared) -> Array:
+    def covariances(self, c: Prepared) -> Float[Array, "k d d"]:
         """E[Lam]^-1, (k, d, d) for every structure."""
 
     def _prepared(self, statistics: Any, root: Array, unroot: Array) -> Prepared:
