@@ -222,17 +222,13 @@ def archive(model: str, result: Fit, found: dict[str, np.ndarray], columns: list
 
 
 @jax.jit
-def _summary(model: Any, params: Any, x: Array) -> dict[str, Array]:
-    """The parameters and the rows' groups in one compiled program."""
-    if isinstance(model, KMeans):
-        labels = model.predict(params, x)
-        return dict(centers=model.centers(params), labels=labels, inertia=model.inertia(params, x))
-    r = model.responsibilities(params, x)
-    out = dict(weights=model.weights(params), means=model.means(params))
-    out |= dict(covariances=model.covariances(params), responsibilities=r, labels=r.argmax(-1))
+def _parameters(model: Any, params: Any) -> dict[str, Array]:
+    """A mixture's parameters in one compiled program; one operation after the other takes seconds."""
+    found = dict(weights=model.weights(params), means=model.means(params))
+    found["covariances"] = model.covariances(params)
     if isinstance(model, BayesianGaussianMixture):
-        out |= dict(weights_sd=params.weights.sd, means_sd=params.components.sd.location)
-    return out
+        found |= dict(weights_sd=params.weights.sd, means_sd=params.components.sd.location)
+    return found
 
 
 def describe(result: Fit, x: Array) -> dict[str, np.ndarray]:
@@ -249,9 +245,10 @@ def describe(result: Fit, x: Array) -> dict[str, np.ndarray]:
         Bayesian one also `weights_sd`, `means_sd` and `sds_sd`, how uncertain these are.
     """
     model, params = result.model, result.params
-    found = {name: np.asarray(value) for name, value in _summary(model, params, x).items()}
     if isinstance(model, KMeans):
-        labels = found["labels"]
+        labels = np.asarray(model.predict(params, x))
+        found = dict(centers=np.asarray(model.centers(params)), labels=labels)
+        found["inertia"] = -np.asarray(result.objective)
         found["sizes"] = np.bincount(labels, minlength=model.n_clusters)
         if 2 <= (found["sizes"] > 0).sum() < len(labels):
             if len(labels) <= _MOST_PAIRED:
@@ -260,6 +257,9 @@ def describe(result: Fit, x: Array) -> dict[str, np.ndarray]:
                 score = metrics.centroid_silhouette(x, labels, found["centers"])
             found["silhouette"] = np.asarray(score)
         return found
+    found = {name: np.asarray(value) for name, value in _parameters(model, params).items()}
+    found["responsibilities"] = np.asarray(model.responsibilities(params, x))
+    found["labels"] = found["responsibilities"].argmax(-1)
     found["sizes"] = found["responsibilities"].sum(0)
     if isinstance(model, BayesianGaussianMixture):
         found["sds"], found["sds_sd"] = _posterior_sds(params.components, found["means"].shape)
@@ -349,7 +349,8 @@ def _trust(model: str, result: Fit, found: dict[str, np.ndarray]) -> list[str]:
     proper = objective[finite & ~singular] if (finite & ~singular).any() else objective[finite]
     _, name, unit, sign = _WORDS[model]
     low, middle, high = np.sort(sign * np.quantile(proper.astype(float), [0, 0.5, 1]))
-    late = int((finite & (np.asarray(result.runs.status) != Status.CONVERGED)).sum())
+    status = np.asarray(result.runs.status)
+    late = int((finite & (status != Status.CONVERGED)).sum())
     sweeps = f"after {int(result.n_iter)} sweep{'s' * (int(result.n_iter) != 1)}"
     notes = [
         (name, f"{sign * best:.7g}{unit} {sweeps}"),
@@ -360,7 +361,8 @@ def _trust(model: str, result: Fit, found: dict[str, np.ndarray]) -> list[str]:
     if model == "kmeans":
         notes.insert(1, ("silhouette", _silhouette(found)))
     if not finite.all():
-        notes.insert(-1, ("", f"{(~finite).sum()} without a result"))
+        why = "interrupted, " if (status == Status.INTERRUPTED).any() else ""
+        notes.insert(-1, ("", f"{why}{(~finite).sum()} without a result"))
     if singular.all():
         notes.append(("", "a component has collapsed: do not trust the objective"))
     return [f"{label:<15} {text}" for label, text in notes]

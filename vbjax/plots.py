@@ -8,10 +8,9 @@ window and no display are needed), and changes no global setting. The command li
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -107,10 +106,8 @@ def pairs(
 ) -> Figure | SubFigure:
     """All pairs of the first columns, four at most: `components` of each pair, and of each one alone.
 
-    The ellipses are those of the marginal 2 x 2 covariances.
-
-    The arguments are those of `components`, but for `figure`: where to draw, by default a new one. It is
-    returned.
+    The ellipses are those of the marginal 2 x 2 covariances. Arguments and errors are those of
+    `components`, but for `figure`: where to draw, by default a new one, and what is returned.
     """
     groups = _groups(model, params, x, columns)
     d = groups.x.shape[1]
@@ -174,8 +171,8 @@ def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
     ax = _axes(ax)
     value, status = np.asarray(fit.runs.objective, float), np.asarray(fit.runs.status)
     singular = np.asarray(fit.runs.singular)
-    order = np.argsort(-value, kind="stable")  # NaN, a run that never ended, comes last
-    order = order[np.isfinite(value[order])]
+    order = np.argsort(-value, kind="stable")
+    order = order[np.isfinite(value[order])]  # a run that never ended has none
     value, status, singular = value[order], status[order], singular[order]
     rank, converged = np.arange(1, len(value) + 1), status == Status.CONVERGED
     kinds: list[tuple[str, np.ndarray, dict[str, Any]]] = [
@@ -183,7 +180,7 @@ def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
         ("did not converge", ~converged & ~singular, dict(color=_INK, marker="o", mfc="white")),
         ("singular", singular, dict(color=_WARN, marker="x")),
     ]
-    best = float(fit.objective)
+    best = float(fit.objective) if len(value) else 0.0
     near = 1e-4 * max(1.0, abs(best))
     ax.axhspan(best - near, best + near, color=_FAINT, alpha=0.4, lw=0, label="within 1e-4 of the best")
     for label, which, style in kinds:
@@ -196,7 +193,7 @@ def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="restart, from the best down", ylabel=_objective_name(fit.model), xlim=(0, total + 1))
     close = int(((abs(value - best) <= near) & ~singular).sum())
     ax.set_title(f"{total} restart{'s' * (total != 1)}: {close} within 1e-4 of the best", **_TITLE)
-    ax.legend(loc="lower left", fontsize=8, frameon=False)
+    ax.legend(loc="best", fontsize=8, frameon=False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _tidy(ax)
 
@@ -220,7 +217,7 @@ def overview(fit: Fit, x: Any, columns: Sequence[str] | None = None) -> Figure:
     _single(fit)
     wide = np.ndim(x) == 2 and np.shape(x)[1] > 2
     figure = Figure(figsize=(13, 7.5) if wide else (11, 5.5), layout="constrained", dpi=150)
-    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=[1.9, 1] if wide else [1.55, 1]))
+    left, right = cast(Any, figure.subfigures(1, 2, width_ratios=[1.9 if wide else 1.55, 1]))
     if wide:
         pairs(fit.model, fit.params, x, left, columns)
     else:
@@ -236,13 +233,9 @@ def overview(fit: Fit, x: Any, columns: Sequence[str] | None = None) -> Figure:
 
 
 @jax.jit
-def _describe(model: Any, params: Any, x: Any) -> tuple[Any, ...]:
-    """Weights, centres, covariances and responsibilities in one compiled program."""
-    if isinstance(model, KMeans):
-        share = jax.nn.one_hot(model.predict(params, x), model.n_clusters, dtype=x.dtype)
-        return share.mean(0), model.centers(params), None, share
-    share = model.responsibilities(params, x)
-    return model.weights(params), model.means(params), model.covariances(params), share
+def _moments(model: Any, params: Any) -> tuple[Any, Any, Any]:
+    """Weights, means and covariances in one compiled program; one operation after the other takes seconds."""
+    return model.weights(params), model.means(params), model.covariances(params)
 
 
 def _groups(model: Any, params: Any, x: Any, columns: Sequence[str] | None) -> _Groups:
@@ -252,10 +245,14 @@ def _groups(model: Any, params: Any, x: Any, columns: Sequence[str] | None) -> _
     if columns is not None and len(columns) != x.shape[1]:
         raise ValueError(f"columns must name the {x.shape[1]} columns of x; got {list(columns)}")
     names = [f"x{j}" for j in range(x.shape[1])] if columns is None else [str(name) for name in columns]
-    weight, center, covariance, share = jax.device_get(_describe(model, params, jnp.asarray(x)))
-    rows = share.sum(0)
     kmeans = isinstance(model, KMeans)
-    kept = rows > (0 if kmeans else 1)
+    if kmeans:
+        share = np.eye(model.n_clusters)[np.asarray(model.predict(params, x))]
+        weight, center, covariance = share.mean(0), np.asarray(model.centers(params)), None
+    else:
+        share = np.asarray(model.responsibilities(params, x))
+        weight, center, covariance = (np.asarray(value) for value in _moments(model, params))
+    kept = share.sum(0) > (0 if kmeans else 1)
     kept = kept if kept.any() else np.ones_like(kept)
     number = np.argsort(-np.where(kept, weight, -1), kind="stable")[: kept.sum()]
     palette = np.array([to_rgb(color) for color in _PALETTE])
@@ -280,16 +277,17 @@ def _scatter(ax: Axes, groups: _Groups, i: int, j: int) -> None:
     if n > _MOST_POINTS:
         rows = np.random.default_rng(0).choice(n, _MOST_POINTS, replace=False)
     color = np.clip(groups.share[rows] @ groups.color, 0, 1)
-    size = float(np.clip(4000 / len(rows), 3, 22))
-    ax.scatter(*groups.x[rows][:, [i, j]].T, c=color, s=size, alpha=0.75, lw=0)
+    size, alpha = float(np.clip(4000 / len(rows), 3, 22)), float(np.clip(20 / np.sqrt(len(rows)), 0.3, 0.75))
+    ax.scatter(*groups.x[rows][:, [i, j]].T, c=color, s=size, alpha=alpha, lw=0)
+    halo: list[Any] = [withStroke(linewidth=3, foreground="white")]
     for m, number in enumerate(groups.number):
         center, edge = groups.center[m, [i, j]], 0.75 * groups.color[m]
         if groups.covariance is None:
             ax.plot(*center, marker="X", ms=10, mfc=edge, mec="white", mew=1.2, ls="")
             continue
         for radius, style in ((1, "-"), (2, "--")):
-            ax.add_patch(_ellipse(center, groups.covariance[m][np.ix_([i, j], [i, j])], radius, edge, style))
-        halo = [withStroke(linewidth=3, foreground="white")]
+            ellipse = _ellipse(center, groups.covariance[m][np.ix_([i, j], [i, j])], radius, edge, style)
+            ax.add_patch(ellipse).set_path_effects(halo)
         ax.text(
             center[0],
             center[1],
