@@ -112,8 +112,8 @@ class CoordinateAscent:
         """One sweep: every block from its own pass, the first from the pass that scores."""
         model, params = self.model, state.params
         total = expectation(model, params, data, weights)
-        objective = model.objective(params, total)
-        error = rounding_error(objective, total.bound, total.magnitude)
+        objective, magnitude = model.scored(params, total)
+        error = rounding_error(magnitude)
         status = judge(objective, state.objective, error, self.tol * model.unit(total))
         for number, block in enumerate(model.blocks):
             if number > 0:
@@ -122,9 +122,9 @@ class CoordinateAscent:
         return AscentState(params, objective), Info(objective, error, status)
 
 
-def rounding_error(objective: Array, bound: Array, magnitude: Array) -> Array:
-    """A few units in the last place of everything that was added up."""
-    return 4 * jnp.finfo(objective.dtype).eps * (magnitude + jnp.abs(objective - bound))
+def rounding_error(magnitude: Array) -> Array:
+    """A few units in the last place of everything that was added up, whose absolute sum is `magnitude`."""
+    return 4 * jnp.finfo(magnitude.dtype).eps * magnitude
 
 
 def judge(objective: Array, previous: Array, error: Array, tolerance: Array) -> Array:

@@ -106,8 +106,8 @@ def fit(
         key: `jax.random.key(...)`; restarts use splits of it.
         weights: (n,) row weights; weight w counts a row w times, weight 0 leaves it out.
         params: where the first run starts (warm); the others start at random.
-        n_restarts: number of runs; the best by objective wins, never a singular or non-finite one
-            over a proper one.
+        n_restarts: number of runs; the best by objective wins, but a run that is singular, not finite or
+            whose objective fell never wins over a sound one.
         max_iter: sweeps of a run at most; a new value is a new program.
         tol: a run has converged when a sweep changes the objective by at most `tol` per row (for
             k-means: relative to the inertia), or by no more than its rounding error.
@@ -182,7 +182,7 @@ def _advance(
         full_trace=race.best.trace,
         status_code=race.runs.status[winner],
     )
-    return race, so_far, race.next_run - (race.run < n_restarts).sum()
+    return race, so_far, race.next_run - (race.run < n_restarts).sum(dtype=jnp.int32)
 
 
 def _advance_in_slices(race: Race, algorithm: Any, data: Any, weights: Array | None, progress: bool) -> Fit:
@@ -196,7 +196,7 @@ def _advance_in_slices(race: Race, algorithm: Any, data: Any, weights: Array | N
                 ended = int(count)
                 if progress:
                     bar.update(ended - bar.n)
-                    bar.set_postfix_str(f"best objective {float(fit.objective):.6g}")
+                    bar.set_postfix_str(f"best objective {float(fit.objective):.6g}" if ended else "")
                 if time.perf_counter() - begun < _SLICE_SECONDS / 2:
                     width *= 2
                 limit = min(limit + width, _NO_LIMIT)

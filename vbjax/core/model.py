@@ -157,7 +157,12 @@ class ConjugateModel:
 
     def objective(self, params: Mapping[str, State], expectation: Expectation) -> Array:
         """The bound (the log likelihood or log posterior where factors are points), without the data."""
-        return sum(self._global_terms(params, expectation).values()) + expectation.bound
+        return self.scored(params, expectation)[0]
+
+    def scored(self, params: Mapping[str, State], expectation: Expectation) -> tuple[Array, Array]:
+        """The objective, and the sum of its absolute terms: what its rounding error is proportional to."""
+        terms = self._global_terms(params, expectation).values()
+        return sum(terms) + expectation.bound, sum(map(jnp.abs, terms)) + expectation.magnitude
 
     def elbo_terms(
         self, params: Mapping[str, State], data: Any, weights: Array | None = None

@@ -155,9 +155,10 @@ def _harvest(
     row = Runs(objective, race.n_iter, status, singular)
     runs = Runs(*(table.at[slot].set(new, mode="drop") for table, new in zip(race.runs, row, strict=True)))
 
-    # proper before singular, then by objective; what is not finite ranks below everything
+    # sound runs before singular and fallen ones, then by objective; what is not finite ranks below all
     finite = done & jnp.isfinite(objective)
-    proper = jnp.where(finite, jnp.where(singular, 0, 1), -jnp.inf).astype(objective.dtype)
+    sound = ~singular & (status != Status.DECREASED)
+    proper = jnp.where(finite, jnp.where(sound, 1, 0), -jnp.inf).astype(objective.dtype)
     value = jnp.where(finite, objective, -jnp.inf)
     winner = jnp.argmax(jnp.where(proper == proper.max(), value, -jnp.inf))
     rank = jnp.stack([proper[winner], value[winner]])

@@ -135,14 +135,11 @@ class GaussianMixtureBase(ConjugateModel):
 
     def covariances(self, params: Record) -> Float[Array, "k d d"]:
         """The inverse (expected) precision matrices, (k, d, d) for every covariance type."""
-        return self.structure.covariances(self.prepare(params)[1])
+        return _covariances(self, params)
 
     def sample_posterior(self, params: Record, key: Array, n: int | tuple[int, ...] = ()) -> Record:
         """Draws of the parameters: `weights` (n, k), `components.location`, `components.precision`."""
-        keys = jax.random.split(key)
-        return Record(
-            weights=params.weights.sample(keys[0], n), components=params.components.sample(keys[1], n)
-        )
+        return _sample_posterior(params, key, n)
 
     def sample(self, params: Record, key: Array, n: int) -> Float[Array, "{n} d"]:
         """New rows (n, d), each with parameters of its own drawn from q: the predictive density's draws."""
@@ -158,6 +155,17 @@ def _responsibilities(model: GaussianMixtureBase, params: Record, x: Array) -> A
 @jax.jit
 def _log_predictive(model: Any, params: Record, x: Array) -> Array:
     return model.log_density(params, x)
+
+
+@jax.jit
+def _covariances(model: GaussianMixtureBase, params: Record) -> Array:
+    return model.structure.covariances(model.prepare(params)[1])
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _sample_posterior(params: Record, key: Array, n: int | tuple[int, ...]) -> Record:
+    keys = jax.random.split(key)
+    return Record(weights=params.weights.sample(keys[0], n), components=params.components.sample(keys[1], n))
 
 
 @functools.partial(jax.jit, static_argnames="n")

@@ -44,7 +44,7 @@ class Diagonal(Structure):
         return jnp.maximum(covariance, floor)
 
     def below(self, state: NormalGammaState, floor: Array) -> Array:
-        return (self._inverse_scale(state) / (self.d + self.k) < 1.01 * floor).any()
+        return (self._inverse_scale(state) / (self.d + self.k) < 2 * floor).any()
 
     @property
     def family(self) -> Family:

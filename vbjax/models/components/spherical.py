@@ -43,7 +43,7 @@ class Spherical(Structure):
         return jnp.maximum(covariance, floor.mean())
 
     def below(self, state: MultivariateNormalGammaState, floor: Array) -> Array:
-        return (self._inverse_scale(state) / (self.d + self.k) < 1.01 * floor.mean()).any()
+        return (self._inverse_scale(state) / (self.d + self.k) < 2 * floor.mean()).any()
 
     @property
     def family(self) -> Family:

@@ -79,9 +79,9 @@ def clip_eigenvalues(covariance: Array, floor: Array) -> Array:
 
 
 def below(covariance: Array, floor: Array) -> Array:
-    """Whether some covariance has an eigenvalue within a hundredth of the floor."""
+    """Whether some covariance has an eigenvalue within twice the floor: one that is on its way there."""
     unit = jnp.sqrt(floor)[:, None] * jnp.sqrt(floor)
-    return jnp.isnan(cholesky(covariance / unit - 1.01 * jnp.eye(floor.shape[0], dtype=floor.dtype))).any()
+    return jnp.isnan(cholesky(covariance / unit - 2 * jnp.eye(floor.shape[0], dtype=floor.dtype))).any()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Structure(abc.ABC):
         return clip_eigenvalues(covariance, floor)
 
     def below(self, state: Any, floor: Array) -> Array:
-        """Whether a point lies on the floor, to a hundredth."""
+        """Whether a point lies within twice the floor."""
         return below(self._inverse_scale(state) / (self.d + self.k), floor)
 
     @property
