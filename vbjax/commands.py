@@ -141,8 +141,8 @@ def _load(options: Options) -> tuple[Array, list[str]]:
         raise UserError(f"{options.data}: {rows}; expected at least {needed} for this model")
     with np.errstate(over="ignore"):
         lost = np.abs(table.astype(jnp.result_type(float)) - table).max(0)
-    for column, error, spread in zip(columns, lost, table.std(0), strict=True):
-        if error > 0.01 * spread > 0:
+    for column, loss, spread in zip(columns, lost, table.std(0), strict=True):
+        if loss > 0.01 * spread > 0:
             raise UserError(
                 f"{options.data}, column {column!r}: too few digits in float32; subtract an offset, "
                 "change the unit, or set JAX_ENABLE_X64=1 in the environment"

@@ -246,7 +246,7 @@ def _groups(model: Any, params: Any, x: Any, columns: Sequence[str] | None) -> _
         raise ValueError(f"columns must name the {x.shape[1]} columns of x; got {list(columns)}")
     names = [f"x{j}" for j in range(x.shape[1])] if columns is None else [str(name) for name in columns]
     kmeans = isinstance(model, KMeans)
-    if kmeans:
+    if isinstance(model, KMeans):
         share = np.eye(model.n_clusters)[np.asarray(model.predict(params, x))]
         weight, center, covariance = share.mean(0), np.asarray(model.centers(params)), None
     else:
@@ -278,7 +278,7 @@ def _scatter(ax: Axes, groups: _Groups, i: int, j: int) -> None:
         rows = np.random.default_rng(0).choice(n, _MOST_POINTS, replace=False)
     color = np.clip(groups.share[rows] @ groups.color, 0, 1)
     size, alpha = float(np.clip(4000 / len(rows), 3, 22)), float(np.clip(20 / np.sqrt(len(rows)), 0.3, 0.75))
-    ax.scatter(*groups.x[rows][:, [i, j]].T, c=color, s=size, alpha=alpha, lw=0)
+    ax.scatter(groups.x[rows, i], groups.x[rows, j], c=color, s=size, alpha=alpha, lw=0)
     halo: list[Any] = [withStroke(linewidth=3, foreground="white")]
     for m, number in enumerate(groups.number):
         center, edge = groups.center[m, [i, j]], 0.75 * groups.color[m]
