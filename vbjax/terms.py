@@ -27,7 +27,8 @@ from vbjax.families.normal import NormalStatistics
 from vbjax.families.normal_gamma import NormalGammaState, NormalGammaStatistics
 from vbjax.families.normal_wishart import NormalWishartState, NormalWishartStatistics
 from vbjax.families.wishart import WishartStatistics, wishart_log_density
-from vbjax.special import LOG_2PI, transpose
+from vbjax.linalg import transpose
+from vbjax.special import LOG_2PI
 
 S = TypeVar("S")
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from vbjax.core import restarts
 from vbjax.core.algorithm import CoordinateAscent, Status

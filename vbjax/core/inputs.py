@@ -14,8 +14,9 @@ from jax import Array
 
 
 def is_concrete(tree: Any) -> bool:
-    """Whether no leaf of the tree is being traced."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    """Whether the values of the tree may be looked at: no leaf is traced, and no program around is."""
+    inside = isinstance(jnp.zeros(()), jax.core.Tracer)  # inside jit even constants are traced
+    return not inside and not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 @jax.jit

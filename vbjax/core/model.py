@@ -7,7 +7,7 @@ the bound is the same energy plus the factors' entropies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -145,8 +145,8 @@ class ConjugateModel:
         _, gradient = self._gradient(prepared, statistics, rows, weights)
         return scored_rows(gradient, bound, weights)
 
-    def m_step(self, params: Record, statistics: Mapping[str, Any], block: tuple[str, ...]) -> Record:
-        """Coordinate update of one block: from the gradient of prior and likelihood to states."""
+    def m_step(self, params: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
+        """Coordinate update of the factors in `block`: from the gradient of prior and likelihood to states."""
         s = _without_base(self.expected(params))
         prior = jax.grad(self._scalar_prior)(s)
         moved = {}

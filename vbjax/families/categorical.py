@@ -11,7 +11,7 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
-from vbjax.special import outer
+from vbjax.linalg import outer
 
 
 @pytree

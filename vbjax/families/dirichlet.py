@@ -10,7 +10,8 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
-from vbjax.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito, outer
+from vbjax.linalg import outer
+from vbjax.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito
 
 
 @pytree

@@ -22,8 +22,7 @@ from vbjax.families.wishart import (
     wishart_from_roots,
     wishart_log_density,
 )
-from vbjax.special import (
-    LOG_2PI,
+from vbjax.linalg import (
     cholesky,
     inverse_from_cholesky,
     logdet_from_cholesky,
@@ -32,6 +31,7 @@ from vbjax.special import (
     symmetrize,
     transpose,
 )
+from vbjax.special import LOG_2PI
 
 
 @pytree

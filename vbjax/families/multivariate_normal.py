@@ -10,8 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
-from vbjax.special import (
-    LOG_2PI,
+from vbjax.linalg import (
     cholesky,
     inverse_from_cholesky,
     logdet_from_cholesky,
@@ -22,6 +21,7 @@ from vbjax.special import (
     symmetrize,
     transpose,
 )
+from vbjax.special import LOG_2PI
 
 
 @pytree
@@ -38,6 +38,11 @@ class MultivariateNormalStatistics(Statistics):
         """The statistics of a vector: itself as the pivot, no deviation."""
         x = jnp.asarray(x)
         return cls(x, jnp.zeros_like(x), jnp.zeros((*x.shape, x.shape[-1]), x.dtype))
+
+    @property
+    def mean(self) -> Array:
+        """E[x], wherever the pivot is."""
+        return self.pivot + self.first
 
     def about(self, pivot: Array) -> MultivariateNormalStatistics:
         shift = self.pivot - pivot

@@ -21,8 +21,7 @@ from vbjax.families.gamma import (
     gamma_log_density,
 )
 from vbjax.families.joint import JointStatistics
-from vbjax.special import (
-    LOG_2PI,
+from vbjax.linalg import (
     cholesky,
     inverse_from_cholesky,
     logdet_from_cholesky,
@@ -33,6 +32,7 @@ from vbjax.special import (
     symmetrize,
     transpose,
 )
+from vbjax.special import LOG_2PI
 
 
 @pytree

@@ -29,6 +29,11 @@ class NormalStatistics(Statistics):
         x = jnp.asarray(x)
         return cls(x, jnp.zeros_like(x), jnp.zeros_like(x))
 
+    @property
+    def mean(self) -> Array:
+        """E[x], wherever the pivot is."""
+        return self.pivot + self.first
+
     def about(self, pivot: Array) -> NormalStatistics:
         shift = self.pivot - pivot
         return NormalStatistics(pivot, self.first + shift, self.square_about(pivot))

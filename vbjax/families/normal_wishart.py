@@ -22,17 +22,16 @@ from vbjax.families.wishart import (
     wishart_from_roots,
     wishart_log_density,
 )
-from vbjax.special import (
-    LOG_2PI,
+from vbjax.linalg import (
     cholesky,
     inverse_from_cholesky,
-    itakura_saito,
     logdet_from_cholesky,
     outer,
     quadratic_form,
     solve_lower,
     symmetrize,
 )
+from vbjax.special import LOG_2PI, itakura_saito
 
 
 @pytree

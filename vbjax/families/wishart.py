@@ -13,12 +13,8 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
-from vbjax.special import (
-    LOG_2PI,
-    LOG_PI,
+from vbjax.linalg import (
     cholesky,
-    digamma_remainder,
-    gammaln_remainder,
     inverse_from_cholesky,
     logdet_from_cholesky,
     solve_lower,
@@ -26,6 +22,7 @@ from vbjax.special import (
     symmetrize,
     transpose,
 )
+from vbjax.special import LOG_2PI, LOG_PI, digamma_remainder, gammaln_remainder
 
 
 @pytree

@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
 from vbjax.families.dirichlet import Dirichlet, DirichletState
-from vbjax.models.defaults import positive_scale, weighted_covariance
+from vbjax.linalg import cholesky, solve_lower
+from vbjax.models.defaults import positive_definite, positive_scale, weighted_covariance
 from vbjax.models.mixture import GaussianMixtureBase
 from vbjax.models.predictive import log_predictive
 from vbjax.record import Record
@@ -82,6 +83,7 @@ class BayesianGaussianMixture(GaussianMixtureBase):
         covariance = covariance * jnp.where(n > 1, n / jnp.where(n > 1, n - 1, 1), 1)
         # a column that does not vary gets a prior of its own unit, so that W0 stays proper
         covariance = covariance + jnp.diag(jnp.where(jnp.diagonal(covariance) > 0, 0, scale))
+        covariance = positive_definite(covariance)
         resolved = dataclasses.replace(self, scale=scale if self.scale is None else self.scale)
         structure = resolved.structure
         defaults: dict[str, Any] = dict(
@@ -124,8 +126,5 @@ class BayesianGaussianMixture(GaussianMixtureBase):
         location, precision = jax.tree.map(lambda leaf: leaf[c], marginals).sample(keys[0])
         noise = jax.random.normal(keys[1], location.shape, location.dtype)
         if self.covariance_type in ("full", "tied"):
-            lower = jnp.linalg.cholesky(precision)
-            return location + jax.scipy.linalg.solve_triangular(
-                lower, noise[..., None], lower=True, trans=1
-            ).squeeze(-1)
+            return location + solve_lower(cholesky(precision), noise[..., None], transposed=True)[..., 0]
         return location + noise / jnp.sqrt(precision.reshape(c.shape[0], -1))

@@ -43,3 +43,18 @@ def positive_scale(variance: Array) -> Array:
     A column counts as constant when its variance is below its rounding error.
     """
     return jnp.where(variance > 0, variance, 1)
+
+
+def positive_definite(covariance: Array) -> Array:
+    """The covariance, with some variance in directions that have none (collinear columns, few rows).
+
+    A direction counts as flat when its variance, in units of the columns', is below its rounding error; it
+    then gets the square root of that.
+    """
+    eps = jnp.finfo(covariance.dtype).eps
+    sd = jnp.sqrt(jnp.diagonal(covariance))
+    unit = sd[:, None] * sd
+    values, vectors = jnp.linalg.eigh(covariance / unit)
+    flat = values <= covariance.shape[0] * eps
+    filled = unit * ((vectors * jnp.where(flat, jnp.sqrt(eps), values)) @ vectors.T)
+    return jnp.where(flat.any(), 0.5 * (filled + filled.T), covariance)

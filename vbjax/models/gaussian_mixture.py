@@ -18,6 +18,7 @@ from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.dirichlet import Dirichlet, DirichletState
+from vbjax.linalg import cholesky
 from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.models.mixture import GaussianMixtureBase
 from vbjax.record import Record
@@ -131,6 +132,8 @@ class GaussianMixture(GaussianMixtureBase):
 
     def m_step(self, params: Record, statistics: Any, block: tuple[str, ...]) -> Record:
         """Bishop (2006), eq. 9.24 to 9.26, then the covariance floor."""
+        if "components" in block and self.mean_precision is None:
+            statistics = Record(statistics) | dict(components=_anchored(statistics["components"]))
         moved = super().m_step(params, statistics, block)
         if "components" not in block:
             return moved
@@ -174,7 +177,7 @@ class GaussianMixture(GaussianMixtureBase):
 
     def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Float[Array, "n d"]:
         noise = jax.random.normal(key, (c.shape[0], self.structure.d), self.scale.dtype)
-        lower = jnp.linalg.cholesky(self.covariances(params))
+        lower = cholesky(self.covariances(params))
         return self.means(params)[c] + jnp.einsum("nij,nj->ni", lower[c], noise)
 
     @property
@@ -207,6 +210,15 @@ class GaussianMixture(GaussianMixtureBase):
         x = self.read(x)
         weights = read_weights(weights, x.shape[0], float_dtype(x))
         return x, jnp.ones(x.shape[0], x.dtype) if weights is None else weights
+
+
+def _anchored(gradient: Any) -> Any:
+    """The gradient with the weight of a row on locations that no row pulls, so that they stay."""
+    if gradient.events["square"] == 0:  # the families of one number for each location see to it themselves
+        return gradient
+    diagonal = jnp.eye(gradient.square.shape[-1], dtype=bool)
+    square = jnp.where(diagonal & (gradient.square == 0), -0.5, gradient.square)
+    return dataclasses.replace(gradient, square=square)
 
 
 @jax.jit

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGammaState
 from vbjax.families.normal_gamma import NormalGammaState
 from vbjax.families.normal_wishart import NormalWishartState
-from vbjax.special import cholesky, inverse_from_cholesky, logdet_from_cholesky, solve_lower
+from vbjax.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky, solve_lower
 
 
 def _log_student_t(square: Array, dof: Array, d: int, logdet: Array) -> Array:

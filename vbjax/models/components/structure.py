@@ -22,7 +22,7 @@ from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.families.base import Family
-from vbjax.special import cholesky, solve_lower, symmetrize, transpose
+from vbjax.linalg import cholesky, solve_lower, symmetrize, transpose
 
 
 class Prepared(NamedTuple):

@@ -18,8 +18,8 @@ from vbjax.families.matrix_normal_wishart import (
     MatrixNormalWishartStatistics,
 )
 from vbjax.families.normal_wishart import NormalWishartState
+from vbjax.linalg import cholesky, inverse_from_cholesky, symmetrize
 from vbjax.models.components.structure import Moments, Prepared, Structure, matrix_root
-from vbjax.special import symmetrize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Tied(Structure):
         return jnp.broadcast_to(c.unroot @ c.unroot.T, (self.k, self.d, self.d))
 
     def marginals(self, state: MatrixNormalWishartState) -> NormalWishartState:
-        spread = jnp.diagonal(jnp.linalg.inv(state.mean_precision))
+        spread = jnp.diagonal(inverse_from_cholesky(cholesky(state.mean_precision)))
         one = jnp.ones_like(spread)
         return NormalWishartState(
             state.location,
