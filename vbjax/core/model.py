@@ -146,7 +146,7 @@ class ConjugateModel:
         return scored_rows(gradient, bound, weights)
 
     def m_step(self, params: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
-        """Coordinate update of the factors in `block`: from the gradient of prior and likelihood to states."""
+        """Coordinate update of the factors in `block`, from the gradient of prior and likelihood."""
         s = _without_base(self.expected(params))
         prior = jax.grad(self._scalar_prior)(s)
         moved = {}

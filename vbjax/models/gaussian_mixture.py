@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -130,7 +131,7 @@ class GaussianMixture(GaussianMixtureBase):
         """The smallest variances allowed, (d,)."""
         return self.covariance_floor * self.scale
 
-    def m_step(self, params: Record, statistics: Any, block: tuple[str, ...]) -> Record:
+    def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
         """Bishop (2006), eq. 9.24 to 9.26, then the covariance floor."""
         if "components" in block and self.mean_precision is None:
             statistics = Record(statistics) | dict(components=_anchored(statistics["components"]))

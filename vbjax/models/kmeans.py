@@ -11,7 +11,7 @@ from jax import Array, lax
 from jaxtyping import Float, Int
 
 from vbjax.core.expectation import Expectation
-from vbjax.core.inputs import read_count, read_table
+from vbjax.core.inputs import read_count, read_table, read_weights
 from vbjax.core.model import ConjugateModel, in_dtype, scored_rows
 from vbjax.families.base import pytree, static
 from vbjax.families.categorical import Categorical
@@ -129,8 +129,9 @@ class KMeans(ConjugateModel):
     def inertia(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
         """sum_n w_n |x_n - mu_{c_n}|^2, from differences."""
         x = self.read(x)
+        weights = read_weights(weights, x.shape[0], x.dtype)
         square = ((x - self.centers(params)[self.predict(params, x)]) ** 2).sum(1)
-        return square.sum() if weights is None else jnp.asarray(weights) @ square
+        return square.sum() if weights is None else weights @ square
 
 
 @jax.jit
