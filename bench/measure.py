@@ -1,4 +1,4 @@
-"""Timing and tables for the benchmarks: interleaved runs, their minima, and one section of RESULTS.md each."""
+"""Timing and tables for the benchmarks: interleaved runs, their minima, a section of RESULTS.md each."""
 
 from __future__ import annotations
 

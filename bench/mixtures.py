@@ -90,7 +90,8 @@ def em(report: list[str]) -> None:
                 rows.append(
                     [
                         name, f"{n}, {d}, {k}", f"{theirs * 1e3:.1f}", f"{mine * 1e3:.2f}",
-                        f"{theirs / mine:.1f}x", f"{target}x", f"{vbs / mine:.2f}", f"{compile_seconds - 5 * mine:.2f}",
+                        f"{theirs / mine:.1f}x", f"{target}x", f"{vbs / mine:.2f}",
+                        f"{compile_seconds - 5 * mine:.2f}",
                     ]
                 )  # fmt: skip
                 print(*rows[-1], sep="  ", flush=True)
@@ -265,11 +266,12 @@ def compilation(report: list[str]) -> None:
         "programs compiled by the second (target 0)",
     ]
     report += [
-        "### First fit, 64 restarts on Old Faithful, and a second with another key, tolerance and hyperparameter",
+        "### First fit (64 restarts, Old Faithful), and a second with other key, tolerance, hyperparameter",
         table(header, rows),
     ]
     data, beyond = fresh(MEMORY)
-    line = f"{data / 2**20:.0f} MiB of data; the fit takes {beyond / 2**20:.0f} MiB more: {beyond / data:.2f} (target 1.3)"
+    line = f"{data / 2**20:.0f} MiB of data; the fit takes {beyond / 2**20:.0f} MiB more: "
+    line += f"{beyond / data:.2f} times the data (target 1.3)"
     print(line, flush=True)
     report += ["### Memory: EM, k = 8, 1,000,000 x 16, float32", line]
 

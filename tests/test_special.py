@@ -1,9 +1,8 @@
-"""Laws of the special functions and of the small linear algebra.
+"""Laws of the special functions.
 
 The remainders of gammaln and digamma equal Binet's integrals from 1e-8 to 1e12, to some roundings of what is
-added up, and so do their derivatives, which are finite (R' = P + 1 / (2 a)); dtype kept. Both divergences are
-never negative, zero at equality and equal to their definition. The triangular helpers equal dense algebra,
-and broadcast.
+added up, and so do their derivatives, which are finite (R' = P + 1 / (2 a)); dtype kept. The divergence is
+zero at equality and equal to its definition.
 """
 
 import jax
@@ -65,34 +64,7 @@ def test_remainders_and_their_derivatives(function, dtype):
         within_rounding(np.asarray(actual), value, size)
 
 
-def test_divergences_equal_their_definition_and_vanish_at_equality(dtype):
-    rng = np.random.default_rng(0)
-    v, v0 = (x @ np.swapaxes(x, -1, -2) for x in rng.normal(size=(2, 5, 3, 6)))
-    ratio = np.geomspace(0.1, 10, 5)
-    product = ratio[:, None, None] * v0 @ np.linalg.inv(v)
-    desired = np.trace(product, axis1=-2, axis2=-1) - 3 - np.linalg.slogdet(product)[1]
-    v, v0, ratio = (x.astype(dtype) for x in (v, v0, ratio))
-    root, root0 = special.cholesky(v), special.cholesky(v0)
-    # the condition numbers of v and v0, up to 30 here, stand in the rounding error
-    close(special.stein_loss(root, root0, ratio), desired, factor=30)
-    np.testing.assert_array_less(-np.finfo(dtype).eps, special.stein_loss(root, root))
-    close(special.stein_loss(root, root), np.zeros(5), scale=3)
+def test_divergence_equals_its_definition_and_vanishes_at_equality(dtype):
+    ratio = np.geomspace(0.1, 10, 5).astype(dtype)
     close(special.itakura_saito(ratio), ratio - 1 - np.log(ratio))
     assert special.itakura_saito(jnp.ones((), dtype)) == 0
-
-
-def test_triangular_helpers_equal_dense_algebra(dtype):
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(2, 4, 8))
-    x, b = x @ np.swapaxes(x, -1, -2), rng.normal(size=(5, 2, 4, 3))
-    root = special.cholesky(x.astype(dtype))
-    inverse = special.inverse_from_cholesky(root)
-    np.testing.assert_array_equal(inverse, special.transpose(inverse))
-    # condition numbers up to 40
-    close(inverse, np.linalg.inv(x), factor=10)
-    close(special.logdet_from_cholesky(root), np.linalg.slogdet(x)[1])
-    half = special.solve_lower(root, b.astype(dtype))  # leading axes broadcast
-    close(special.solve_lower(root, half, transposed=True), np.linalg.solve(x, b), factor=10)
-    vector = b[..., 0].astype(dtype)
-    close(special.quadratic_form(x.astype(dtype), vector), np.einsum("...i,...ij,...j", b[..., 0], x, b[..., 0]))
-    assert np.isnan(special.cholesky(-x.astype(dtype))).any()

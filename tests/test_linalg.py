@@ -1,0 +1,82 @@
+"""Laws of the small linear algebra.
+
+The plain-XLA factorizations equal LAPACK's at every size about the places where they are written out, looped
+and halved, with gradients; they broadcast; what is not positive definite gives NaN; large batches at the same
+time end. Stein's loss is never negative, zero at equality and equal to its definition.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tolerances import close
+
+from vbjax import linalg
+
+
+def positive_definite(rng, *shape):
+    x = rng.normal(size=(*shape, 3 * shape[-1]))
+    return x @ np.swapaxes(x, -1, -2) / shape[-1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 16, 17, 40])
+def test_factor_and_solves_equal_dense_algebra(size, dtype):
+    rng = np.random.default_rng(size)
+    x, b = positive_definite(rng, 2, size), rng.normal(size=(5, 2, size, 3))
+    root = linalg.cholesky(jnp.asarray(x, dtype))
+    close(root, np.linalg.cholesky(x))
+    assert root.dtype == dtype
+    half = linalg.solve_lower(root, b.astype(dtype))  # leading axes broadcast
+    close(root @ half, b)
+    # the condition numbers, up to 20 here, stand in the rounding error
+    close(linalg.solve_lower(root, half, transposed=True), np.linalg.solve(x, b), factor=20)
+    inverse = linalg.inverse_from_cholesky(root)
+    np.testing.assert_array_equal(inverse, linalg.transpose(inverse))
+    close(inverse, np.linalg.inv(x), factor=20)
+    close(linalg.logdet_from_cholesky(root), np.linalg.slogdet(x)[1])
+    vector = b[..., 0]
+    square = np.einsum("...i,...ij,...j", vector, x, vector)
+    close(linalg.quadratic_form(x.astype(dtype), vector.astype(dtype)), square)
+
+
+@pytest.mark.parametrize("size", [2, 20])
+def test_gradient_of_the_log_determinant_is_the_inverse(size, float64):
+    x = positive_definite(np.random.default_rng(size), size)
+    gradient = jax.grad(lambda x: linalg.logdet_from_cholesky(linalg.cholesky(x)))(jnp.asarray(x))
+    close(linalg.symmetrize(gradient), np.linalg.inv(x), factor=20)
+
+
+@pytest.mark.parametrize("size", [1, 3, 20])
+def test_what_is_not_positive_definite_gives_nan(size, dtype):
+    eye = jnp.eye(size, dtype=dtype)
+    for bad in (-eye, 0 * eye, eye.at[-1, -1].set(-1), eye.at[-1, -1].set(0)):
+        assert jnp.isnan(linalg.cholesky(bad)).any()
+        assert jnp.isnan(linalg.logdet_from_cholesky(linalg.cholesky(bad)))
+
+
+def test_large_batches_at_the_same_time_end():
+    # LAPACK's batches wait for each other for ever here on a machine with two threads (jaxlib 0.10.2)
+    x = jax.random.normal(jax.random.key(0), (6, 20_000, 3, 3))
+
+    @jax.jit
+    def both(x):
+        y = [jax.lax.fori_loop(0, 3, lambda i, y: jnp.sin(y), x[i]) for i in range(6)]
+        spread = [y @ linalg.transpose(y) + jnp.eye(3) for y in y]
+        return [linalg.solve_lower(linalg.cholesky(s), y) for s, y in zip(spread, y, strict=True)]
+
+    for _ in range(3):
+        assert all(jnp.isfinite(z).all() for z in both(x))
+
+
+def test_stein_loss_equals_its_definition_and_vanishes_at_equality(dtype):
+    rng = np.random.default_rng(0)
+    v, v0 = (x @ np.swapaxes(x, -1, -2) for x in rng.normal(size=(2, 5, 3, 6)))
+    ratio = np.geomspace(0.1, 10, 5)
+    product = ratio[:, None, None] * v0 @ np.linalg.inv(v)
+    desired = np.trace(product, axis1=-2, axis2=-1) - 3 - np.linalg.slogdet(product)[1]
+    v, v0, ratio = (x.astype(dtype) for x in (v, v0, ratio))
+    root, root0 = linalg.cholesky(v), linalg.cholesky(v0)
+    # the condition numbers of v and v0, up to 30 here, stand in the rounding error
+    close(linalg.stein_loss(root, root0, ratio), desired, factor=30)
+    np.testing.assert_array_less(-np.finfo(dtype).eps, linalg.stein_loss(root, root))
+    close(linalg.stein_loss(root, root), np.zeros(5), scale=3)
