@@ -1,6 +1,6 @@
-"""One table of all models, with data for them, and the compiled sweeps that the tests of the engine share.
+"""One table of all models, with data and a start for each, and the compiled sweeps that the tests share.
 
-Shapes are the same for all: a compiled program costs a second, and a test that finds it made costs nothing.
+Shapes are the same for all: a compiled program costs seconds, and a test that finds it made costs nothing.
 """
 
 import dataclasses
@@ -15,28 +15,19 @@ import numpy as np
 import vbjax as vb
 from vbjax import terms
 from vbjax.core.algorithm import rounding_error
-from vbjax.families import DeltaState, GammaState, NormalState
+from vbjax.families import DeltaState, DirichletState, GammaState, NormalState
 
 N_ROWS, N_COMPONENTS, N_FEATURES = 40, 3, 2  # all different, so that no axis passes for another
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
-OTHER_HYPER = {  # values that are the default of nothing
-    "mu0": 0.3,
-    "tau0": 0.5,
-    "a": 1.5,
-    "b": 0.7,
-    "prior_variance": 3.0,
-    "weight_concentration": 1.3,
-    "mean_precision": 0.4,
-    "degrees_of_freedom": 4.5,
-    "covariance_floor": 1e-4,
-    "noise": 2.0,
-}
+
+
+# ---------------------------------------------------------------- data
 
 
 def table(rng):
-    """Rows around three centres, (n, d)."""
+    """Rows around three centres, (n, d); the first three rows are of different ones."""
     centres = np.array([[0.0, 0.0], [4.0, 1.0], [1.0, 5.0]])
-    c = rng.permutation(np.arange(N_ROWS) % N_COMPONENTS)
+    c = np.arange(N_ROWS) % N_COMPONENTS
     return centres[c] + rng.normal(size=(N_ROWS, N_FEATURES)) * np.array([1.0, 0.7])
 
 
@@ -45,86 +36,90 @@ def column(rng):
     return table(rng)[:, 0]
 
 
-def nothing(rng):
-    """For a model without data."""
-    return None
+# ---------------------------------------------------------------- starts, as different as their seeds
+
+
+def seeds(data, seed):
+    return data[seed : seed + N_COMPONENTS]
+
+
+def neutral(model, data, seed):
+    """What the model itself begins with where nothing is drawn."""
+    return model.init(jax.random.key(seed), data)
+
+
+def points(model, data, seed):
+    """Where a point estimate of a precision may begin: not at 0."""
+    one = jnp.ones((), data.dtype)
+    return vb.Record(mu=DeltaState(NormalState(data[seed], one)), tau=DeltaState(GammaState(2 * one, one)))
+
+
+def normal_seeds(model, data, seed):
+    means = seeds(data, seed)
+    return vb.Record(mu=NormalState(means, jnp.full_like(means, 4.0)))
+
+
+def weighted_seeds(model, data, seed):
+    even = DirichletState(jnp.full(N_COMPONENTS, 5.0, data.dtype))
+    return normal_seeds(model, data, seed) | dict(weights=even)
+
+
+def weighted_points(model, data, seed):
+    return vb.Record({name: DeltaState(at) for name, at in weighted_seeds(model, data, seed).items()})
+
+
+def centers(model, data, seed):
+    return model.params_at(seeds(data, seed))
+
+
+def covariance(kind, scale):
+    """Correlated, of the data's size and different for each component, as a mixture of this kind takes it."""
+    sd, sizes = jnp.sqrt(scale), jnp.asarray([1.0, 0.8, 0.6], scale.dtype)
+    tied = 0.7 * jnp.diag(scale) + 0.3 * sd[:, None] * sd
+    return {
+        "full": lambda: sizes[:, None, None] * tied,
+        "tied": lambda: tied,
+        "diag": lambda: sizes[:, None] * scale,
+        "spherical": lambda: sizes * scale.mean(),
+    }[kind]()
+
+
+def mixture_points(model, data, seed):
+    even = jnp.full(N_COMPONENTS, 1 / N_COMPONENTS, data.dtype)
+    return model.params_at(even, seeds(data, seed), 0.3 * covariance(model.covariance_type, model.scale))
+
+
+def mixture_states(model, data, seed):
+    """Components of a third of the rows each."""
+    count = N_ROWS / N_COMPONENTS
+    wide = 0.3 * count * covariance(model.covariance_type, model.scale)
+    return vb.Record(
+        weights=DirichletState(jnp.full(N_COMPONENTS, count, data.dtype)),
+        components=model.structure.state(seeds(data, seed), count, count, wide),
+    )
+
+
+# ---------------------------------------------------------------- the table
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A model that has not seen data, and a maker of data for it."""
+    """A model that has not seen data, a maker of data for it (None: it takes none) and a start."""
 
     model: Any
-    make: Callable[[np.random.Generator], Any] = table
-    params: Any = None  # a start where there is no random one
+    make: Callable[[np.random.Generator], Any] | None
+    start: Callable[[Any, Any, int], Any]
 
     def data(self, dtype, seed=0):
-        """Rows in a dtype, and their weights of one; None and None for a model without data."""
-        data = self.make(np.random.default_rng(seed))
-        return (None, None) if data is None else (jnp.asarray(data, dtype), jnp.ones(N_ROWS, dtype))
+        """Rows, and weights of one; None and None for a model without data."""
+        if self.make is None:
+            return None, None
+        return jnp.asarray(self.make(np.random.default_rng(seed)), dtype), jnp.ones(N_ROWS, dtype)
 
-    def started(self, dtype, data, weights, *, seed=0):
-        """The model with its defaults filled in, and a start of it."""
-        model, params = start(self.model, jax.random.key(seed), data, weights)
-        if self.params is not None:
-            params = jax.tree.map(lambda x: jnp.asarray(x, dtype), self.params)
-        return model, params
-
-
-def with_hyper(model, **values):
-    """A model with other hyperparameters, whatever its kind."""
-    if isinstance(model, vb.Model):
-        return model.replace(**values)
-    return dataclasses.replace(model, **values)
-
-
-def other_hyper(model):
-    """A resolved model with other values of every scalar hyperparameter that it has, in its dtype."""
-    old = model.hyper if isinstance(model, vb.Model) else vars(model)
-    dtype = next((leaf.dtype for leaf in jax.tree.leaves(model)), None)
-    changed = {
-        name: jnp.full(jnp.shape(old[name]), value, dtype)
-        for name, value in OTHER_HYPER.items()
-        if name in old and isinstance(old[name], jax.Array)
-    }
-    return with_hyper(model, **changed)
-
-
-@jax.jit
-def start(model, key, data, weights=None):
-    """A model resolved and started at random."""
-    model = model.resolve(data, weights)
-    return model, model.init(key, data, weights)
-
-
-@functools.partial(jax.jit, static_argnames="n_sweeps")
-def sweeps(model, params, data, weights=None, n_sweeps=8):
-    """Coordinate ascent without a stopping rule: the parameters after the sweeps, and what every pass scored.
-
-    Returns:
-        The parameters; the objective (n_sweeps, blocks) before every single block update; its rounding error.
-    """
-
-    def sweep(params, _):
-        scores = []
-        for block in model.blocks:
-            total = vb.expectation(model, params, data, weights)
-            objective = model.objective(params, total)
-            scores.append((objective, rounding_error(objective, total.bound, total.magnitude)))
-            params = model.m_step(params, total.statistics, block)
-        return params, tuple(map(jnp.stack, zip(*scores, strict=True)))
-
-    params, (objective, error) = jax.lax.scan(sweep, vb.Record(params), length=n_sweeps)
-    return params, objective, error
-
-
-@jax.jit
-def score(model, params, data, weights=None):
-    """The objective of given parameters."""
-    return model.objective(params, vb.expectation(model, params, data, weights))
-
-
-# ---------------------------------------------------------------- models of one's own
+    def started(self, data, weights, seed=0):
+        """The model with its defaults filled in, and where its first run starts."""
+        model = self.model.resolve(data, weights)
+        return model, self.start(model, data, seed)
 
 
 def location_prior(s):
@@ -135,73 +130,108 @@ def location_rows(s, x):
     return terms.normal(x, s.mu, s.tau)
 
 
-def mixture_prior(s):
-    concentration = jnp.full(N_COMPONENTS, 1.0, s.weight_concentration.dtype) * s.weight_concentration
-    return terms.dirichlet(s.weights, concentration) + terms.normal(s.mu, 0.0, s.tau0).sum()
-
-
-def mixture_rows(s, x):
-    table = terms.normal(x[:, None], s.mu, s.noise)
-    return terms.categorical(s.c, s.weights) + (s.c.p * table).sum(-1)
-
-
-def regression_prior(s):
-    return terms.gamma(s.scale, s.a, s.b) + terms.normal(s.mu, s.mu0, s.tau0 * s.scale).sum()
-
-
-def mean_and_precision(mu=vb.Normal(), tau=vb.Gamma()):
+def mean_and_precision(mu=None, tau=None):
     """The mean and precision of a normal, as a model of one's own."""
     return vb.Model(
-        factors=dict(mu=mu, tau=tau),
+        factors=dict(mu=mu or vb.Normal(), tau=tau or vb.Gamma()),
         log_prior=location_prior,
         log_likelihood=location_rows,
-        hyper=dict(mu0=0.0, tau0=0.1, a=1.0, b=1.0),
+        hyper=dict(mu0=0.0, tau0=0.1, a=2.0, b=1.0),
     )
 
 
-def univariate_mixture(weights=vb.Dirichlet(N_COMPONENTS), mu=vb.Normal((N_COMPONENTS,)), c=vb.Categorical(3)):
-    """Normals of one known precision, with unknown weights and means."""
+def mixture_prior(s):
+    return terms.dirichlet(s.weights, s.concentration) + terms.normal(s.mu, 0.0, s.tau0).sum()
+
+
+def mixture_rows(s, x):
+    rows = terms.normal(x[:, None], s.mu, s.noise)
+    return terms.categorical(s.c, s.weights) + (s.c.p * rows).sum(-1)
+
+
+def univariate_mixture(of=lambda family: family):
+    """Normals of one known precision, with unknown weights and means; `of` makes points of factors."""
     return vb.Model(
-        factors=dict(weights=weights, mu=mu),
-        local=dict(c=c),
+        factors=dict(weights=of(vb.Dirichlet(N_COMPONENTS)), mu=of(vb.Normal((N_COMPONENTS,)))),
+        local=dict(c=of(vb.Categorical(N_COMPONENTS))),
         log_prior=mixture_prior,
         log_likelihood=mixture_rows,
-        hyper=dict(weight_concentration=2.0, tau0=0.1, noise=1.5),
+        hyper=dict(concentration=2.0, tau0=0.1, noise=1.5),
         blocks=(("weights", "mu"),),
     )
 
 
+def scale_prior(s):
+    return terms.gamma(s.tau, s.a, s.b) + terms.normal(s.mu, s.mu0, s.tau0 * s.tau).sum()
+
+
 def without_data():
-    """Interacting factors and no rows: the bound approximates the prior itself."""
+    """Interacting factors and no rows: the bound approximates the prior itself, log 1."""
     return vb.Model(
-        factors=dict(mu=vb.Normal((N_COMPONENTS,)), scale=vb.Gamma()),
-        log_prior=regression_prior,
+        factors=dict(mu=vb.Normal((N_COMPONENTS,)), tau=vb.Gamma()),
+        log_prior=scale_prior,
         hyper=dict(mu0=1.0, tau0=2.0, a=3.0, b=1.0),
     )
 
 
+def em(kind, **prior):
+    return Entry(vb.GaussianMixture(N_COMPONENTS, kind, **prior), table, mixture_points)
+
+
+def bayes(kind):
+    return Entry(vb.BayesianGaussianMixture(N_COMPONENTS, kind), table, mixture_states)
+
+
 MODELS = {
-    "mean and precision": Entry(vb.GaussianMeanPrecision(), column),
-    "unit variance": Entry(vb.UnitVarianceMixture(N_COMPONENTS), column),
-    "k-means": Entry(vb.KMeans(N_COMPONENTS)),
-    **{f"EM {kind}": Entry(vb.GaussianMixture(N_COMPONENTS, kind)) for kind in COVARIANCE_TYPES},
-    "MAP": Entry(vb.GaussianMixture(N_COMPONENTS, "full", weight_concentration=2.0, mean_precision=0.5)),
-    **{f"VB {kind}": Entry(vb.BayesianGaussianMixture(N_COMPONENTS, kind)) for kind in COVARIANCE_TYPES},
-    "own, two blocks": Entry(mean_and_precision(), column),
-    "own, points": Entry(
-        mean_and_precision(vb.Delta(vb.Normal()), vb.Delta(vb.Gamma())),
-        column,
-        vb.Record(
-            mu=DeltaState(NormalState(np.array(0.0), np.array(1.0))),
-            tau=DeltaState(GammaState(np.array(2.0), np.array(1.0))),
-        ),
-    ),
-    "own, local": Entry(univariate_mixture(), column),
-    "own, local, points": Entry(
-        univariate_mixture(
-            vb.Delta(vb.Dirichlet(N_COMPONENTS)), vb.Delta(vb.Normal((N_COMPONENTS,))), vb.Delta(vb.Categorical(3))
-        ),
-        column,
-    ),
-    "own, no data": Entry(without_data(), nothing),
+    "mean and precision": Entry(vb.GaussianMeanPrecision(), column, neutral),
+    "unit variance": Entry(vb.UnitVarianceMixture(N_COMPONENTS), column, normal_seeds),
+    "k-means": Entry(vb.KMeans(N_COMPONENTS), table, centers),
+    **{f"EM {kind}": em(kind) for kind in COVARIANCE_TYPES},
+    "MAP": em("full", weight_concentration=2.0, mean_precision=0.5),
+    **{f"VB {kind}": bayes(kind) for kind in COVARIANCE_TYPES},
+    "own, two blocks": Entry(mean_and_precision(), column, neutral),
+    "own, points": Entry(mean_and_precision(vb.Delta(vb.Normal()), vb.Delta(vb.Gamma())), column, points),
+    "own, local": Entry(univariate_mixture(), column, weighted_seeds),
+    "own, local, points": Entry(univariate_mixture(vb.Delta), column, weighted_points),
+    "own, no data": Entry(without_data(), None, neutral),
 }
+
+
+def with_hyper(model, **values):
+    """A model with other hyperparameters, whatever its kind."""
+    return model.replace(**values) if isinstance(model, vb.Model) else dataclasses.replace(model, **values)
+
+
+def scaled_hyper(model, factor=1.3):
+    """A resolved model with other values of all its hyperparameters."""
+    return jax.tree.map(lambda leaf: factor * leaf, model)
+
+
+# ---------------------------------------------------------------- programs
+
+
+@functools.partial(jax.jit, static_argnames="n_sweeps")
+def sweeps(model, params, data, weights=None, n_sweeps=8):
+    """Coordinate ascent without a stopping rule.
+
+    Returns:
+        The parameters after the sweeps; the objective (n_sweeps, blocks) before every single block update;
+        the rounding error of the objectives.
+    """
+
+    def sweep(params, _):
+        scores = []
+        for block in model.blocks:
+            total = vb.expectation(model, params, data, weights)
+            objective, magnitude = model.scored(params, total)
+            scores.append((objective, rounding_error(magnitude)))
+            params = model.m_step(params, total.statistics, block)
+        return params, tuple(map(jnp.stack, zip(*scores, strict=True)))
+
+    params, (objective, error) = jax.lax.scan(sweep, vb.Record(params), length=n_sweeps)
+    return params, objective, error
+
+
+def score(model, params, data, weights=None):
+    """The objective of given parameters."""
+    return model.objective(params, vb.expectation(model, params, data, weights))
