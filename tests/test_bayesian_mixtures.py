@@ -1,12 +1,12 @@
 """The Gaussian mixture by variational Bayes, all covariance types, against a second implementation in numpy.
 
-Trajectories are those of the textbook's updates. The bound is the joint density of the labels where no others
-are possible, below the evidence by enumeration of all labellings, and equals its own Monte Carlo estimate (for
-one component: test_mixtures.py); its terms add up to it. scikit-learn's optimum (full covariance) is a fixed
-point. A component without rows is exactly its prior. Under the default priors a scaling by c costs n d log c
-nats and a shift nothing; they are proper also where the data are flat in some direction. The predictive density
-integrates to one, has the moments of its draws, and is the mean over the posterior. As all weights grow the
-posterior closes in on EM's parameters.
+Trajectories are those of the textbook's updates. The bound is the joint density of the labels where no
+others are possible, below the evidence by enumeration of all labellings, and equals its own Monte Carlo
+estimate; its terms add up to it (one component: test_mixtures.py). scikit-learn's optimum (full covariance)
+is a fixed point. A component without rows is exactly its prior. Under the default priors a scaling by c
+costs n d log c nats and a shift nothing; they are proper also where the data are flat in some direction. The
+predictive density integrates to one, has the moments of its draws, and is the mean over the posterior. As
+all weights grow the posterior closes in on EM's parameters.
 """
 
 import dataclasses
@@ -436,6 +436,8 @@ def grid(mean, sd, n=301, width=8.0):
 @every_kind
 def test_the_predictive_density(kind, float64):
     model, data, _, params = fitted(kind)
+    uneven = params.weights.concentration * jnp.asarray([0.2, 1.0, 2.0])
+    params = params | dict(weights=DirichletState(uneven))
     x = np.asarray(data)
     points, area = grid(x.mean(0), x.std(0))
     mass = np.exp(np.asarray(predictive(model, params, jnp.asarray(points)))) * area

@@ -11,11 +11,12 @@ def close(actual, desired, *, factor=1.0, scale=0.0):
     """Equal leaf by leaf, within the rounding of `actual`'s dtype relative to the leaf's largest entry.
 
     Args:
-        actual, desired: arrays, or trees of arrays with the same leaves.
+        actual, desired: arrays, or trees with as many leaves; a list may stand for an array.
         factor: how many times the table's tolerance; to be justified where it is given.
         scale: the magnitude of what was added up, where it is larger than the result.
     """
-    desired = np.asarray(desired) if isinstance(desired, list) else desired
+    if hasattr(actual, "shape"):
+        desired = np.asarray(desired)
     actual, desired = jax.tree.leaves(actual), jax.tree.leaves(desired)
     assert len(actual) == len(desired)
     for a, d in zip(actual, desired, strict=True):

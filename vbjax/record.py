@@ -52,7 +52,8 @@ class Record(Mapping[str, Any]):
         return hash(tuple(self._values.items()))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Record) and self._values == other._values
+        # the order is structure too, as it is in the hash
+        return isinstance(other, Record) and tuple(self._values.items()) == tuple(other._values.items())
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._values]

@@ -105,8 +105,8 @@ def categorical(x: Any, probabilities: Any) -> Array:
     else:
         p = jnp.asarray(probabilities)
         log = jnp.where(p == 0, -jnp.inf, jnp.log(jnp.where(p == 0, 1, p)))  # no 0 / 0 in the gradient
-    # 0 log 0 = 0: the lowest number is finite, and an impossible state stays so
-    log = jnp.where(jnp.isneginf(log), jnp.finfo(log.dtype).min, log)
+    # 0 log 0 = 0: the stand-in is finite, an impossible state stays so, and no sum of it overflows
+    log = jnp.where(jnp.isneginf(log), -(float(jnp.finfo(log.dtype).max) ** 0.25), log)
     if isinstance(x, CategoricalStatistics):
         return (x.p * log).sum(-1)
     x = jnp.asarray(x)

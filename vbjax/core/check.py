@@ -1,15 +1,16 @@
 """Is the log joint conjugate? Two probes by public means, run before a model of one's own is fitted.
 
 For every factor the energy must be affine in its statistics: (1) `e(t + v) - e(t) = <grad e, v>` for v
-of both signs and two sizes; (2) the gradient evaluated at t = NaN holds no NaN (what a gradient does
-not depend on cannot poison it). Pivots are constants and exempt. The NaN probe also tells which global
-factors interact, and so must be updated one after the other.
+of both signs and several sizes; (2) the gradient evaluated at t = NaN holds no NaN (what a gradient does
+not depend on cannot poison it). Pivots are constants, and another pivot must give the same energy. The
+NaN probe also tells which factors interact, and so must be updated one after the other.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from vbjax.families.base import Family
 from vbjax.record import Record
 
 _N_ROWS = 4  # rows that the probes look at
-_SIZES = (0.5, -0.5, 2.0, -2.0)
+_SIZES = (0.5, -0.5, 2.0, -2.0, 1e5, -1e5)  # the large ones reach what `where` and `abs` hide
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,19 +37,33 @@ class _Question:
     rows: Any = dataclasses.field(compare=False)
 
 
-def inspect_model(model: Any, data: Any) -> tuple[tuple[str, ...], ...]:
-    """The blocks in which the global factors may be updated.
+Blocks = tuple[tuple[str, ...], ...]
+
+
+def inspect_model(model: Any, data: Any, given: Blocks | None = None) -> Blocks:
+    """The blocks in which the global factors may be updated, those `given` if they are sound.
 
     Raises:
-        ValueError: where the log joint is not affine in the statistics of a factor, or where two local
-            factors interact; the error names them.
+        ValueError: where the log joint is not affine in the statistics of a factor, where two local
+            factors interact, or where the given blocks do not hold every factor once or put two together
+            that interact; the error names them.
     """
     with jax.ensure_compile_time_eval():
         rows = jax.tree.map(lambda x: _concrete(x[:_N_ROWS]), data)
         model = in_dtype(jax.tree.map(_concrete, model), float_dtype(data))
     leaves, structure = jax.tree.flatten((model, rows))
     key = structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
-    return _answer(_Question(key, model, rows))
+    found, interacting = _answer(_Question(key, model, rows))
+    if given is None:
+        return found
+    names = [name for block in given for name in block]
+    if sorted(names) != sorted(model.factors):
+        raise ValueError(f"blocks must hold each of {', '.join(model.factors)} once; got {given}")
+    for block in given:
+        for name, other in itertools.combinations(block, 2):
+            if frozenset((name, other)) in interacting:
+                raise ValueError(f"blocks must not put {name!r} and {other!r} together: they interact")
+    return given
 
 
 def _concrete(x: Any) -> Array:
@@ -57,7 +72,8 @@ def _concrete(x: Any) -> Array:
 
 
 @functools.lru_cache(maxsize=256)
-def _answer(question: _Question) -> tuple[tuple[str, ...], ...]:
+def _answer(question: _Question) -> tuple[Blocks, frozenset[frozenset[str]]]:
+    """The blocks, and the pairs of factors that interact."""
     model, rows = question.model, question.rows
     with jax.ensure_compile_time_eval():
         residuals, poisoned = _probe(model, rows)
@@ -70,18 +86,22 @@ def _answer(question: _Question) -> tuple[tuple[str, ...], ...]:
                 "coordinate update would not be the optimum. Give it another family, or write the model "
                 "with an augmentation that makes it conjugate."
             )
-    for name in local:
-        for other in local:
-            if name < other and (poisoned[name][other] or poisoned[other][name]):
-                raise ValueError(
-                    f"the local factors {name!r} and {other!r} interact: they have no joint optimum in "
-                    "closed form. Use one joint local factor for both."
-                )
+    interacting = frozenset(
+        frozenset((name, other))
+        for name, other in itertools.permutations(families, 2)
+        if poisoned[name][other]
+    )
+    for name, other in itertools.combinations(sorted(local), 2):
+        if frozenset((name, other)) in interacting:
+            raise ValueError(
+                f"the local factors {name!r} and {other!r} interact: they have no joint optimum in "
+                "closed form. Use one joint local factor for both."
+            )
     blocks: list[tuple[str, ...]] = []
     for name in model.factors:
-        apart = bool(blocks) and not any(poisoned[name][o] or poisoned[o][name] for o in blocks[-1])
+        apart = bool(blocks) and not any(frozenset((name, other)) in interacting for other in blocks[-1])
         blocks[-1:] = [(*blocks[-1], name)] if apart else [*blocks[-1:], (name,)]
-    return tuple(blocks)
+    return tuple(blocks), interacting
 
 
 def _probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str, bool]]]:
@@ -101,13 +121,21 @@ def _probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str,
         step = {field: rng.uniform(-1, 1, x.shape).astype(dtype) for field, x in t.natural.items()}
         slopes = [gradient[name].natural[field] * v for field, v in step.items()]
         slope, spread = sum(x.sum() for x in slopes), sum(np.abs(x).sum() for x in slopes)
-        residuals[name] = 0.0
+        places = []  # where the energy is looked at, how far that is along the step, and what it must be
         for size in _SIZES:
             moved = {field: x + dtype.type(size) * step[field] for field, x in t.natural.items()}
-            there = score(s | {name: dataclasses.replace(t, **moved)})[0]
-            scale = np.abs(value) + np.abs(there) + np.abs(size) * spread
+            places.append((dataclasses.replace(t, **moved), abs(size), value + size * slope))
+        if hasattr(t, "pivot"):
+            there = jax.device_get(families[name].neutral(dtype).expected().with_base(0.0))
+            shifted = jax.device_get(there.about(there.pivot + dtype.type(0.7)))
+            places.append((shifted, 1.0, score(s | {name: there})[0]))
+        residuals[name] = 0.0
+        for place, size, expected in places:
+            there = score(s | {name: place})[0]
+            scale = np.abs(value) + np.abs(there) + size * spread
             if scale != 0:
-                residual = np.abs(there - value - size * slope) / (1000 * np.finfo(dtype).eps * scale)
+                with np.errstate(all="ignore"):
+                    residual = np.abs(there - expected) / (1000 * np.finfo(dtype).eps * scale)
                 residuals[name] = np.maximum(residuals[name], residual)  # NaN stays
         nan = {field: np.full_like(x, np.nan) for field, x in t.natural.items()}
         reached = score(s | {name: dataclasses.replace(t, **nan)})[1]

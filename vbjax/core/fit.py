@@ -16,7 +16,8 @@ from tqdm import tqdm
 from vbjax.core import restarts
 from vbjax.core.algorithm import CoordinateAscent, Status
 from vbjax.core.expectation import float_dtype, n_rows
-from vbjax.core.inputs import is_concrete, read_count, read_weights
+from vbjax.core.inputs import is_concrete, read_count, read_key, read_tolerance, read_weights
+from vbjax.core.model import ConjugateModel
 from vbjax.core.restarts import Race, Runs
 from vbjax.families.base import pytree
 
@@ -68,16 +69,16 @@ class Fit:
         """One sentence on how far to trust the fit: status, agreement of the restarts, singular runs."""
         words = f"objective {float(self.objective):.6g}, {self.status.sentence} ({int(self.n_iter)} sweeps)"
         objective, singular = np.asarray(self.runs.objective), np.asarray(self.runs.singular)
+        sound = np.isfinite(objective) & ~singular & (np.asarray(self.runs.status) != Status.DECREASED)
         if objective.size > 1:
             best = float(self.objective)
-            close = np.abs(objective - best) <= 1e-4 * max(1.0, abs(best))
-            words += (
-                f"; {int((close & ~singular).sum())} of {objective.size} restarts within 1e-4 of the best"
-            )
+            close = sound & (objective >= best - 1e-4 * max(1.0, abs(best)))
+            words += f"; {int(close.sum())} of {objective.size} restarts within 1e-4 of the best"
             unfinished = int((np.asarray(self.runs.status) != Status.CONVERGED).sum())
             words += f", {unfinished} did not converge" if unfinished else ""
-            words += f", {int(singular.sum())} singular and set aside" if singular.any() else ""
-        if singular.all():
+            aside = " and set aside" if sound.any() else ""
+            words += f", {int(singular.sum())} singular{aside}" if singular.any() else ""
+        if singular.any() and not sound.any():
             words += "; the solution is singular: a component has collapsed, do not trust the objective"
         return words
 
@@ -131,9 +132,11 @@ def fit(
     if lanes is None:
         lanes = 4 if jax.default_backend() == "cpu" else 64
     lanes = read_count(lanes, "lanes")
-    if is_concrete(tol) and not tol >= 0:
-        raise ValueError(f"tol must be at least 0; got {tol!r}")
-    given = hasattr(model, "step")
+    tol = read_tolerance(tol)
+    given = not isinstance(model, ConjugateModel)
+    if given and not hasattr(model, "step"):
+        raise ValueError(f"model must be a model or an algorithm; got {model!r}")
+    key = read_key(key)
     subject = model.model if given else model
     data = subject.read(data)
     if data is not None:
@@ -210,7 +213,7 @@ def _read_params(algorithm: Any, params: Any, data: Any, weights: Array | None) 
     expected = jax.eval_shape(lambda k: algorithm.params(algorithm.init(k, data, weights)), jax.random.key(0))
     try:
         params = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), params, expected)
-    except ValueError as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"params must have the structure of the model's parameters: {error}") from None
     shapes = jax.tree.map(lambda x, like: x.shape == like.shape, params, expected)
     if not all(jax.tree.leaves(shapes)):

@@ -31,7 +31,8 @@ def _as_array(x: Any, name: str) -> Array:
         raise ValueError(f"{name} must be numeric arrays; got {type(x).__name__}: {error}") from None
     if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"{name} must be numbers; got an array of {array.dtype}")
-    return jnp.asarray(array)
+    with np.errstate(over="ignore"):  # what the dtype cannot hold becomes infinite, and is refused as such
+        return jnp.asarray(array)
 
 
 def _require_finite(x: Array, name: str) -> None:
@@ -95,6 +96,28 @@ def read_weights(weights: Any, n: int, dtype: Any) -> Array | None:
         if not np.isfinite(values).all() or (values < 0).any() or not (values > 0).any():
             raise ValueError("weights must be finite, at least 0, and not all 0")
     return weights
+
+
+def read_key(key: Any) -> Array:
+    """One PRNG key."""
+    if isinstance(key, jax.Array) and (
+        (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0)
+        or (key.dtype == jnp.uint32 and key.shape == (2,))
+    ):
+        return key
+    raise ValueError(f"key must be one PRNG key, jax.random.key(seed); got {key!r}")
+
+
+def read_tolerance(tol: Any) -> Any:
+    """A number of at least 0."""
+    if is_concrete(tol):
+        try:
+            fine = float(tol) >= 0
+        except (TypeError, ValueError):
+            fine = False
+        if not fine:
+            raise ValueError(f"tol must be at least 0; got {tol!r}")
+    return tol
 
 
 def read_count(value: Any, name: str, *, least: int = 1) -> int:

@@ -31,8 +31,8 @@ class Model(ConjugateModel):
             must not interact; by default `fit` finds the blocks.
 
     Raises:
-        ValueError: from `fit`, where the log joint is not affine in the statistics of a factor, so that
-            its coordinate update would be wrong.
+        ValueError: where a name is given twice; from `fit`, where the log joint is not affine in the
+            statistics of a factor, so that its coordinate update would be wrong.
 
     References:
         Winn, J. & Bishop, C. (2005), Variational message passing, JMLR 6, sections 3 and 4.
@@ -63,6 +63,9 @@ class Model(ConjugateModel):
         blocks: Iterable[Iterable[str]] | None = None,
     ) -> None:
         blocks = None if blocks is None else tuple(tuple(block) for block in blocks)
+        names = [*factors, *(local or {}), *(hyper or {})]
+        if len(set(names)) < len(names):
+            raise ValueError(f"factors, local and hyper must have different names; got {', '.join(names)}")
         structure = (Record(factors), log_prior, log_likelihood, Record(local or {}), blocks)
         self._set(Record(hyper or {}), structure)
 
@@ -101,11 +104,11 @@ class Model(ConjugateModel):
         return Record({**self.hyper, **s})
 
     def inspect(self, data: Any) -> Model:
-        blocks = inspect_model(self, data)
-        factors, log_prior, log_likelihood, local, given = self._structure
-        return self.tree_unflatten(
-            (factors, log_prior, log_likelihood, local, given or blocks), (self.hyper,)
-        )
+        *structure, given = self._structure
+        if (data is None) != (self._structure[2] is None):
+            have = "there is none" if data is not None else "it takes rows"
+            raise ValueError(f"data must be given exactly where there is a log_likelihood; {have}")
+        return self.tree_unflatten((*structure, inspect_model(self, data, given)), (self.hyper,))
 
     def __repr__(self) -> str:
         factors = ", ".join(f"{name}: {family}" for name, family in self.factors.items())

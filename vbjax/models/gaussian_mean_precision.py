@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from jax import Array
@@ -64,7 +65,7 @@ class GaussianMeanPrecision(ConjugateModel):
         mean, variance = weighted_moments(data, weights)
         mu0 = mean if self.mu0 is None else self.mu0
         b = 1e-3 * variance if self.b is None else self.b
-        return in_dtype(GaussianMeanPrecision(mu0, self.tau0, self.a, b), data.dtype)
+        return in_dtype(dataclasses.replace(self, mu0=mu0, b=b), data.dtype)
 
     def log_prior(self, s: Record) -> Array:
         location = terms.normal(s.mu, self.mu0, self.tau0 * s.tau)

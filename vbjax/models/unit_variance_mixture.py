@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ class UnitVarianceMixture(ConjugateModel):
         mean, variance = weighted_moments(data, weights)
         mu0 = mean if self.mu0 is None else self.mu0
         prior = jnp.maximum(variance, 1) if self.prior_variance is None else self.prior_variance
-        return in_dtype(UnitVarianceMixture(self.n_components, mu0, prior), data.dtype)
+        return in_dtype(dataclasses.replace(self, mu0=mu0, prior_variance=prior), data.dtype)
 
     def log_prior(self, s: Record) -> Array:
         return terms.normal(s.mu, self.mu0, 1 / self.prior_variance).sum()
