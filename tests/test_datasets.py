@@ -30,7 +30,9 @@ def table(tmp_path):
 def test_old_faithful_is_the_bundled_file(dtype):
     with jax.enable_x64(dtype == "float64"):
         x = datasets.old_faithful()
-    assert isinstance(x, jax.Array) and x.shape == (272, 2) and x.dtype == dtype
+    assert isinstance(x, jax.Array)
+    assert x.shape == (272, 2)
+    assert x.dtype == dtype
     with BUNDLED.open(newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["eruptions", "waiting"]
@@ -43,7 +45,8 @@ def test_old_faithful_is_the_bundled_file(dtype):
 
 def test_read_table_reads_the_bundled_file():
     x, names = datasets.read_table(BUNDLED)
-    assert names == ["eruptions", "waiting"] and x.dtype == np.float64
+    assert names == ["eruptions", "waiting"]
+    assert x.dtype == np.float64
     faithful = datasets.old_faithful()
     np.testing.assert_array_equal(x.astype(faithful.dtype), faithful)
 

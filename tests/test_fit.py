@@ -482,8 +482,6 @@ def test_a_model_without_data():
 # ---------------------------------------------------------------- words
 
 
-
-
 def told(objective, status, singular=None):
     """A fit with this table, of which the first run is the best."""
     n = len(objective)
