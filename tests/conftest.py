@@ -7,10 +7,6 @@ is left alone unless JAX_PLATFORMS asks for it. Hypothesis draws the same exampl
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# One thread for each worker. It also keeps clear of a deadlock of jaxlib 0.10: a batched LAPACK call
-# (cholesky, triangular_solve) splits its batch over the thread pool and blocks one of its threads until all
-# parts are done; as many such calls at once as there are threads, two on two cores, wait for ever.
-os.environ.setdefault("NPROC", "1")
 
 import hypothesis
 import jax

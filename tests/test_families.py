@@ -74,7 +74,7 @@ class Case:
     entropy: Callable[[Any], float] | None = None
 
     def state(self, dtype, seed=0):
-        """A generic state, the same in any dtype: well conditioned, with the moments that Monte Carlo needs."""
+        """A generic state, the same in any dtype; well conditioned, its moments finite."""
         drawn = self.draw(np.random.default_rng(seed))
         return jax.tree.map(lambda x: x.astype("float32").astype(dtype), drawn)
 
@@ -476,7 +476,8 @@ def test_kl_is_never_negative(double, a, b):
     # what is added up: a log-ratio for each unit of concentration on the other side, and P(a) = -1 / a
     magnitude = 10 + (b.max() + 1) * (1 + 1 / a.min())
     assert (between >= -4 * np.finfo(a.dtype).eps * magnitude).all()
-    assert (itself == 0).all()
+    # a sum of concentrations may be added up in another order on the other side
+    assert (np.abs(itself) <= 32 * np.finfo(a.dtype).eps).all()
 
 
 # ---------------------------------------------------------------- shapes and dtypes
