@@ -228,7 +228,6 @@ def test_a_second_fit_of_the_same_shapes_compiles_nothing(name):
     assert second.objective != fit.objective
 
 
-@pytest.mark.xfail(strict=True, reason="the neutral Gamma's mode is 0, the neutral Dirichlet's, Beta's NaN")
 def test_points_of_scales_need_no_start():
     data, _ = MODELS["own, points"].data("float32")
     assert vb.fit(MODELS["own, points"].model, data, key=jax.random.key(0)).status == vb.Status.CONVERGED

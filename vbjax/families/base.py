@@ -174,7 +174,7 @@ class Family:
         return dataclasses.replace(self, plate=(n, *self.plate))
 
     def neutral(self, dtype: DTypeLike) -> Any:
-        """A standard member, where a fit without better knowledge starts."""
+        """A standard member, its mode inside the support: where a fit without better knowledge starts."""
         raise TypeError(f"{type(self).__name__} has no neutral member")
 
     def from_gradient(self, statistics: Any, gradient: Any, weight: ArrayLike = 1.0) -> Any:

@@ -86,7 +86,7 @@ class Beta(Family):
     """A probability for each cell of `plate`."""
 
     def neutral(self, dtype: DTypeLike) -> BetaState:
-        return BetaState(jnp.ones(self.plate, dtype), jnp.ones(self.plate, dtype))
+        return BetaState(jnp.full(self.plate, 2.0, dtype), jnp.full(self.plate, 2.0, dtype))
 
     def from_gradient(
         self, statistics: BetaStatistics, gradient: BetaStatistics, weight: ArrayLike = 1.0

@@ -117,7 +117,7 @@ class Dirichlet(Family):
     size: int = 2
 
     def neutral(self, dtype: DTypeLike) -> DirichletState:
-        return DirichletState(jnp.ones((*self.plate, self.size), dtype))
+        return DirichletState(jnp.full((*self.plate, self.size), 2.0, dtype))
 
     def from_gradient(
         self, statistics: DirichletStatistics, gradient: DirichletStatistics, weight: ArrayLike = 1.0

@@ -111,7 +111,7 @@ class Gamma(Family):
     """A positive latent (a precision, a rate) for each cell of `plate`."""
 
     def neutral(self, dtype: DTypeLike) -> GammaState:
-        return GammaState(jnp.ones(self.plate, dtype), jnp.ones(self.plate, dtype))
+        return GammaState(jnp.full(self.plate, 2.0, dtype), jnp.full(self.plate, 2.0, dtype))
 
     def from_gradient(
         self, statistics: GammaStatistics, gradient: GammaStatistics, weight: ArrayLike = 1.0

@@ -185,7 +185,7 @@ class Wishart(Family):
 
     def neutral(self, dtype: DTypeLike) -> WishartState:
         eye = jnp.broadcast_to(jnp.eye(self.size, dtype=dtype), (*self.plate, self.size, self.size))
-        return WishartState(jnp.full(self.plate, self.size, dtype), self.size * eye)
+        return WishartState(jnp.full(self.plate, self.size + 2, dtype), (self.size + 2) * eye)
 
     def from_gradient(
         self, statistics: WishartStatistics, gradient: WishartStatistics, weight: ArrayLike = 1.0
