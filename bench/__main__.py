@@ -1,4 +1,4 @@
-"""`python -m bench NAME`: runs a benchmark whole, prints its tables and writes them to bench/RESULTS.md."""
+"""`python -m bench NAME`: runs a benchmark, prints its tables and writes them to bench/RESULTS.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("name", choices=["mixtures"], help="which benchmark")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="some parts of it; nothing is written then")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="some parts of it alone")
     arguments = parser.parse_args()
     # float64 sections switch x64 on for themselves; the allocator must not hide what memory is used
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

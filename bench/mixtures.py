@@ -83,7 +83,7 @@ def em(report: list[str]) -> None:
                 compile_seconds, _ = seconds(ours), seconds(variational)
                 peer(1)
                 short, long, mine, vbs = interleaved(
-                    functools.partial(peer, few), functools.partial(peer, many), ours, variational, repeats=5
+                    functools.partial(peer, few), functools.partial(peer, many), ours, variational, repeats=3
                 )
                 theirs, mine, vbs = per_iteration(long, short, many - few), mine / 5, vbs / 5
                 target = targets[name == "float64"]
@@ -105,7 +105,7 @@ def em(report: list[str]) -> None:
         "VB / EM (target 1.3)",
         "compile s",
     ]
-    report += ["### EM for a full-covariance mixture, one iteration", table(header, rows)]
+    report += ["## EM for a full-covariance mixture, one iteration", table(header, rows)]
 
 
 def kmeans(report: list[str]) -> None:
@@ -131,7 +131,7 @@ def kmeans(report: list[str]) -> None:
                 if peer(many).n_iter_ != many:
                     raise RuntimeError(f"scikit-learn converged early at {n, d, k}: no iteration to time")
                 short, long, mine = interleaved(
-                    functools.partial(peer, few), functools.partial(peer, many), ours, repeats=5
+                    functools.partial(peer, few), functools.partial(peer, many), ours, repeats=3
                 )
                 theirs, mine = per_iteration(long, short, many - few), mine / 10
                 rows.append(
@@ -142,7 +142,7 @@ def kmeans(report: list[str]) -> None:
                 )  # fmt: skip
                 print(*rows[-1], sep="  ", flush=True)
     header = ["dtype", "n, d, k", "scikit-learn ms", "vbjax ms", "ratio", "target", "compile s"]
-    report += ["### k-means, one Lloyd iteration", table(header, rows)]
+    report += ["## k-means, one Lloyd iteration", table(header, rows)]
 
 
 def restarts(report: list[str]) -> None:
@@ -162,7 +162,7 @@ def restarts(report: list[str]) -> None:
                 return vb.fit(vb.GaussianMixture(4), x, key=jax.random.key(0), n_restarts=64, tol=1e-3)
 
             compile_seconds = seconds(ours)
-            theirs, mine = interleaved(peer, ours, repeats=7)
+            theirs, mine = interleaved(peer, ours, repeats=5)
             ours_best, theirs_best = float(ours().objective), peer().score(raw) * len(raw)
             rows.append(
                 [
@@ -181,7 +181,7 @@ def restarts(report: list[str]) -> None:
         "our best",
         "their best",
     ]
-    report += ["### 64 restarts of EM (k = 4) on Old Faithful, tol 1e-3 per row", table(header, rows)]
+    report += ["## 64 restarts of EM (k = 4) on Old Faithful, tol 1e-3 per row", table(header, rows)]
 
     data = jnp.asarray(blobs(2000, 4, 6, np.float32, spread=1.0)[0])
 
@@ -198,7 +198,7 @@ def restarts(report: list[str]) -> None:
     ]
     print(*rows, sep="\n", flush=True)
     report += [
-        "### 256 restarts of EM, 2000 x 4, k = 6: lanes (target: 3x the vmapped loop)",
+        "## 256 restarts of EM, 2000 x 4, k = 6: lanes (target: 3x the vmapped loop)",
         table(["lanes", "seconds", "against the vmapped loop"], rows),
     ]
 
@@ -266,27 +266,27 @@ def compilation(report: list[str]) -> None:
         "programs compiled by the second (target 0)",
     ]
     report += [
-        "### First fit (64 restarts, Old Faithful), and a second with other key, tolerance, hyperparameter",
+        "## First fit (64 restarts, Old Faithful), and a second with other key, tolerance, hyperparameter",
         table(header, rows),
     ]
     data, beyond = fresh(MEMORY)
     line = f"{data / 2**20:.0f} MiB of data; the fit takes {beyond / 2**20:.0f} MiB more: "
     line += f"{beyond / data:.2f} times the data (target 1.3)"
     print(line, flush=True)
-    report += ["### Memory: EM, k = 8, 1,000,000 x 16, float32", line]
+    report += ["## Memory: EM, k = 8, 1,000,000 x 16, float32", line]
 
 
 PARTS = {"em": em, "kmeans": kmeans, "restarts": restarts, "compilation": compilation}
 
 
 def run(only: list[str] | None) -> None:
-    """Run the parts, print them, and write the whole to RESULTS.md."""
+    """Run the parts, print them, and write each one's section of RESULTS.md."""
     warnings.simplefilter("ignore")  # scikit-learn warns that five iterations have not converged
-    report = ["## Mixtures", machine(["jax", "jaxlib", "numpy", "scikit-learn"])]
     for name, part in PARTS.items():
         if only is None or name in only:
+            report: list[str] = []
             part(report)
-    text = "\n\n".join(report)
-    print("\n" + text)
-    if only is None:
-        save("mixtures", text)
+            report.insert(1, machine(["jax", "jaxlib", "numpy", "scikit-learn"]))
+            text = "\n\n".join(report)
+            print("\n" + text + "\n", flush=True)
+            save(f"mixtures {name}", text)

@@ -25,7 +25,7 @@ from vbjax.models.components import STRUCTURES, Prepared, Structure
 from vbjax.models.seeding import plus_plus
 from vbjax.record import Record
 
-_BLOCK_BYTES = 2**21  # the whitened differences of a block stay in a core's cache
+_BLOCK_BYTES = 2**23  # the whitened differences of a block stay in a core's cache
 
 
 class GaussianMixtureBase(ConjugateModel):
@@ -59,8 +59,8 @@ class GaussianMixtureBase(ConjugateModel):
         return read_table(data, n_features=n_features)
 
     def chunk_rows(self, data: Array) -> int:
-        per_row = self.n_components * data.shape[1] * data.dtype.itemsize
-        return next((rows for rows in (2048, 1024, 512) if rows * per_row <= _BLOCK_BYTES), 256)
+        rows, per_row = 8192 // data.dtype.itemsize, self.n_components * data.shape[1] * data.dtype.itemsize
+        return max(256, min(rows, 2 ** ((1 + _BLOCK_BYTES // per_row).bit_length() - 1)))
 
     def log_likelihood(self, s: Record, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
         table = self.structure.log_density(s.components, rows)
