@@ -59,6 +59,17 @@ def solve_lower(scale_tril: Array, b: Array, *, transposed: bool = False) -> Arr
     return lax.platform_dependent(scale_tril, b, cpu=own, default=platform)
 
 
+def solve_pull(precision: Array, pull: Array) -> tuple[Array, Array]:
+    """L^-1 b and P^-1 b, where P = L L' is a precision and b what pulls: matrices of columns.
+
+    A coordinate of precision 0, which nothing pulls (no rows, no prior), does not move.
+    """
+    eye = jnp.eye(precision.shape[-1], dtype=precision.dtype)
+    root = cholesky(jnp.where((eye == 1) & (precision == 0), 1, precision))
+    half = solve_lower(root, pull)
+    return half, solve_lower(root, half, transposed=True)
+
+
 def logdet_from_cholesky(scale_tril: Array) -> Array:
     """log det(L L') from its Cholesky factor L."""
     return 2 * jnp.log(jnp.diagonal(scale_tril, axis1=-2, axis2=-1)).sum(-1)

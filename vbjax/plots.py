@@ -130,7 +130,7 @@ def pairs(
 
 
 def trace(fit: Fit, ax: Axes | None = None) -> Axes:
-    """The objective of the best run, sweep by sweep.
+    """The objective of every run that is not singular, sweep by sweep, the best one drawn over the others.
 
     Args:
         fit: a `Fit` of one data set (not batched).
@@ -146,12 +146,16 @@ def trace(fit: Fit, ax: Axes | None = None) -> Axes:
     ax = _axes(ax)
     values = np.asarray(fit.trace, float)
     sweeps = np.arange(1, len(values) + 1)
+    runs = np.asarray(fit.runs.trace, float)[~np.asarray(fit.runs.singular), : int(np.max(fit.runs.n_iter))]
+    if len(runs) > 1:
+        ax.plot(np.arange(1, runs.shape[1] + 1), runs.T, color=_FAINT, lw=0.8, zorder=1)
     ax.plot(sweeps, values, color=_PALETTE[0], lw=1.8, marker="o", ms=3 if len(values) < 80 else 0)
     finite = values[np.isfinite(values)]
     if len(finite):
-        # the first steps of a run fall from far below, and would flatten all that follows
-        low = np.quantile(finite, 0.05) if len(finite) >= 20 else finite.min()
-        high = finite.max()
+        # the first steps of a run rise from far below, and would flatten all that follows
+        shown = runs[np.isfinite(runs)] if len(runs) > 1 else finite
+        low = np.quantile(shown, 0.05) if len(shown) >= 20 else shown.min()
+        low, high = min(low, finite[-1]), max(finite.max(), shown.max())
         margin = 0.08 * max(high - low, 1e-4 * abs(high), 1e-12)
         ax.set_ylim(low - margin, high + margin)
         ax.axhline(high, color=_FAINT, lw=0.8, zorder=0)

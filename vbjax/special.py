@@ -7,9 +7,10 @@ floating point. For families and terms; imports nothing of the package.
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import digamma, gammaln
 from jax.typing import ArrayLike
 
 LOG_2PI = 1.8378770664093453
@@ -39,34 +40,40 @@ def _horner(coefficients: tuple[float, ...], x: Array) -> Array:
     return total
 
 
+def _raised(a: Array) -> tuple[Array, Array, Array]:
+    """Whether a is below the switch; an argument at or above it; a where it is below, 1 elsewhere."""
+    low = a < _SWITCH
+    return low, jnp.where(low, a + _SWITCH, a), jnp.where(low, a, 1)
+
+
 def gammaln_remainder(a: ArrayLike) -> Array:
     """R(a) = log Gamma(a) - [(a - 1/2) log a - a + log(2 pi) / 2], for a > 0.
 
-    Abramowitz & Stegun (1964), eq. 6.1.40, from 8 upwards, and the definition below.
+    Abramowitz & Stegun (1964), eq. 6.1.40, and below 8 the recurrence 6.1.16.
 
     >>> print(f"{gammaln_remainder(1e6):.6e}")
     8.333333e-08
     """
-    a = jnp.asarray(a)
-    large, small = jnp.where(a < _SWITCH, _SWITCH, a), jnp.where(a < _SWITCH, a, 1)
-    series = _horner(_STIRLING, 1 / (large * large)) / large
-    direct = gammaln(small) - ((small - 0.5) * jnp.log(small) - small + 0.5 * LOG_2PI)
-    return jnp.where(a < _SWITCH, direct, series)
+    low, z, a = _raised(jnp.asarray(a))
+    series = _horner(_STIRLING, 1 / (z * z)) / z
+    ratio = math.prod((a + i) / (a + _SWITCH) for i in range(int(_SWITCH)))
+    raised = (a - 0.5) * jnp.log1p(_SWITCH / a) - _SWITCH - jnp.log(ratio)
+    return jnp.where(low, series + raised, series)
 
 
 def digamma_remainder(a: ArrayLike) -> Array:
     """P(a) = digamma(a) - log(a), for a > 0.
 
-    Abramowitz & Stegun (1964), eq. 6.3.18, from 8 upwards, and the definition below.
+    Abramowitz & Stegun (1964), eq. 6.3.18, and below 8 the recurrence 6.3.6.
 
     >>> print(f"{digamma_remainder(1e6):.6e}")
     -5.000001e-07
     """
-    a = jnp.asarray(a)
-    large, small = jnp.where(a < _SWITCH, _SWITCH, a), jnp.where(a < _SWITCH, a, 1)
-    inverse = 1 / large
+    low, z, a = _raised(jnp.asarray(a))
+    inverse = 1 / z
     series = inverse * inverse * _horner(_DIGAMMA, inverse * inverse) - 0.5 * inverse
-    return jnp.where(a < _SWITCH, digamma(small) - jnp.log(small), series)
+    raised = jnp.log1p(_SWITCH / a) - sum(1 / (a + i) for i in range(int(_SWITCH)))
+    return jnp.where(low, series + raised, series)
 
 
 def itakura_saito(ratio: Array) -> Array:

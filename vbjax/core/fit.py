@@ -35,7 +35,7 @@ class Fit:
         objective: of exactly these parameters: the log likelihood (EM), log posterior (MAP), minus the
             inertia (k-means) or the evidence lower bound (variational Bayes), in nats.
         n_iter: sweeps of the best run.
-        runs: objective, n_iter, status and singularity of every restart.
+        runs: objective, n_iter, status, singularity and trace of every restart.
         full_trace: the best run's objective at every sweep, NaN after the last: `trace` without these.
         status_code: the best run's status as a number: `status` is its `Status`.
     """
@@ -68,8 +68,9 @@ class Fit:
     def verdict(self) -> str:
         """One sentence on how far to trust the fit: status, agreement of the restarts, singular runs."""
         words = f"objective {float(self.objective):.6g}, {self.status.sentence} ({int(self.n_iter)} sweeps)"
-        objective, singular = np.asarray(self.runs.objective), np.asarray(self.runs.singular)
-        sound = np.isfinite(objective) & ~singular & (np.asarray(self.runs.status) != Status.DECREASED)
+        objective, singular, sound = map(
+            np.asarray, (self.runs.objective, self.runs.singular, self.runs.sound)
+        )
         if objective.size > 1:
             best = float(self.objective)
             close = sound & (objective >= best - 1e-4 * max(1.0, abs(best)))
@@ -182,7 +183,7 @@ def _advance(
         objective=race.runs.objective[winner],
         n_iter=race.runs.n_iter[winner],
         runs=race.runs,
-        full_trace=race.best.trace,
+        full_trace=race.runs.trace[winner],
         status_code=race.runs.status[winner],
     )
     return race, so_far, race.next_run - (race.run < n_restarts).sum(dtype=jnp.int32)

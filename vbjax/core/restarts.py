@@ -25,20 +25,26 @@ class Runs(NamedTuple):
         n_iter: sweeps.
         status: `Status` numbers.
         singular: the run ended on a boundary where the objective is not to be trusted (a component
-            collapsed on tied rows); it never wins over a proper run.
+            collapsed on tied rows).
+        trace: (n_restarts, max_iter), the objective at every sweep, NaN after the last.
     """
 
     objective: Array
     n_iter: Array
     status: Array
     singular: Array
+    trace: Array
+
+    @property
+    def sound(self) -> Array:
+        """Runs whose objective is to be trusted; others never win over one of these."""
+        return jnp.isfinite(self.objective) & ~self.singular & (self.status != Status.DECREASED)
 
 
 class Best(NamedTuple):
-    """The winner so far; its parameters, trace and objective come from the same run."""
+    """The winner so far; its parameters and the table's row come from the same run."""
 
     params: Any
-    trace: Array
     run: Array
     rank: Array
 
@@ -94,10 +100,15 @@ def begin(
         trace=jnp.full((lanes, max_iter), jnp.nan, dtype),
         next_run=jnp.asarray(lanes, jnp.int32),
         clock=jnp.asarray(0, jnp.int32),
-        runs=Runs(jnp.full(n_restarts, jnp.nan, dtype), integers, integers, integers.astype(bool)),
+        runs=Runs(
+            objective=jnp.full(n_restarts, jnp.nan, dtype),
+            n_iter=integers,
+            status=integers,
+            singular=integers.astype(bool),
+            trace=jnp.full((n_restarts, max_iter), jnp.nan, dtype),
+        ),
         best=Best(
             algorithm.params(jax.tree.map(lambda x: x[0], states)),
-            jnp.full(max_iter, jnp.nan, dtype),
             jnp.asarray(0, jnp.int32),
             jnp.full(2, -jnp.inf, dtype),
         ),
@@ -152,20 +163,18 @@ def _harvest(
     n_restarts = race.runs.objective.shape[0]
     singular = jax.vmap(lambda s: algorithm.model.singular(algorithm.params(s)))(race.state)
     slot = jnp.where(done, race.run, n_restarts)
-    row = Runs(objective, race.n_iter, status, singular)
+    row = Runs(objective, race.n_iter, status, singular, race.trace)
     runs = Runs(*(table.at[slot].set(new, mode="drop") for table, new in zip(race.runs, row, strict=True)))
 
     # sound runs before singular and fallen ones, then by objective; what is not finite ranks below all
     finite = done & jnp.isfinite(objective)
-    sound = ~singular & (status != Status.DECREASED)
-    proper = jnp.where(finite, jnp.where(sound, 1, 0), -jnp.inf).astype(objective.dtype)
+    proper = jnp.where(finite, row.sound.astype(objective.dtype), -jnp.inf)
     value = jnp.where(finite, objective, -jnp.inf)
     winner = jnp.argmax(jnp.where(proper == proper.max(), value, -jnp.inf))
     rank = jnp.stack([proper[winner], value[winner]])
     better = (rank[0] > race.best.rank[0]) | ((rank[0] == race.best.rank[0]) & (rank[1] > race.best.rank[1]))
     contender = Best(
         algorithm.params(jax.tree.map(lambda x: x[winner], race.state)),
-        race.trace[winner],
         race.run[winner],
         rank,
     )

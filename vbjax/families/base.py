@@ -89,8 +89,8 @@ class State:
     """A distribution over the plate's cells, in well-conditioned coordinates.
 
     Every family's state gives `mean`, `variance`, `covariance` (over the event's axes; the variance
-    itself for scalars), `mode` (NaN where there is none inside the support), `sd`, `entropy()`,
-    `kl(other)`, `log_prob(x)` and `sample(key, shape)`.
+    itself for scalars), `mode` (NaN where there is none, but 0 for a precision whose density is
+    unbounded there), `sd`, `entropy()`, `kl(other)`, `log_prob(x)` and `sample(key, shape)`.
     """
 
     def statistics(self, x: Any) -> Any:

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, LocationPrecision, State, pytree, sample_shape
-from vbjax.families.joint import JointStatistics
+from vbjax.families.base import Family, LocationPrecision, pytree, sample_shape
+from vbjax.families.joint import JointStatistics, JointWishartState
 from vbjax.families.wishart import (
-    WishartState,
     sample_wishart_roots,
     wishart_base_entropy,
     wishart_expected,
@@ -27,6 +26,7 @@ from vbjax.linalg import (
     inverse_from_cholesky,
     logdet_from_cholesky,
     solve_lower,
+    solve_pull,
     stein_loss,
     symmetrize,
     transpose,
@@ -41,12 +41,6 @@ class MatrixNormalWishartStatistics(JointStatistics):
     `base` is (q - D - 1)/2 E[log det Lam].
     """
 
-    pivot: Array
-    precision: Array
-    logdet: Array
-    cross: Array
-    square: Array
-    base: Array
     events = {"precision": 2, "logdet": 0, "cross": 2, "square": 2}
 
     @classmethod
@@ -81,18 +75,8 @@ def _at_point(location: Array, precision: Array, logdet: Array) -> MatrixNormalW
 
 
 @pytree
-class MatrixNormalWishartState(State):
+class MatrixNormalWishartState(JointWishartState):
     """Locations MN(location, mean_precision^-1, Lam^-1), Lam ~ Wishart(degrees_of_freedom, W)."""
-
-    location: Array
-    mean_precision: Array
-    degrees_of_freedom: Array
-    inverse_scale: Array
-
-    @property
-    def precision(self) -> WishartState:
-        """The marginal of Lam."""
-        return WishartState(self.degrees_of_freedom, self.inverse_scale)
 
     def statistics(self, x: LocationPrecision) -> MatrixNormalWishartStatistics:
         return MatrixNormalWishartStatistics.of(x)
@@ -126,39 +110,19 @@ class MatrixNormalWishartState(State):
         return 0.5 * (shift.shape[-1] * spread + square) + self.precision.kl(other.precision)
 
     @property
-    def _mode_factor(self) -> Array:
+    def mode_factor(self) -> Array:
         rows, size = self.location.shape[-2:]
         return self.degrees_of_freedom - size - 1 + rows
 
     def at_mode(self) -> MatrixNormalWishartStatistics:
-        # straight from the inverse scale: forming Lam and factoring it again would lose digits
-        root = cholesky(self.inverse_scale)
-        precision = self._mode_factor[..., None, None] * inverse_from_cholesky(root)
-        logdet = root.shape[-1] * jnp.log(self._mode_factor) - logdet_from_cholesky(root)
-        return _at_point(self.location, precision, logdet)
-
-    @property
-    def mean(self) -> LocationPrecision:
-        return LocationPrecision(self.location, self.precision.mean)
+        return _at_point(self.location, *self.mode_and_logdet())
 
     @property
     def covariance(self) -> LocationPrecision:
         """Of each location (..., q, D, D), and of the precision."""
-        excess = self.degrees_of_freedom - self.location.shape[-1] - 1
         rows = inverse_from_cholesky(cholesky(self.mean_precision))
-        spread = jnp.diagonal(rows, axis1=-2, axis2=-1) / jnp.where(excess > 0, excess, jnp.nan)[..., None]
-        location = spread[..., None, None] * self.inverse_scale[..., None, :, :]
-        return LocationPrecision(location, self.precision.covariance)
-
-    @property
-    def variance(self) -> LocationPrecision:
-        location = jnp.diagonal(self.covariance.location, axis1=-2, axis2=-1)
-        return LocationPrecision(location, self.precision.variance)
-
-    @property
-    def mode(self) -> LocationPrecision:
-        factor = jnp.where(self._mode_factor > 0, self._mode_factor, jnp.nan)
-        return LocationPrecision(self.location, factor[..., None, None] * self.precision.scale)
+        own = jnp.diagonal(rows, axis1=-2, axis2=-1)[..., None, None]
+        return LocationPrecision(own * self.spread[..., None, :, :], self.precision.covariance)
 
     def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> LocationPrecision:
         key_precision, key_location = jax.random.split(key)
@@ -197,9 +161,7 @@ class MatrixNormalWishart(Family):
         """R = -2 G_square, M = C + R^-1 G_cross, nu = 2 g_logdet, W^-1 = -2 G - (M - C)' R (M - C)."""
         weight = jnp.asarray(weight)
         spread = symmetrize(-2 * gradient.square)
-        root = cholesky(spread)
-        half = solve_lower(root, gradient.cross)
-        shift = solve_lower(root, half, transposed=True)
+        half, shift = solve_pull(spread, gradient.cross)
         nu = 2 * gradient.logdet + (self.size + 1 - self.rows) * (weight - gradient.base)
         inverse_scale = symmetrize(-2 * gradient.precision) - transpose(half) @ half
         return MatrixNormalWishartState(

@@ -17,6 +17,7 @@ from vbjax.linalg import (
     outer,
     quadratic_form,
     solve_lower,
+    solve_pull,
     stein_loss,
     symmetrize,
     transpose,
@@ -115,8 +116,7 @@ class MultivariateNormal(Family):
     ) -> MultivariateNormalState:
         """precision = -2 G2, mean = c + precision^-1 g1."""
         precision = symmetrize(-2 * gradient.second)
-        root = cholesky(precision)
-        step = solve_lower(root, solve_lower(root, gradient.first[..., None]), transposed=True)[..., 0]
+        shift = solve_pull(precision, gradient.first[..., None])[1][..., 0]
         return MultivariateNormalState(
-            statistics.pivot + step, precision / jnp.asarray(weight)[..., None, None]
+            statistics.pivot + shift, precision / jnp.asarray(weight)[..., None, None]
         )

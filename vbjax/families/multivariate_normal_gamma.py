@@ -12,15 +12,14 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, LocationPrecision, State, pytree, sample_shape
+from vbjax.families.base import Family, LocationPrecision, pytree, sample_shape
 from vbjax.families.gamma import (
-    GammaState,
     GammaStatistics,
     gamma_base_entropy,
     gamma_expected_log,
     gamma_log_density,
 )
-from vbjax.families.joint import JointStatistics
+from vbjax.families.joint import JointGammaState, JointStatistics
 from vbjax.linalg import (
     cholesky,
     inverse_from_cholesky,
@@ -28,6 +27,7 @@ from vbjax.linalg import (
     outer,
     quadratic_form,
     solve_lower,
+    solve_pull,
     stein_loss,
     symmetrize,
     transpose,
@@ -39,12 +39,6 @@ from vbjax.special import LOG_2PI
 class MultivariateNormalGammaStatistics(JointStatistics):
     """E[tau], E[log tau], E[tau (m - c)], E[tau (m - c)(m - c)']; `base` is (D/2 - 1) E[log tau]."""
 
-    pivot: Array
-    precision: Array
-    logdet: Array
-    cross: Array
-    square: Array
-    base: Array
     events = {"precision": 0, "logdet": 0, "cross": 1, "square": 2}
 
     @classmethod
@@ -73,18 +67,8 @@ class MultivariateNormalGammaStatistics(JointStatistics):
 
 
 @pytree
-class MultivariateNormalGammaState(State):
+class MultivariateNormalGammaState(JointGammaState):
     """Location N(location, (tau mean_precision)^-1), tau ~ Gamma(concentration, rate)."""
-
-    location: Array
-    mean_precision: Array
-    concentration: Array
-    rate: Array
-
-    @property
-    def precision(self) -> GammaState:
-        """The marginal of tau."""
-        return GammaState(self.concentration, self.rate)
 
     def statistics(self, x: LocationPrecision) -> MultivariateNormalGammaStatistics:
         return MultivariateNormalGammaStatistics.of(x)
@@ -113,18 +97,8 @@ class MultivariateNormalGammaState(State):
         return 0.5 * (spread + self.precision.mean * square) + self.precision.kl(other.precision)
 
     @property
-    def mean(self) -> LocationPrecision:
-        return LocationPrecision(self.location, self.precision.mean)
-
-    @property
     def covariance(self) -> LocationPrecision:
-        excess = jnp.where(self.concentration > 1, self.concentration - 1, jnp.nan)
-        spread = inverse_from_cholesky(cholesky(self.mean_precision))
-        return LocationPrecision(spread * (self.rate / excess)[..., None, None], self.precision.variance)
-
-    @property
-    def variance(self) -> LocationPrecision:
-        location = jnp.diagonal(self.covariance.location, axis1=-2, axis2=-1)
+        location = self.spread[..., None, None] * inverse_from_cholesky(cholesky(self.mean_precision))
         return LocationPrecision(location, self.precision.variance)
 
     @property
@@ -163,11 +137,9 @@ class MultivariateNormalGamma(Family):
         """B = -2 G_square, m = c + B^-1 g_cross, a = g_logdet, b = -g_precision - (m-c)' B (m-c) / 2."""
         weight = jnp.asarray(weight)
         spread = symmetrize(-2 * gradient.square)
-        root = cholesky(spread)
-        half = solve_lower(root, gradient.cross[..., None])
-        shift = solve_lower(root, half, transposed=True)[..., 0]
+        half, shift = solve_pull(spread, gradient.cross[..., None])
         a = gradient.logdet + (1 - 0.5 * self.size) * (weight - gradient.base)
         b = -gradient.precision - 0.5 * (half**2).sum((-1, -2))
         return MultivariateNormalGammaState(
-            statistics.pivot + shift, spread / weight[..., None, None], a / weight, b / weight
+            statistics.pivot + shift[..., 0], spread / weight[..., None, None], a / weight, b / weight
         )

@@ -9,15 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, LocationPrecision, State, pytree, sample_shape
+from vbjax.families.base import Family, LocationPrecision, pytree, sample_shape
 from vbjax.families.gamma import (
-    GammaState,
     GammaStatistics,
     gamma_base_entropy,
     gamma_expected_log,
     gamma_log_density,
 )
-from vbjax.families.joint import JointStatistics, increment
+from vbjax.families.joint import JointGammaState, JointStatistics, increment
 from vbjax.special import LOG_2PI, itakura_saito
 
 
@@ -25,12 +24,6 @@ from vbjax.special import LOG_2PI, itakura_saito
 class NormalGammaStatistics(JointStatistics):
     """E[tau], E[log tau], E[tau (m - c)], E[tau (m - c)^2]; `base` is -E[log tau] / 2."""
 
-    pivot: Array
-    precision: Array
-    logdet: Array
-    cross: Array
-    square: Array
-    base: Array
     events = {"precision": 0, "logdet": 0, "cross": 0, "square": 0}
 
     @classmethod
@@ -51,18 +44,8 @@ class NormalGammaStatistics(JointStatistics):
 
 
 @pytree
-class NormalGammaState(State):
+class NormalGammaState(JointGammaState):
     """Location N(location, 1 / (mean_precision tau)), tau ~ Gamma(concentration, rate)."""
-
-    location: Array
-    mean_precision: Array
-    concentration: Array
-    rate: Array
-
-    @property
-    def precision(self) -> GammaState:
-        """The marginal of tau."""
-        return GammaState(self.concentration, self.rate)
 
     def statistics(self, x: LocationPrecision) -> NormalGammaStatistics:
         return NormalGammaStatistics.of(x)
@@ -88,13 +71,8 @@ class NormalGammaState(State):
         return location + self.precision.kl(other.precision)
 
     @property
-    def mean(self) -> LocationPrecision:
-        return LocationPrecision(self.location, self.precision.mean)
-
-    @property
     def variance(self) -> LocationPrecision:
-        excess = jnp.where(self.concentration > 1, self.concentration - 1, jnp.nan)
-        return LocationPrecision(self.rate / (self.mean_precision * excess), self.precision.variance)
+        return LocationPrecision(self.spread / self.mean_precision, self.precision.variance)
 
     @property
     def mode(self) -> LocationPrecision:

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, LocationPrecision, State, pytree, sample_shape
-from vbjax.families.joint import JointStatistics, increment
+from vbjax.families.base import Family, LocationPrecision, pytree, sample_shape
+from vbjax.families.joint import JointStatistics, JointWishartState, increment
 from vbjax.families.wishart import (
-    WishartState,
     sample_wishart_roots,
     wishart_base_entropy,
     wishart_expected,
@@ -24,7 +23,6 @@ from vbjax.families.wishart import (
 )
 from vbjax.linalg import (
     cholesky,
-    inverse_from_cholesky,
     logdet_from_cholesky,
     outer,
     quadratic_form,
@@ -38,12 +36,6 @@ from vbjax.special import LOG_2PI, itakura_saito
 class NormalWishartStatistics(JointStatistics):
     """E[Lam], E[log det Lam], E[Lam (m - c)], E[(m - c)' Lam (m - c)]; `base` is -D/2 E[log det Lam]."""
 
-    pivot: Array
-    precision: Array
-    logdet: Array
-    cross: Array
-    square: Array
-    base: Array
     events = {"precision": 2, "logdet": 0, "cross": 1, "square": 0}
 
     @classmethod
@@ -70,18 +62,8 @@ def _at_point(location: Array, precision: Array, logdet: Array) -> NormalWishart
 
 
 @pytree
-class NormalWishartState(State):
+class NormalWishartState(JointWishartState):
     """Location N(location, (mean_precision Lam)^-1), Lam ~ Wishart(degrees_of_freedom, W)."""
-
-    location: Array
-    mean_precision: Array
-    degrees_of_freedom: Array
-    inverse_scale: Array
-
-    @property
-    def precision(self) -> WishartState:
-        """The marginal of Lam."""
-        return WishartState(self.degrees_of_freedom, self.inverse_scale)
 
     def statistics(self, x: LocationPrecision) -> NormalWishartStatistics:
         return NormalWishartStatistics.of(x)
@@ -111,34 +93,16 @@ class NormalWishartState(State):
         return 0.5 * (spread + other.mean_precision * square) + self.precision.kl(other.precision)
 
     def at_mode(self) -> NormalWishartStatistics:
-        # straight from the inverse scale: forming Lam and factoring it again would lose digits
-        excess = self.degrees_of_freedom - self.location.shape[-1]
-        root = cholesky(self.inverse_scale)
-        precision = excess[..., None, None] * inverse_from_cholesky(root)
-        logdet = self.location.shape[-1] * jnp.log(excess) - logdet_from_cholesky(root)
-        return _at_point(self.location, precision, logdet)
-
-    @property
-    def mean(self) -> LocationPrecision:
-        return LocationPrecision(self.location, self.precision.mean)
+        return _at_point(self.location, *self.mode_and_logdet())
 
     @property
     def covariance(self) -> LocationPrecision:
-        excess = self.degrees_of_freedom - self.location.shape[-1] - 1
-        spread = self.mean_precision * jnp.where(excess > 0, excess, jnp.nan)
-        return LocationPrecision(self.inverse_scale / spread[..., None, None], self.precision.covariance)
+        location = self.spread / self.mean_precision[..., None, None]
+        return LocationPrecision(location, self.precision.covariance)
 
     @property
-    def variance(self) -> LocationPrecision:
-        location = jnp.diagonal(self.covariance.location, axis1=-2, axis2=-1)
-        return LocationPrecision(location, self.precision.variance)
-
-    @property
-    def mode(self) -> LocationPrecision:
-        excess = self.degrees_of_freedom - self.location.shape[-1]
-        return LocationPrecision(
-            self.location, jnp.where(excess > 0, excess, jnp.nan)[..., None, None] * self.precision.scale
-        )
+    def mode_factor(self) -> Array:
+        return self.degrees_of_freedom - self.location.shape[-1]
 
     def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> LocationPrecision:
         key_precision, key_location = jax.random.split(key)

@@ -38,10 +38,7 @@ def weighted_covariance(x: Array, weights: Array | None = None) -> tuple[Array, 
 
 
 def positive_scale(variance: Array) -> Array:
-    """The variance, with 1 in place of a column that does not vary: a scale that can be divided by.
-
-    A column counts as constant when its variance is below its rounding error.
-    """
+    """The variance, with 1 in place of a column that does not vary: a scale that can be divided by."""
     return jnp.where(variance > 0, variance, 1)
 
 

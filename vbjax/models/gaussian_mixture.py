@@ -133,14 +133,10 @@ class GaussianMixture(GaussianMixtureBase):
 
     def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
         """Bishop (2006), eq. 9.24 to 9.26, then the covariance floor."""
-        if "components" in block and self.mean_precision is None:
-            statistics = Record(statistics) | dict(components=_anchored(statistics["components"]))
         moved = super().m_step(params, statistics, block)
         if "components" not in block:
             return moved
-        s = self.expected(params)
-        prior = jax.grad(self._scalar_prior)(s)
-        gradient = jax.tree.map(jnp.add, prior.components, statistics["components"])
+        gradient = self.total_gradient(self.expected(params), statistics, ["components"])["components"]
         at, structure = moved.components.at, self.structure
         covariance = structure.point_covariance(at, gradient, params.components.at)
         components = structure.at_point(at.location, structure.clip(covariance, self.floor))
@@ -211,15 +207,6 @@ class GaussianMixture(GaussianMixtureBase):
         x = self.read(x)
         weights = read_weights(weights, x.shape[0], float_dtype(x))
         return x, jnp.ones(x.shape[0], x.dtype) if weights is None else weights
-
-
-def _anchored(gradient: Any) -> Any:
-    """The gradient with the weight of a row on locations that no row pulls, so that they stay."""
-    if gradient.events["square"] == 0:  # the families of one number for each location see to it themselves
-        return gradient
-    diagonal = jnp.eye(gradient.square.shape[-1], dtype=bool)
-    square = jnp.where(diagonal & (gradient.square == 0), -0.5, gradient.square)
-    return dataclasses.replace(gradient, square=square)
 
 
 @jax.jit

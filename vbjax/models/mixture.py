@@ -59,8 +59,10 @@ class GaussianMixtureBase(ConjugateModel):
         return read_table(data, n_features=n_features)
 
     def chunk_rows(self, data: Array) -> int:
-        rows, per_row = 8192 // data.dtype.itemsize, self.n_components * data.shape[1] * data.dtype.itemsize
-        return max(256, min(rows, 2 ** ((1 + _BLOCK_BYTES // per_row).bit_length() - 1)))
+        numbers = self.n_components * data.shape[1]  # to whiten a row
+        rows = super().chunk_rows(data) * (2 if numbers >= 64 else 1)
+        cached = _BLOCK_BYTES // (numbers * data.dtype.itemsize)
+        return max(256, min(rows, 2 ** ((1 + cached).bit_length() - 1)))
 
     def log_likelihood(self, s: Record, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
         table = self.structure.log_density(s.components, rows)
