@@ -3,6 +3,7 @@
 Shapes are the same for all: a compiled program costs seconds, and a test that finds it made costs nothing.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import vbjax as vb
 from vbjax import terms
@@ -19,6 +21,8 @@ from vbjax.families import DeltaState, DirichletState, GammaState, NormalState
 
 N_ROWS, N_COMPONENTS, N_FEATURES = 40, 3, 2  # all different, so that no axis passes for another
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+
+every_kind = pytest.mark.parametrize("kind", COVARIANCE_TYPES)
 
 
 # ---------------------------------------------------------------- data
@@ -235,3 +239,39 @@ def sweeps(model, params, data, weights=None, n_sweeps=8):
 def score(model, params, data, weights=None):
     """The objective of given parameters."""
     return model.objective(params, vb.expectation(model, params, data, weights))
+
+
+def swept(name):
+    """A model of the table in float64, its rows and their weights, and parameters some sweeps on."""
+    data, weights = MODELS[name].data("float64")
+    model, params = MODELS[name].started(data, weights)
+    return model, data, weights, sweeps(model, params, data, weights)[0]
+
+
+@functools.partial(jax.jit, static_argnames="kind")
+def read_out(model, params, kind):
+    """Weights, means and covariances as scikit-learn has them, those of `kind` once each."""
+    full = model.covariances(params)
+    shaped = {
+        "full": lambda: full,
+        "tied": lambda: full[0],
+        "diag": lambda: jnp.diagonal(full, axis1=1, axis2=2),
+        "spherical": lambda: full[:, 0, 0],
+    }[kind]()
+    return model.weights(params), model.means(params), shaped
+
+
+@contextlib.contextmanager
+def compilations():
+    """A list to which every compilation inside the block is added."""
+    seen = []
+
+    def listen(event, seconds, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(kwargs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

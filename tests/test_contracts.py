@@ -7,14 +7,13 @@ float32 out with x64 enabled. Of a fit: its objective scores its parameters, the
 it, a warm start at the optimum stays there, and a second fit of the same shapes compiles nothing.
 """
 
-import contextlib
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from registry import MODELS, N_ROWS, scaled_hyper, score, sweeps, with_hyper
+from registry import MODELS, N_ROWS, compilations, scaled_hyper, score, sweeps, with_hyper
 from tolerances import TOLERANCE, close
 
 import vbjax as vb
@@ -169,22 +168,6 @@ FITTED = {  # with other values of hyperparameters that are given, not resolved 
     "EM full": dict(covariance_floor=1e-4),
     "own, local": dict(concentration=1.0, noise=1.0),
 }
-
-
-@contextlib.contextmanager
-def compilations():
-    """A list to which every compilation inside the block is added."""
-    seen = []
-
-    def listen(event, seconds, **kwargs):
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(kwargs)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield seen
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @functools.cache

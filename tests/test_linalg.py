@@ -2,7 +2,8 @@
 
 The plain-XLA factorizations equal LAPACK's at every size about the places where they are written out, looped
 and halved, with gradients; they broadcast; what is not positive definite gives NaN; large batches at the same
-time end. Stein's loss is never negative, zero at equality and equal to its definition.
+time end; a coordinate without precision stays where it is. Stein's loss is never negative, zero at equality
+and equal to its definition.
 """
 
 import jax
@@ -37,6 +38,15 @@ def test_factor_and_solves_equal_dense_algebra(size, dtype):
     vector = b[..., 0]
     square = np.einsum("...i,...ij,...j", vector, x, vector)
     close(linalg.quadratic_form(x.astype(dtype), vector.astype(dtype)), square)
+
+
+def test_a_coordinate_that_nothing_pulls_does_not_move(dtype):
+    x, b = positive_definite(np.random.default_rng(0), 3), np.arange(6.0).reshape(3, 2)
+    free = np.zeros((4, 4))
+    free[np.ix_([0, 1, 3], [0, 1, 3])] = x
+    half, shift = linalg.solve_pull(jnp.asarray(free, dtype), jnp.asarray(np.insert(b, 2, 0, axis=0), dtype))
+    close(shift, np.insert(np.linalg.solve(x, b), 2, 0, axis=0), factor=20)
+    close(half.T @ half, b.T @ np.linalg.solve(x, b), factor=20)
 
 
 @pytest.mark.parametrize("size", [2, 20])

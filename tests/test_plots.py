@@ -38,8 +38,10 @@ def made_fit(x, **runs):
     """A `Fit` of these parameters with a trace and a table of runs."""
     table = dict(objective=[-9.0, -7.0, -8.0, np.nan, 5.0], singular=[False, False, False, False, True])
     integers = dict(n_iter=[1, 3, 1, 0, 1], status=[1, 1, 2, 0, 1])
-    table = {name: jnp.asarray(value) for name, value in (table | integers | runs).items()}
-    trace = jnp.array([-30.0, -7.5, -7.0, jnp.nan])
+    trace = np.full((5, 4), np.nan)
+    trace[0, 0], trace[1, :3], trace[2, 0], trace[4, 0] = -9, [-30, -7.5, -7], -8, 5
+    table = dict(table, trace=trace) | integers | runs
+    table = {name: jnp.asarray(value) for name, value in table.items()}
     model, params = mixture(x)
     return vb.Fit(
         model=model,
@@ -47,7 +49,7 @@ def made_fit(x, **runs):
         objective=jnp.asarray(-7.0),
         n_iter=jnp.asarray(3),
         runs=vb.Runs(**table),
-        full_trace=trace,
+        full_trace=table["trace"][1],
         status_code=jnp.asarray(1),
     )
 
@@ -122,7 +124,9 @@ def test_more_than_two_columns_are_pairs_with_marginal_covariances():
 def test_trace_and_restarts_show_every_sweep_and_run():
     fit = made_fit(clouds())
     ax = plots.trace(fit)
-    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, -30], [2, -7.5], [3, -7]])
+    *others, best = [line.get_ydata() for line in ax.lines if len(line.get_xydata()) == 3]
+    np.testing.assert_allclose(best, [-30, -7.5, -7])
+    np.testing.assert_allclose([line[0] for line in others], [-9, -30, -8, np.nan])
     assert ax.get_ylabel() == "log likelihood (nats)"
     lines = {line.get_label(): line.get_xydata().tolist() for line in plots.restarts(fit).lines}
     assert lines == {

@@ -40,7 +40,7 @@ def definition(a):
 def oracle(a):
     """Values of R, R', P and P', and the magnitudes that their rounding errors are relative to.
 
-    Below 8 the library uses the definition, so there an error is relative to what the definition adds up.
+    Below 8 the recurrence adds up terms as large as the definition does: there an error is relative to those.
     """
     values, sizes = definition(a)
     series = binet(np.maximum(a, 1))

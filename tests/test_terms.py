@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from family_table import CASES, PLATE, ROWS, SIZE, cell, elsewhere, gaussian, generic_points, inv, jit
 from scipy import stats
-from test_families import CASES, PLATE, ROWS, SIZE, cell, elsewhere, gaussian, generic_points, inv, jit
 from tolerances import close
 
 from vbjax import terms

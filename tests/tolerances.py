@@ -6,6 +6,8 @@ import numpy as np
 # Some tens of roundings: what a Cholesky factor, a solve and a sum of a few terms of order one may lose.
 TOLERANCE = {np.dtype("float32"): 1e-5, np.dtype("float64"): 2e-14}
 
+STANDARD_ERRORS = 4  # how far from its expectation a Monte Carlo estimate with a fixed key may lie
+
 
 def close(actual, desired, *, factor=1.0, scale=0.0):
     """Equal leaf by leaf, within the rounding of `actual`'s dtype relative to the leaf's largest entry.

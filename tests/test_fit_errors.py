@@ -1,0 +1,150 @@
+"""An error of `fit` names the argument: bad data, bad arguments and bad models are refused before a sweep."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from clouds import key, rows
+from registry import N_ROWS, mean_and_precision, without_data
+
+import vbjax as vb
+from vbjax.families import DeltaState, NormalState
+
+EM, COLUMN = vb.GaussianMixture(2), vb.UnitVarianceMixture(2)
+
+
+def with_entry(value):
+    x = np.zeros((N_ROWS, 2), "float32")
+    x[3, 1] = x[7, 0] = value
+    return x
+
+
+BAD_DATA = {
+    "NaN": (EM, with_entry(np.nan), "data must be finite; row 3 is the first"),
+    "infinity": (EM, with_entry(-np.inf), "data must be finite; row 3 is the first"),
+    "NaN in a column": (COLUMN, [0.0, np.nan, 1.0], "data must be finite; row 1 is the first"),
+    "NaN in a dict": (
+        mean_and_precision(),
+        dict(a=np.ones(4), b=with_entry(np.nan)[:4]),
+        "data must be finite; row 3",
+    ),
+    "one axis": (
+        EM,
+        np.zeros(5),
+        r"data must have shape \(n, d\).*got \(5,\); reshape one column with x\[:, None\]",
+    ),
+    "three axes": (EM, np.zeros((5, 2, 2)), r"data must have shape \(n, d\) with d >= 1; got \(5, 2, 2\)$"),
+    "no columns": (vb.KMeans(2), np.zeros((5, 0)), r"data must have shape \(n, d\) with d >= 1"),
+    "two axes for one": (COLUMN, np.zeros((5, 2)), r"data must have shape \(n,\); got \(5, 2\)"),
+    "too few rows": (EM, np.zeros((1, 2)), "data must have at least 2 rows; got 1"),
+    "fewer rows than clusters": (vb.KMeans(3), np.zeros((2, 2)), "data must have at least 3 rows; got 2"),
+    "no rows": (COLUMN, np.zeros(0), "data must have at least 1 rows; got 0"),
+    "no rows for an own model": (mean_and_precision(), np.zeros(0), "data must have at least one row"),
+    "a number": (mean_and_precision(), 3.0, "data must be arrays with a common leading axis"),
+    "nothing": (mean_and_precision(), (), "data must be arrays with a common leading axis"),
+    "two lengths": (mean_and_precision(), (np.zeros(3), np.zeros(4)), r"common leading axis.*\(3,\), \(4,\)"),
+    "words": (COLUMN, ["a", "b"], "data must be numbers"),
+    "complex": (COLUMN, np.array([1j, 2]), "data must be numbers; got an array of complex"),
+    "ragged": (COLUMN, [[1.0], [1.0, 2.0]], "data must be numeric arrays; got list"),
+    "None": (EM, None, "data must be numbers"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data_are_refused(name):
+    model, data, message = BAD_DATA[name]
+    with pytest.raises(ValueError, match=message):
+        vb.fit(model, data, key=key())
+
+
+def weights_with(value):
+    return np.ones(N_ROWS) * np.where(np.arange(N_ROWS) == 5, value, 1)
+
+
+def states(mean, precision):
+    return vb.Record(mu=NormalState(jnp.asarray(mean), jnp.asarray(precision)))
+
+
+BAD_ARGUMENTS = {
+    "too few weights": (dict(weights=np.ones(3)), rf"weights .* {N_ROWS} rows; got shape \(3,\)"),
+    "a table of weights": (dict(weights=np.ones((N_ROWS, 1))), r"weights .* got shape \(40, 1\)"),
+    "a negative weight": (
+        dict(weights=weights_with(-1)),
+        "weights must be finite, at least 0, and not all 0",
+    ),
+    "a weight of NaN": (dict(weights=weights_with(np.nan)), "weights must be finite"),
+    "an infinite weight": (dict(weights=weights_with(np.inf)), "weights must be finite"),
+    "no weight": (dict(weights=np.zeros(N_ROWS)), "weights must be finite, at least 0, and not all 0"),
+    "a word for weights": (dict(weights="uniform"), "weights must be numbers"),
+    "no restarts": (dict(n_restarts=0), "n_restarts must be a whole number of at least 1; got 0"),
+    "half a restart": (dict(n_restarts=2.0), "n_restarts must be a whole number"),
+    "a truth for restarts": (dict(n_restarts=True), "n_restarts must be a whole number"),
+    "no sweeps": (dict(max_iter=0), "max_iter must be a whole number of at least 1; got 0"),
+    "endless sweeps": (dict(max_iter=np.inf), "max_iter must be a whole number"),
+    "no lanes": (dict(lanes=0), "lanes must be a whole number of at least 1; got 0"),
+    "a negative tol": (dict(tol=-1e-3), "tol must be at least 0; got -0.001"),
+    "a tol of NaN": (dict(tol=np.nan), "tol must be at least 0; got nan"),
+    "params of another name": (
+        dict(params=vb.Record(tau=states([0.0, 1.0], [1.0, 1.0]).mu)),
+        "params must have the structure",
+    ),
+    "params of another family": (
+        dict(params=vb.Record(mu=DeltaState(states([0.0, 1.0], [1.0, 1.0]).mu))),
+        "params must have the structure",
+    ),
+    "params of another k": (
+        dict(params=states(np.zeros(3), np.ones(3))),
+        r"params must have shapes \[\(2,\), \(2,\)\]; got \[\(3,\), \(3,\)\]",
+    ),
+    "params of words": (
+        dict(params=vb.Record(mu=NormalState(["a", "b"], ["c", "d"]))),
+        "params must have the structure",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARGUMENTS)
+def test_bad_arguments_are_refused_by_name(name):
+    wrong, message = BAD_ARGUMENTS[name]
+    with pytest.raises(ValueError, match=message):
+        vb.fit(COLUMN, rows("unit variance"), key=key(), **wrong)
+
+
+BAD_MODELS = {
+    "no components": (vb.UnitVarianceMixture(0), "unit variance", "n_components must be a whole number"),
+    "no clusters": (vb.KMeans(0), "EM", "n_clusters must be a whole number"),
+    "unknown start": (
+        vb.KMeans(2, start="first"),
+        "EM",
+        "start must be 'k-means\\+\\+' or 'random'; got 'first'",
+    ),
+    "unknown covariance": (
+        vb.GaussianMixture(2, "round"),
+        "EM",
+        "covariance_type must be one of full.*got 'round'",
+    ),
+    "MAP on the boundary": (
+        vb.GaussianMixture(2, weight_concentration=0.5),
+        "EM",
+        "weight_concentration must be at least 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MODELS)
+def test_bad_models_are_refused_by_name(name):
+    model, data, message = BAD_MODELS[name]
+    with pytest.raises(ValueError, match=message):
+        vb.fit(model, rows(data), key=key())
+
+
+def test_weights_without_data_are_refused():
+    with pytest.raises(ValueError, match="weights are for rows of data; there are none"):
+        vb.fit(without_data(), key=key(), weights=np.ones(3))
+
+
+def test_a_model_that_is_not_conjugate_is_refused():
+    def wrong(s, x):
+        return vb.terms.normal(x, s.mu, 1.0) - s.mu.first**2
+
+    with pytest.raises(ValueError, match="factor 'mu'"):
+        vb.fit(vb.Model(factors=dict(mu=vb.Normal()), log_likelihood=wrong), rows("unit variance"), key=key())
