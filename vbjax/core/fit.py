@@ -201,8 +201,8 @@ def _advance_in_slices(race: Race, algorithm: Any, data: Any, weights: Array | N
                 if progress:
                     bar.update(ended - bar.n)
                     bar.set_postfix_str(f"best objective {float(fit.objective):.6g}" if ended else "")
-                if time.perf_counter() - begun < _SLICE_SECONDS / 2:
-                    width *= 2
+                growth = _SLICE_SECONDS / (time.perf_counter() - begun)
+                width = int(width * min(max(growth, 1), 16))
                 limit = min(limit + width, _NO_LIMIT)
             except KeyboardInterrupt:
                 return _advance(race, algorithm, data, weights, np.int32(_NO_LIMIT), np.bool_(True))[1]

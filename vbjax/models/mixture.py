@@ -60,7 +60,7 @@ class GaussianMixtureBase(ConjugateModel):
 
     def chunk_rows(self, data: Array) -> int:
         numbers = self.n_components * data.shape[1]  # to whiten a row
-        rows = super().chunk_rows(data) * (2 if numbers >= 64 else 1)
+        rows = 2048 if numbers >= 64 else super().chunk_rows(data)
         cached = _BLOCK_BYTES // (numbers * data.dtype.itemsize)
         return max(256, min(rows, 2 ** ((1 + cached).bit_length() - 1)))
 
