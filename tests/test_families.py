@@ -1,7 +1,8 @@
 """Laws of the families, over one table of them.
 
 Autodiff: the gradient of the log-normaliser is the mean map and `from_gradient` undoes the gradient of a
-log density, about any pivot, for any number of densities of the latent and any weight. Values: `log_prob`
+log density, about any pivot, for any number of densities of the latent and any weight; mixed
+states have the average log density. Values: `log_prob`
 and `entropy` equal scipy's; entropy, KL, mean, variance and covariance equal Monte Carlo within four of
 its standard errors; KL equals the closed form of normals, is never negative, and zero for equal
 distributions; the mode beats its neighbourhood. Statistics: another pivot changes nothing but the pivot.
@@ -64,6 +65,24 @@ def test_from_gradient_undoes_the_gradient_of_a_log_density(name, dtype):
 def test_log_normalizer_is_the_energy_less_the_log_density(name, dtype):
     f = facts(name, dtype.name)
     close(f.log_normalizer, f.energy - f.log_density, factor=3, scale=np.abs(f.energy).max())
+
+
+@over_the_table
+def test_a_mixed_state_has_the_average_log_density_but_for_a_constant(name, float64):
+    case = CASES[name]
+    one, other = case.state("float64", 0), case.state("float64", 1)
+
+    @jit
+    def excess(one, other, rho):
+        mixed = case.family.mix(one, other, rho)
+        z = one.sample(jax.random.key(0), 4)
+        average = (1 - rho) * one.log_prob(z) + rho * other.log_prob(z)
+        return mixed.log_prob(z) - average, case.family.mix(one, other, 0.0), case.family.mix(one, other, 1.0)
+
+    constant, none, all_the_way = excess(one, other, 0.3)
+    close(constant, np.broadcast_to(constant[0], constant.shape), factor=10, scale=10)
+    close(comparable(none), comparable(one), factor=10)
+    close(comparable(all_the_way), comparable(other), factor=10)
 
 
 @over_the_table

@@ -11,6 +11,7 @@ from vbjax.core.fit import Fit, fit
 from vbjax.core.model import ConjugateModel
 from vbjax.core.restarts import Runs
 from vbjax.core.user_model import Model
+from vbjax.derivatives import LinearResponse, elbo, linear_response, optimum
 from vbjax.families import (
     Beta,
     Categorical,
@@ -26,6 +27,7 @@ from vbjax.families import (
     NormalWishart,
     Wishart,
 )
+from vbjax.gibbs import gibbs
 from vbjax.models import (
     BayesianGaussianMixture,
     GaussianMeanPrecision,
@@ -34,6 +36,7 @@ from vbjax.models import (
     UnitVarianceMixture,
 )
 from vbjax.record import Record
+from vbjax.stochastic import fit_stochastic
 
 __all__ = [
     "Algorithm",
@@ -51,6 +54,7 @@ __all__ = [
     "GaussianMixture",
     "Info",
     "KMeans",
+    "LinearResponse",
     "LocationPrecision",
     "MatrixNormalWishart",
     "Model",
@@ -65,9 +69,14 @@ __all__ = [
     "UnitVarianceMixture",
     "Wishart",
     "datasets",
+    "elbo",
     "expectation",
     "families",
     "fit",
+    "fit_stochastic",
+    "gibbs",
+    "linear_response",
     "metrics",
+    "optimum",
     "terms",
 ]

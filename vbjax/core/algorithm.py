@@ -9,10 +9,11 @@ from __future__ import annotations
 import enum
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from vbjax.core.expectation import expectation
+from vbjax.core.expectation import Expectation, expectation
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree
 from vbjax.record import Record
@@ -115,11 +116,32 @@ class CoordinateAscent:
         objective, magnitude = model.scored(params, total)
         error = rounding_error(magnitude)
         status = judge(objective, state.objective, error, self.tol * model.unit(total))
-        for number, block in enumerate(model.blocks):
-            if number > 0:
-                total = expectation(model, params, data, weights)
-            params = model.m_step(Record(params), total.statistics, block)
-        return AscentState(params, objective), Info(objective, error, status)
+        moved = sweep(model, params, data, weights, total)
+        return AscentState(moved, objective), Info(objective, error, status)
+
+
+def sweep(
+    model: ConjugateModel,
+    params: Any,
+    data: Any,
+    weights: Array | None,
+    total: Expectation | None = None,
+    pull: Record | None = None,
+) -> Record:
+    """One coordinate update of every block, each from its own pass over the rows.
+
+    Args:
+        total: the first block's pass, where it has been made.
+        pull: added to the gradient that the rows give: a perturbation of the log joint.
+    """
+    for number, block in enumerate(model.blocks):
+        if number > 0 or total is None:
+            total = expectation(model, params, data, weights)
+        statistics = total.statistics
+        if pull is not None:
+            statistics = {name: jax.tree.map(jnp.add, statistics[name], pull[name]) for name in block}
+        params = model.m_step(Record(params), statistics, block)
+    return params
 
 
 def rounding_error(magnitude: Array) -> Array:

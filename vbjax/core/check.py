@@ -158,6 +158,6 @@ def _score(model: Any, rows: Any, s: Record) -> tuple[Array, Record]:
 
     def energy(s: Record) -> Array:
         total = model._scalar_prior(s)
-        return total if rows is None else total + model._rows(s, rows).sum()
+        return total if rows is None else total + model.likelihood(s, rows).sum()
 
     return jax.value_and_grad(energy)(s)

@@ -139,12 +139,7 @@ def fit(
         raise ValueError(f"model must be a model or an algorithm; got {model!r}")
     key = read_key(key)
     subject = model.model if given else model
-    data = subject.read(data)
-    if data is not None:
-        weights = read_weights(weights, n_rows(data), float_dtype(data))
-    elif weights is not None:
-        raise ValueError("weights are for rows of data; there are none")
-    subject = _resolve(subject.inspect(data), data, weights)
+    subject, data, weights = resolved(subject, data, weights)
     if given:
         algorithm = dataclasses.replace(model, model=subject)
     else:
@@ -158,6 +153,20 @@ def fit(
     if is_concrete((algorithm, data, weights, key, params)):
         return _advance_in_slices(race, algorithm, data, weights, progress)
     return _advance(race, algorithm, data, weights, _NO_LIMIT, False)[1]
+
+
+def resolved(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
+    """The model with every default filled in from the data, and data and weights as arrays.
+
+    Raises:
+        ValueError: data or weights out of range; a model that is not conjugate.
+    """
+    data = model.read(data)
+    if data is not None:
+        weights = read_weights(weights, n_rows(data), float_dtype(data))
+    elif weights is not None:
+        raise ValueError("weights are for rows of data; there are none")
+    return _resolve(model.inspect(data), data, weights), data, weights
 
 
 @jax.jit

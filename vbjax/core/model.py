@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from vbjax.core.expectation import Expectation, expectation, float_dtype, n_rows, sum_over_rows
 from vbjax.core.inputs import read_arrays
@@ -118,7 +119,7 @@ class ConjugateModel:
             s = _without_base(self.expected(params))
 
             def gradient(rows: Any, w: Array, s: Record = s) -> Record:
-                return self._gradient(s, rows[1], rows[0], w)[1]
+                return self.likelihood_gradient(s, rows[1], rows[0], w)[1]
 
             total = sum_over_rows(gradient, (data, drawn), weights, chunk=self.chunk_rows(data))
             params = self.m_step(params, total, block)
@@ -140,7 +141,7 @@ class ConjugateModel:
         """
         local, bound = self._collapse(prepared, rows)
         statistics = Record({name: q.expected().with_base(0.0) for name, q in local.items()})
-        _, gradient = self._gradient(prepared, statistics, rows, weights)
+        _, gradient = self.likelihood_gradient(prepared, statistics, rows, weights)
         return scored_rows(gradient, bound, weights)
 
     def m_step(self, params: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
@@ -148,6 +149,10 @@ class ConjugateModel:
         s = _without_base(self.expected(params))
         gradient = self.total_gradient(s, statistics, block)
         return params | {name: self.factors[name].from_gradient(s[name], gradient[name]) for name in block}
+
+    def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
+        """A part rho of the way from `params` to `moved`, in the natural parameters of the block."""
+        return params | {name: self.factors[name].mix(params[name], moved[name], rho) for name in block}
 
     def objective(self, params: Mapping[str, State], expectation: Expectation) -> Array:
         """The bound (the log likelihood or log posterior where factors are points), without the data."""
@@ -185,7 +190,8 @@ class ConjugateModel:
     def _scalar_prior(self, s: Record) -> Array:
         return jnp.asarray(self.log_prior(self.namespace(s)), float_dtype(s)).sum()
 
-    def _rows(self, s: Record, rows: Any) -> Array:
+    def likelihood(self, s: Record, rows: Any) -> Array:
+        """`log_likelihood` at statistics of the latents, hyperparameters beside them; checked to be (n,)."""
         row = self.log_likelihood(self.namespace(s), rows)
         if row.shape != (n_rows(rows),):
             raise ValueError(
@@ -197,7 +203,7 @@ class ConjugateModel:
         """Optimal local states and the bound of each row: energy at t = 0 plus log-normalisers."""
         families = self.local(rows)
         if not families:
-            return Record(), self._rows(s, rows)
+            return Record(), self.likelihood(s, rows)
         dtype = float_dtype(s)
         zero = Record(
             {
@@ -207,7 +213,7 @@ class ConjugateModel:
         )
 
         def energy(local: Record) -> tuple[Array, Array]:
-            row = self._rows(s | local, rows)
+            row = self.likelihood(s | local, rows)
             return row.sum(), row
 
         gradient, bound = jax.grad(energy, has_aux=True)(zero)
@@ -218,11 +224,13 @@ class ConjugateModel:
             bound = bound + share.sum(tuple(range(1, share.ndim)))
         return Record(states), bound
 
-    def _gradient(self, s: Record, local: Record, rows: Any, weights: Array) -> tuple[Array, Record]:
+    def likelihood_gradient(
+        self, s: Record, local: Record, rows: Any, weights: Array
+    ) -> tuple[Array, Record]:
         """The weighted expected log likelihood at fixed local statistics, and its gradient."""
 
         def energy(s: Record) -> Array:
-            row = self._rows(s | local, rows)
+            row = self.likelihood(s | local, rows)
             return jnp.where(weights == 0, 0, weights * row).sum()
 
         return jax.value_and_grad(energy)(s)

@@ -187,6 +187,22 @@ class Family:
         """
         raise TypeError(f"{type(self).__name__} has no coordinate update")
 
+    def natural(self, state: Any, statistics: Any) -> Any:
+        """The natural parameter of a state about the pivot of `statistics`: what `from_gradient` undoes."""
+        return jax.grad(lambda t: state.log_density(t).sum())(statistics).with_base(1.0)
+
+    def mix(self, state: Any, other: Any, rho: ArrayLike) -> Any:
+        """The state of natural parameter (1 - rho) eta + rho eta': a natural-gradient step of size rho.
+
+        Both are taken about the first state's location, so that nothing large cancels (Hoffman et al.
+        2013, eq. 22; Amari 1998). Its log density is the two log densities' average but for a constant.
+        """
+        statistics = state.expected()
+        eta, eta_other = self.natural(state, statistics), self.natural(other, statistics)
+        return self.from_gradient(
+            statistics, jax.tree.map(lambda x, y: (1 - rho) * x + rho * y, eta, eta_other)
+        )
+
     def expected(self, state: Any) -> Any:
         """E_q[t(z)] about the state's own location: the mean map, grad A(eta)."""
         return state.expected()

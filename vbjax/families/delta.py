@@ -78,6 +78,10 @@ class Delta(Family):
         """The maximiser of the expected log joint."""
         return DeltaState(self.of.from_gradient(statistics, gradient, weight))
 
+    def mix(self, state: DeltaState, other: DeltaState, rho: ArrayLike) -> DeltaState:
+        """The mode of the mixed members: a step of stochastic EM (Cappe & Moulines 2009)."""
+        return DeltaState(self.of.mix(state.at, other.at, rho))
+
     def log_normalizer(self, statistics: Any, gradient: Any) -> Array:
         """max over points of <gradient, t> instead of the logarithm of an integral."""
         point = self.from_gradient(statistics, gradient)

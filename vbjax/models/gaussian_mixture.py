@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.special import logsumexp, xlogy
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from vbjax.core.expectation import float_dtype
@@ -141,6 +142,12 @@ class GaussianMixture(GaussianMixtureBase):
         covariance = structure.point_covariance(at, gradient, params.components.at)
         components = structure.at_point(at.location, structure.clip(covariance, self.floor))
         return moved | dict(components=DeltaState(components))
+
+    def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
+        raise ValueError(
+            "GaussianMixture cannot take partial steps: its points do not say how many rows they rest on; "
+            "use BayesianGaussianMixture"
+        )
 
     def singular(self, params: Record) -> Array:
         return self.structure.below(params.components.at, self.floor)

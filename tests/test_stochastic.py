@@ -1,0 +1,117 @@
+"""Laws of stochastic variational inference.
+
+One minibatch of everything and whole steps are coordinate ascent. With rates 1 / t one epoch adds up to the
+exact update where nothing interacts, from arrays and from an iterator. A short minibatch counts as one that
+repeats its rows. What cannot be done raises.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from registry import MODELS, sweeps
+from tolerances import close
+
+import vbjax as vb
+from vbjax.terms import normal
+
+KEY = jax.random.key(0)
+ONE_PASS = dict(key=KEY, delay=0.0, forgetting=1.0)
+
+
+def rows(dtype="float32", n=24):
+    return jnp.asarray(np.random.default_rng(0).normal(3, 2, size=n), dtype)
+
+
+def location_prior(s):
+    return normal(s.mu, 0.0, s.strength)
+
+
+def location_rows(s, x):
+    return normal(x, s.mu, 0.25)
+
+
+def location(strength=0.5):
+    return vb.Model(
+        factors=dict(mu=vb.Normal()),
+        hyper=dict(strength=strength),
+        log_prior=location_prior,
+        log_likelihood=location_rows,
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["mean and precision", "unit variance", "k-means", "VB full", "VB tied", "own, local, points"]
+)
+def test_whole_steps_on_all_rows_are_coordinate_ascent(name, float64):
+    data, weights = MODELS[name].data("float64")
+    model, start = MODELS[name].started(data, weights)
+    fit = vb.fit_stochastic(
+        model, data, key=KEY, batch_size=len(data), n_epochs=3, forgetting=0.0, params=start
+    )
+    params, objective, _ = sweeps(model, start, data, None, n_sweeps=3)
+    close(model.expected(fit.params), model.expected(params), factor=100)  # the rows come in another order
+    close(fit.trace, objective[:, 0], factor=10)
+
+
+def test_one_epoch_at_rates_one_over_t_is_the_exact_update(dtype):
+    x = rows(dtype)
+    exact = vb.fit(location(), x, key=KEY)
+    fit = vb.fit_stochastic(location(), x, batch_size=4, n_epochs=1, **ONE_PASS)
+    close(fit.params, exact.params)
+    close(fit.objective, exact.objective)
+    assert fit.params.mu.mean.dtype == fit.trace.dtype == dtype
+    assert fit.trace.shape == (6,)
+    assert fit.status == vb.Status.MAX_ITER
+    batches = iter(np.split(np.asarray(x), 6))
+    streamed = vb.fit_stochastic(location(), batches, total_rows=24, **ONE_PASS)
+    close(streamed.params, exact.params)
+    assert streamed.trace.shape == (6,)
+    assert streamed.objective == streamed.trace[-1]  # of six estimates, the last
+
+
+def test_a_short_minibatch_counts_as_one_that_repeats_its_rows():
+    x = np.asarray(rows())
+    short = [x[:8], x[8:12]]
+    repeated = [x[:8], np.tile(x[8:12], 2)]
+    one, other = (
+        vb.fit_stochastic(location(), iter(b), total_rows=24, **ONE_PASS) for b in (short, repeated)
+    )
+    close(one.params, other.params)
+    close(one.trace, other.trace)
+
+
+def test_steps_shrink_so_that_the_end_is_near_the_optimum(float64):
+    data, _ = MODELS["VB full"].data("float64")
+    model, start = MODELS["VB full"].started(data, None)
+    best = vb.fit(model, data, key=KEY, params=start, tol=0.0)
+    fit = vb.fit_stochastic(model, data, key=KEY, batch_size=10, n_epochs=200, params=start)
+    before = vb.elbo(model, start, data)
+    assert before < fit.objective <= best.objective + 1e-9
+    assert best.objective - fit.objective < 0.02 * (best.objective - before)
+
+
+BAD = {
+    "forgetting": lambda: vb.fit_stochastic(location(), rows(), key=KEY, forgetting=0.4),
+    "delay": lambda: vb.fit_stochastic(location(), rows(), key=KEY, delay=-1.0),
+    "batch_size": lambda: vb.fit_stochastic(location(), rows(), key=KEY, batch_size=0),
+    "total_rows": lambda: vb.fit_stochastic(location(), iter([rows()]), key=KEY),
+    "iterator is empty": lambda: vb.fit_stochastic(location(), iter([]), key=KEY, total_rows=5),
+    "first one's shapes": lambda: vb.fit_stochastic(
+        location(), iter([rows(n=4), rows(n=8)]), key=KEY, total_rows=12
+    ),
+    "data must be finite": lambda: vb.fit_stochastic(
+        location(), itertools.chain([rows()], [rows() * np.nan]), key=KEY, total_rows=48
+    ),
+    "use BayesianGaussianMixture": lambda: vb.fit_stochastic(
+        vb.GaussianMixture(2), vb.datasets.old_faithful(), key=KEY
+    ),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_what_cannot_be_done_raises(message):
+    with pytest.raises(ValueError, match=message):
+        BAD[message]()
