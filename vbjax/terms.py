@@ -3,6 +3,7 @@
 Every term is affine in the statistics of each argument, and at the statistics of a sample it is the
 ordinary log density. That is all the engine needs: the updates are its gradients. Use them in
 `log_prior` and `log_likelihood`; terms broadcast like NumPy functions and never sum over plates.
+`linear` and `matmul` give the statistics of products, to be used as locations.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from vbjax.families.base import Statistics
 from vbjax.families.beta import BetaStatistics, beta_log_density
 from vbjax.families.categorical import CategoricalStatistics
 from vbjax.families.dirichlet import DirichletStatistics, dirichlet_log_density
@@ -27,7 +29,7 @@ from vbjax.families.normal import NormalStatistics
 from vbjax.families.normal_gamma import NormalGammaState, NormalGammaStatistics
 from vbjax.families.normal_wishart import NormalWishartState, NormalWishartStatistics
 from vbjax.families.wishart import WishartStatistics, wishart_log_density
-from vbjax.linalg import transpose
+from vbjax.linalg import outer, transpose
 from vbjax.special import LOG_2PI
 
 S = TypeVar("S")
@@ -193,3 +195,56 @@ def matrix_normal_wishart(
     x = _read(MatrixNormalWishartStatistics, x)
     parameters = map(jnp.asarray, (location, mean_precision, degrees_of_freedom, inverse_scale))
     return MatrixNormalWishartState(*parameters).log_density(x) + x.base
+
+
+def linear(x: ArrayLike, weights: Any) -> Any:
+    """The statistics of x @ w, one for each row of x: a location for `normal`.
+
+    Args:
+        x: (n, D), values.
+        weights: a value (D,), or the statistics of a MultivariateNormal factor of size D; or of a
+            MultivariateNormalGamma factor, whose precision goes with it: `normal(y, linear(x, s.w))`.
+
+    Raises:
+        ValueError: weights of another family (a plate of separate Normals is no joint factor: their
+            products would not be affine in each).
+
+    >>> import jax.numpy as jnp
+    >>> from vbjax.terms import linear, normal
+    >>> print(normal(jnp.array([3.0]), linear(jnp.array([[1.0, 2.0]]), jnp.array([1.0, 1.0])), 1.0))
+    [-0.9189385]
+    """
+    x = jnp.asarray(x)
+    if isinstance(weights, MultivariateNormalStatistics):
+        second = ((x @ weights.second) * x).sum(-1)
+        return NormalStatistics(x @ weights.pivot, x @ weights.first, second)
+    if isinstance(weights, MultivariateNormalGammaStatistics):
+        precision, logdet, base = (
+            jnp.broadcast_to(a, x.shape[:1]) for a in (weights.precision, weights.logdet, weights.base)
+        )
+        square = ((x @ weights.square) * x).sum(-1)
+        return NormalGammaStatistics(x @ weights.pivot, precision, logdet, x @ weights.cross, square, base)
+    if isinstance(weights, Statistics):
+        raise ValueError(
+            "weights of linear must be a value or a MultivariateNormal or MultivariateNormalGamma factor; "
+            f"got {type(weights).__name__}"
+        )
+    return NormalStatistics.of(x @ jnp.asarray(weights))
+
+
+def matmul(weights: Any, z: Any) -> NormalStatistics:
+    """The statistics of the table z_n . w_j, (n, p), of two independent factors: a location for `normal`.
+
+    Args:
+        weights: values (p, q), or the statistics of a MultivariateNormal factor of size q, plate (p,).
+        z: values (n, q), or the statistics of a MultivariateNormal factor of size q for each row.
+    """
+    w, z = _read(MultivariateNormalStatistics, weights), _read(MultivariateNormalStatistics, z)
+    wc, zc = w.pivot, z.pivot
+    # d = z.w - zc.wc = dz.wc + zc.dw + dz.dw, and E[d^2] by one product over pairs of the q axes
+    first = z.first @ (wc + w.first).T + zc @ w.first.T
+    of_z = jnp.stack([z.second, outer(zc, zc + 2 * z.first)], 1)
+    of_w = jnp.stack([w.second + outer(wc, wc + 2 * w.first), w.second], 1)
+    second = of_z.reshape(len(zc), -1) @ of_w.reshape(len(wc), -1).T
+    second = second + 2 * (z.first @ wc.T) * (zc @ w.first.T)
+    return NormalStatistics(zc @ wc.T, first, second)

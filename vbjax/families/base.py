@@ -57,6 +57,10 @@ class Statistics:
         """The fields in which a conjugate log joint is affine."""
         return {name: getattr(self, name) for name in self.events}
 
+    def __getitem__(self, index: Any) -> Self:
+        """The statistics of some cells of the plate: `s.effect[group]` is each row's own."""
+        return jax.tree.map(lambda x: x[index], self)
+
     def inner(self, gradient: Statistics) -> Array:
         """<gradient, self> over the natural fields, one number for each cell of the plate."""
         total: Any = 0.0

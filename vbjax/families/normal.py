@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,13 @@ from vbjax.special import LOG_2PI, itakura_saito
 
 @pytree
 class NormalStatistics(Statistics):
-    """E[x - c] and E[(x - c)^2] about the constant pivot c."""
+    """E[x - c] and E[(x - c)^2] about the constant pivot c. Sums are of independent factors, or values."""
 
     pivot: Array
     first: Array
     second: Array
     events = {"first": 0, "second": 0}
+    __array_ufunc__ = None  # so that array + statistics comes to __radd__
 
     @classmethod
     def of(cls, x: ArrayLike) -> NormalStatistics:
@@ -33,6 +35,14 @@ class NormalStatistics(Statistics):
     def mean(self) -> Array:
         """E[x], wherever the pivot is."""
         return self.pivot + self.first
+
+    def __add__(self, other: Any) -> NormalStatistics:
+        if not isinstance(other, NormalStatistics):
+            other = NormalStatistics.of(other)
+        second = self.second + other.second + 2 * self.first * other.first
+        return NormalStatistics(self.pivot + other.pivot, self.first + other.first, second)
+
+    __radd__ = __add__
 
     def about(self, pivot: Array) -> NormalStatistics:
         shift = self.pivot - pivot

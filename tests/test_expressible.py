@@ -1,0 +1,236 @@
+"""What a log joint of one's own can say, each against what is known of it exactly.
+
+`linear` and `matmul` have the moments of their products. Regression with a joint factor: the bound is the log
+evidence. Relevance determination: the textbook's updates. Probabilistic PCA as points: the eigenvectors'
+solution. Random effects in ragged groups: the exact posterior means. A scale for each row: Student's
+likelihood. Missing entries are a mask.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from tolerances import close
+
+import vbjax as vb
+from vbjax.families import DeltaState, GammaState, MultivariateNormalState
+from vbjax.terms import gamma, linear, matmul, multivariate_normal, multivariate_normal_gamma, normal
+
+KEY = jax.random.key(0)
+N, D, Q = 30, 3, 2
+
+
+def fitted(model, data, **how):
+    return vb.fit(model, data, key=KEY, tol=0.0, **how)
+
+
+def regression(dtype="float64"):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(N, D))
+    return jnp.asarray(x, dtype), jnp.asarray(x @ [2.0, 0.0, -1.0] + 0.5 * rng.normal(size=N), dtype)
+
+
+def vectors(rng, n):
+    root = rng.normal(size=(n, Q, 3 * Q))
+    state = MultivariateNormalState(
+        jnp.asarray(rng.normal(size=(n, Q))), jnp.asarray(root @ root.swapaxes(1, 2))
+    )
+    mean, covariance = np.asarray(state.mean), np.asarray(state.covariance)
+    return state, mean, covariance + mean[:, :, None] * mean[:, None, :]
+
+
+# ---------------------------------------------------------------- products
+
+
+def test_matmul_has_the_moments_of_the_product(float64):
+    rng = np.random.default_rng(0)
+    (w, w_mean, w_square), (z, z_mean, z_square) = vectors(rng, D), vectors(rng, N)
+    for pivot in (0.0, 0.7):
+        t = matmul(w.expected().about(w.mean + pivot), z.expected().about(z.mean - pivot))
+        close(t.mean, z_mean @ w_mean.T, factor=3)
+        close(t.square_about(0.0), np.einsum("nij,dij->nd", z_square, w_square), factor=3)
+    at_values = normal(1.0, matmul(w.mean, z.mean), 2.0)
+    close(at_values, stats.norm.logpdf(1.0, z_mean @ w_mean.T, 2**-0.5), factor=3)
+
+
+def test_linear_has_the_moments_of_the_product(float64):
+    (w, mean, square), x = vectors(np.random.default_rng(0), 1), regression()[0][:, :Q]
+    t = linear(x, jax.tree.map(lambda leaf: leaf[0], w.expected().about(w.mean + 0.7)))
+    close(t.mean, x @ mean[0])
+    close(t.square_about(0.0), np.einsum("ni,ij,nj->n", x, square[0], x), factor=3)
+    close(linear(x, mean[0]).mean, x @ mean[0])
+
+
+def test_separate_normals_are_no_weights_of_linear(float64):
+    with pytest.raises(ValueError, match="MultivariateNormal"):
+        linear(regression()[0], vb.Normal((D,)).neutral("float64").expected())
+
+
+def test_sums_and_cells_of_statistics(float64):
+    one, other = (
+        vb.families.NormalState(jnp.asarray([a, 2.0]), jnp.asarray([4.0, b])) for a, b in ((1, 2), (3, 5))
+    )
+    total = one.expected().about(jnp.zeros(2)) + other.expected() + 1.0
+    close(total.mean, one.mean + other.mean + 1)
+    close(total.square_about(total.mean), one.variance + other.variance)
+    close((np.ones(2) + one.expected()).mean, one.mean + 1)
+    close(one.expected()[jnp.asarray([1, 1, 0])].mean, [2.0, 2.0, 1.0])
+
+
+# ---------------------------------------------------------------- regression
+
+
+def joint_prior(s):
+    return multivariate_normal_gamma(s.w, jnp.zeros_like(s.w.pivot), s.strength, s.a, s.b)
+
+
+def joint_rows(s, rows):
+    return normal(rows[1], linear(rows[0], s.w))
+
+
+def test_the_bound_of_a_joint_regression_is_the_log_evidence(dtype):
+    x, y = regression(dtype)
+    a, b, strength = 2.0, 1.5, 0.5 * np.eye(D)
+    model = vb.Model(
+        factors=dict(w=vb.MultivariateNormalGamma(D)),
+        hyper=dict(strength=jnp.asarray(strength, dtype), a=a, b=b),
+        log_prior=joint_prior,
+        log_likelihood=joint_rows,
+    )
+    fit = fitted(model, (x, y))
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    shape = b / a * (np.eye(N) + x @ np.linalg.solve(strength, x.T))
+    close(fit.objective, stats.multivariate_t.logpdf(y, np.zeros(N), shape, df=2 * a), factor=3)
+    posterior = strength + x.T @ x
+    close(fit.params.w.location, np.linalg.solve(posterior, x.T @ y), factor=10)
+    close(fit.params.w.mean_precision, posterior)
+
+
+def relevance_prior(s):
+    scales = gamma(s.alpha, s.a, s.b).sum() + gamma(s.tau, s.a, s.b)
+    return normal(s.w, 0.0, s.alpha).sum() + scales
+
+
+def relevance_rows(s, rows):
+    return normal(rows[1], linear(rows[0], s.w), s.tau)
+
+
+def test_relevance_determination_makes_the_textbooks_updates(float64):
+    """Bishop (2006), eq. 10.94 to 10.99 and exercise 10.26, with a precision for each weight."""
+    x, y = regression()
+    a = b = 1e-3
+    model = vb.Model(
+        factors=dict(w=vb.MultivariateNormal(D), alpha=vb.Gamma((D,)), tau=vb.Gamma()),
+        hyper=dict(a=a, b=b),
+        log_prior=relevance_prior,
+        log_likelihood=relevance_rows,
+    )
+    fit = fitted(model, (x, y), max_iter=5000)
+    alpha, tau = np.ones(D), 1.0
+    for _ in range(5000):
+        covariance = np.linalg.inv(np.diag(alpha) + tau * x.T @ x)
+        mean = tau * covariance @ x.T @ y
+        alpha = (a + 0.5) / (b + 0.5 * (mean**2 + np.diag(covariance)))
+        rest = ((y - x @ mean) ** 2).sum() + np.trace(x @ covariance @ x.T)
+        tau = (a + 0.5 * N) / (b + 0.5 * rest)
+    np.testing.assert_allclose(fit.params.w.mean, mean, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(fit.params.alpha.mean, alpha, rtol=1e-5)
+    np.testing.assert_allclose(fit.params.tau.mean, tau, rtol=1e-6)
+    assert (np.diff(fit.trace) > -1e-9).all()
+    assert fit.params.alpha.mean.argmax() == 1  # the weight that is 0
+
+
+# ---------------------------------------------------------------- factors of tables
+
+
+def factor_prior(s):
+    return 0.0 * s.tau.value
+
+
+def factor_rows(s, x):
+    q = s.z.pivot.shape[-1]
+    rows = normal(x, matmul(s.w, s.z), s.tau).sum(-1)
+    return rows + multivariate_normal(s.z, jnp.zeros(q, x.dtype), jnp.eye(q, dtype=x.dtype))
+
+
+def test_probabilistic_pca_by_em_is_the_eigenvectors_solution(float64):
+    """Tipping & Bishop (1999), eq. 7 and 8: W W' + sigma^2 I keeps the leading eigenvalues."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(200, Q)) @ rng.normal(size=(Q, 4)) + 0.5 * rng.normal(size=(200, 4))
+    x = jnp.asarray(x - x.mean(0))
+    model = vb.Model(
+        factors=dict(w=vb.Delta(vb.MultivariateNormal(Q, plate=(4,))), tau=vb.Delta(vb.Gamma())),
+        local=dict(z=vb.MultivariateNormal(Q)),
+        log_prior=factor_prior,
+        log_likelihood=factor_rows,
+    )
+    eye = jnp.broadcast_to(jnp.eye(Q), (4, Q, Q))
+    start = vb.Record(
+        w=DeltaState(MultivariateNormalState(jnp.asarray(rng.normal(size=(4, Q))), eye)),
+        tau=DeltaState(GammaState(jnp.asarray(2.0), jnp.asarray(1.0))),
+    )
+    fit = fitted(model, x, params=start, max_iter=3000)
+    values, axes = np.linalg.eigh(np.cov(x.T, ddof=0))
+    noise, lead = values[:-Q].mean(), slice(-Q, None)
+    covariance = (axes[:, lead] * (values[lead] - noise)) @ axes[:, lead].T + noise * np.eye(4)
+    w = np.asarray(fit.params.w.mean)
+    np.testing.assert_allclose(w @ w.T + np.eye(4) / fit.params.tau.mean, covariance, atol=1e-5)
+    exact = stats.multivariate_normal.logpdf(x, np.zeros(4), covariance).sum()
+    np.testing.assert_allclose(fit.objective, exact, rtol=1e-9)
+
+
+def test_a_mask_leaves_entries_out(float64):
+    x = jnp.asarray(np.random.default_rng(3).normal(2, 1, size=(N, D)))
+    seen = jnp.asarray(np.random.default_rng(4).uniform(size=(N, D)) < 0.7)
+    model = vb.Model(
+        factors=dict(mu=vb.Normal((D,))),
+        log_prior=lambda s: normal(s.mu, 0.0, 0.5).sum(),
+        log_likelihood=lambda s, rows: jnp.where(rows[1], normal(rows[0], s.mu, 1.0), 0.0).sum(-1),
+    )
+    fit = fitted(model, (jnp.where(seen, x, 1e3), seen))
+    counts = np.asarray(seen).sum(0)
+    close(fit.params.mu.precision, 0.5 + counts)
+    close(fit.params.mu.mean, jnp.where(seen, x, 0.0).sum(0) / (0.5 + counts))
+
+
+# ---------------------------------------------------------------- groups and rows
+
+
+def test_random_effects_in_ragged_groups_have_the_exact_means(float64):
+    rng = np.random.default_rng(5)
+    group = np.repeat(np.arange(4), [1, 2, 5, 12])
+    y = jnp.asarray(rng.normal(size=4)[group] + 3 + rng.normal(size=20))
+    model = vb.Model(
+        factors=dict(mu=vb.Normal(), effect=vb.Normal((4,))),
+        log_prior=lambda s: normal(s.mu, 0.0, 0.1) + normal(s.effect, 0.0, 2.0).sum(),
+        log_likelihood=lambda s, rows: normal(rows[0], s.mu + s.effect[rows[1]], 1.5),
+    )
+    fit = fitted(model, (y, jnp.asarray(group)), max_iter=3000)
+    design = np.column_stack([np.ones(20), np.eye(4)[group]])
+    precision = np.diag([0.1, 2, 2, 2, 2]) + 1.5 * design.T @ design
+    mean = np.linalg.solve(precision, 1.5 * design.T @ y)  # a factorised Gaussian's means are exact
+    found = np.append(fit.params.mu.mean, fit.params.effect.mean)
+    np.testing.assert_allclose(found, mean, rtol=1e-6, atol=1e-8)
+    exact = np.sqrt(np.diag(np.linalg.inv(precision)))
+    response = vb.linear_response(fit.model, fit.params, (y, jnp.asarray(group)))
+    found = np.append(response.sd.mu.first, response.sd.effect.first)
+    np.testing.assert_allclose(found, exact, rtol=1e-6)  # and so are linear response's deviations
+
+
+def test_a_scale_for_each_row_is_students_likelihood(float64):
+    df = 4.0
+    x = jnp.asarray(stats.t.rvs(df, 1.0, 2.0, size=N, random_state=0))
+    one = vb.Delta
+    model = vb.Model(
+        factors=dict(mu=one(vb.Normal()), tau=one(vb.Gamma())),
+        local=dict(u=vb.Gamma()),
+        log_prior=lambda s: 0.0 * s.tau.value,
+        log_likelihood=lambda s, x: normal(x, s.mu, s.tau * s.u) + gamma(s.u, df / 2, df / 2),
+    )
+    fit = fitted(model, x, max_iter=3000)
+    mu, scale = float(fit.params.mu.mean), float(fit.params.tau.mean) ** -0.5
+    close(fit.objective, stats.t.logpdf(x, df, mu, scale).sum())
+    fixed, location, width = stats.t.fit(np.asarray(x), fdf=df)
+    np.testing.assert_allclose([mu, scale], [location, width], rtol=1e-3)
+    assert fixed == df
