@@ -33,6 +33,7 @@ from vbjax.models import (
     GaussianMeanPrecision,
     GaussianMixture,
     KMeans,
+    MeanFieldGaussian,
     UnitVarianceMixture,
 )
 from vbjax.record import Record
@@ -57,6 +58,7 @@ __all__ = [
     "LinearResponse",
     "LocationPrecision",
     "MatrixNormalWishart",
+    "MeanFieldGaussian",
     "Model",
     "MultivariateNormal",
     "MultivariateNormalGamma",

@@ -4,6 +4,7 @@ from vbjax.models.bayesian_gaussian_mixture import BayesianGaussianMixture
 from vbjax.models.gaussian_mean_precision import GaussianMeanPrecision
 from vbjax.models.gaussian_mixture import GaussianMixture
 from vbjax.models.kmeans import KMeans
+from vbjax.models.mean_field_gaussian import MeanFieldGaussian
 from vbjax.models.unit_variance_mixture import UnitVarianceMixture
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "GaussianMeanPrecision",
     "GaussianMixture",
     "KMeans",
+    "MeanFieldGaussian",
     "UnitVarianceMixture",
 ]
