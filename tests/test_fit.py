@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from clouds import HOW, MODELS, key, rows, same, scored, unfinished
+from registry import MODELS as TABLE
 from registry import N_ROWS, compilations, without_data
 
 import vbjax as vb
@@ -57,6 +58,15 @@ def test_lanes_change_no_run():
     for other in (two, four):
         same((other.runs, other.full_trace), (one.runs, one.full_trace))
         same(other.params, one.params, factor=30)  # sweeps multiply a rounding by the rate at which they move
+
+
+def test_given_params_come_in_any_order():
+    data, _ = TABLE["own, local"].data("float32")
+    model, start = TABLE["own, local"].started(data, None)
+    turned = vb.Record(dict(reversed(list(start.items()))))
+    one, other = (vb.fit(model, data, key=key(0), params=params, max_iter=3) for params in (start, turned))
+    assert list(start) != list(turned)
+    same(one.params, other.params)
 
 
 def test_starts_differ_between_restarts_and_keys():

@@ -19,9 +19,9 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
-from vbjax.core.algorithm import Status
+from vbjax.core.algorithm import CoordinateAscent, Status
 from vbjax.core.expectation import Expectation, expectation, float_dtype, n_rows
-from vbjax.core.fit import Fit, resolved
+from vbjax.core.fit import Fit, read_params, resolved
 from vbjax.core.inputs import read_count, read_key
 from vbjax.core.model import ConjugateModel
 from vbjax.core.restarts import Runs
@@ -92,7 +92,7 @@ def fit_stochastic(
         return _from_iterator(model, data, key, rates, read_count(total_rows, "total_rows"), params, progress)
     model, data, _ = resolved(model, data, None)
     key_start, key_order = jax.random.split(key)
-    params = Record(model.init(key_start, data) if params is None else params)
+    params = _start(model, key_start, data, params)
     sizes = dict(batch_size=min(batch_size, n_rows(data)), n_epochs=n_epochs)
     params, objective, trace = _from_arrays(model, params, data, key_order, rates, **sizes)
     return _as_fit(model, params, objective, trace)
@@ -127,7 +127,7 @@ def _from_iterator(
     if first is None:
         raise ValueError("data must give at least one minibatch; the iterator is empty")
     model, first, _ = resolved(model, first, None)
-    params = Record(model.init(key, first) if params is None else params)
+    params = _start(model, key, first, params)
     size, shapes = n_rows(first), jax.tree.map(jnp.shape, first)
 
     def read(batch: Any) -> tuple[Any, Array]:
@@ -185,6 +185,19 @@ def _as_if_all(total: Expectation, n: Any) -> Expectation:
     return jax.tree.map(lambda x: scale * x, total)
 
 
+def _start(model: Any, key: Array, data: Any, params: Any) -> Record:
+    if params is None:
+        return _init(model, key, data)
+    ascent = CoordinateAscent(model, jnp.zeros((), float_dtype((model, data))))
+    return read_params(ascent, params, data, None)
+
+
+@jax.jit
+def _init(model: Any, key: Array, data: Any) -> Record:
+    return Record(model.init(key, data))
+
+
+@jax.jit
 def _as_fit(model: Any, params: Record, objective: Array, trace: Array) -> Fit:
     status = jnp.where(jnp.isfinite(objective), Status.MAX_ITER, Status.NON_FINITE).astype(jnp.int32)
     n_iter, singular = jnp.asarray(len(trace), jnp.int32), model.singular(params)

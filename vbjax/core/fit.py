@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from vbjax.core.inputs import is_concrete, read_count, read_key, read_tolerance,
 from vbjax.core.model import ConjugateModel
 from vbjax.core.restarts import Race, Runs
 from vbjax.families.base import pytree
+from vbjax.record import Record
 
 _SLICE_SECONDS = 0.2  # the host looks up about this often: for progress, and for Ctrl-C
 _NO_LIMIT = np.iinfo(np.int32).max
@@ -145,7 +147,7 @@ def fit(
     else:
         algorithm = CoordinateAscent(subject, jnp.asarray(tol, float_dtype((subject, data))))
     if params is not None:
-        params = _read_params(algorithm, params, data, weights)
+        params = read_params(algorithm, params, data, weights)
 
     race = _begin(
         algorithm, key, data, weights, params, n_restarts=n_restarts, lanes=lanes, max_iter=max_iter
@@ -218,9 +220,11 @@ def _advance_in_slices(race: Race, algorithm: Any, data: Any, weights: Array | N
     return fit
 
 
-def _read_params(algorithm: Any, params: Any, data: Any, weights: Array | None) -> Any:
-    """Given parameters must have the structure, shapes and dtype of the model's own."""
+def read_params(algorithm: Any, params: Any, data: Any, weights: Array | None) -> Any:
+    """Given parameters must have the structure, shapes and dtype of the model's own; in any order."""
     expected = jax.eval_shape(lambda k: algorithm.params(algorithm.init(k, data, weights)), jax.random.key(0))
+    if isinstance(expected, Record) and isinstance(params, Mapping) and set(params) == set(expected):
+        params = Record({name: params[name] for name in expected})
     try:
         params = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), params, expected)
     except (AttributeError, TypeError, ValueError) as error:
