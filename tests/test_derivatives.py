@@ -103,10 +103,9 @@ def test_a_factorised_gaussian_gets_its_exact_covariance(dtype):
     assert fit.params.a.sd < response.sd.a.first  # what mean field underestimates
 
 
-@pytest.mark.parametrize("kind", ["diag", "spherical"])
-def test_an_exact_posterior_keeps_its_own_covariance(kind, float64):
-    data, _ = MODELS["VB full"].data("float64")
-    fit = fitted(vb.BayesianGaussianMixture(1, covariance_type=kind), data)
+def test_an_exact_posterior_keeps_its_own_covariance(float64):
+    data, _ = MODELS["VB diag"].data("float64")
+    fit = fitted(vb.BayesianGaussianMixture(1, covariance_type="diag"), data)
     response = vb.linear_response(fit.model, fit.params, data)
     q = fit.params.components.precision
     close(response.sd.components.precision, q.sd, factor=100)

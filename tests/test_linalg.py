@@ -20,7 +20,7 @@ def positive_definite(rng, *shape):
     return x @ np.swapaxes(x, -1, -2) / shape[-1]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 16, 17, 40])
+@pytest.mark.parametrize("size", [1, 3, 4, 17, 40])
 def test_factor_and_solves_equal_dense_algebra(size, dtype):
     rng = np.random.default_rng(size)
     x, b = positive_definite(rng, 2, size), rng.normal(size=(5, 2, size, 3))
@@ -56,7 +56,7 @@ def test_gradient_of_the_log_determinant_is_the_inverse(size, float64):
     close(linalg.symmetrize(gradient), np.linalg.inv(x), factor=20)
 
 
-@pytest.mark.parametrize("size", [1, 3, 20])
+@pytest.mark.parametrize("size", [1, 20])
 def test_what_is_not_positive_definite_gives_nan(size, dtype):
     eye = jnp.eye(size, dtype=dtype)
     for bad in (-eye, 0 * eye, eye.at[-1, -1].set(-1), eye.at[-1, -1].set(0)):
