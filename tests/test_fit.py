@@ -106,7 +106,6 @@ def at(x, seed, variance, weights):
 
 MAPPED = {
     "data": (0, None, None, None),
-    "keys": (None, 0, None, None),
     "hyperparameters and weights": (None, None, 0, 0),
 }
 

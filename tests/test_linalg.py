@@ -20,7 +20,7 @@ def positive_definite(rng, *shape):
     return x @ np.swapaxes(x, -1, -2) / shape[-1]
 
 
-@pytest.mark.parametrize("size", [1, 3, 4, 17, 40])
+@pytest.mark.parametrize("size", [1, 3, 4, 40])
 def test_factor_and_solves_equal_dense_algebra(size, dtype):
     rng = np.random.default_rng(size)
     x, b = positive_definite(rng, 2, size), rng.normal(size=(5, 2, size, 3))

@@ -103,9 +103,7 @@ BAD = {
     "data must be finite": lambda: vb.fit_stochastic(
         location(), itertools.chain([rows()], [rows() * np.nan]), key=KEY, total_rows=48
     ),
-    "use BayesianGaussianMixture": lambda: vb.fit_stochastic(
-        vb.GaussianMixture(2), vb.datasets.old_faithful(), key=KEY
-    ),
+    "use BayesianGaussianMixture": lambda: vb.GaussianMixture(2).mix(vb.Record(), vb.Record(), 0.5, ()),
 }
 
 
