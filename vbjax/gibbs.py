@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vbjax.core.expectation import float_dtype, sum_over_rows
+from vbjax.core.expectation import float_dtype
 from vbjax.core.fit import resolved
 from vbjax.core.inputs import read_count, read_key
 from vbjax.core.model import ConjugateModel
@@ -104,7 +104,7 @@ def _sweep(model: Any, s: Record, local: Record, data: Any, key: Array) -> tuple
         local = local | _draw_all({name: state}, next(keys))[1]
     values = Record()
     for block in model.blocks:
-        statistics = _likelihood_gradient(model, s, local, data)
+        statistics = jax.tree.map(jnp.zeros_like, s) if data is None else model.gradient_at(s, local, data)
         gradient = model.total_gradient(s, statistics, block)
         states = {name: model.factors[name].from_gradient(s[name], gradient[name]) for name in block}
         drawn, moved = _draw_all(states, next(keys))
@@ -114,13 +114,3 @@ def _sweep(model: Any, s: Record, local: Record, data: Any, key: Array) -> tuple
 
 def _energy(t: Any, name: str, model: Any, s: Record, data: Any) -> Array:
     return model.likelihood(s | {name: t}, data).sum()
-
-
-def _likelihood_gradient(model: Any, s: Record, local: Record, data: Any) -> Any:
-    if data is None:
-        return jax.tree.map(jnp.zeros_like, s)
-
-    def gradient(rows: Any, weights: Array) -> Record:
-        return model.likelihood_gradient(s, rows[1], rows[0], weights)[1]
-
-    return sum_over_rows(gradient, (data, local), chunk=model.chunk_rows(data))

@@ -19,8 +19,8 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
-from vbjax.core.algorithm import CoordinateAscent, Status
-from vbjax.core.expectation import Expectation, expectation, float_dtype, n_rows
+from vbjax.core.algorithm import CoordinateAscent, Status, sweep
+from vbjax.core.expectation import expectation, float_dtype, n_rows
 from vbjax.core.fit import Fit, read_params, resolved
 from vbjax.core.inputs import read_count, read_key
 from vbjax.core.model import ConjugateModel
@@ -168,21 +168,13 @@ def _step(
     model: Any, params: Record, batch: Any, weights: Array | None, n: Any, t: Array, rates: Any
 ) -> tuple[Record, Array]:
     """Score on a minibatch that stands for n rows, then move every block a part of the way."""
-    total = _as_if_all(expectation(model, params, batch, weights), n)
+    present = jnp.ones(n_rows(batch), float_dtype((params, batch))) if weights is None else weights
+    weights = present * (jnp.asarray(n, present.dtype) / present.sum())
+    total = expectation(model, params, batch, weights)
     objective = model.objective(params, total)
     t, delay, forgetting = (jnp.asarray(x, objective.dtype) for x in (t, *rates))
     rho = (t + delay) ** -forgetting
-    for number, block in enumerate(model.blocks):
-        if number > 0:
-            total = _as_if_all(expectation(model, params, batch, weights), n)
-        moved = model.m_step(params, total.statistics, block)
-        params = Record(model.mix(params, moved, rho, block))
-    return params, objective
-
-
-def _as_if_all(total: Expectation, n: Any) -> Expectation:
-    scale = jnp.asarray(n, total.weight.dtype) / total.weight
-    return jax.tree.map(lambda x: scale * x, total)
+    return Record(sweep(model, params, batch, weights, total, rho=rho)), objective
 
 
 def _start(model: Any, key: Array, data: Any, params: Any) -> Record:

@@ -127,12 +127,14 @@ def sweep(
     weights: Array | None,
     total: Expectation | None = None,
     pull: Record | None = None,
+    rho: Array | None = None,
 ) -> Record:
     """One coordinate update of every block, each from its own pass over the rows.
 
     Args:
         total: the first block's pass, where it has been made.
         pull: added to the gradient that the rows give: a perturbation of the log joint.
+        rho: how far to go in natural parameters; by default all the way.
     """
     for number, block in enumerate(model.blocks):
         if number > 0 or total is None:
@@ -140,7 +142,8 @@ def sweep(
         statistics = total.statistics
         if pull is not None:
             statistics = {name: jax.tree.map(jnp.add, statistics[name], pull[name]) for name in block}
-        params = model.m_step(Record(params), statistics, block)
+        moved = model.m_step(Record(params), statistics, block)
+        params = moved if rho is None else model.mix(Record(params), moved, rho, block)
     return params
 
 

@@ -117,11 +117,7 @@ class ConjugateModel:
         drawn = Record({name: draw(name) for name in local})
         for block in self.blocks:
             s = _without_base(self.expected(params))
-
-            def gradient(rows: Any, w: Array, s: Record = s) -> Record:
-                return self.likelihood_gradient(s, rows[1], rows[0], w)[1]
-
-            total = sum_over_rows(gradient, (data, drawn), weights, chunk=self.chunk_rows(data))
+            total = self.gradient_at(s, drawn, data, weights)
             params = self.m_step(params, total, block)
         return params
 
@@ -181,6 +177,14 @@ class ConjugateModel:
         return Expectation(jax.tree.map(jnp.zeros_like, s), zero, zero, jnp.ones_like(zero))
 
     # -- the machinery -------------------------------------------------------------------------------
+
+    def gradient_at(self, s: Record, local: Record, data: Any, weights: Array | None = None) -> Record:
+        """The gradient of the log likelihood over all rows, at given statistics of their local latents."""
+
+        def gradient(rows: Any, w: Array) -> Record:
+            return self.likelihood_gradient(s, rows[1], rows[0], w)[1]
+
+        return sum_over_rows(gradient, (data, local), weights, chunk=self.chunk_rows(data))
 
     def total_gradient(self, s: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
         """The gradient of the expected log joint, prior and likelihood, in the statistics of the block."""
