@@ -52,6 +52,12 @@ def neutral(model, data, seed):
     return model.init(jax.random.key(seed), data)
 
 
+@jax.jit
+def drawn(model, data, seed):
+    """Where the model itself begins, local latents drawn at random."""
+    return model.init(jax.random.key(seed), data)
+
+
 def points(model, data, seed):
     """Where a point estimate of a precision may begin: not at 0."""
     one = jnp.ones((), data.dtype)
@@ -106,9 +112,17 @@ def mixture_states(model, data, seed):
 # ---------------------------------------------------------------- the table
 
 
+def in_float(x, dtype):
+    """An array, in `dtype` if it is a floating one."""
+    return jnp.asarray(x, dtype if np.issubdtype(np.asarray(x).dtype, np.floating) else "int32")
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A model that has not seen data, a maker of data for it (None: it takes none) and a start."""
+    """A model that has not seen data, a maker of data for it (None: it takes none) and a start.
+
+    The data are one array or a tree of arrays, whose floating leaves take the dtype of the test.
+    """
 
     model: Any
     make: Callable[[np.random.Generator], Any] | None
@@ -118,7 +132,8 @@ class Entry:
         """Rows, and weights of one; None and None for a model without data."""
         if self.make is None:
             return None, None
-        return jnp.asarray(self.make(np.random.default_rng(seed)), dtype), jnp.ones(N_ROWS, dtype)
+        rows = self.make(np.random.default_rng(seed))
+        return jax.tree.map(lambda x: in_float(x, dtype), rows), jnp.ones(N_ROWS, dtype)
 
     def started(self, data, weights, seed=0):
         """The model with its defaults filled in, and where its first run starts."""
