@@ -48,7 +48,7 @@ def per_iteration(long: float, short: float, n: int) -> float:
 @functools.partial(jax.jit, static_argnames="n")
 def sweeps(algorithm: Any, params: Any, x: jax.Array, n: int) -> Any:
     """n sweeps of coordinate ascent: what `fit` runs, without its stopping."""
-    state = algorithm.start(params)
+    state = algorithm.start(params, x)
     return jax.lax.scan(lambda s, _: (algorithm.step(s, x, None)[0], None), state, length=n)[0]
 
 

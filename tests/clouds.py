@@ -7,7 +7,7 @@ from registry import N_ROWS
 from tolerances import close
 
 import vbjax as vb
-from vbjax.core.algorithm import rounding_error
+from vbjax.core.expectation import rounding_error
 
 MODELS = {
     "unit variance": vb.UnitVarianceMixture(2),

@@ -16,7 +16,7 @@ import pytest
 
 import vbjax as vb
 from vbjax import terms
-from vbjax.core.algorithm import rounding_error
+from vbjax.core.expectation import rounding_error
 from vbjax.families import DeltaState, DirichletState, GammaState, NormalState
 
 N_ROWS, N_COMPONENTS, N_FEATURES = 40, 3, 2  # all different, so that no axis passes for another

@@ -182,11 +182,12 @@ def separate_rows(s, x):
     return terms.normal(x, s.z, 1.0) + terms.gamma(s.u, 2.0, 1.0) + terms.normal(s.z, s.mu, 1.0)
 
 
-def test_local_factors_that_interact_are_refused_by_name(dtype):
+def test_local_factors_that_interact_are_found(dtype):
     local = dict(z=vb.Normal(), u=vb.Gamma())
-    with pytest.raises(ValueError, match="local factors 'u' and 'z' interact"):
-        inspect_model(model(MU, interacting_rows, local=local), column(dtype))
-    assert inspect_model(model(MU, separate_rows, local=local), column(dtype)) == (("mu",),)
+    for rows, found in ((interacting_rows, True), (separate_rows, False)):
+        inspected = model(MU, rows, local=local).inspect(column(dtype))
+        assert inspected.interacting_locals == found
+        assert inspected.blocks == (("mu",),)
 
 
 def chain(s):

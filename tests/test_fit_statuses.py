@@ -63,13 +63,10 @@ class Climb:
     model: Any
 
     def init(self, key, data, weights):
-        return self.start(self.model.init(key, data, weights))
+        return self.model.init(key, data, weights)
 
-    def start(self, params):
+    def start(self, params, data):
         return Slope(params)
-
-    def params(self, state):
-        return state.params
 
     def step(self, state, data, weights):
         params = state.params
@@ -78,7 +75,7 @@ class Climb:
         status = jnp.where(params.sweep == params.last, end, Status.UNFINISHED)
         status = jnp.where(jnp.isfinite(value), status, Status.NON_FINITE)
         moved = Slope(params | dict(sweep=params.sweep + 1))
-        return moved, vb.Info(value, jnp.zeros_like(value), status)
+        return moved, vb.Info(params, value, jnp.zeros_like(value), status)
 
 
 def climb(shares, **how):
@@ -305,3 +302,26 @@ def test_the_verdict_of_runs_that_all_failed(objective):
 @pytest.mark.parametrize("status", Status)
 def test_every_status_has_a_sentence(status):
     assert status.sentence in told([0.0], [status]).verdict()
+
+
+@pytree
+class Overshooting(vb.GaussianMeanPrecision):
+    """Takes the precision over the optimum and further than it was; the mean makes up for it, at first."""
+
+    def m_step(self, params, statistics, block):
+        moved = super().m_step(params, statistics, block)
+        if "tau" not in block:
+            return moved
+        rate = moved.tau.rate * (moved.tau.mean / params.tau.mean) ** -1.2
+        return moved | dict(tau=dataclasses.replace(moved.tau, rate=rate))
+
+
+def test_every_single_update_is_checked_on_request():
+    x = jnp.asarray(np.random.default_rng(0).normal(50, 3, 40), jnp.float32)
+    for model, check, status in (
+        (vb.GaussianMeanPrecision, True, Status.MAX_ITER),
+        (Overshooting, False, Status.MAX_ITER),
+        (Overshooting, True, Status.DECREASED),
+    ):
+        fit = vb.fit(model(mu0=0.0), x, key=key(), tol=0.0, max_iter=2, check=check)
+        assert fit.status == status

@@ -46,11 +46,22 @@ def elbo(model: ConjugateModel, params: Any, data: Any = None, weights: Array | 
     return model.objective(params, expectation(model, params, data, weights))
 
 
+def _require_closed_form(model: ConjugateModel) -> None:
+    if model.interacting_locals:
+        raise ValueError(
+            "model has local factors that interact: how they respond is not known in closed form. Use one "
+            "joint local factor, or make them global factors of a model with the rows as their plate"
+        )
+
+
 def optimum(model: ConjugateModel, params: Any, data: Any = None, weights: Array | None = None) -> Any:
     """The parameters of a converged fit as a differentiable function of model, data and weights.
 
     The value is `params` itself; derivatives are those of the fixed point, by the implicit function
     theorem (one dense solve: for up to some thousands of parameters).
+
+    Raises:
+        ValueError: a model with local factors that interact.
 
     >>> import jax, vbjax as vb
     >>> x = jax.numpy.array([1.0, 2.0, 4.0])
@@ -61,10 +72,11 @@ def optimum(model: ConjugateModel, params: Any, data: Any = None, weights: Array
     0.250
     """
     data = model.read(data)
+    _require_closed_form(model)
     flat, unravel = ravel_pytree(jax.tree.map(lax.stop_gradient, Record(params)))
 
     def residual(flat: Array) -> Array:
-        return flat - ravel_pytree(sweep(model, unravel(flat), data, weights))[0]
+        return flat - ravel_pytree(sweep(model, unravel(flat), data, weights).params)[0]
 
     def tangent_solve(linear: Any, y: Array) -> Array:
         return jnp.linalg.solve(jax.jacfwd(linear)(jnp.zeros_like(flat)), y)
@@ -112,6 +124,9 @@ def linear_response(
     Returns:
         A `LinearResponse`. One dense solve: for up to some thousands of parameters.
 
+    Raises:
+        ValueError: a model with local factors that interact.
+
     References:
         Giordano, R., Broderick, T. & Jordan, M. (2018), Covariances, robustness, and variational Bayes,
         JMLR 19, theorem 1 and eq. 13.
@@ -123,6 +138,7 @@ def linear_response(
     >>> bool(response.sd.mu.first >= fit.params.mu.sd)
     True
     """
+    _require_closed_form(model)
     return _linear_response(model, Record(params), model.read(data), weights)
 
 
@@ -141,7 +157,7 @@ def _linear_response(model: Any, params: Record, data: Any, weights: Array | Non
     def moved(flat: Array, pull: Array) -> Array:
         still = jax.tree.map(jnp.zeros_like, expected)
         pulls = {name: dataclasses.replace(still[name], **fields) for name, fields in fields_of(pull).items()}
-        return ravel_pytree(sweep(model, unravel(flat), data, weights, pull=Record(pulls)))[0]
+        return ravel_pytree(sweep(model, unravel(flat), data, weights, pull=Record(pulls)).params)[0]
 
     def means(flat: Array) -> Array:
         return ravel_pytree(natural(model.expected(unravel(flat))))[0]

@@ -174,7 +174,7 @@ def _step(
     objective = model.objective(params, total)
     t, delay, forgetting = (jnp.asarray(x, objective.dtype) for x in (t, *rates))
     rho = (t + delay) ** -forgetting
-    return Record(sweep(model, params, batch, weights, total, rho=rho)), objective
+    return Record(sweep(model, params, batch, weights, total, rho=rho).params), objective
 
 
 def _start(model: Any, key: Array, data: Any, params: Any) -> Record:

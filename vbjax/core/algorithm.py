@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from vbjax.core.expectation import Expectation, expectation
+from vbjax.core.expectation import Expectation, expectation, rounding_error
 from vbjax.core.model import ConjugateModel
-from vbjax.families.base import pytree
+from vbjax.families.base import pytree, static
 from vbjax.record import Record
 
 
@@ -46,14 +46,16 @@ _SENTENCES = {
 
 
 class Info(NamedTuple):
-    """Describes the state that came in.
+    """What a step found out.
 
     Attributes:
-        objective: what is maximised.
+        params: the parameters that it scored.
+        objective: theirs; what is maximised.
         error: the rounding error of the objective in its dtype.
         status: a `Status`; UNFINISHED means go on.
     """
 
+    params: Any
     objective: Array
     error: Array
     status: Array
@@ -65,23 +67,21 @@ class Algorithm(Protocol):
     model: Any
 
     def init(self, key: Array, data: Any, weights: Array | None) -> Any:
-        """A random initial state."""
+        """Random parameters to start from."""
 
-    def start(self, params: Any) -> Any:
+    def start(self, params: Any, data: Any) -> Any:
         """The initial state at given parameters."""
 
     def step(self, state: Any, data: Any, weights: Array | None) -> tuple[Any, Info]:
         """Score the state, then move it."""
 
-    def params(self, state: Any) -> Any:
-        """The model's parameters in a state."""
-
 
 class AscentState(NamedTuple):
-    """Parameters, and the objective of the parameters before them."""
+    """Parameters, the objective of the parameters before them, and local factors where they interact."""
 
     params: Any
     objective: Array
+    local: Any
 
 
 @pytree
@@ -92,32 +92,44 @@ class CoordinateAscent:
         model: a resolved model.
         tol: converged when the objective changes by at most `tol` times the model's unit (the rows'
             weight), or by no more than its rounding error.
+        check: update every factor on its own and score after each, and not only after whole sweeps.
     """
 
     model: ConjugateModel
     tol: Array
+    check: bool = static(default=False)
 
-    def init(self, key: Array, data: Any, weights: Array | None) -> AscentState:
+    def init(self, key: Array, data: Any, weights: Array | None) -> Any:
         """The model's own random start."""
-        return self.start(self.model.init(key, data, weights))
+        return self.model.init(key, data, weights)
 
-    def start(self, params: Any) -> AscentState:
+    def start(self, params: Any, data: Any) -> AscentState:
         """At given parameters."""
-        return AscentState(params, jnp.asarray(-jnp.inf, jnp.asarray(self.tol).dtype))
-
-    def params(self, state: AscentState) -> Any:
-        """The parameters of the state."""
-        return state.params
+        objective = jnp.asarray(-jnp.inf, jnp.asarray(self.tol).dtype)
+        return AscentState(params, objective, self.model.neutral_local(data))
 
     def step(self, state: AscentState, data: Any, weights: Array | None) -> tuple[AscentState, Info]:
         """One sweep: every block from its own pass, the first from the pass that scores."""
         model, params = self.model, state.params
-        total = expectation(model, params, data, weights)
+        total = expectation(model, params, data, weights, state.local)
         objective, magnitude = model.scored(params, total)
         error = rounding_error(magnitude)
         status = judge(objective, state.objective, error, self.tol * model.unit(total))
-        moved = sweep(model, params, data, weights, total)
-        return AscentState(moved, objective), Info(objective, error, status)
+        moved = sweep(model, params, data, weights, total, check=self.check)
+        if self.check:
+            status = jnp.where(moved.fell, jnp.int32(Status.DECREASED), status)
+        return AscentState(moved.params, objective, moved.local), Info(params, objective, error, status)
+
+
+class Swept(NamedTuple):
+    """Parameters after a sweep, and local factors where they interact.
+
+    `fell`: whether the update of a factor lowered the objective, where that was asked for.
+    """
+
+    params: Record
+    local: Any
+    fell: Any
 
 
 def sweep(
@@ -128,28 +140,32 @@ def sweep(
     total: Expectation | None = None,
     pull: Record | None = None,
     rho: Array | None = None,
-) -> Record:
+    check: bool = False,
+) -> Swept:
     """One coordinate update of every block, each from its own pass over the rows.
 
     Args:
         total: the first block's pass, where it has been made.
         pull: added to the gradient that the rows give: a perturbation of the log joint.
         rho: how far to go in natural parameters; by default all the way.
+        check: update every factor on its own, and score after each.
     """
-    for number, block in enumerate(model.blocks):
-        if number > 0 or total is None:
-            total = expectation(model, params, data, weights)
-        statistics = total.statistics
+    blocks = [(name,) for block in model.blocks for name in block] if check else model.blocks
+    if total is None:
+        total = expectation(model, params, data, weights)
+    fell, last = jnp.asarray(False), blocks[-1]
+    for block in blocks:
+        before, statistics = total, total.statistics
         if pull is not None:
             statistics = {name: jax.tree.map(jnp.add, statistics[name], pull[name]) for name in block}
         moved = model.m_step(Record(params), statistics, block)
-        params = moved if rho is None else model.mix(Record(params), moved, rho, block)
-    return params
-
-
-def rounding_error(magnitude: Array) -> Array:
-    """A few units in the last place of everything that was added up, whose absolute sum is `magnitude`."""
-    return 4 * jnp.finfo(magnitude.dtype).eps * magnitude
+        previous, params = params, moved if rho is None else model.mix(Record(params), moved, rho, block)
+        if check or block != last:
+            total = expectation(model, params, data, weights, before.local)
+        if check:
+            objective, magnitude = model.scored(params, total)
+            fell |= objective < model.objective(previous, before) - rounding_error(magnitude)
+    return Swept(params, total.local, fell)
 
 
 def judge(objective: Array, previous: Array, error: Array, tolerance: Array) -> Array:

@@ -44,16 +44,10 @@ def inspect_model(model: Any, data: Any, given: Blocks | None = None) -> Blocks:
     """The blocks in which the global factors may be updated, those `given` if they are sound.
 
     Raises:
-        ValueError: where the log joint is not affine in the statistics of a factor, where two local
-            factors interact, or where the given blocks do not hold every factor once or put two together
-            that interact; the error names them.
+        ValueError: where the log joint is not affine in the statistics of a factor, or where the given
+            blocks do not hold every factor once or put two together that interact; the error names them.
     """
-    with jax.ensure_compile_time_eval():
-        rows = jax.tree.map(lambda x: _concrete(x[:_N_ROWS]), data)
-        model = in_dtype(jax.tree.map(_concrete, model), float_dtype(data))
-    leaves, structure = jax.tree.flatten((model, rows))
-    key = structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
-    found, interacting = _answer(_Question(key, model, rows))
+    found, interacting = _answer(_question(model, data))
     if given is None:
         return found
     names = [name for block in given for name in block]
@@ -64,6 +58,24 @@ def inspect_model(model: Any, data: Any, given: Blocks | None = None) -> Blocks:
             if frozenset((name, other)) in interacting:
                 raise ValueError(f"blocks must not put {name!r} and {other!r} together: they interact")
     return given
+
+
+def locals_interact(model: Any, data: Any) -> bool:
+    """Whether two local factors meet in one term of the log joint, and so must be updated in turn."""
+    if data is None:
+        return False
+    question = _question(model, data)
+    pairs = itertools.combinations(question.model.local(question.rows), 2)
+    return any(frozenset(pair) in _answer(question)[1] for pair in pairs)
+
+
+def _question(model: Any, data: Any) -> _Question:
+    with jax.ensure_compile_time_eval():
+        rows = jax.tree.map(lambda x: _concrete(x[:_N_ROWS]), data)
+        model = in_dtype(jax.tree.map(_concrete, model), float_dtype(data))
+    leaves, structure = jax.tree.flatten((model, rows))
+    key = structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+    return _Question(key, model, rows)
 
 
 def _concrete(x: Any) -> Array:
@@ -91,12 +103,6 @@ def _answer(question: _Question) -> tuple[Blocks, frozenset[frozenset[str]]]:
         for name, other in itertools.permutations(families, 2)
         if poisoned[name][other]
     )
-    for name, other in itertools.combinations(sorted(local), 2):
-        if frozenset((name, other)) in interacting:
-            raise ValueError(
-                f"the local factors {name!r} and {other!r} interact: they have no joint optimum in "
-                "closed form. Use one joint local factor for both."
-            )
     blocks: list[tuple[str, ...]] = []
     for name in model.factors:
         apart = bool(blocks) and not any(frozenset((name, other)) in interacting for other in blocks[-1])

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from vbjax.core.expectation import Expectation, expectation, float_dtype, n_rows, sum_over_rows
 from vbjax.core.inputs import read_arrays
+from vbjax.core.settling import settle, statistics_of
 from vbjax.families.base import Family, State
 from vbjax.record import Record
 
@@ -42,6 +43,12 @@ class ConjugateModel:
     They are frozen dataclasses registered as pytrees, whose leaves are hyperparameters. A subclass may
     write `e_step` by hand where that is faster; the derived one is then the oracle of its tests.
     """
+
+    interacting_locals = False
+    """Whether local factors interact: they are then updated in turn, and carried from sweep to sweep."""
+
+    local_sweeps = 8
+    """Turns of interacting local factors in one pass over the rows, at most."""
 
     # -- what a model says of itself ---------------------------------------------------------------
 
@@ -123,7 +130,14 @@ class ConjugateModel:
 
     def posterior(self, params: Mapping[str, State], rows: Any) -> Record:
         """The optimal local factors of rows given the global ones."""
-        return self._collapse(_without_base(self.expected(params)), rows)[0]
+        return self._optimum(_without_base(self.expected(params)), rows)[0]
+
+    def neutral_local(self, data: Any) -> Record | None:
+        """Where local factors that interact begin; None where there are none."""
+        if not self.interacting_locals:
+            return None
+        dtype = float_dtype(data)
+        return Record({name: family.neutral(dtype) for name, family in self.local(data).items()})
 
     def prepare(self, params: Mapping[str, State]) -> Any:
         """What the E-step needs of the parameters, made once before a pass over chunks of rows."""
@@ -135,10 +149,17 @@ class ConjugateModel:
         The bound's local part is collapsed in closed form; its gradient is taken at fixed local factors
         (the envelope theorem).
         """
-        local, bound = self._collapse(prepared, rows)
-        statistics = Record({name: q.expected().with_base(0.0) for name, q in local.items()})
-        _, gradient = self.likelihood_gradient(prepared, statistics, rows, weights)
-        return scored_rows(gradient, bound, weights)
+        return self._scored_rows(prepared, rows, weights, *self._optimum(prepared, rows))._replace(local=None)
+
+    def carried_e_step(self, prepared: Any, rows: Any, weights: Array, local: Record) -> Expectation:
+        """The same where local factors interact: they go on from `local`, and come back beside the sums."""
+        return self._scored_rows(prepared, rows, weights, *settle(self, prepared, rows, local))
+
+    def _scored_rows(
+        self, prepared: Any, rows: Any, weights: Array, local: Record, bound: Array
+    ) -> Expectation:
+        _, gradient = self.likelihood_gradient(prepared, statistics_of(local), rows, weights)
+        return scored_rows(gradient, bound, weights)._replace(local=local)
 
     def m_step(self, params: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
         """Coordinate update of the factors in `block`, from the gradient of prior and likelihood."""
@@ -202,6 +223,10 @@ class ConjugateModel:
                 f"log_likelihood must give one number for each row, shape ({n_rows(rows)},); got {row.shape}"
             )
         return row
+
+    def _optimum(self, s: Record, rows: Any) -> tuple[Record, Array]:
+        """Optimal local states and the bound of each row."""
+        return settle(self, s, rows) if self.interacting_locals else self._collapse(s, rows)
 
     def _collapse(self, s: Record, rows: Any) -> tuple[Record, Array]:
         """Optimal local states and the bound of each row: energy at t = 0 plus log-normalisers."""

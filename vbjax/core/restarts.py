@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from vbjax.core.algorithm import Algorithm, Status
+from vbjax.core.algorithm import Algorithm, Info, Status
 
 
 class Runs(NamedTuple):
@@ -50,7 +50,10 @@ class Best(NamedTuple):
 
 
 class Race(NamedTuple):
-    """The state of all lanes; `run` is the number of each lane's run, n_restarts for an idle lane."""
+    """What runs start from, and the state of all lanes; `run` is the number of each lane's run.
+
+    An idle lane has the number n_restarts.
+    """
 
     starts: Any
     state: Any
@@ -79,7 +82,7 @@ def begin(
     n_drawn = n_restarts if params is None else n_restarts - 1
     starts = []
     if params is not None:
-        starts.append(jax.tree.map(lambda x: jnp.asarray(x)[None], algorithm.start(params)))
+        starts.append(jax.tree.map(lambda x: jnp.asarray(x)[None], params))
     if n_drawn == 1:
         starts.append(jax.tree.map(lambda x: x[None], algorithm.init(key, data, weights)))
     elif n_drawn > 1:
@@ -87,14 +90,15 @@ def begin(
         keys = jax.random.split(key, n_whole)
         drawn = lax.map(lambda k: algorithm.init(k, data, weights), keys, batch_size=lanes)
         starts.append(jax.tree.map(lambda x: x[:n_drawn], drawn))
-    states = jax.tree.map(lambda *x: _strong(jnp.concatenate(x)), *starts)
+    drawn = jax.tree.map(lambda *x: _strong(jnp.concatenate(x)), *starts)
+    first = jax.tree.map(lambda x: x[0], drawn)
     dtype = jax.eval_shape(
-        lambda s: algorithm.step(s, data, weights)[1].objective, jax.tree.map(lambda x: x[0], states)
+        lambda p: algorithm.step(algorithm.start(p, data), data, weights)[1].objective, first
     ).dtype
     integers = jnp.zeros(n_restarts, jnp.int32)
     return Race(
-        starts=states,
-        state=jax.tree.map(lambda x: x[:lanes], states),
+        starts=drawn,
+        state=_started(algorithm, jax.tree.map(lambda x: x[:lanes], drawn), data),
         run=jnp.arange(lanes, dtype=jnp.int32),
         n_iter=jnp.zeros(lanes, jnp.int32),
         trace=jnp.full((lanes, max_iter), jnp.nan, dtype),
@@ -108,7 +112,7 @@ def begin(
             trace=jnp.full((n_restarts, max_iter), jnp.nan, dtype),
         ),
         best=Best(
-            algorithm.params(jax.tree.map(lambda x: x[0], states)),
+            first,
             jnp.asarray(0, jnp.int32),
             jnp.full(2, -jnp.inf, dtype),
         ),
@@ -144,7 +148,7 @@ def advance(
         scored = race._replace(trace=trace, n_iter=n_iter, clock=race.clock + 1)
         return lax.cond(
             done.any(),
-            lambda r, m: _harvest(r, m, info.objective, status, done, algorithm, stop),
+            lambda r, m: _harvest(r, m, info._replace(status=status), done, algorithm, data, stop),
             lambda r, m: r._replace(state=m),
             scored,
             jax.tree.map(lambda m, s: m.astype(s.dtype), moved, race.state),
@@ -157,13 +161,13 @@ def advance(
 
 
 def _harvest(
-    race: Race, moved: Any, objective: Array, status: Array, done: Array, algorithm: Algorithm, stop: Array
+    race: Race, moved: Any, info: Info, done: Array, algorithm: Algorithm, data: Any, stop: Array
 ) -> Race:
     """Write the ended runs into the table, keep the best, and refill their lanes."""
-    n_restarts = race.runs.objective.shape[0]
-    singular = jax.vmap(lambda s: algorithm.model.singular(algorithm.params(s)))(race.state)
+    n_restarts, objective = race.runs.objective.shape[0], info.objective
+    singular = jax.vmap(algorithm.model.singular)(info.params)
     slot = jnp.where(done, race.run, n_restarts)
-    row = Runs(objective, race.n_iter, status, singular, race.trace)
+    row = Runs(objective, race.n_iter, info.status, singular, race.trace)
     runs = Runs(*(table.at[slot].set(new, mode="drop") for table, new in zip(race.runs, row, strict=True)))
 
     # sound runs before singular and fallen ones, then by objective; what is not finite ranks below all
@@ -173,22 +177,19 @@ def _harvest(
     winner = jnp.argmax(jnp.where(proper == proper.max(), value, -jnp.inf))
     rank = jnp.stack([proper[winner], value[winner]])
     better = (rank[0] > race.best.rank[0]) | ((rank[0] == race.best.rank[0]) & (rank[1] > race.best.rank[1]))
-    contender = Best(
-        algorithm.params(jax.tree.map(lambda x: x[winner], race.state)),
-        race.run[winner],
-        rank,
-    )
+    contender = Best(jax.tree.map(lambda x: x[winner], info.params), race.run[winner], rank)
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), contender, race.best)
 
     place = race.next_run + jnp.cumsum(done, dtype=jnp.int32) - 1
     run = jnp.where(done, jnp.where(stop, n_restarts, jnp.minimum(place, n_restarts)), race.run)
     source = jnp.minimum(run, n_restarts - 1)
+    fresh = _started(algorithm, jax.tree.map(lambda x: x[source], race.starts), data)
 
     def refill(start: Array, new: Array) -> Array:
-        return jnp.where(done.reshape(-1, *[1] * (new.ndim - 1)), start[source], new)
+        return jnp.where(done.reshape(-1, *[1] * (new.ndim - 1)), start, new)
 
     return race._replace(
-        state=jax.tree.map(refill, race.starts, moved),
+        state=jax.tree.map(refill, fresh, moved),
         run=run.astype(jnp.int32),
         n_iter=jnp.where(done, 0, race.n_iter),
         trace=jnp.where(done[:, None], jnp.nan, race.trace),
@@ -196,6 +197,11 @@ def _harvest(
         runs=runs,
         best=best,
     )
+
+
+def _started(algorithm: Algorithm, params: Any, data: Any) -> Any:
+    """The states of lanes that begin at these parameters."""
+    return jax.tree.map(_strong, jax.vmap(lambda p: algorithm.start(p, data))(params))
 
 
 def _strong(x: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from vbjax.core.check import inspect_model
+from vbjax.core.check import inspect_model, locals_interact
 from vbjax.core.expectation import n_rows
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import Family
@@ -26,7 +26,8 @@ class Model(ConjugateModel):
         log_likelihood: function of `s` and rows to one number for each row, shape (n,), the log
             densities of local latents included. None for a model without data.
         hyper: hyperparameters by name: leaves, which may be changed, vmapped and differentiated.
-        local: local factors by name, for one row; their statistics have the rows as leading axis.
+        local: local factors by name, for one row; their statistics have the rows as leading axis. Where two
+            of them interact, they are updated in turn and carried from sweep to sweep.
         blocks: tuples of names of factors that are updated together, in order. Factors of one block
             must not interact; by default `fit` finds the blocks.
 
@@ -66,7 +67,7 @@ class Model(ConjugateModel):
         names = [*factors, *(local or {}), *(hyper or {})]
         if len(set(names)) < len(names):
             raise ValueError(f"factors, local and hyper must have different names; got {', '.join(names)}")
-        structure = (Record(factors), log_prior, log_likelihood, Record(local or {}), blocks)
+        structure = (Record(factors), log_prior, log_likelihood, Record(local or {}), blocks, False)
         self._set(Record(hyper or {}), structure)
 
     def _set(self, hyper: Record, structure: tuple[Any, ...]) -> None:
@@ -94,6 +95,11 @@ class Model(ConjugateModel):
     def local(self, rows: Any) -> Mapping[str, Family]:
         return {name: family.repeated(n_rows(rows)) for name, family in self._structure[3].items()}
 
+    @property
+    def interacting_locals(self) -> bool:  # type: ignore[override]
+        """Whether local factors interact; known once `fit` has inspected the model."""
+        return self._structure[5]
+
     def log_prior(self, s: Record) -> Any:
         return 0.0 if self._structure[1] is None else self._structure[1](s)
 
@@ -104,11 +110,12 @@ class Model(ConjugateModel):
         return Record({**self.hyper, **s})
 
     def inspect(self, data: Any) -> Model:
-        *structure, given = self._structure
+        *structure, given, _ = self._structure
         if (data is None) != (self._structure[2] is None):
             have = "there is none" if data is not None else "it takes rows"
             raise ValueError(f"data must be given exactly where there is a log_likelihood; {have}")
-        return self.tree_unflatten((*structure, inspect_model(self, data, given)), (self.hyper,))
+        found = inspect_model(self, data, given), locals_interact(self, data)
+        return self.tree_unflatten((*structure, *found), (self.hyper,))
 
     def __repr__(self) -> str:
         factors = ", ".join(f"{name}: {family}" for name, family in self.factors.items())
