@@ -5,6 +5,7 @@ a log joint of your own, written with the densities of `vbjax.terms` over the fa
 """
 
 from vbjax import datasets, families, metrics, terms
+from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.algorithm import Algorithm, CoordinateAscent, Info, Status
 from vbjax.core.expectation import Expectation, expectation
 from vbjax.core.fit import Fit, fit
@@ -40,6 +41,7 @@ from vbjax.record import Record
 from vbjax.stochastic import fit_stochastic
 
 __all__ = [
+    "AcceleratedAscent",
     "Algorithm",
     "BayesianGaussianMixture",
     "Beta",

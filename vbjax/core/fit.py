@@ -15,6 +15,7 @@ from jax import Array
 from tqdm import tqdm
 
 from vbjax.core import restarts
+from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.algorithm import CoordinateAscent, Status
 from vbjax.core.expectation import float_dtype, n_rows
 from vbjax.core.inputs import is_concrete, read_count, read_key, read_tolerance, read_weights
@@ -97,6 +98,7 @@ def fit(
     max_iter: int = 1000,
     tol: Any = 1e-6,
     lanes: int | None = None,
+    accelerate: bool = False,
     check: bool = False,
     progress: bool = False,
 ) -> Fit:
@@ -117,6 +119,9 @@ def fit(
         tol: a run has converged when a sweep changes the objective by at most `tol` per row (for
             k-means: relative to the inertia), or by no more than its rounding error.
         lanes: runs that step at the same time; by default 4 on a CPU and 64 on an accelerator.
+        accelerate: mix successive sweeps, for fits that converge slowly (overlapping components, factor
+            models): fewer sweeps, each of one pass as before, and the objective still never falls
+            (`AcceleratedAscent`).
         check: update every factor on its own and score after each, with passes over the data of their own;
             an update that lowers the objective ends the run as DECREASED. To verify hand-written updates.
         progress: show a progress bar of the restarts. Ctrl-C ends the fit early in any case, with the
@@ -148,7 +153,8 @@ def fit(
     if given:
         algorithm = dataclasses.replace(model, model=subject)
     else:
-        algorithm = CoordinateAscent(subject, jnp.asarray(tol, float_dtype((subject, data))), check)
+        ascent = AcceleratedAscent if accelerate else CoordinateAscent
+        algorithm = ascent(subject, jnp.asarray(tol, float_dtype((subject, data))), check)
     if params is not None:
         params = read_params(algorithm, params, data, weights)
 

@@ -95,7 +95,12 @@ class State:
     Every family's state gives `mean`, `variance`, `covariance` (over the event's axes; the variance
     itself for scalars), `mode` (NaN where there is none, but 0 for a precision whose density is
     unbounded there), `sd`, `entropy()`, `kl(other)`, `log_prob(x)` and `sample(key, shape)`.
+
+    `domains` says of each field where it lives: "location" (in units of `location_scale`), "real",
+    "positive", "definite" (a symmetric positive definite matrix) or "degrees" (above its size less one).
     """
+
+    domains: ClassVar[dict[str, str]] = {}
 
     def statistics(self, x: Any) -> Any:
         """t(x) of a value, taken about itself where the family has a pivot."""

@@ -43,6 +43,7 @@ class BetaState(State):
 
     concentration1: Array
     concentration0: Array
+    domains = {"concentration1": "positive", "concentration0": "positive"}
 
     @property
     def _pair(self) -> DirichletState:

@@ -27,6 +27,7 @@ class CategoricalState(State):
     """Probabilities softmax(logits) over the last axis. A value is the state's number."""
 
     logits: Array
+    domains = {"logits": "real"}
 
     @property
     def probabilities(self) -> Array:

@@ -55,6 +55,7 @@ class DirichletState(State):
     """Dirichlet(concentration), over the last axis."""
 
     concentration: Array
+    domains = {"concentration": "positive"}
 
     def statistics(self, x: ArrayLike) -> DirichletStatistics:
         return DirichletStatistics.of(x)

@@ -72,6 +72,7 @@ class GammaState(State):
 
     concentration: Array
     rate: Array
+    domains = {"concentration": "positive", "rate": "positive"}
 
     def statistics(self, x: ArrayLike) -> GammaStatistics:
         return GammaStatistics.of(x)

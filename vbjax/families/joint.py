@@ -60,6 +60,12 @@ class JointGammaState(JointState):
 
     concentration: Array
     rate: Array
+    domains = dict(location="location", mean_precision="positive", concentration="positive", rate="positive")
+
+    @property
+    def location_scale(self) -> Array:
+        """The spread of a row about the location."""
+        return jnp.sqrt(self.rate / self.concentration)
 
     @property
     def precision(self) -> GammaState:
@@ -78,6 +84,18 @@ class JointWishartState(JointState):
 
     degrees_of_freedom: Array
     inverse_scale: Array
+    domains = dict(
+        location="location",
+        mean_precision="positive",
+        degrees_of_freedom="degrees",
+        inverse_scale="definite",
+    )
+
+    @property
+    def location_scale(self) -> Array:
+        """The spread of a row about the location, by axes."""
+        diagonal = jnp.diagonal(self.inverse_scale, axis1=-2, axis2=-1)
+        return jnp.sqrt(diagonal / self.degrees_of_freedom[..., None])
 
     @property
     def precision(self) -> WishartState:

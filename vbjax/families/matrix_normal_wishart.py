@@ -78,6 +78,12 @@ def _at_point(location: Array, precision: Array, logdet: Array) -> MatrixNormalW
 class MatrixNormalWishartState(JointWishartState):
     """Locations MN(location, mean_precision^-1, Lam^-1), Lam ~ Wishart(degrees_of_freedom, W)."""
 
+    domains = JointWishartState.domains | dict(mean_precision="definite")
+
+    @property
+    def location_scale(self) -> Array:
+        return super().location_scale[..., None, :]
+
     def statistics(self, x: LocationPrecision) -> MatrixNormalWishartStatistics:
         return MatrixNormalWishartStatistics.of(x)
 

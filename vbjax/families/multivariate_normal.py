@@ -62,6 +62,12 @@ class MultivariateNormalState(State):
 
     mean: Array  # type: ignore[assignment]
     precision: Array
+    domains = {"mean": "location", "precision": "definite"}
+
+    @property
+    def location_scale(self) -> Array:
+        """The standard deviation of each axis given the others."""
+        return 1 / jnp.sqrt(jnp.diagonal(self.precision, axis1=-2, axis2=-1))
 
     def statistics(self, x: ArrayLike) -> MultivariateNormalStatistics:
         return MultivariateNormalStatistics.of(x)

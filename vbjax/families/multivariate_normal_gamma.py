@@ -70,6 +70,12 @@ class MultivariateNormalGammaStatistics(JointStatistics):
 class MultivariateNormalGammaState(JointGammaState):
     """Location N(location, (tau mean_precision)^-1), tau ~ Gamma(concentration, rate)."""
 
+    domains = JointGammaState.domains | dict(mean_precision="definite")
+
+    @property
+    def location_scale(self) -> Array:
+        return super().location_scale[..., None]
+
     def statistics(self, x: LocationPrecision) -> MultivariateNormalGammaStatistics:
         return MultivariateNormalGammaStatistics.of(x)
 

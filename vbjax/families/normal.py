@@ -60,6 +60,12 @@ class NormalState(State):
 
     mean: Array  # type: ignore[assignment]
     precision: Array
+    domains = {"mean": "location", "precision": "positive"}
+
+    @property
+    def location_scale(self) -> Array:
+        """The standard deviation."""
+        return jnp.sqrt(1 / self.precision)
 
     def statistics(self, x: ArrayLike) -> NormalStatistics:
         return NormalStatistics.of(x)

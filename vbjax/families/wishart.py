@@ -128,6 +128,7 @@ class WishartState(State):
 
     degrees_of_freedom: Array
     inverse_scale: Array
+    domains = {"degrees_of_freedom": "degrees", "inverse_scale": "definite"}
 
     @property
     def scale(self) -> Array:

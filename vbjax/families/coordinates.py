@@ -1,0 +1,64 @@
+"""A state as plain real numbers, seen from another state: for extrapolation along a sequence of states.
+
+Locations in units of their spread, positive numbers by logarithms, positive definite matrices by the
+triangular factor in which the origin is the identity: the numbers are free of the data's units, small near
+the origin, and any of them is a state. Imported by core's acceleration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from vbjax.families.base import State
+from vbjax.families.delta import DeltaState
+from vbjax.linalg import cholesky, solve_lower, symmetrize, transpose
+
+
+def coordinates(state: State, origin: Any) -> dict[str, Array]:
+    """Real numbers for every field of a state, 0 at `origin`, a state of the same family."""
+    if isinstance(state, DeltaState):
+        return coordinates(state.at, origin.at)
+
+    def read(name: str, domain: str) -> Array:
+        x, there = getattr(state, name), getattr(origin, name)
+        if domain in ("positive", "degrees"):
+            least = _least(origin, domain)
+            return jnp.log((x - least) / (there - least))
+        if domain == "definite":
+            root = solve_lower(cholesky(there), cholesky(x))
+            diagonal = jnp.diagonal(root, axis1=-2, axis2=-1)
+            below = jnp.tril(root, -1) / diagonal[..., None, :]
+            return below + jnp.log(diagonal)[..., None] * jnp.eye(x.shape[-1], dtype=x.dtype)
+        return (x - there) / (origin.location_scale if domain == "location" else 1)
+
+    return {name: read(name, domain) for name, domain in state.domains.items()}
+
+
+def at_coordinates(values: dict[str, Array], origin: Any) -> Any:
+    """The state at given coordinates: undoes `coordinates`."""
+    if isinstance(origin, DeltaState):
+        return DeltaState(at_coordinates(values, origin.at))
+
+    def write(name: str, domain: str) -> Array:
+        x, there = values[name], getattr(origin, name)
+        if domain in ("positive", "degrees"):
+            least = _least(origin, domain)
+            return least + (there - least) * jnp.exp(x)
+        if domain == "definite":
+            eye = jnp.eye(x.shape[-1], dtype=x.dtype)
+            diagonal = jnp.exp(jnp.diagonal(x, axis1=-2, axis2=-1))
+            root = cholesky(there) @ ((jnp.tril(x, -1) + eye) * diagonal[..., None, :])
+            return symmetrize(root @ transpose(root))
+        return there + x * (origin.location_scale if domain == "location" else 1)
+
+    fields = {name: write(name, domain) for name, domain in origin.domains.items()}
+    return dataclasses.replace(origin, **fields)
+
+
+def _least(state: Any, domain: str) -> int:
+    """What a number of the domain lies above."""
+    return state.inverse_scale.shape[-1] - 1 if domain == "degrees" else 0
