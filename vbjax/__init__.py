@@ -25,21 +25,28 @@ from vbjax.families import (
     Normal,
     NormalGamma,
     NormalWishart,
+    PolyaGamma,
+    TruncatedNormal,
     Wishart,
 )
 from vbjax.gibbs import gibbs
 from vbjax.models import (
+    ARDRegression,
     BayesianGaussianMixture,
     GaussianMeanPrecision,
     GaussianMixture,
     KMeans,
+    LinearRegression,
+    LogisticRegression,
     MeanFieldGaussian,
+    ProbitRegression,
     UnitVarianceMixture,
 )
 from vbjax.record import Record
 from vbjax.stochastic import fit_stochastic
 
 __all__ = [
+    "ARDRegression",
     "Algorithm",
     "BayesianGaussianMixture",
     "Beta",
@@ -55,8 +62,10 @@ __all__ = [
     "GaussianMixture",
     "Info",
     "KMeans",
+    "LinearRegression",
     "LinearResponse",
     "LocationPrecision",
+    "LogisticRegression",
     "MatrixNormalWishart",
     "MeanFieldGaussian",
     "Model",
@@ -65,9 +74,12 @@ __all__ = [
     "Normal",
     "NormalGamma",
     "NormalWishart",
+    "PolyaGamma",
+    "ProbitRegression",
     "Record",
     "Runs",
     "Status",
+    "TruncatedNormal",
     "UnitVarianceMixture",
     "Wishart",
     "datasets",
