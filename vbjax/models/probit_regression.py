@@ -26,8 +26,8 @@ class ProbitRegression(BinaryRegression):
         q(u_n) = N(m_n, 1) given u_n > 0,   E[u_n] = m_n + phi(m_n) / Phi(m_n),
         S^-1 = diag(precision) + X'X,   m = S X' E[z].
 
-    A row's bound is log Phi(m_n) - x_n' S x_n / 2, so m is the mode of the exact posterior, and S as narrow as
-    if z had been seen; `vb.linear_response` widens it. With `ard` every weight but the intercept has a
+    A row's bound is log Phi(m_n) - x_n' S x_n / 2, so m is the mode of the exact posterior, and S as narrow
+    as if z had been seen; `vb.linear_response` widens it. With `ard` every weight but the intercept has a
     precision alpha_j ~ Gamma(a, b_j) of its own.
 
     Data: (x, y), (n, d) and (n,) of 0 and 1. The factors are `w` (MultivariateNormal) and, with `ard`,
