@@ -104,7 +104,7 @@ def gamma(x, state):
 
 
 def polya_gamma(x, state):
-    """Relative to a tilt of 0, of which the Laplace transform of tests/test_augmentations.py is the density."""
+    """Relative to a tilt of 0; the density of that one is in test_augmentations.py."""
     return state.concentration * np.log(np.cosh(0.5 * state.tilt)) - 0.5 * state.tilt**2 * x
 
 

@@ -11,14 +11,20 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax import terms
+from vbjax.core.expectation import Expectation
 from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
-from vbjax.families.gamma import Gamma
-from vbjax.families.multivariate_normal import MultivariateNormal, MultivariateNormalState
+from vbjax.families.gamma import Gamma, GammaStatistics
+from vbjax.families.multivariate_normal import (
+    MultivariateNormal,
+    MultivariateNormalState,
+    MultivariateNormalStatistics,
+)
 from vbjax.families.normal import NormalState
 from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.models.regression import Regression, around, quadratic_rows
 from vbjax.record import Record
+from vbjax.special import LOG_2PI
 
 
 @pytree
@@ -49,7 +55,7 @@ class ARDRegression(Regression):
         ValueError: data that are not a table and a column with as many rows.
 
     References:
-        Bishop (2006), section 10.3 and exercise 10.26, eq. 10.94 to 10.106; MacKay (1994); Tipping (2001),
+        Bishop (2006), section 10.3 and exercise 10.26, eq. 10.94 to 10.107; MacKay (1994); Tipping (2001),
         Sparse Bayesian learning and the relevance vector machine, JMLR 1, eq. 16 and 18.
 
     >>> import jax, vbjax as vb
@@ -103,6 +109,20 @@ class ARDRegression(Regression):
 
     def log_likelihood(self, s: Record, rows: tuple[Array, Array]) -> Float[Array, " n"]:
         return terms.normal(rows[1], terms.linear(self.design(rows[0]), s.w), s.tau)
+
+    def e_step(self, prepared: Any, rows: tuple[Array, Array], weights: Array) -> Expectation:
+        """Bishop (2006), eq. 10.100 and 10.101: the products of the design, once for all that needs them."""
+        w, tau, x = prepared.w, prepared.tau, self.design(rows[0])
+        residual = rows[1] - x @ w.pivot
+        gram, n = (x * weights[:, None]).T @ x, weights.sum()
+        square = weights @ residual**2 + (gram * w.second).sum()
+        pull = tau.value * ((weights * residual) @ x)
+        statistics = jax.tree.map(jnp.zeros_like, prepared) | dict(
+            w=MultivariateNormalStatistics(jnp.zeros_like(pull), pull, -0.5 * tau.value * gram),
+            tau=GammaStatistics(-0.5 * square, 0.5 * n, jnp.zeros_like(n)),
+        )
+        log, misfit = 0.5 * n * (tau.log - LOG_2PI), 0.5 * tau.value * square
+        return Expectation(statistics, log - misfit, jnp.abs(log) + misfit, n)
 
     # -- use -----------------------------------------------------------------------------------------
 

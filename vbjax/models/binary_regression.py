@@ -86,7 +86,7 @@ class BinaryRegression(Regression):
         raise TypeError("given by the subclass")
 
     def e_step(self, prepared: Any, rows: tuple[Array, Array], weights: Array) -> Expectation:
-        """The rows' bounds and what they leave for q(w); the derived step takes twice the products."""
+        """The rows' bounds, in forms that keep their digits, and what they leave for q(w)."""
         w, x, sign = prepared.w, self.design(rows[0]), signs(*rows)
         bound, pull, precision = self.row(sign * (x @ w.pivot), quadratic_rows(x, w.second))
         second = -0.5 * (x * (weights * precision)[:, None]).T @ x
