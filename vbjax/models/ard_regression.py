@@ -17,11 +17,9 @@ from vbjax.families.base import pytree, static
 from vbjax.families.gamma import Gamma, GammaStatistics
 from vbjax.families.multivariate_normal import (
     MultivariateNormal,
-    MultivariateNormalState,
     MultivariateNormalStatistics,
 )
 from vbjax.families.normal import NormalState
-from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.models.regression import Regression, around, quadratic_rows
 from vbjax.record import Record
 from vbjax.special import LOG_2PI
@@ -33,20 +31,20 @@ class ARDRegression(Regression):
 
     q(w) q(alpha) q(tau), with A the diagonal matrix of E[alpha]:
 
-        S^-1 = A + E[tau] X'X,   m = S (A m0 + E[tau] X'y),
+        S^-1 = A + E[tau] X'X,   m = E[tau] S X'y,
         E[alpha_j] = (a + 1/2) / (b_j + (m_j^2 + S_jj) / 2),
         E[tau] = (c + n/2) / (d + (|y - X m|^2 + tr X S X') / 2).
 
     A weight without use gets a large alpha_j and goes to 0. The fixed points are those of MacKay's updates
     alpha_j = (gamma_j + 2 a) / (m_j^2 + 2 b_j), tau = (n - sum gamma + 2 c) / (|y - X m|^2 + 2 d),
-    gamma_j = 1 - alpha_j S_jj. The intercept has no alpha: its prior is N(m0, 1 / intercept_precision).
+    gamma_j = 1 - alpha_j S_jj. The intercept has no alpha: its prior is N(0, 1 / intercept_precision).
 
     Data: (x, y), (n, d) and (n,). The factors are `w` (MultivariateNormal), `alpha` (d,) and `tau` (Gamma).
 
     Args:
         fit_intercept: whether the first weight is an intercept, p = d + 1; otherwise p = d.
         center: (d,), subtracted from x; by default the columns' means, 0 without an intercept.
-        location: m0 of the intercept; by default the mean of y.
+        offset: subtracted from y; by default its mean, 0 without an intercept.
         intercept_precision: by default 1e-6 over the variance of y.
         a, b: shape and rates (d,) of alpha; by default 1e-6, and 1e-6 in the unit of each squared weight.
         c, d: shape and rate of tau; by default 1e-6, and 1e-6 times the variance of y.
@@ -68,7 +66,7 @@ class ARDRegression(Regression):
 
     fit_intercept: bool = static(default=True)
     center: Any = None
-    location: Any = None
+    offset: Any = None
     intercept_precision: Any = None
     a: Any = 1e-6
     b: Any = None
@@ -84,36 +82,29 @@ class ARDRegression(Regression):
         return (("w",), ("alpha", "tau"))
 
     def resolve(self, data: tuple[Array, Array], weights: Array | None = None) -> ARDRegression:
-        center, scale = self.units(data[0], weights)
-        mean, variance = weighted_moments(data[1], weights)
-        variance = positive_scale(variance if self.fit_intercept else variance + mean**2)
-        b = 1e-6 * variance / scale if self.b is None else jnp.broadcast_to(self.b, scale.shape)
-        defaults = dict(center=center, location=mean, intercept_precision=1e-6 / variance, d=1e-6 * variance)
+        center, scale = self.units(data[0], weights, self.center)
+        offset, square = self.units(data[1], weights, self.offset)
+        b = 1e-6 * square / scale if self.b is None else jnp.broadcast_to(self.b, scale.shape)
+        defaults = dict(center=center, offset=offset, intercept_precision=1e-6 / square, d=1e-6 * square)
         missing: dict[str, Any] = {name: x for name, x in defaults.items() if getattr(self, name) is None}
         return in_dtype(dataclasses.replace(self, b=b, **missing), data[0].dtype)
-
-    @property
-    def _prior_location(self) -> Array:
-        zero = jnp.zeros_like(self.b)
-        return jnp.append(self.location, zero) if self.fit_intercept else zero
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """The precisions around their priors' means, and the weights at their prior."""
         alpha, tau = around(self.a, self.b), around(self.c, self.d)
-        precision = jnp.diag(self.prior_precisions(alpha.mean).value)
-        return Record(w=MultivariateNormalState(self._prior_location, precision), alpha=alpha, tau=tau)
+        return Record(w=self.weights_at(alpha.mean), alpha=alpha, tau=tau)
 
     def log_prior(self, s: Record) -> Array:
-        weights = terms.normal(s.w, self._prior_location, self.prior_precisions(s.alpha)).sum()
+        weights = terms.normal(s.w, 0.0, self.prior_precisions(s.alpha)).sum()
         return weights + terms.gamma(s.alpha, self.a, self.b).sum() + terms.gamma(s.tau, self.c, self.d)
 
     def log_likelihood(self, s: Record, rows: tuple[Array, Array]) -> Float[Array, " n"]:
-        return terms.normal(rows[1], terms.linear(self.design(rows[0]), s.w), s.tau)
+        return terms.normal(rows[1] - self.offset, terms.linear(self.design(rows[0]), s.w), s.tau)
 
     def e_step(self, prepared: Any, rows: tuple[Array, Array], weights: Array) -> Expectation:
         """Bishop (2006), eq. 10.100 and 10.101: the products of the design, once for all that needs them."""
         w, tau, x = prepared.w, prepared.tau, self.design(rows[0])
-        residual = rows[1] - x @ w.pivot
+        residual = rows[1] - self.offset - x @ w.pivot
         gram, n = (x * weights[:, None]).T @ x, weights.sum()
         square = weights @ residual**2 + (gram * w.second).sum()
         pull = tau.value * ((weights * residual) @ x)
@@ -128,7 +119,7 @@ class ARDRegression(Regression):
 
     def predict(self, params: Record, x: Any) -> Float[Array, " n"]:
         """The expected y of rows x, (n,)."""
-        return self.location_of(params, x)
+        return self.offset + self.psi(params, x)
 
     def log_predictive(self, params: Record, data: Any) -> Float[Array, " n"]:
         """log density of new rows, (n,): normal, w integrated out and tau at its mean (eq. 10.105)."""
@@ -144,4 +135,4 @@ class ARDRegression(Regression):
 def _marginal(model: ARDRegression, params: Record, x: Array) -> NormalState:
     design = model.design(x)
     variance = 1 / params.tau.mean + quadratic_rows(design, params.w.covariance)
-    return NormalState(design @ params.w.mean, 1 / variance)
+    return NormalState(model.offset + design @ params.w.mean, 1 / variance)

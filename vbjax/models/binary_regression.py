@@ -20,7 +20,6 @@ from vbjax.core.model import in_dtype, scored_rows
 from vbjax.families.gamma import Gamma
 from vbjax.families.multivariate_normal import (
     MultivariateNormal,
-    MultivariateNormalState,
     MultivariateNormalStatistics,
 )
 from vbjax.models.regression import Regression, around, quadratic_rows
@@ -57,7 +56,7 @@ class BinaryRegression(Regression):
         return x, y
 
     def resolve(self: Any, data: tuple[Array, Array], weights: Array | None = None) -> Any:
-        center, scale = self.units(data[0], weights)
+        center, scale = self.units(data[0], weights, self.center)
         filled: dict[str, Any] = dict(center=center)
         if self.ard:
             filled["b"] = self.a / scale if self.b is None else jnp.broadcast_to(self.b, scale.shape)
@@ -68,9 +67,10 @@ class BinaryRegression(Regression):
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """The weights at their prior, its precisions at their prior's means."""
-        alpha = dict(alpha=around(self.a, self.b)) if self.ard else {}
-        precision = self.prior_precisions(alpha["alpha"].mean if self.ard else self.precision).value
-        return Record(w=MultivariateNormalState(jnp.zeros_like(precision), jnp.diag(precision)), **alpha)
+        if not self.ard:
+            return Record(w=self.weights_at(self.precision))
+        alpha = around(self.a, self.b)
+        return Record(w=self.weights_at(alpha.mean), alpha=alpha)
 
     def log_prior(self, s: Record) -> Array:
         precisions = self.prior_precisions(s.alpha if self.ard else self.precision)
@@ -102,7 +102,7 @@ class BinaryRegression(Regression):
 
     def predict(self, params: Record, x: Any) -> Int[Array, " n"]:
         """The more probable y of rows x, 0 or 1, (n,)."""
-        return (self.location_of(params, x) > 0).astype(int)
+        return (self.psi(params, x) > 0).astype(int)
 
     def log_predictive(self, params: Record, data: Any) -> Float[Array, " n"]:
         """log P(y_n | x_n) of new rows, (n,), w integrated out."""

@@ -15,7 +15,6 @@ from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGamma, MultivariateNormalGammaState
 from vbjax.linalg import cholesky, solve_lower
-from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.models.predictive import log_student_t
 from vbjax.models.regression import Regression
 from vbjax.record import Record
@@ -25,7 +24,7 @@ from vbjax.record import Record
 class LinearRegression(Regression):
     """y_n ~ N(w . x_n, 1 / tau), w | tau ~ N(m0, (tau B0)^-1), tau ~ Gamma(a0, b0); q(w, tau) is exact.
 
-    With the rows of the design X, centred and behind a column of ones:
+    With the rows of the design X, centred and behind a column of ones, and y about its mean:
 
         B = B0 + X'X,   m = B^-1 (B0 m0 + X'y),   a = a0 + n / 2,
         b = b0 + (|y - X m|^2 + (m - m0)' B0 (m - m0)) / 2,
@@ -38,7 +37,8 @@ class LinearRegression(Regression):
     Args:
         fit_intercept: whether the first weight is an intercept, p = d + 1; otherwise p = d.
         center: (d,), subtracted from x; by default the columns' means, 0 without an intercept.
-        location: m0 (p,); by default 0, for the intercept the mean of y.
+        offset: subtracted from y; by default its mean, 0 without an intercept.
+        location: m0 (p,); by default 0.
         mean_precision: B0 (p, p); by default diagonal, a thousandth of a row of data.
         concentration: a0; by default 1e-3.
         rate: b0; by default 1e-3 times the variance of y.
@@ -58,6 +58,7 @@ class LinearRegression(Regression):
 
     fit_intercept: bool = static(default=True)
     center: Any = None
+    offset: Any = None
     location: Any = None
     mean_precision: Any = None
     concentration: Any = 1e-3
@@ -68,19 +69,15 @@ class LinearRegression(Regression):
         return Record(w=MultivariateNormalGamma(self.n_weights))
 
     def resolve(self, data: tuple[Array, Array], weights: Array | None = None) -> LinearRegression:
-        center, scale = self.units(data[0], weights)
-        mean, variance = weighted_moments(data[1], weights)
-        one, zero = jnp.ones_like(scale[:1]), jnp.zeros_like(scale)
-        location, strength = zero, scale
-        if self.fit_intercept:
-            location, strength = jnp.append(mean, zero), jnp.append(one, scale)
-        else:
-            variance = variance + mean**2
+        center, scale = self.units(data[0], weights, self.center)
+        offset, square = self.units(data[1], weights, self.offset)
+        rows = jnp.append(1, scale) if self.fit_intercept else scale
         defaults = dict(
             center=center,
-            location=location,
-            mean_precision=1e-3 * jnp.diag(strength),
-            rate=1e-3 * positive_scale(variance),
+            offset=offset,
+            location=jnp.zeros_like(rows),
+            mean_precision=1e-3 * jnp.diag(rows),
+            rate=1e-3 * square,
         )
         missing: dict[str, Any] = {name: x for name, x in defaults.items() if getattr(self, name) is None}
         return in_dtype(dataclasses.replace(self, **missing), data[0].dtype)
@@ -98,13 +95,13 @@ class LinearRegression(Regression):
         return self.prior.log_density(s.w) + s.w.base
 
     def log_likelihood(self, s: Record, rows: tuple[Array, Array]) -> Float[Array, " n"]:
-        return terms.normal(rows[1], terms.linear(self.design(rows[0]), s.w))
+        return terms.normal(rows[1] - self.offset, terms.linear(self.design(rows[0]), s.w))
 
     # -- use -----------------------------------------------------------------------------------------
 
     def predict(self, params: Record, x: Any) -> Float[Array, " n"]:
         """The expected y of rows x, (n,)."""
-        return self.location_of(params, x)
+        return self.offset + self.psi(params, x)
 
     def log_predictive(self, params: Record, data: Any) -> Float[Array, " n"]:
         """log p(y_n | x_n, data) of new rows, (n,): Student-t, w and tau integrated out (eq. 3.114)."""
@@ -119,7 +116,7 @@ class LinearRegression(Regression):
         w, design = params.w, self.design(x)
         half = solve_lower(cholesky(w.mean_precision), design.T)
         square = w.rate / w.concentration * (1 + (half * half).sum(0))
-        return design @ w.location, square, 2 * w.concentration
+        return self.offset + design @ w.location, square, 2 * w.concentration
 
 
 @jax.jit

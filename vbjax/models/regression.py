@@ -16,6 +16,7 @@ from vbjax.core.inputs import read_column, read_table
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import LocationPrecision
 from vbjax.families.gamma import GammaState, GammaStatistics
+from vbjax.families.multivariate_normal import MultivariateNormalState
 from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.record import Record
 
@@ -24,13 +25,15 @@ class Regression(ConjugateModel):
     """Rows (x_n, y_n); y_n depends on x_n through psi_n = w_0 + w . (x_n - center).
 
     With `center` at the columns' means the intercept w_0 hardly depends on the other weights, and columns
-    at a large offset keep float32's digits. Subclasses are dataclasses with `fit_intercept` and, once
-    resolved, `center` (d,); the first of the p weights is the intercept, where there is one.
+    at a large offset keep float32's digits; likewise with `offset` at the mean of y, where y is a location.
+    Subclasses are dataclasses with `fit_intercept` and, once resolved, `center` (d,); the first of the p
+    weights is the intercept, where there is one.
     """
 
     fit_intercept: bool
     center: Any
     intercept_precision: Any
+    offset: Any = 0.0
 
     @property
     def n_weights(self) -> int:
@@ -52,10 +55,9 @@ class Regression(ConjugateModel):
         """The table x, (n, d)."""
         return read_table(x, "x", n_features=None if self.center is None else self.center.shape[-1])
 
-    def units(self, x: Array, weights: Array | None) -> tuple[Array, Array]:
-        """The centre of the columns (0 without an intercept) and their mean squares about it, (d,)."""
+    def units(self, x: Array, weights: Array | None, center: Any) -> tuple[Array, Array]:
+        """The centre of each column, 0 without an intercept, unless given; and mean squares about it."""
         mean, variance = weighted_moments(x, weights)
-        center = self.center
         if center is None:
             center = mean if self.fit_intercept else jnp.zeros_like(mean)
         return center, positive_scale(variance + (mean - center) ** 2)
@@ -73,6 +75,11 @@ class Regression(ConjugateModel):
         own = GammaStatistics.of(jnp.reshape(self.intercept_precision, 1))
         return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), own, alpha)
 
+    def weights_at(self, precision: Array) -> MultivariateNormalState:
+        """The weights' prior, given the columns' precisions."""
+        precision = self.prior_precisions(precision).value
+        return MultivariateNormalState(jnp.zeros_like(precision), jnp.diag(precision))
+
     # -- use -----------------------------------------------------------------------------------------
 
     def coefficients(self, params: Record) -> Float[Array, " d"]:
@@ -80,13 +87,13 @@ class Regression(ConjugateModel):
         return _weights(params)[self.fit_intercept :]
 
     def intercept(self, params: Record) -> Float[Array, ""]:
-        """The expected psi at x = 0; 0 without an intercept."""
-        shift = self.coefficients(params) @ self.center
-        return (_weights(params)[0] if self.fit_intercept else 0) - shift
+        """The expected y, or psi of a label, at x = 0."""
+        own = _weights(params)[0] if self.fit_intercept else 0
+        return self.offset + own - self.coefficients(params) @ self.center
 
-    def location_of(self, params: Record, x: Any) -> Float[Array, " n"]:
+    def psi(self, params: Record, x: Any) -> Float[Array, " n"]:
         """The expected psi of rows x, (n,)."""
-        return _location(self, params, self.read_design(x))
+        return _psi(self, params, self.read_design(x))
 
 
 def _weights(params: Record) -> Array:
@@ -95,7 +102,7 @@ def _weights(params: Record) -> Array:
 
 
 @jax.jit
-def _location(model: Any, params: Record, x: Array) -> Array:
+def _psi(model: Any, params: Record, x: Array) -> Array:
     return model.design(x) @ _weights(params)
 
 
