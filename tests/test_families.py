@@ -12,6 +12,7 @@ test_families_extremes.py.)
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -284,6 +285,13 @@ def test_shapes_and_dtypes(name, setting):
     assert shapes(plated["mean"]) == shapes(plated["variance"]) == shapes(plated["sd"]) == vector
     assert all(shapes(x) == shapes(q) for x in (*states, neutral))
     assert all(shapes(x) == shapes(statistics[0]) for x in statistics)
+
+
+def test_no_two_families_have_one_structure():
+    """Or `jit` would take the one's program for the other's."""
+    structures = {name: jax.tree.structure(case.state("float32")) for name, case in CASES.items()}
+    for (name, one), (other, another) in itertools.combinations(structures.items(), 2):
+        assert one != another, f"{name} and {other}"
 
 
 def test_values_and_concentrations_broadcast(float64):
