@@ -9,12 +9,14 @@ the link integrated over q. Separable classes and columns at an offset of 1e4 ar
 of weight 0 leave finite gradients; labels that are not 0 or 1 raise.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from family_table import jit
 from registry import sweeps
 from scipy import integrate, special, stats
 from sklearn.linear_model import LogisticRegression
@@ -123,14 +125,14 @@ def test_a_probit_of_ones_own_has_the_same_fit(float64):
 # ---------------------------------------------------------------- both
 
 
-@both
-@pytest.mark.parametrize("ard", [False, True])
+@pytest.mark.parametrize(("kind", "ard"), [(vb.LogisticRegression, True), (vb.ProbitRegression, False)])
 def test_the_derived_e_step_is_the_oracle(kind, ard, dtype):
     rows, weights = data(dtype), jnp.linspace(0, 2, N, dtype=dtype)
     model = kind(ard=ard).resolve(rows)
-    params, *_ = sweeps(model, model.init(KEY, rows), rows, weights, n_sweeps=2)
+    params = model.init(KEY, rows)
+    params = params | dict(w=dataclasses.replace(params.w, mean=jnp.asarray([0.5, -1.5], dtype)))
 
-    @jax.jit
+    @jit
     def steps(params):
         prepared = model.prepare(params)
         return model.e_step(prepared, rows, weights), ConjugateModel.e_step(model, prepared, rows, weights)
