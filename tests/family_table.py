@@ -35,7 +35,11 @@ from vbjax.families import (
     NormalState,
     NormalWishart,
     NormalWishartState,
+    PolyaGamma,
+    PolyaGammaState,
     State,
+    TruncatedNormal,
+    TruncatedNormalState,
     Wishart,
     WishartState,
 )
@@ -47,13 +51,22 @@ PLATE, SIZE, ROWS = (2,), 3, 2
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A family, a generic member of it, and what scipy knows of one of its cells."""
+    """A family, a generic member of it, and what scipy knows of one of its cells.
+
+    Densities and entropies are relative to the base measure that a family keeps to itself, if any; such a
+    member has no mode.
+    """
 
     family: Any
     draw: Callable[[np.random.Generator], State]
     log_pdf: Callable[[Any, Any], float]
     support: tuple[str, ...]  # the kind of the event, or of the location's and the precision's
     entropy: Callable[[Any], float] | None = None
+    has_mode: bool = True
+
+    def centre(self, state):
+        """A value in the midst of a state."""
+        return state.mode if self.has_mode else state.mean
 
     def state(self, dtype, seed=0):
         """A generic state, the same in any dtype; well conditioned, its moments finite."""
@@ -90,6 +103,16 @@ def gamma(x, state):
     return stats.gamma.logpdf(x, state.concentration, scale=1 / state.rate)
 
 
+def polya_gamma(x, state):
+    """Relative to a tilt of 0; the density of that one is in test_augmentations.py."""
+    return state.concentration * np.log(np.cosh(0.5 * state.tilt)) - 0.5 * state.tilt**2 * x
+
+
+def half_normal(state):
+    sd = state.precision**-0.5
+    return stats.truncnorm(-state.location / sd, 50, state.location, sd)  # its entropy takes no infinity
+
+
 def multinomial(state):
     return stats.multinomial(1, special.softmax(state.logits))
 
@@ -122,6 +145,20 @@ CASES = {
         lambda q, x: stats.beta.logpdf(x, q.concentration1, q.concentration0),
         ("unit",),
         lambda q: stats.beta.entropy(q.concentration1, q.concentration0),
+    ),
+    "TruncatedNormal": Case(
+        TruncatedNormal(PLATE),
+        lambda rng: TruncatedNormalState(positives(rng, 0.5, 1.5), positives(rng, 1, 3)),
+        lambda q, x: half_normal(q).logpdf(x),
+        ("positive",),
+        lambda q: half_normal(q).entropy(),
+    ),
+    "PolyaGamma": Case(
+        PolyaGamma(2, plate=PLATE),
+        lambda rng: PolyaGammaState(positives(rng, 0.5, 4), 2),
+        lambda q, x: polya_gamma(x, q),
+        ("positive",),
+        has_mode=False,
     ),
     "Dirichlet": Case(
         Dirichlet(SIZE, plate=PLATE),
@@ -250,11 +287,11 @@ def around(case, value, n, size):
 
 
 def neighbours(case, state):
-    return around(case, state.mode, N_NEAR, 0.02)
+    return around(case, case.centre(state), N_NEAR, 0.02)
 
 
 def generic_points(case, state):
-    return around(case, state.mode, N_POINTS, 0.3)
+    return around(case, case.centre(state), N_POINTS, 0.3)
 
 
 @functools.cache
@@ -267,8 +304,8 @@ def facts(name, dtype):
         t = elsewhere(p.expected())
         gradient = jax.grad(lambda t: log_joint(q, t).sum())(t)
         delta = Delta(of=case.family).from_gradient(t, gradient)
-        # generic points, the mode, its neighbourhood
-        parts = generic_points(case, p), jax.tree.map(lambda x: x[None], q.mode), neighbours(case, q)
+        # generic points, the mode (or the mean), its neighbourhood
+        parts = generic_points(case, p), jax.tree.map(lambda x: x[None], case.centre(q)), neighbours(case, q)
         points = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
         return SimpleNamespace(
             q=q,

@@ -40,6 +40,18 @@ def column(rng):
     return table(rng)[:, 0]
 
 
+def design(rng):
+    """A table, and a column that depends on it: (x, y)."""
+    x = table(rng)
+    return x, x @ [1.0, -0.5] + 2.0 + 0.5 * rng.normal(size=N_ROWS)
+
+
+def labels(rng):
+    """A table, and 0 or 1 for each row, which no plane separates."""
+    x, y = design(rng)
+    return x, (y + 3 * rng.normal(size=N_ROWS) > 2.0).astype("int32")
+
+
 # ---------------------------------------------------------------- starts, as different as their seeds
 
 
@@ -208,6 +220,11 @@ MODELS = {
     **{f"EM {kind}": em(kind) for kind in COVARIANCE_TYPES},
     "MAP": em("full", weight_concentration=2.0, mean_precision=0.5),
     **{f"VB {kind}": bayes(kind) for kind in COVARIANCE_TYPES},
+    "linear regression": Entry(vb.LinearRegression(), design, neutral),
+    "relevance": Entry(vb.ARDRegression(fit_intercept=False), design, neutral),
+    "logistic": Entry(vb.LogisticRegression(), labels, neutral),
+    "logistic, relevance": Entry(vb.LogisticRegression(ard=True), labels, neutral),
+    "probit": Entry(vb.ProbitRegression(fit_intercept=False), labels, neutral),
     "own, two blocks": Entry(mean_and_precision(), column, neutral),
     "own, points": Entry(mean_and_precision(vb.Delta(vb.Normal()), vb.Delta(vb.Gamma())), column, points),
     "own, local": Entry(univariate_mixture(), column, weighted_seeds),

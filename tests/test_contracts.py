@@ -20,7 +20,7 @@ import vbjax as vb
 
 # sweeps multiply a rounding by the rate at which they still move: hundreds of roundings after eight of them
 SWEPT = 1000
-CHUNKED = ["k-means", "EM full", "EM tied", "EM diag", "own, local"]
+CHUNKED = ["k-means", "EM full", "EM tied", "EM diag", "own, local", "logistic"]
 X64 = [
     "mean and precision",
     "unit variance",
@@ -30,6 +30,9 @@ X64 = [
     "MAP",
     "VB tied",
     "VB diag",
+    "relevance",
+    "logistic, relevance",
+    "probit",
     "own, local",
     "own, no data",
 ]

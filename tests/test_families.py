@@ -12,6 +12,7 @@ test_families_extremes.py.)
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -183,7 +184,7 @@ def test_information_and_moments_are_monte_carlos(name, float64):
         within_standard_errors(centred_products(centred, c.ndim - v.ndim), c)
 
 
-@over_the_table
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.has_mode])
 def test_the_mode_beats_its_neighbourhood_and_is_where_delta_sits(name, dtype):
     f = facts(name, dtype.name)
     top, near = f.log_prob[N_POINTS], f.log_prob[N_POINTS + 1 :]
@@ -284,6 +285,13 @@ def test_shapes_and_dtypes(name, setting):
     assert shapes(plated["mean"]) == shapes(plated["variance"]) == shapes(plated["sd"]) == vector
     assert all(shapes(x) == shapes(q) for x in (*states, neutral))
     assert all(shapes(x) == shapes(statistics[0]) for x in statistics)
+
+
+def test_no_two_families_have_one_structure():
+    """Or `jit` would take the one's program for the other's."""
+    structures = {name: jax.tree.structure(case.state("float32")) for name, case in CASES.items()}
+    for (name, one), (other, another) in itertools.combinations(structures.items(), 2):
+        assert one != another, f"{name} and {other}"
 
 
 def test_values_and_concentrations_broadcast(float64):

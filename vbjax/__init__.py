@@ -26,15 +26,21 @@ from vbjax.families import (
     Normal,
     NormalGamma,
     NormalWishart,
+    PolyaGamma,
+    TruncatedNormal,
     Wishart,
 )
 from vbjax.gibbs import gibbs
 from vbjax.models import (
+    ARDRegression,
     BayesianGaussianMixture,
     GaussianMeanPrecision,
     GaussianMixture,
     KMeans,
+    LinearRegression,
+    LogisticRegression,
     MeanFieldGaussian,
+    ProbitRegression,
     UnitVarianceMixture,
 )
 from vbjax.record import Record
@@ -42,6 +48,7 @@ from vbjax.stochastic import fit_stochastic
 
 __all__ = [
     "AcceleratedAscent",
+    "ARDRegression",
     "Algorithm",
     "BayesianGaussianMixture",
     "Beta",
@@ -57,8 +64,10 @@ __all__ = [
     "GaussianMixture",
     "Info",
     "KMeans",
+    "LinearRegression",
     "LinearResponse",
     "LocationPrecision",
+    "LogisticRegression",
     "MatrixNormalWishart",
     "MeanFieldGaussian",
     "Model",
@@ -67,9 +76,12 @@ __all__ = [
     "Normal",
     "NormalGamma",
     "NormalWishart",
+    "PolyaGamma",
+    "ProbitRegression",
     "Record",
     "Runs",
     "Status",
+    "TruncatedNormal",
     "UnitVarianceMixture",
     "Wishart",
     "datasets",

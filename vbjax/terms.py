@@ -8,6 +8,7 @@ ordinary log density. That is all the engine needs: the updates are its gradient
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ from vbjax.families.multivariate_normal_gamma import (
 from vbjax.families.normal import NormalStatistics
 from vbjax.families.normal_gamma import NormalGammaState, NormalGammaStatistics
 from vbjax.families.normal_wishart import NormalWishartState, NormalWishartStatistics
+from vbjax.families.polya_gamma import PolyaGammaStatistics
 from vbjax.families.wishart import WishartStatistics, wishart_log_density
 from vbjax.linalg import outer, transpose
 from vbjax.special import LOG_2PI
@@ -87,6 +89,21 @@ def beta(x: Any, concentration1: ArrayLike, concentration0: ArrayLike) -> Array:
     """log Beta(x | concentration1, concentration0) (Bishop 2006, eq. B.6)."""
     x = _read(BetaStatistics, x)
     return beta_log_density(x, jnp.asarray(concentration1), jnp.asarray(concentration0)) + x.base
+
+
+def logistic(y: ArrayLike, logit: Any, omega: PolyaGammaStatistics) -> Array:
+    """log p(y, omega | logit) of y in {0, 1} with probability 1 / (1 + exp(-logit)) of 1, elementwise.
+
+    With omega from PG(1, 0) it is quadratic in the logit, (y - 1/2) psi - omega psi^2 / 2 - log 2, and its
+    optimum in omega is the bound of Jaakkola & Jordan (Polson, Scott & Windle 2013, theorem 1).
+
+    Args:
+        y: values. logit: a value, or statistics as `linear` gives them.
+        omega: the statistics of a PolyaGamma factor of one trial.
+    """
+    logit = _location(logit)
+    y = jnp.asarray(y).astype(logit.pivot.dtype)
+    return (y - 0.5) * logit.mean - 0.5 * omega.value * logit.square_about(0.0) - math.log(2)
 
 
 def dirichlet(x: Any, concentration: ArrayLike) -> Array:

@@ -25,6 +25,8 @@ from vbjax.families.multivariate_normal_gamma import (
 from vbjax.families.normal import Normal, NormalState, NormalStatistics
 from vbjax.families.normal_gamma import NormalGamma, NormalGammaState, NormalGammaStatistics
 from vbjax.families.normal_wishart import NormalWishart, NormalWishartState, NormalWishartStatistics
+from vbjax.families.polya_gamma import PolyaGamma, PolyaGammaState, PolyaGammaStatistics
+from vbjax.families.truncated_normal import TruncatedNormal, TruncatedNormalState
 from vbjax.families.wishart import Wishart, WishartState, WishartStatistics
 
 __all__ = [
@@ -63,8 +65,13 @@ __all__ = [
     "NormalWishart",
     "NormalWishartState",
     "NormalWishartStatistics",
+    "PolyaGamma",
+    "PolyaGammaState",
+    "PolyaGammaStatistics",
     "State",
     "Statistics",
+    "TruncatedNormal",
+    "TruncatedNormalState",
     "Wishart",
     "WishartState",
     "WishartStatistics",

@@ -31,8 +31,32 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def pytree(cls: type[T]) -> type[T]:
-    """A frozen dataclass that JAX sees through; fields marked `static` are structure."""
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
+    """A frozen dataclass that JAX sees through; fields marked `static` are structure.
+
+    Not by `register_dataclass`: its structures compare equal for two classes with as many fields (jaxlib
+    0.10), and `jit` then now and then takes the one's program for the other's.
+    """
+    kind: Any = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    fields = dataclasses.fields(kind)
+    structure = tuple(f.name for f in fields if f.metadata.get("static"))
+    leaves = tuple(f.name for f in fields if not f.metadata.get("static"))
+    keys = tuple(map(jax.tree_util.GetAttrKey, leaves))
+
+    def flatten(x: Any) -> tuple[list[Any], tuple[Any, ...]]:
+        return [getattr(x, name) for name in leaves], tuple(getattr(x, name) for name in structure)
+
+    def flatten_with_keys(x: Any) -> tuple[list[Any], tuple[Any, ...]]:
+        values, statics = flatten(x)
+        return list(zip(keys, values, strict=True)), statics
+
+    def unflatten(statics: tuple[Any, ...], values: Any) -> Any:
+        x = object.__new__(kind)
+        x.__dict__.update(zip(leaves, values, strict=True))
+        x.__dict__.update(zip(structure, statics, strict=True))
+        return x
+
+    jax.tree_util.register_pytree_with_keys(kind, flatten_with_keys, unflatten, flatten)
+    return kind
 
 
 def static(**kwargs: Any) -> Any:

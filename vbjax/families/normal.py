@@ -44,6 +44,13 @@ class NormalStatistics(Statistics):
 
     __radd__ = __add__
 
+    def __mul__(self, factor: ArrayLike) -> NormalStatistics:
+        """Of the latent times a value: a sign, a unit."""
+        factor = jnp.asarray(factor)
+        return NormalStatistics(factor * self.pivot, factor * self.first, factor**2 * self.second)
+
+    __rmul__ = __mul__
+
     def about(self, pivot: Array) -> NormalStatistics:
         shift = self.pivot - pivot
         return NormalStatistics(pivot, self.first + shift, self.square_about(pivot))

@@ -1,0 +1,178 @@
+"""PolyaGamma: statistic omega, state the tilt c; base measure PG(b, 0). What makes a logit conjugate.
+
+PG(b, c) has the density cosh(c/2)^b exp(-c^2 omega / 2) relative to PG(b, 0), whose own density is an
+infinite series that no update and no bound needs: log probabilities and entropies are relative to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.scipy.special import ndtri
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.families.base import Family, State, Statistics, pytree, sample_shape, static
+
+_SMALL = 0.2  # below it (1 - tanh(h) / h) / h^2 is its Taylor series
+_TAYLOR = (
+    1 / 3,
+    -2 / 15,
+    17 / 315,
+    -62 / 2835,
+    1382 / 155925,
+    -21844 / 6081075,
+    929569 / 638512875,
+    -6404582 / 10854718875,
+)
+
+_CUT = 0.64  # where the two series of the density of PG(1, 0) change places
+_LEVY_MASS = 0.10564977366685535  # Phi(-1 / sqrt(_CUT))
+
+
+def safe_sqrt(x: Array) -> Array:
+    """sqrt(x), with a derivative of 0 at 0; 0 below."""
+    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
+
+
+def log_cosh(x: Array) -> Array:
+    """log cosh x, for any x."""
+    x = jnp.abs(x)
+    return x + jnp.log1p(jnp.expm1(-2 * x) / 2)
+
+
+def _mean_and_variance(tilt: Array) -> tuple[Array, Array]:
+    """Of PG(1, c): tanh(h) / (4h) and (tanh(h) / h - sech(h)^2) / (16 h^2), h = c / 2, from 0 to infinity."""
+    small = jnp.abs(tilt) < 2 * _SMALL
+    h = 0.5 * jnp.where(small, 1, tilt)
+    square = jnp.where(small, 0.5 * tilt, 0) ** 2
+    excess = jnp.zeros_like(square)
+    for coefficient in reversed(_TAYLOR):
+        excess = excess * square + coefficient
+    near = 1 - square * excess
+    tanh = jnp.tanh(h)
+    ratio = jnp.where(small, near, tanh / h)
+    spread = jnp.where(small, near**2 - excess, (tanh / h - (1 - tanh**2)) / h**2)
+    return ratio / 4, spread / 16
+
+
+@pytree
+class PolyaGammaStatistics(Statistics):
+    """E[omega]."""
+
+    value: Array
+    events = {"value": 0}
+
+
+@pytree
+class PolyaGammaState(State):
+    """PG(concentration, tilt); log probability and entropy relative to PG(concentration, 0), no mode."""
+
+    tilt: Array
+    concentration: int = static(default=1)
+
+    def statistics(self, x: ArrayLike) -> PolyaGammaStatistics:
+        return PolyaGammaStatistics(jnp.asarray(x))
+
+    def expected(self) -> PolyaGammaStatistics:
+        return PolyaGammaStatistics(self.mean)
+
+    def log_density(self, statistics: PolyaGammaStatistics) -> Array:
+        return self.concentration * log_cosh(0.5 * self.tilt) - 0.5 * self.tilt**2 * statistics.value
+
+    def base_entropy(self) -> Array:
+        h = 0.5 * self.tilt
+        return self.concentration * (0.5 * h * jnp.tanh(h) - log_cosh(h))
+
+    @property
+    def mean(self) -> Array:
+        return self.concentration * _mean_and_variance(self.tilt)[0]
+
+    @property
+    def variance(self) -> Array:
+        return self.concentration * _mean_and_variance(self.tilt)[1]
+
+    @property
+    def mode(self) -> Array:
+        return jnp.full_like(self.tilt, jnp.nan)
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
+        # PG(b, c) is a sum of b from PG(1, c), for a whole number b
+        shape = (self.concentration, *sample_shape(shape), *self.tilt.shape)
+        return _draw(key, jnp.broadcast_to(0.5 * jnp.abs(self.tilt), shape)).sum(0) / 4
+
+
+def _draw(key: Array, z: Array) -> Array:
+    """Jacobi variables J(1, z) = 4 PG(1, 2z), exactly: rejection by an alternating series.
+
+    The density is cosh(z) exp(-z^2 x / 2) times a series whose first term is twice a Levy density for x
+    below the cut, and an exponential above; the later terms are what is accepted of it (Devroye 1986;
+    Polson, Scott & Windle 2013, section 4). Of a term that falls off as exp(-12 n (n + 1) / 4) five are
+    all of the series in float64. Below the cut the tilted Levy density is proposed as it is, an inverse
+    Gaussian, for large z; else the Levy density of the half line below the cut.
+    """
+    tilted = z > 1 / _CUT
+    rate = jnp.pi**2 / 8 + 0.5 * z * z
+    log_above = jnp.log(0.5 * jnp.pi / rate) - rate * _CUT  # the two proposals' masses
+    log_below = jnp.where(tilted, math.log(2) - z, math.log(4 * _LEVY_MASS))
+    share_above = jax.nn.sigmoid(log_above - log_below)
+
+    def trial(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        key, x, done = carry
+        key, key_uniform, key_normal = jax.random.split(key, 3)
+        u = jax.random.uniform(key_uniform, (4, *z.shape), z.dtype, minval=jnp.finfo(z.dtype).tiny)
+        above = u[0] < share_above
+        gaussian = _inverse_gaussian(z, jax.random.normal(key_normal, z.shape, z.dtype), u[1])
+        below = jnp.where(tilted, gaussian, ndtri(u[1] * _LEVY_MASS) ** -2)
+        proposed = jnp.where(above, _CUT - jnp.log(u[2]) / rate, below)
+        series = _series(proposed)
+        series = jnp.where(above | tilted, series, series * jnp.exp(-0.5 * z * z * proposed))
+        fine = (u[3] < series) & (above | (proposed <= _CUT))
+        return key, jnp.where(done, x, proposed), done | fine
+
+    start = key, jnp.zeros_like(z), jnp.zeros(z.shape, bool)
+    return lax.while_loop(lambda carry: ~carry[2].all(), trial, start)[1]
+
+
+def _series(x: Array) -> Array:
+    """The density of J(1, 0) as a part of the first term of its series: sum (-1)^n (2n + 1) r^(n (n + 1))."""
+    decay = jnp.where(x > _CUT, 0.5 * jnp.pi**2 * x, 2 / x)
+    return sum((-1) ** n * (2 * n + 1) * jnp.exp(-n * (n + 1) * decay) for n in range(5))
+
+
+def _inverse_gaussian(z: Array, normal: Array, uniform: Array) -> Array:
+    """Mean 1 / z, shape 1, from a normal and a uniform variable (Michael, Schucany & Haas 1976)."""
+    mean = 1 / jnp.where(z > 0, z, 1)
+    y = mean * normal**2
+    small = mean / (1 + 0.5 * y + jnp.sqrt(y + 0.25 * y * y))
+    return jnp.where(uniform * (mean + small) <= mean, small, mean * (mean / small))
+
+
+@dataclasses.dataclass(frozen=True)
+class PolyaGamma(Family):
+    """A Polya-Gamma latent for each cell of `plate`: q = PG(concentration, tilt), a whole concentration.
+
+    With it a logit of `concentration` trials is quadratic: `terms.logistic` holds one density of PG(1, 0).
+
+    References:
+        Polson, N., Scott, J. & Windle, J. (2013), Bayesian inference for logistic models using
+        Polya-Gamma latent variables, JASA 108, theorem 1 and section 2.
+    """
+
+    plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
+    concentration: int = 1
+
+    def neutral(self, dtype: DTypeLike) -> PolyaGammaState:
+        return PolyaGammaState(jnp.zeros(self.plate, dtype), self.concentration)
+
+    def from_gradient(
+        self, statistics: PolyaGammaStatistics, gradient: PolyaGammaStatistics, weight: ArrayLike = 1.0
+    ) -> PolyaGammaState:
+        """c^2 = -2 g."""
+        return PolyaGammaState(safe_sqrt(-2 * gradient.value / weight), self.concentration)
+
+    def log_normalizer(self, statistics: PolyaGammaStatistics, gradient: PolyaGammaStatistics) -> Array:
+        return -self.concentration * log_cosh(0.5 * self.from_gradient(statistics, gradient).tilt)
