@@ -25,6 +25,7 @@ from vbjax.families import (
     Normal,
     NormalGamma,
     NormalWishart,
+    StickBreaking,
     Wishart,
 )
 from vbjax.gibbs import gibbs
@@ -68,6 +69,7 @@ __all__ = [
     "Record",
     "Runs",
     "Status",
+    "StickBreaking",
     "UnitVarianceMixture",
     "Wishart",
     "datasets",

@@ -25,6 +25,7 @@ from vbjax.families.multivariate_normal_gamma import (
 from vbjax.families.normal import Normal, NormalState, NormalStatistics
 from vbjax.families.normal_gamma import NormalGamma, NormalGammaState, NormalGammaStatistics
 from vbjax.families.normal_wishart import NormalWishart, NormalWishartState, NormalWishartStatistics
+from vbjax.families.stick_breaking import StickBreaking, StickBreakingState, StickBreakingStatistics
 from vbjax.families.wishart import Wishart, WishartState, WishartStatistics
 
 __all__ = [
@@ -65,6 +66,9 @@ __all__ = [
     "NormalWishartStatistics",
     "State",
     "Statistics",
+    "StickBreaking",
+    "StickBreakingState",
+    "StickBreakingStatistics",
     "Wishart",
     "WishartState",
     "WishartStatistics",
