@@ -22,7 +22,7 @@ from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.dirichlet import Dirichlet, DirichletState
 from vbjax.linalg import cholesky
 from vbjax.models.defaults import positive_scale, weighted_moments
-from vbjax.models.mixture import GaussianMixtureBase
+from vbjax.models.gaussian_mixture_base import GaussianMixtureBase
 from vbjax.record import Record
 
 
@@ -177,7 +177,7 @@ class GaussianMixture(GaussianMixtureBase):
         )
 
     def log_density(self, params: Record, x: Float[Array, "n d"]) -> Float[Array, " n"]:
-        return logsumexp(self._table(params, x), -1)
+        return logsumexp(self.labels_table(params, x), -1)
 
     def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Float[Array, "n d"]:
         noise = jax.random.normal(key, (c.shape[0], self.structure.d), self.scale.dtype)
@@ -218,6 +218,6 @@ class GaussianMixture(GaussianMixtureBase):
 
 @jax.jit
 def _criteria(model: GaussianMixture, params: Record, x: Array, weights: Array) -> tuple[Array, Array, Array]:
-    table = model._table(params, x)
+    table = model.labels_table(params, x)
     r = jax.nn.softmax(table, -1)
     return weights @ logsumexp(table, -1), -(weights @ xlogy(r, r).sum(-1)), weights.sum()

@@ -7,18 +7,18 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import gammaln
 from jaxtyping import Float
 
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGammaState
 from vbjax.families.normal_gamma import NormalGammaState
 from vbjax.families.normal_wishart import NormalWishartState
 from vbjax.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky, solve_lower
+from vbjax.special import LOG_2PI, log_rising
 
 
-def _log_student_t(square: Array, dof: Array, d: int, logdet: Array) -> Array:
+def log_student_t(square: Array, dof: Array, d: int, logdet: Array) -> Array:
     """log St of squared distance `square`, in d dimensions, with log det of the scale matrix (B.68)."""
-    constant = gammaln(0.5 * (dof + d)) - gammaln(0.5 * dof) - 0.5 * d * jnp.log(dof * jnp.pi)
+    constant = log_rising(0.5 * dof, jnp.asarray(0.5 * d, dof.dtype)) - 0.5 * d * LOG_2PI
     return constant - 0.5 * logdet - 0.5 * (dof + d) * jnp.log1p(square / dof)
 
 
@@ -44,7 +44,7 @@ def _(components: NormalWishartState, x: Array) -> Array:
     factor = (1 + components.mean_precision) / (components.mean_precision * dof)
     lower = cholesky(components.inverse_scale) * jnp.sqrt(factor)[:, None, None]
     square = _matrix_square(x, components.location, lower)
-    return _log_student_t(square, dof, d, logdet_from_cholesky(lower))
+    return log_student_t(square, dof, d, logdet_from_cholesky(lower))
 
 
 @log_predictive.register
@@ -53,7 +53,7 @@ def _(components: NormalGammaState, x: Array) -> Array:
     variance = components.rate * (1 + components.mean_precision)
     variance = variance / (components.concentration * components.mean_precision)
     square = (x[:, None, :] - components.location) ** 2 / variance
-    return _log_student_t(square, dof, 1, jnp.log(variance)).sum(-1)
+    return log_student_t(square, dof, 1, jnp.log(variance)).sum(-1)
 
 
 @log_predictive.register
@@ -63,4 +63,4 @@ def _(components: MultivariateNormalGammaState, x: Array) -> Array:
     factor = components.rate / components.concentration
     lower = cholesky(spread) * jnp.sqrt(factor)[:, None, None]
     square = _matrix_square(x, components.location, lower)
-    return _log_student_t(square, 2 * components.concentration, d, logdet_from_cholesky(lower))
+    return log_student_t(square, 2 * components.concentration, d, logdet_from_cholesky(lower))
