@@ -40,6 +40,40 @@ def column(rng):
     return table(rng)[:, 0]
 
 
+def classes(rng, low, high):
+    """One of two numbers for each row and column, as the row's class has it, (n, d)."""
+    pattern = np.array([[low, low], [low, high], [high, high]])
+    return pattern[np.arange(N_ROWS) % N_COMPONENTS]
+
+
+def binary(rng):
+    return (rng.uniform(size=(N_ROWS, N_FEATURES)) < classes(rng, 0.1, 0.9)).astype(float)
+
+
+def counts(rng):
+    return rng.poisson(classes(rng, 2.0, 9.0)).astype(float)
+
+
+def profiles(rng):
+    p = np.column_stack([classes(rng, 0.1, 0.4), np.full(N_ROWS, 0.2)])
+    return np.array([rng.multinomial(6, q / q.sum()) for q in p]).astype(float)
+
+
+def categories(rng):
+    high = rng.uniform(size=(N_ROWS, N_FEATURES)) < classes(rng, 0.1, 0.9)
+    return rng.integers(0, 2, (N_ROWS, N_FEATURES)) + 2 * high
+
+
+def positive(rng):
+    return rng.gamma(3.0, classes(rng, 1.0, 5.0))
+
+
+def lines(rng):
+    x = rng.normal(size=(N_ROWS, N_FEATURES))
+    y = (x * classes(rng, -2.0, 2.0)).sum(1) + 0.3 * rng.normal(size=N_ROWS)
+    return x, y
+
+
 # ---------------------------------------------------------------- starts, as different as their seeds
 
 
@@ -201,6 +235,15 @@ def bayes(kind):
     return Entry(vb.BayesianGaussianMixture(N_COMPONENTS, kind), table, mixture_states)
 
 
+CONJUGATE = {
+    "binary": (vb.BernoulliMixture(N_COMPONENTS), binary),
+    "categories": (vb.CategoricalMixture(N_COMPONENTS, 4), categories),
+    "counts": (vb.PoissonMixture(N_COMPONENTS), counts),
+    "profiles": (vb.MultinomialMixture(N_COMPONENTS), profiles),
+    "positive": (vb.GammaMixture(N_COMPONENTS, known_shape=3.0), positive),
+    "lines": (vb.RegressionMixture(N_COMPONENTS), lines),
+}
+
 MODELS = {
     "mean and precision": Entry(vb.GaussianMeanPrecision(), column, neutral),
     "unit variance": Entry(vb.UnitVarianceMixture(N_COMPONENTS), column, normal_seeds),
@@ -208,6 +251,13 @@ MODELS = {
     **{f"EM {kind}": em(kind) for kind in COVARIANCE_TYPES},
     "MAP": em("full", weight_concentration=2.0, mean_precision=0.5),
     **{f"VB {kind}": bayes(kind) for kind in COVARIANCE_TYPES},
+    **{f"mixture of {name}": Entry(model, make, drawn) for name, (model, make) in CONJUGATE.items()},
+    "process of VB full": Entry(
+        vb.BayesianGaussianMixture(N_COMPONENTS, weight_prior="dirichlet_process"), table, drawn
+    ),
+    "process of binary": Entry(
+        vb.BernoulliMixture(N_COMPONENTS, weight_prior="dirichlet_process"), binary, drawn
+    ),
     "own, two blocks": Entry(mean_and_precision(), column, neutral),
     "own, points": Entry(mean_and_precision(vb.Delta(vb.Normal()), vb.Delta(vb.Gamma())), column, points),
     "own, local": Entry(univariate_mixture(), column, weighted_seeds),
