@@ -13,7 +13,12 @@ from jaxtyping import Float, Int
 from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
 from vbjax.linalg import cholesky, solve_lower
-from vbjax.models.defaults import positive_definite, positive_scale, weighted_covariance
+from vbjax.models.defaults import (
+    observed_covariance,
+    positive_definite,
+    positive_scale,
+    weighted_covariance,
+)
 from vbjax.models.gaussian_mixture_base import GaussianMixtureBase
 from vbjax.models.mixing_weights import (
     default_concentration,
@@ -21,7 +26,7 @@ from vbjax.models.mixing_weights import (
     weights_family,
     weights_prior,
 )
-from vbjax.models.predictive import log_predictive
+from vbjax.models.predictive import log_predictive, log_predictive_observed
 from vbjax.record import Record
 
 
@@ -62,6 +67,10 @@ class BayesianGaussianMixture(GaussianMixtureBase):
             (divided by n - 1), its diagonal or its trace.
         scale: (d,), the data's variances, by default from the data: the unit of distance of the start.
         weight_prior: "dirichlet" or "dirichlet_process".
+        missing: whether a NaN is an entry that is missing at random. Where features are correlated, the
+            missing entries of a row are latents, normal given its label, with the conditional moments under
+            E[Lam_k]; the bound of diag and spherical has the entries that are seen alone. A row of which
+            none is seen counts for the weights alone.
 
     References:
         Bishop (2006), section 10.2, eq. 10.38 to 10.82; Attias (1999); Corduneanu & Bishop (2001);
@@ -84,6 +93,7 @@ class BayesianGaussianMixture(GaussianMixtureBase):
     inverse_scale: Any = None
     scale: Any = None
     weight_prior: str = static(default="dirichlet", kw_only=True)
+    missing: bool = static(default=False, kw_only=True)
 
     @property
     def factors(self) -> Record:
@@ -95,9 +105,13 @@ class BayesianGaussianMixture(GaussianMixtureBase):
         return super().read(data)
 
     def resolve(self, data: Array, weights: Array | None = None) -> BayesianGaussianMixture:
-        mean, covariance = weighted_covariance(data, weights)
+        if self.missing:
+            mean, covariance, n = observed_covariance(data, weights)
+            n = jnp.sqrt(n[:, None] * n)
+        else:
+            mean, covariance = weighted_covariance(data, weights)
+            n = jnp.asarray(data.shape[0], data.dtype) if weights is None else weights.sum()
         scale = positive_scale(jnp.diagonal(covariance))
-        n = jnp.asarray(data.shape[0], data.dtype) if weights is None else weights.sum()
         covariance = covariance * jnp.where(n > 1, n / jnp.where(n > 1, n - 1, 1), 1)
         # a column that does not vary gets a prior of its own unit, so that W0 stays proper
         covariance = covariance + jnp.diag(jnp.where(jnp.diagonal(covariance) > 0, 0, scale))
@@ -135,7 +149,8 @@ class BayesianGaussianMixture(GaussianMixtureBase):
 
     def log_components(self, params: Record, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
         """Student-t densities (Bishop 2006, eq. 10.81)."""
-        return log_predictive(self.structure.marginals(params.components), rows)
+        density = log_predictive_observed if self.missing else log_predictive
+        return density(self.structure.marginals(params.components), rows)
 
     def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Float[Array, "n d"]:
         keys = jax.random.split(key)

@@ -6,6 +6,7 @@ Not a model itself: `gaussian_mixture.py` and `bayesian_gaussian_mixture.py` giv
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +18,8 @@ from jaxtyping import Float
 from vbjax.core.expectation import Expectation
 from vbjax.core.inputs import read_count, read_table
 from vbjax.core.model import scored_rows
-from vbjax.models.components import STRUCTURES, Prepared, Structure
+from vbjax.models.components import STRUCTURES, Moments, Prepared, Structure
+from vbjax.models.defaults import observed_covariance
 from vbjax.models.mixing_weights import from_counts
 from vbjax.models.mixture import Mixture
 from vbjax.models.seeding import plus_plus
@@ -29,12 +31,13 @@ _BLOCK_BYTES = 2**23  # the whitened differences of a block stay in a core's cac
 class GaussianMixtureBase(Mixture):
     """Rows x_n | c_n ~ N(mu_{c_n}, Lam_{c_n}^-1), c_n ~ Categorical(weights).
 
-    Subclasses are dataclasses with `n_components`, `covariance_type` and, once resolved, `scale` (d,),
-    the data's variances.
+    Subclasses are dataclasses with `n_components`, `covariance_type`, `missing` (whether NaN is a missing
+    entry) and, once resolved, `scale` (d,), the data's variances.
     """
 
     n_components: int
     covariance_type: str
+    missing: bool
     scale: Any
 
     @property
@@ -51,37 +54,52 @@ class GaussianMixtureBase(Mixture):
                 f"covariance_type must be one of {', '.join(STRUCTURES)}; got {self.covariance_type!r}"
             )
         n_features = None if self.scale is None else self.scale.shape[-1]
-        return read_table(data, n_features=n_features)
+        return read_table(data, n_features=n_features, missing=self.missing)
 
     def chunk_rows(self, data: Array) -> int:
         numbers = self.n_components * data.shape[1]  # to whiten a row
         rows = 2048 if numbers >= 64 else super().chunk_rows(data)
         cached = _BLOCK_BYTES // (numbers * data.dtype.itemsize)
+        if self.missing and self.structure.correlated:  # a matrix for each row and component
+            return max(8, min(rows, cached // data.shape[1]))
         return max(256, min(rows, 2 ** ((1 + cached).bit_length() - 1)))
 
     def table(self, components: Any, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        if self.missing:
+            return self.structure.log_density_observed(components, rows)
         return self.structure.log_density(components, rows)
 
     def prepare(self, params: Any) -> tuple[Any, Prepared]:
-        s = self.expected(params)
-        return s.weights, self.structure.prepare(params.components, s.components)
+        s, structure = self.expected(params), self.structure
+        prepare = structure.prepare_observed if self.missing else structure.prepare
+        return s.weights, prepare(params.components, s.components)
+
+    def blocks_table(self, c: Prepared, rows: Array) -> tuple[Array, Callable[[Array], Moments]]:
+        """Expected log densities (k, block), and what makes moments of responsibilities (k, block)."""
+        structure, x = self.structure, (rows - c.pivot).T
+        if self.missing:
+            seen = ~jnp.isnan(x)
+            return structure.observed(c, jnp.where(seen, x, 0), seen)
+        density, z = structure.table(c, x)
+        return density, lambda r: structure.moments(c, r, z, x)
 
     def e_step(self, prepared: tuple[Any, Prepared], rows: Array, weights: Array) -> Expectation:
         """Bishop (2006), eq. 10.46 to 10.49 and 10.51 to 10.53 (EM: 9.23): responsibilities and moments."""
         mixing, c = prepared
-        x = (rows - c.pivot).T
-        density, z = self.structure.table(c, x)
+        density, moments_of = self.blocks_table(c, rows)
         table = mixing.log[:, None] + density
         bound = logsumexp(table, 0)
         r = weights * jnp.exp(table - bound)
-        moments = self.structure.moments(c, r, z, x)
-        counts = from_counts(mixing, moments.number)
+        moments = moments_of(r)
+        counts = from_counts(mixing, r.sum(1) if self.missing else moments.number)
         statistics = Record(weights=counts, components=self.structure.gradient(moments))
         return scored_rows(statistics, bound, weights)
 
     def init(self, key: Array, data: Array, weights: Array | None = None) -> Record:
         """Components around k-means++ seeds, equally heavy, each as wide as its share of the data."""
         structure = self.structure
+        if self.missing:
+            data = jnp.where(jnp.isnan(data), observed_covariance(data, weights)[0], data)
         seeds = plus_plus(key, data, self.n_components, weights, self.scale)
         n = jnp.asarray(data.shape[0], data.dtype) if weights is None else weights.sum()
         width = jnp.diag(self.scale) * self.n_components ** (-2 / structure.d)
@@ -99,7 +117,7 @@ class GaussianMixtureBase(Mixture):
 
     def labels_table(self, params: Record, rows: Array) -> Array:
         weights, c = self.prepare(params)
-        return weights.log + self.structure.table(c, (rows - c.pivot).T)[0].T
+        return weights.log + self.blocks_table(c, rows)[0].T
 
     def means(self, params: Record) -> Float[Array, "k d"]:
         """The (expected) locations, (k, d)."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import logsumexp
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from vbjax import terms
 from vbjax.core.expectation import n_rows
@@ -84,7 +84,7 @@ class Mixture(ConjugateModel):
         """Draws of the parameters: `weights` (n, k) and `components`."""
         return _sample_posterior(params, key, n)
 
-    def sample(self, params: Record, key: Array, n: int) -> Float[Array, "{n} d"]:
+    def sample(self, params: Record, key: Array, n: int) -> Shaped[Array, "{n} d"]:
         """New rows (n, d), each with parameters of its own drawn from q: the predictive density's draws."""
         n = read_count(n, "n")
         return _sample(self, params, key, n)
