@@ -35,6 +35,14 @@ def table(rng):
     return centres[c] + rng.normal(size=(N_ROWS, N_FEATURES)) * np.array([1.0, 0.7])
 
 
+def holed(rng):
+    """The table with a third of its entries missing; the first rows are whole, and nothing is in the last."""
+    x = table(rng)
+    gone = rng.uniform(size=x.shape) < 1 / 3
+    gone[:5], gone[-1] = False, True
+    return np.where(gone, np.nan, x)
+
+
 def column(rng):
     """The first column of the table, (n,)."""
     return table(rng)[:, 0]
@@ -90,6 +98,17 @@ def neutral(model, data, seed):
 def drawn(model, data, seed):
     """Where the model itself begins, local latents drawn at random."""
     return model.init(jax.random.key(seed), data)
+
+
+def perturbed(model, data, seed):
+    """Components around their prior, where nothing is symmetric."""
+    rng = np.random.default_rng(seed)
+    noise = lambda x: x * jnp.asarray(rng.uniform(0.5, 2.0, np.shape(x)), x.dtype)
+    weights = model.factors.weights.neutral(model.weight_concentration.dtype)
+    components = jax.tree.map(noise, model.component_prior)
+    if hasattr(components, "mean_precision"):  # a matrix, and it stays one
+        components = dataclasses.replace(components, mean_precision=model.component_prior.mean_precision)
+    return vb.Record(weights=weights, components=components)
 
 
 def points(model, data, seed):
@@ -227,12 +246,12 @@ def without_data():
     )
 
 
-def em(kind, **prior):
-    return Entry(vb.GaussianMixture(N_COMPONENTS, kind, **prior), table, mixture_points)
+def em(kind, make=table, **options):
+    return Entry(vb.GaussianMixture(N_COMPONENTS, kind, **options), make, mixture_points)
 
 
-def bayes(kind):
-    return Entry(vb.BayesianGaussianMixture(N_COMPONENTS, kind), table, mixture_states)
+def bayes(kind, make=table, **options):
+    return Entry(vb.BayesianGaussianMixture(N_COMPONENTS, kind, **options), make, mixture_states)
 
 
 CONJUGATE = {
@@ -251,12 +270,12 @@ MODELS = {
     **{f"EM {kind}": em(kind) for kind in COVARIANCE_TYPES},
     "MAP": em("full", weight_concentration=2.0, mean_precision=0.5),
     **{f"VB {kind}": bayes(kind) for kind in COVARIANCE_TYPES},
-    **{f"mixture of {name}": Entry(model, make, drawn) for name, (model, make) in CONJUGATE.items()},
-    "process of VB full": Entry(
-        vb.BayesianGaussianMixture(N_COMPONENTS, weight_prior="dirichlet_process"), table, drawn
-    ),
-    "process of binary": Entry(
-        vb.BernoulliMixture(N_COMPONENTS, weight_prior="dirichlet_process"), binary, drawn
+    "EM full, holes": em("full", holed, missing=True),
+    "VB full, holes": bayes("full", holed, missing=True),
+    "VB spherical, holes": bayes("spherical", holed, missing=True),
+    **{f"mixture of {name}": Entry(model, make, perturbed) for name, (model, make) in CONJUGATE.items()},
+    "process of VB tied": Entry(
+        vb.BayesianGaussianMixture(N_COMPONENTS, "tied", weight_prior="dirichlet_process"), table, drawn
     ),
     "own, two blocks": Entry(mean_and_precision(), column, neutral),
     "own, points": Entry(mean_and_precision(vb.Delta(vb.Normal()), vb.Delta(vb.Gamma())), column, points),

@@ -9,6 +9,7 @@ counts. Nothing of the size rows x components x columns is made. Simulated class
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -16,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from registry import CONJUGATE, N_COMPONENTS, N_ROWS, drawn, sweeps
+from family_table import jit
+from registry import CONJUGATE, N_COMPONENTS, N_ROWS, perturbed, sweeps
 from scipy import special
 from tolerances import STANDARD_ERRORS, close
 
@@ -201,7 +203,7 @@ def resolved(name, dtype, **hyper):
         lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else "int32"), make(np.random.default_rng(0))
     )
     model = dataclasses.replace(model, **dict(weight_prior=KIND[name]) | hyper).resolve(data)
-    return model, data, drawn(model, data, 0)
+    return model, data, perturbed(model, data, 0)
 
 
 # ---------------------------------------------------------------- updates
@@ -229,7 +231,7 @@ def test_trajectories_are_the_textbooks(name, float64):
     )
 
 
-@jax.jit
+@jit
 def moved_once(model, params, data):
     """The bound after one update, and the log predictive density of the rows after it."""
     total = vb.expectation(model, params, data)
@@ -293,28 +295,31 @@ def support(name):
 
 @every_type
 def test_the_predictive_density_sums_to_one_and_is_that_of_draws(name, float64):
-    model, _, params = resolved(name, float64)
+    model, data, params = resolved(name, float64)
+    params = sweeps(model, params, data, jnp.ones(N_ROWS))[0]
     rows, area = support(name)
     rows = jax.tree.map(jnp.asarray, rows)
-    mass = np.exp(np.asarray(model.log_predictive(params, rows))) * area
+    new = jnp.tile(rows[0][:1], (4000, 1)) if name == "lines" else 4000
+    how = dict(n_counts=6) if name == "profiles" else {}
+
+    @jit
+    def look(model, params, rows):
+        return model.log_predictive(params, rows), model.sample(params, jax.random.key(1), new, **how)
+
+    log_p, drawn = look(model, params, rows)
+    mass = np.exp(np.asarray(log_p)) * area
     np.testing.assert_allclose(mass.sum(), 1, rtol=1e-6)
-    key = jax.random.key(1)
-    if name == "lines":
-        x, value = jnp.tile(rows[0][:1], (4000, 1)), np.tanh(np.asarray(rows[1]))
-        draws = np.tanh(np.asarray(model.sample(params, key, x)))
-    else:
-        how = dict(n_counts=6) if name == "profiles" else {}
-        squash = lambda x: np.tanh(np.asarray(x, float) / 5).prod(1)
-        value, draws = squash(rows), squash(model.sample(params, key, 4000, **how))
+    values = (rows[1], drawn) if name == "lines" else (rows, drawn)
+    value, draws = (np.tanh(np.asarray(x, float) / 5).reshape(len(x), -1).prod(1) for x in values)
     error = draws.std() / np.sqrt(len(draws))
     assert abs(draws.mean() - mass @ value) < STANDARD_ERRORS * error
     assert error < 0.02
 
 
 def test_the_mean_of_a_regression_mixture_is_the_predictive_densitys(float64):
-    model, _, params = resolved("lines", float64)
+    model, data, params = resolved("lines", float64)
+    params = sweeps(model, params, data, jnp.ones(N_ROWS))[0]
     (x, y), area = support("lines")
-    params = params | dict(components=dataclasses.replace(params.components, concentration=jnp.full(K, 3.0)))
     mass = np.exp(np.asarray(model.log_predictive(params, (jnp.asarray(x), jnp.asarray(y))))) * area
     np.testing.assert_allclose(model.mean(params, x[:1]), [mass @ y], rtol=1e-6)
 
@@ -330,7 +335,7 @@ def test_large_numbers_keep_float32s_digits(name, float64):
         model, data, _ = resolved(name, dtype, n_components=1)
         data = jnp.round(1e5 * data) + 1
         model = dataclasses.replace(CONJUGATE[name][0], n_components=1, weight_prior=KIND[name]).resolve(data)
-        found.append(moved_once(model, drawn(model, data, 0), data)[:2])
+        found.append(moved_once(model, perturbed(model, data, 0), data)[:2])
     (bound, predicted), (exact, its) = jax.tree.map(np.asarray, found)
     np.testing.assert_allclose(bound, exact, rtol=1e-5)
     np.testing.assert_allclose(predicted, its, atol=2e-3 * np.abs(its).max())
@@ -365,15 +370,22 @@ def test_simulated_classes_are_found_again():
     p = np.array([[0.9] * 5 + [0.1] * 5, [0.1] * 5 + [0.9] * 5, [0.9, 0.1] * 5])
     labels = np.repeat(np.arange(3), [150, 100, 50])
     x = (rng.uniform(size=(300, 10)) < p[labels]).astype("float32")
-    model = vb.BernoulliMixture(8, weight_prior="dirichlet_process")
-    fit = vb.fit(model, x, key=jax.random.key(0), n_restarts=8)
-    r = np.asarray(fit.model.responsibilities(fit.params, x))
+    model = vb.BernoulliMixture(8, weight_prior="dirichlet_process").resolve(jnp.asarray(x))
+
+    @jit
+    @functools.partial(jax.vmap, in_axes=(None, 0))
+    def runs(x, key):
+        params, objective, _ = sweeps(model, model.init(key, x), x, n_sweeps=100)
+        return objective[-1, 0], params.components.mean, model.responsibilities(params, x)
+
+    objective, mean, r = map(np.asarray, runs(jnp.asarray(x), jax.random.split(jax.random.key(0), 8)))
+    mean, r = mean[objective.argmax()], r[objective.argmax()]
     kept = np.flatnonzero(r.sum(0) > 3)
     assert len(kept) == 3
     of = np.array([np.bincount(r[labels == c].argmax(1), minlength=8).argmax() for c in range(3)])
     assert sorted(of) == sorted(kept)
     assert (of[labels] == r.argmax(1)).mean() > 0.97
-    share, n = np.asarray(fit.params.components.mean)[of], np.bincount(labels)[:, None]
+    share, n = mean[of], np.bincount(labels)[:, None]
     assert (np.abs(share - p) < STANDARD_ERRORS * np.sqrt(p * (1 - p) / n) + 2 / n).all()
 
 

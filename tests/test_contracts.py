@@ -30,6 +30,9 @@ X64 = [
     "MAP",
     "VB tied",
     "VB diag",
+    *(name for name in MODELS if name.startswith("mixture of")),
+    "EM full, holes",
+    "process of VB tied",
     "own, local",
     "own, no data",
 ]

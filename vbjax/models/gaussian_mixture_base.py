@@ -16,7 +16,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
 from vbjax.core.expectation import Expectation
-from vbjax.core.inputs import read_count, read_table
+from vbjax.core.inputs import is_concrete, read_count, read_table
 from vbjax.core.model import scored_rows
 from vbjax.models.components import STRUCTURES, Moments, Prepared, Structure
 from vbjax.models.defaults import observed_covariance
@@ -54,7 +54,10 @@ class GaussianMixtureBase(Mixture):
                 f"covariance_type must be one of {', '.join(STRUCTURES)}; got {self.covariance_type!r}"
             )
         n_features = None if self.scale is None else self.scale.shape[-1]
-        return read_table(data, n_features=n_features, missing=self.missing)
+        x = read_table(data, n_features=n_features, missing=self.missing)
+        if self.missing and n_features is None and is_concrete(x) and jnp.isnan(x).all(0).any():
+            raise ValueError("data must have something seen in every column; all of one is NaN")
+        return x
 
     def chunk_rows(self, data: Array) -> int:
         numbers = self.n_components * data.shape[1]  # to whiten a row

@@ -77,7 +77,7 @@ def _marginal_student_t(location: Array, scale: Array, dof: Array, x: Array) -> 
     """log St(x | location, scale) over the entries that are seen, (n, k); by one component at a time."""
     seen = ~jnp.isnan(x)
     inside, eye = seen[:, :, None] & seen[:, None, :], jnp.eye(x.shape[-1], dtype=x.dtype)
-    size = seen.sum(-1).astype(x.dtype)
+    size, x = seen.sum(-1).astype(x.dtype), jnp.where(seen, x, 0)
 
     def of_one(component: tuple[Array, Array, Array]) -> Array:
         location, scale, dof = component
@@ -101,8 +101,8 @@ def _(components: NormalGammaState, x: Array) -> Array:
     dof = 2 * components.concentration
     variance = components.rate * (1 + components.mean_precision)
     variance = variance / (components.concentration * components.mean_precision)
-    square = (x[:, None, :] - components.location) ** 2 / variance
-    each = log_student_t(jnp.where(jnp.isnan(square), 0, square), dof, 1, jnp.log(variance))
+    square = (jnp.where(jnp.isnan(x), 0, x)[:, None, :] - components.location) ** 2 / variance
+    each = log_student_t(square, dof, 1, jnp.log(variance))
     return jnp.where(jnp.isnan(x)[:, None], 0, each).sum(-1)
 
 
