@@ -260,7 +260,7 @@ CONJUGATE = {
     "counts": (vb.PoissonMixture(N_COMPONENTS), counts),
     "profiles": (vb.MultinomialMixture(N_COMPONENTS), profiles),
     "positive": (vb.GammaMixture(N_COMPONENTS, known_shape=3.0), positive),
-    "lines": (vb.RegressionMixture(N_COMPONENTS), lines),
+    "lines": (vb.RegressionMixture(N_COMPONENTS, concentration=0.5), lines),
 }
 
 MODELS = {
