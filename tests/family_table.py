@@ -38,6 +38,8 @@ from vbjax.families import (
     PolyaGamma,
     PolyaGammaState,
     State,
+    StickBreaking,
+    StickBreakingState,
     TruncatedNormal,
     TruncatedNormalState,
     Wishart,
@@ -117,6 +119,13 @@ def multinomial(state):
     return stats.multinomial(1, special.softmax(state.logits))
 
 
+def stick_breaking(x, state):
+    """Connor & Mosimann (1969): Beta densities of the shares, and the Jacobian of the pieces."""
+    left = np.append(1, 1 - np.cumsum(x)[:-2])
+    shares = stats.beta.logpdf(x[:-1] / left, state.concentration1, state.concentration0)
+    return shares.sum() - np.log(left).sum()
+
+
 CASES = {
     "Normal": Case(
         Normal(PLATE),
@@ -166,6 +175,15 @@ CASES = {
         lambda q, x: stats.dirichlet.logpdf(x / x.sum(), q.concentration),  # it insists on a sum of 1
         ("simplex",),
         lambda q: stats.dirichlet.entropy(q.concentration),
+    ),
+    "StickBreaking": Case(
+        StickBreaking(SIZE, plate=PLATE),
+        # so large that the density over the simplex has a mode inside
+        lambda rng: StickBreakingState(
+            positives(rng, 1.5, 6, SIZE - 1), SIZE - 1 + positives(rng, 1.5, 6, SIZE - 1)
+        ),
+        lambda q, x: stick_breaking(x / x.sum(), q),
+        ("simplex",),
     ),
     "Categorical": Case(
         Categorical(SIZE, plate=PLATE),

@@ -35,6 +35,14 @@ def table(rng):
     return centres[c] + rng.normal(size=(N_ROWS, N_FEATURES)) * np.array([1.0, 0.7])
 
 
+def holed(rng):
+    """The table with a third of its entries missing; the first rows are whole, and nothing is in the last."""
+    x = table(rng)
+    gone = rng.uniform(size=x.shape) < 1 / 3
+    gone[:5], gone[-1] = False, True
+    return np.where(gone, np.nan, x)
+
+
 def column(rng):
     """The first column of the table, (n,)."""
     return table(rng)[:, 0]
@@ -50,6 +58,40 @@ def labels(rng):
     """A table, and 0 or 1 for each row, which no plane separates."""
     x, y = design(rng)
     return x, (y + 3 * rng.normal(size=N_ROWS) > 2.0).astype("int32")
+
+
+def classes(rng, low, high):
+    """One of two numbers for each row and column, as the row's class has it, (n, d)."""
+    pattern = np.array([[low, low], [low, high], [high, high]])
+    return pattern[np.arange(N_ROWS) % N_COMPONENTS]
+
+
+def binary(rng):
+    return (rng.uniform(size=(N_ROWS, N_FEATURES)) < classes(rng, 0.1, 0.9)).astype(float)
+
+
+def counts(rng):
+    return rng.poisson(classes(rng, 2.0, 9.0)).astype(float)
+
+
+def profiles(rng):
+    p = np.column_stack([classes(rng, 0.1, 0.4), np.full(N_ROWS, 0.2)])
+    return np.array([rng.multinomial(6, q / q.sum()) for q in p]).astype(float)
+
+
+def categories(rng):
+    high = rng.uniform(size=(N_ROWS, N_FEATURES)) < classes(rng, 0.1, 0.9)
+    return rng.integers(0, 2, (N_ROWS, N_FEATURES)) + 2 * high
+
+
+def positive(rng):
+    return rng.gamma(3.0, classes(rng, 1.0, 5.0))
+
+
+def lines(rng):
+    x = rng.normal(size=(N_ROWS, N_FEATURES))
+    y = (x * classes(rng, -2.0, 2.0)).sum(1) + 0.3 * rng.normal(size=N_ROWS)
+    return x, y
 
 
 # ---------------------------------------------------------------- starts, as different as their seeds
@@ -68,6 +110,17 @@ def neutral(model, data, seed):
 def drawn(model, data, seed):
     """Where the model itself begins, local latents drawn at random."""
     return model.init(jax.random.key(seed), data)
+
+
+def perturbed(model, data, seed):
+    """Components around their prior, where nothing is symmetric."""
+    rng = np.random.default_rng(seed)
+    noise = lambda x: x * jnp.asarray(rng.uniform(0.5, 2.0, np.shape(x)), x.dtype)
+    weights = model.factors.weights.neutral(model.weight_concentration.dtype)
+    components = jax.tree.map(noise, model.component_prior)
+    if hasattr(components, "mean_precision"):  # a matrix, and it stays one
+        components = dataclasses.replace(components, mean_precision=model.component_prior.mean_precision)
+    return vb.Record(weights=weights, components=components)
 
 
 def points(model, data, seed):
@@ -205,13 +258,22 @@ def without_data():
     )
 
 
-def em(kind, **prior):
-    return Entry(vb.GaussianMixture(N_COMPONENTS, kind, **prior), table, mixture_points)
+def em(kind, make=table, **options):
+    return Entry(vb.GaussianMixture(N_COMPONENTS, kind, **options), make, mixture_points)
 
 
-def bayes(kind):
-    return Entry(vb.BayesianGaussianMixture(N_COMPONENTS, kind), table, mixture_states)
+def bayes(kind, make=table, **options):
+    return Entry(vb.BayesianGaussianMixture(N_COMPONENTS, kind, **options), make, mixture_states)
 
+
+CONJUGATE = {
+    "binary": (vb.BernoulliMixture(N_COMPONENTS), binary),
+    "categories": (vb.CategoricalMixture(N_COMPONENTS, 4), categories),
+    "counts": (vb.PoissonMixture(N_COMPONENTS), counts),
+    "profiles": (vb.MultinomialMixture(N_COMPONENTS), profiles),
+    "positive": (vb.GammaMixture(N_COMPONENTS, known_shape=3.0), positive),
+    "lines": (vb.RegressionMixture(N_COMPONENTS, concentration=0.5), lines),
+}
 
 MODELS = {
     "mean and precision": Entry(vb.GaussianMeanPrecision(), column, neutral),
@@ -225,6 +287,13 @@ MODELS = {
     "logistic": Entry(vb.LogisticRegression(), labels, neutral),
     "logistic, relevance": Entry(vb.LogisticRegression(ard=True), labels, neutral),
     "probit": Entry(vb.ProbitRegression(fit_intercept=False), labels, neutral),
+    "EM full, holes": em("full", holed, missing=True),
+    "VB full, holes": bayes("full", holed, missing=True),
+    "VB spherical, holes": bayes("spherical", holed, missing=True),
+    **{f"mixture of {name}": Entry(model, make, perturbed) for name, (model, make) in CONJUGATE.items()},
+    "process of VB tied": Entry(
+        vb.BayesianGaussianMixture(N_COMPONENTS, "tied", weight_prior="dirichlet_process"), table, drawn
+    ),
     "own, two blocks": Entry(mean_and_precision(), column, neutral),
     "own, points": Entry(mean_and_precision(vb.Delta(vb.Normal()), vb.Delta(vb.Gamma())), column, points),
     "own, local": Entry(univariate_mixture(), column, weighted_seeds),

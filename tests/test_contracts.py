@@ -33,6 +33,10 @@ X64 = [
     "relevance",
     "logistic, relevance",
     "probit",
+    # integers alone ("mixture of categories") have the default float
+    *(f"mixture of {name}" for name in ("binary", "counts", "profiles", "positive", "lines")),
+    "EM full, holes",
+    "process of VB tied",
     "own, local",
     "own, no data",
 ]
@@ -177,6 +181,7 @@ FITTED = {  # with other values of hyperparameters that are given, not resolved 
     "mean and precision": dict(tau0=0.5, a=0.7),
     "k-means": {},
     "EM full": dict(covariance_floor=1e-4),
+    "mixture of lines": dict(concentration=0.7),
     "own, local": dict(concentration=1.0, noise=1.0),
 }
 

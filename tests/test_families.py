@@ -48,6 +48,7 @@ from vbjax.families import (
     MultivariateNormalGammaState,
     MultivariateNormalState,
     NormalWishartState,
+    StickBreakingState,
     WishartState,
 )
 
@@ -341,6 +342,13 @@ def special_cases():
             s["Beta"],
             lambda q: DirichletState(np.stack([q.concentration1, q.concentration0], -1)),
             lambda x: np.stack([x, 1 - x], -1),
+        ),
+        "Dirichlet in StickBreaking": (
+            s["Dirichlet"],
+            lambda q: StickBreakingState(
+                q.concentration[..., :-1], jnp.cumsum(q.concentration[..., :0:-1], -1)[..., ::-1]
+            ),
+            lambda x: x,
         ),
         "Gamma in Wishart": (
             s["Gamma"],

@@ -13,7 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from family_table import CASES, PLATE, ROWS, SIZE, cell, elsewhere, gaussian, generic_points, inv, jit
+from family_table import (
+    CASES,
+    PLATE,
+    ROWS,
+    SIZE,
+    cell,
+    elsewhere,
+    gaussian,
+    generic_points,
+    inv,
+    jit,
+    stick_breaking,
+)
 from scipy import stats
 from tolerances import close
 
@@ -29,6 +41,8 @@ from vbjax.families import (
     NormalGammaStatistics,
     NormalStatistics,
     NormalWishartStatistics,
+    StickBreakingState,
+    StickBreakingStatistics,
     WishartStatistics,
 )
 
@@ -110,6 +124,20 @@ TERMS = {
         ("Dirichlet", 0.5),
         of(DirichletStatistics, None),
         lambda x, a: stats.dirichlet.logpdf(x / x.sum(), [a] * SIZE),
+    ),
+    "stick_breaking": Term(
+        terms.stick_breaking,
+        ("StickBreaking", 1.5, np.asarray([2.5, 0.5])),
+        of(StickBreakingStatistics, None, None),
+        lambda x, a, b: stick_breaking(
+            x / x.sum(), StickBreakingState(np.broadcast_to(a, 2), np.broadcast_to(b, 2))
+        ),
+    ),
+    "categorical, of a stick": Term(
+        terms.categorical,
+        ("Categorical", "StickBreaking"),
+        (one_hot, StickBreakingStatistics.of),
+        lambda x, p: stats.multinomial.logpmf(np.eye(SIZE)[x], 1, p / p.sum()),
     ),
     "categorical": Term(
         terms.categorical,

@@ -76,6 +76,23 @@ def digamma_remainder(a: ArrayLike) -> Array:
     return jnp.where(low, series + raised, series)
 
 
+def log_rising(a: Array, x: Array) -> Array:
+    """log of Gamma(a + x) / (Gamma(a) a^x), for a > 0, x >= 0: what predictive densities are made of.
+
+    >>> print(f"{log_rising(jnp.float32(2), jnp.float32(3)):.6f}")  # log(2 3 4 / 2^3)
+    1.098612
+    """
+    lead = (a + x - 0.5) * jnp.log1p(x / a) - x
+    return lead + gammaln_remainder(a + x) - gammaln_remainder(a)
+
+
+def log_factorial_remainder(x: Array) -> Array:
+    """log x! - (x log x - x), for x >= 0: small where log x! is large."""
+    positive = jnp.where(x > 0, x, 1)
+    stirling = 0.5 * (jnp.log(positive) + LOG_2PI) + gammaln_remainder(positive)
+    return jnp.where(x > 0, stirling, 0)
+
+
 def itakura_saito(ratio: Array) -> Array:
     """r - 1 - log r >= 0, zero at r = 1: what two scales differ by in a Kullback-Leibler divergence."""
     return ratio - 1 - jnp.log(ratio)

@@ -30,6 +30,7 @@ from vbjax.families.normal import NormalStatistics
 from vbjax.families.normal_gamma import NormalGammaState, NormalGammaStatistics
 from vbjax.families.normal_wishart import NormalWishartState, NormalWishartStatistics
 from vbjax.families.polya_gamma import PolyaGammaStatistics
+from vbjax.families.stick_breaking import StickBreakingState, StickBreakingStatistics
 from vbjax.families.wishart import WishartStatistics, wishart_log_density
 from vbjax.linalg import outer, transpose
 from vbjax.special import LOG_2PI
@@ -112,14 +113,25 @@ def dirichlet(x: Any, concentration: ArrayLike) -> Array:
     return dirichlet_log_density(x, jnp.asarray(concentration)) + x.base
 
 
+def stick_breaking(x: Any, concentration1: ArrayLike, concentration0: ArrayLike) -> Array:
+    """log density of a stick's K pieces, over the last axis: shares v_k ~ Beta, k < K, of what is left.
+
+    With concentrations 1 and alpha, a Dirichlet process truncated at K (Blei & Jordan 2006, section 2).
+    """
+    x = _read(StickBreakingStatistics, x)
+    dtype, shape = x.log_rest.dtype, x.log_rest.shape
+    shares = (jnp.broadcast_to(jnp.asarray(a, dtype), shape) for a in (concentration1, concentration0))
+    return StickBreakingState(*shares).log_density(x) + x.base
+
+
 def categorical(x: Any, probabilities: Any) -> Array:
     """log Categorical(x | probabilities), over the last axis.
 
     Args:
         x: the number of a state, or the statistics of a Categorical factor.
-        probabilities: values, or the statistics of a Dirichlet factor.
+        probabilities: values, or the statistics of a Dirichlet or StickBreaking factor.
     """
-    if isinstance(probabilities, DirichletStatistics):
+    if isinstance(probabilities, (DirichletStatistics, StickBreakingStatistics)):
         log = probabilities.log
     else:
         p = jnp.asarray(probabilities)

@@ -35,10 +35,10 @@ def _as_array(x: Any, name: str) -> Array:
         return jnp.asarray(array)
 
 
-def _require_finite(x: Array, name: str) -> None:
+def _require_finite(x: Array, name: str, hint: str = "") -> None:
     if is_concrete(x) and jnp.issubdtype(x.dtype, jnp.floating) and not _all_finite(x):
         bad = int((~np.isfinite(np.asarray(x)).reshape(x.shape[0] if x.ndim else 1, -1).all(1)).argmax())
-        raise ValueError(f"{name} must be finite; row {bad} is the first with a NaN or an infinity")
+        raise ValueError(f"{name} must be finite; row {bad} is the first with a NaN or an infinity{hint}")
 
 
 def read_arrays(data: Any, name: str) -> Any:
@@ -56,15 +56,30 @@ def read_arrays(data: Any, name: str) -> Any:
     return data
 
 
-def read_table(x: Any, name: str = "data", *, n_features: int | None = None, min_rows: int = 1) -> Array:
-    """A finite floating table (n, d)."""
+def read_table(
+    x: Any,
+    name: str = "data",
+    *,
+    n_features: int | None = None,
+    min_rows: int = 1,
+    missing: bool | None = None,
+) -> Array:
+    """A finite floating table (n, d).
+
+    Args:
+        missing: whether NaN is a missing entry; None where the caller has no such option.
+    """
     x = _as_array(x, name)
     if x.ndim != 2 or x.shape[1] == 0:
         hint = "; reshape one column with x[:, None]" if x.ndim == 1 else ""
         raise ValueError(f"{name} must have shape (n, d) with d >= 1; got {x.shape}{hint}")
     if n_features is not None and x.shape[1] != n_features:
         raise ValueError(f"{name} must have the fit's {n_features} columns; got shape {x.shape}")
-    return _floating(x, name, min_rows)
+    if missing:
+        _floating(jnp.where(jnp.isnan(x), 0, x), name, min_rows)
+        return x if jnp.issubdtype(x.dtype, jnp.floating) else _floating(x, name, min_rows)
+    hint = "" if missing is None else "; missing=True takes NaN as a missing entry"
+    return _floating(x, name, min_rows, hint)
 
 
 def read_column(x: Any, name: str = "data", *, min_rows: int = 1) -> Array:
@@ -75,12 +90,12 @@ def read_column(x: Any, name: str = "data", *, min_rows: int = 1) -> Array:
     return _floating(x, name, min_rows)
 
 
-def _floating(x: Array, name: str, min_rows: int) -> Array:
+def _floating(x: Array, name: str, min_rows: int, hint: str = "") -> Array:
     if x.shape[0] < min_rows:
         raise ValueError(f"{name} must have at least {min_rows} rows; got {x.shape[0]}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         x = x.astype(jnp.result_type(float))
-    _require_finite(x, name)
+    _require_finite(x, name, hint)
     return x
 
 

@@ -26,6 +26,7 @@ from vbjax.families.normal import Normal, NormalState, NormalStatistics
 from vbjax.families.normal_gamma import NormalGamma, NormalGammaState, NormalGammaStatistics
 from vbjax.families.normal_wishart import NormalWishart, NormalWishartState, NormalWishartStatistics
 from vbjax.families.polya_gamma import PolyaGamma, PolyaGammaState, PolyaGammaStatistics
+from vbjax.families.stick_breaking import StickBreaking, StickBreakingState, StickBreakingStatistics
 from vbjax.families.truncated_normal import TruncatedNormal, TruncatedNormalState
 from vbjax.families.wishart import Wishart, WishartState, WishartStatistics
 
@@ -70,6 +71,9 @@ __all__ = [
     "PolyaGammaStatistics",
     "State",
     "Statistics",
+    "StickBreaking",
+    "StickBreakingState",
+    "StickBreakingStatistics",
     "TruncatedNormal",
     "TruncatedNormalState",
     "Wishart",

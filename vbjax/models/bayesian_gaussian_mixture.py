@@ -8,16 +8,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import logsumexp
 from jaxtyping import Float, Int
 
 from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
-from vbjax.families.dirichlet import Dirichlet, DirichletState
 from vbjax.linalg import cholesky, solve_lower
-from vbjax.models.defaults import positive_definite, positive_scale, weighted_covariance
-from vbjax.models.mixture import GaussianMixtureBase
-from vbjax.models.predictive import log_predictive
+from vbjax.models.defaults import (
+    observed_covariance,
+    positive_definite,
+    positive_scale,
+    weighted_covariance,
+)
+from vbjax.models.gaussian_mixture_base import GaussianMixtureBase
+from vbjax.models.mixing_weights import (
+    default_concentration,
+    read_weight_prior,
+    weights_family,
+    weights_prior,
+)
+from vbjax.models.predictive import log_predictive, log_predictive_observed
 from vbjax.record import Record
 
 
@@ -39,21 +48,33 @@ class BayesianGaussianMixture(GaussianMixtureBase):
     all locations, nu = nu0 + n. The objective is the exact evidence lower bound, so it may be compared over
     k and over priors. Superfluous components empty themselves when `weight_concentration` is small.
 
-    Data: (n, d). The factors are `weights` (Dirichlet) and `components` (NormalWishart or its kin).
+    With `weight_prior="dirichlet_process"` the weights are the pieces of a stick, a Dirichlet process
+    truncated at k: shares v_j ~ Beta(1, alpha0) of what is left, j < k, whose factors are
+
+        v_j ~ Beta(1 + N_j, alpha0 + sum_{l > j} N_l).
+
+    Data: (n, d). The factors are `weights` (Dirichlet or StickBreaking) and `components` (NormalWishart or
+    its kin).
 
     Args:
         n_components: k, an upper bound.
         covariance_type: "full", "tied", "diag" or "spherical".
-        weight_concentration: alpha0 of every component; by default 1 / k.
+        weight_concentration: alpha0 of every component, by default 1 / k; of the process, by default 1.
         location: m0 (d,); by default the data's mean.
         mean_precision: beta0, prior rows behind the location; by default 1.
         degrees_of_freedom: nu0; by default d (diag: 1).
         inverse_scale: W0^-1, (d, d), diag (d,), spherical a scalar; by default the data's sample covariance
             (divided by n - 1), its diagonal or its trace.
         scale: (d,), the data's variances, by default from the data: the unit of distance of the start.
+        weight_prior: "dirichlet" or "dirichlet_process".
+        missing: whether a NaN is an entry that is missing at random. Where features are correlated, the
+            missing entries of a row are latents, normal given its label, with the conditional moments under
+            E[Lam_k]; the bound of diag and spherical has the entries that are seen alone. A row of which
+            none is seen counts for the weights alone.
 
     References:
-        Bishop (2006), section 10.2, eq. 10.38 to 10.82; Attias (1999); Corduneanu & Bishop (2001).
+        Bishop (2006), section 10.2, eq. 10.38 to 10.82; Attias (1999); Corduneanu & Bishop (2001);
+        Blei & Jordan (2006), Variational inference for Dirichlet process mixtures, section 3.
 
     >>> import jax, vbjax as vb
     >>> x = vb.datasets.old_faithful()
@@ -71,15 +92,26 @@ class BayesianGaussianMixture(GaussianMixtureBase):
     degrees_of_freedom: Any = None
     inverse_scale: Any = None
     scale: Any = None
+    weight_prior: str = static(default="dirichlet", kw_only=True)
+    missing: bool = static(default=False, kw_only=True)
 
     @property
     def factors(self) -> Record:
-        return Record(weights=Dirichlet(self.n_components), components=self.structure.family)
+        weights = weights_family(self.weight_prior, self.n_components)
+        return Record(weights=weights, components=self.structure.family)
+
+    def read(self, data: Any) -> Array:
+        read_weight_prior(self.weight_prior)
+        return super().read(data)
 
     def resolve(self, data: Array, weights: Array | None = None) -> BayesianGaussianMixture:
-        mean, covariance = weighted_covariance(data, weights)
+        if self.missing:
+            mean, covariance, n = observed_covariance(data, weights)
+            n = jnp.sqrt(n[:, None] * n)
+        else:
+            mean, covariance = weighted_covariance(data, weights)
+            n = jnp.asarray(data.shape[0], data.dtype) if weights is None else weights.sum()
         scale = positive_scale(jnp.diagonal(covariance))
-        n = jnp.asarray(data.shape[0], data.dtype) if weights is None else weights.sum()
         covariance = covariance * jnp.where(n > 1, n / jnp.where(n > 1, n - 1, 1), 1)
         # a column that does not vary gets a prior of its own unit, so that W0 stays proper
         covariance = covariance + jnp.diag(jnp.where(jnp.diagonal(covariance) > 0, 0, scale))
@@ -87,7 +119,7 @@ class BayesianGaussianMixture(GaussianMixtureBase):
         resolved = dataclasses.replace(self, scale=scale if self.scale is None else self.scale)
         structure = resolved.structure
         defaults: dict[str, Any] = dict(
-            weight_concentration=1 / self.n_components,
+            weight_concentration=default_concentration(self.weight_prior, self.n_components),
             location=mean,
             degrees_of_freedom=structure.default_degrees_of_freedom,
             inverse_scale=structure.default_inverse_scale(covariance),
@@ -105,7 +137,7 @@ class BayesianGaussianMixture(GaussianMixtureBase):
         )
 
     def log_prior(self, s: Record) -> Array:
-        weights = DirichletState(jnp.broadcast_to(self.weight_concentration, (self.n_components,)))
+        weights = weights_prior(self.weight_prior, self.n_components, self.weight_concentration)
         components = self.component_prior.log_density(s.components) + s.components.base
         return weights.log_density(s.weights) + s.weights.base + components.sum()
 
@@ -115,10 +147,10 @@ class BayesianGaussianMixture(GaussianMixtureBase):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def log_density(self, params: Record, x: Float[Array, "n d"]) -> Float[Array, " n"]:
-        """log of the predictive mixture of Student-t densities (Bishop 2006, eq. 10.81), (n,)."""
-        components = log_predictive(self.structure.marginals(params.components), x)
-        return logsumexp(jnp.log(params.weights.mean) + components, -1)
+    def log_components(self, params: Record, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        """Student-t densities (Bishop 2006, eq. 10.81)."""
+        density = log_predictive_observed if self.missing else log_predictive
+        return density(self.structure.marginals(params.components), rows)
 
     def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Float[Array, "n d"]:
         keys = jax.random.split(key)

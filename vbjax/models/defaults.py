@@ -37,6 +37,30 @@ def weighted_covariance(x: Array, weights: Array | None = None) -> tuple[Array, 
     return _deviations(x, weights, full=True)
 
 
+def observed_covariance(x: Array, weights: Array | None = None) -> tuple[Array, Array, Array]:
+    """Mean (d,), covariance (d, d) and weight (d,) of a table's entries that are not missing (NaN).
+
+    A missing entry is at its column's mean, and variances are of what is seen: positive semi-definite.
+    """
+    seen = ~jnp.isnan(x)
+    filled = jnp.where(seen, x, 0)
+    first = jnp.where(seen, x, jnp.nan) if weights is None else jnp.where(weights[:, None] > 0, x, jnp.nan)
+    pivot = filled[jnp.argmax(~jnp.isnan(first), 0), jnp.arange(x.shape[1])]
+
+    def totals(rows: tuple[Array, Array], w: Array) -> tuple[Array, Array]:
+        return w @ jnp.where(rows[1], rows[0] - pivot, 0), w @ rows[1].astype(w.dtype)
+
+    total, n = sum_over_rows(totals, (filled, seen), weights, chunk=8192)
+    mean = pivot + total / jnp.maximum(n, jnp.finfo(x.dtype).tiny)
+
+    def products(rows: tuple[Array, Array], w: Array) -> Array:
+        shift = jnp.where(rows[1], rows[0] - mean, 0)
+        return (w[:, None] * shift).T @ shift
+
+    size = jnp.sqrt(jnp.where(n > 0, n, 1))
+    return mean, sum_over_rows(products, (filled, seen), weights, chunk=8192) / (size[:, None] * size), n
+
+
 def positive_scale(variance: Array) -> Array:
     """The variance, with 1 in place of a column that does not vary: a scale that can be divided by."""
     return jnp.where(variance > 0, variance, 1)

@@ -21,8 +21,8 @@ from vbjax.families.base import pytree, static
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.dirichlet import Dirichlet, DirichletState
 from vbjax.linalg import cholesky
-from vbjax.models.defaults import positive_scale, weighted_moments
-from vbjax.models.mixture import GaussianMixtureBase
+from vbjax.models.defaults import observed_covariance, positive_scale, weighted_moments
+from vbjax.models.gaussian_mixture_base import GaussianMixtureBase
 from vbjax.record import Record
 
 
@@ -51,6 +51,8 @@ class GaussianMixture(GaussianMixtureBase):
             (see `BayesianGaussianMixture`) for MAP; given `mean_precision`, the others default to the
             data's; None for none (ML).
         scale: (d,), the data's variances, by default from the data.
+        missing: whether a NaN is an entry that is missing at random. The likelihood is then that of the
+            entries that are seen; a row of which none is seen counts for the weights alone.
 
     Raises:
         ValueError: fewer rows than components, a concentration below 1 (its mode is on the simplex's
@@ -76,6 +78,7 @@ class GaussianMixture(GaussianMixtureBase):
     degrees_of_freedom: Any = None
     inverse_scale: Any = None
     scale: Any = None
+    missing: bool = static(default=False, kw_only=True)
 
     @property
     def factors(self) -> Record:
@@ -83,7 +86,7 @@ class GaussianMixture(GaussianMixtureBase):
 
     def read(self, data: Any) -> Array:
         if self.scale is None:  # a fit; later uses may be of any number of rows
-            read_table(data, min_rows=self.n_components)
+            read_table(data, min_rows=self.n_components, missing=self.missing)
         concentration = self.weight_concentration
         if (
             concentration is not None
@@ -97,7 +100,11 @@ class GaussianMixture(GaussianMixtureBase):
         return super().read(data)
 
     def resolve(self, data: Array, weights: Array | None = None) -> GaussianMixture:
-        mean, variance = weighted_moments(data, weights)
+        if self.missing:
+            mean, covariance, _ = observed_covariance(data, weights)
+            variance = jnp.diagonal(covariance)
+        else:
+            mean, variance = weighted_moments(data, weights)
         resolved = dataclasses.replace(
             self, scale=positive_scale(variance) if self.scale is None else self.scale
         )
@@ -177,7 +184,7 @@ class GaussianMixture(GaussianMixtureBase):
         )
 
     def log_density(self, params: Record, x: Float[Array, "n d"]) -> Float[Array, " n"]:
-        return logsumexp(self._table(params, x), -1)
+        return logsumexp(self.labels_table(params, x), -1)
 
     def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Float[Array, "n d"]:
         noise = jax.random.normal(key, (c.shape[0], self.structure.d), self.scale.dtype)
@@ -218,6 +225,6 @@ class GaussianMixture(GaussianMixtureBase):
 
 @jax.jit
 def _criteria(model: GaussianMixture, params: Record, x: Array, weights: Array) -> tuple[Array, Array, Array]:
-    table = model._table(params, x)
+    table = model.labels_table(params, x)
     r = jax.nn.softmax(table, -1)
     return weights @ logsumexp(table, -1), -(weights @ xlogy(r, r).sum(-1)), weights.sum()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
+
+from vbjax.core.expectation import float_dtype
 
 
 def _pick(uniform: Array, mass: Array) -> Array:
@@ -32,22 +37,30 @@ def plus_plus(
     References:
         Arthur, D. & Vassilvitskii, S. (2007), k-means++: the advantages of careful seeding, section 2.2.
     """
-    mass = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
-    uniform = jax.random.uniform(key, (k,), x.dtype)
+    return plus_plus_by(lambda row: ((x - row) ** 2 / scale).sum(1), key, x, k, weights)
 
-    def distance(row: Array) -> Array:
-        square = ((x - row) ** 2 / scale).sum(1)
-        return square if weights is None else jnp.where(weights == 0, 0, square)  # such rows may be NaN
+
+def plus_plus_by(
+    distance: Callable[[Array], Array], key: Array, x: Shaped[Array, "n d"], k: int, weights: Any
+) -> Shaped[Array, "{k} d"]:
+    """The same by a distance of one's own: from a row to all rows, (n,)."""
+    dtype = float_dtype(x) if weights is None else weights.dtype
+    mass = jnp.ones(x.shape[0], dtype) if weights is None else weights
+    uniform = jax.random.uniform(key, (k,), dtype)
+
+    def to(row: Array) -> Array:
+        far = distance(row)
+        return far if weights is None else jnp.where(weights == 0, 0, far)  # such rows may be NaN
 
     def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         seeds, nearest = carry
         pull = mass * nearest
         row = x[_pick(uniform[i], jnp.where(pull.sum() > 0, pull, mass))]
-        return seeds.at[i].set(row), jnp.minimum(nearest, distance(row))
+        return seeds.at[i].set(row), jnp.minimum(nearest, to(row))
 
     first = x[_pick(uniform[0], mass)]
     seeds = jnp.zeros((k, x.shape[1]), x.dtype).at[0].set(first)
-    return lax.fori_loop(1, k, take, (seeds, distance(first)))[0]
+    return lax.fori_loop(1, k, take, (seeds, to(first)))[0]
 
 
 def random_rows(

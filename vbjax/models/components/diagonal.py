@@ -19,6 +19,8 @@ from vbjax.models.components.structure import Moments, Prepared, Structure
 class Diagonal(Structure):
     """A precision for each component and feature: NormalGamma factors, tau ~ Gamma(nu / 2, W^-1 / 2)."""
 
+    correlated = False
+
     @property
     def default_degrees_of_freedom(self) -> int:
         return 1
@@ -64,7 +66,10 @@ class Diagonal(Structure):
         return self._prepared(statistics, root, 1 / root)
 
     def log_density(self, statistics: NormalGammaStatistics, x: Array, *, own: bool = False) -> Array:
-        return terms.normal(x if own else x[:, None, :], statistics).sum(-1)
+        return self.each(statistics, x if own else x[:, None, :]).sum(-1)
+
+    def each(self, statistics: NormalGammaStatistics, x: Array) -> Array:
+        return terms.normal(x, statistics)
 
     def moments(self, c: Prepared, r: Array, z: Array, x: Array) -> Moments:
         weighted = r[:, None, :] * z
@@ -75,7 +80,7 @@ class Diagonal(Structure):
         return Moments(number, zero, number[:, None] * jnp.diagonal(covariance))
 
     def gradient(self, moments: Moments) -> NormalGammaStatistics:
-        n = jnp.broadcast_to(moments.number[:, None], moments.first.shape)
+        n = jnp.broadcast_to(moments.number.reshape(self.k, -1), moments.first.shape)
         zero = jnp.zeros_like(moments.first)
         return NormalGammaStatistics(zero, -0.5 * moments.scatter, 0.5 * n, moments.first, -0.5 * n, zero)
 

@@ -16,11 +16,14 @@ from vbjax.families.multivariate_normal_gamma import (
     MultivariateNormalGammaStatistics,
 )
 from vbjax.models.components.structure import Moments, Prepared, Structure
+from vbjax.special import LOG_2PI
 
 
 @dataclasses.dataclass(frozen=True)
 class Spherical(Structure):
     """One precision for each component: MultivariateNormalGamma factors, tau ~ Gamma(nu / 2, W^-1 / 2)."""
+
+    correlated = False
 
     def default_inverse_scale(self, covariance: Array) -> Array:
         return jnp.trace(covariance)
@@ -65,6 +68,11 @@ class Spherical(Structure):
         root = jnp.sqrt(statistics.precision)[:, None]
         return self._prepared(statistics, root, 1 / root)
 
+    def each(self, statistics: MultivariateNormalGammaStatistics, x: Array) -> Array:
+        t, spread = statistics, jnp.diagonal(statistics.square, axis1=-2, axis2=-1)
+        square = t.precision[:, None] * (x - t.pivot) ** 2 - 2 * (x - t.pivot) * t.cross + spread
+        return 0.5 * (t.logdet[:, None] - LOG_2PI - square)
+
     def moments(self, c: Prepared, r: Array, z: Array, x: Array) -> Moments:
         first = c.unroot * (r[:, None, :] * z).sum(2)
         return Moments(r.sum(1), first, c.unroot[:, 0] ** 2 * (r * (z * z).sum(1)).sum(1))
@@ -74,15 +82,15 @@ class Spherical(Structure):
         return Moments(number, zero, number * jnp.trace(covariance))
 
     def gradient(self, moments: Moments) -> MultivariateNormalGammaStatistics:
-        zero = jnp.zeros_like(moments.number)
-        square = -0.5 * moments.number[:, None, None] * jnp.eye(self.d, dtype=moments.number.dtype)
+        n = jnp.broadcast_to(moments.number.reshape(self.k, -1), moments.first.shape)
+        square = -0.5 * n[:, :, None] * jnp.eye(self.d, dtype=n.dtype)
         return MultivariateNormalGammaStatistics(
             jnp.zeros_like(moments.first),
             -0.5 * moments.scatter,
-            0.5 * self.d * moments.number,
+            0.5 * n.sum(1),
             moments.first,
             square,
-            zero,
+            jnp.zeros(self.k, n.dtype),
         )
 
     def covariances(self, c: Prepared) -> Array:

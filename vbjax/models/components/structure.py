@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from vbjax import terms
 from vbjax.families.base import Family
 from vbjax.linalg import cholesky, solve_lower, symmetrize, transpose
+from vbjax.models.components.missing import complete, completed_moments
+from vbjax.special import LOG_2PI
 
 
 class Prepared(NamedTuple):
@@ -31,7 +34,8 @@ class Prepared(NamedTuple):
     Attributes:
         pivot: (d,), a point amid the locations, so that products are of small numbers.
         location: (k, d), about the pivot.
-        constant: (k,), the expected log density at the location.
+        constant: (k,), the expected log density at the location; (k, d), each entry's, where features are
+            independent and may be missing.
         root: R with R'R = E[Lam]: (k, d, d) full, (d, d) tied, (k, d) diagonal, (k, 1) spherical.
         unroot: R^-1, which brings scatter back from whitened coordinates.
     """
@@ -44,7 +48,10 @@ class Prepared(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Sums over rows of responsibilities times 1, x - m_k and (x - m_k)(x - m_k)', as a structure has it."""
+    """Sums over rows of responsibilities times 1, x - m_k and (x - m_k)(x - m_k)', as a structure has it.
+
+    The number is (k,), or (k, d) where some entries are missing and features are independent.
+    """
 
     number: Array
     first: Array
@@ -93,6 +100,7 @@ class Structure(abc.ABC):
 
     k: int
     d: int
+    correlated: ClassVar[bool] = True  # within a component
 
     # -- the family and its members ------------------------------------------------------------------
 
@@ -145,6 +153,49 @@ class Structure(abc.ABC):
         With `own`, (k,): each component at the k-th of k points.
         """
         return terms.multivariate_normal(x if own else x[:, None, :], statistics)
+
+    # -- the same where entries are missing ----------------------------------------------------------
+
+    def prepare_observed(self, state: Any, statistics: Any) -> Prepared:
+        """`prepare` for rows with missing entries."""
+        c = self.prepare(state, statistics)
+        return c if self.correlated else c._replace(constant=self.each(statistics, statistics.pivot))
+
+    def observed(
+        self, c: Prepared, x: Float[Array, "d b"], seen: Bool[Array, "d b"]
+    ) -> tuple[Float[Array, "k b"], Callable[[Array], Moments]]:
+        """Expected log densities of what is seen, and the moments under responsibilities (k, block)."""
+        if not self.correlated:
+            z = jnp.where(seen, self.whiten(c, x), 0)
+            table = c.constant @ seen.astype(x.dtype) - 0.5 * (z * z).sum(1)
+            return table, lambda r: self.moments(c, r, z, x)._replace(number=r @ seen.T.astype(x.dtype))
+        root = jnp.broadcast_to(c.root, (self.k, self.d, self.d))
+        shift = x.T[:, None] - c.location
+        rows = complete(transpose(root) @ root, root, c.constant, 0.0, shift, seen.T)
+        return rows.table.T, lambda r: self.pooled(Moments(*completed_moments(rows, r.T, seen.T)))
+
+    def pooled(self, moments: Moments) -> Moments:
+        """Moments with a scatter matrix for each component, as the structure has them."""
+        return moments
+
+    def log_density_observed(self, statistics: Any, x: Array) -> Array:
+        """The derived form of `observed`, of rows x (n, d) with NaN: (n, k)."""
+        seen = ~jnp.isnan(x)
+        x = jnp.where(seen, x, 0)
+        if not self.correlated:
+            return jnp.where(seen[:, None], self.each(statistics, x[:, None]), 0).sum(-1)
+        t = self.for_each_component(statistics)
+        constant = 0.5 * (t.logdet - self.d * LOG_2PI - t.square)
+        root = transpose(cholesky(t.precision))
+        return complete(t.precision, root, constant, t.cross, x[:, None] - t.pivot, seen).table
+
+    def for_each_component(self, statistics: Any) -> Any:
+        """Statistics of a matrix for each component, (k, d, d)."""
+        return statistics
+
+    def each(self, statistics: Any, x: Array) -> Array:
+        """Expected log densities entry by entry, (..., k, d), where features are independent."""
+        raise TypeError("features are correlated")
 
     @abc.abstractmethod
     def moments(

@@ -17,7 +17,7 @@ from vbjax.families.matrix_normal_wishart import (
     MatrixNormalWishartState,
     MatrixNormalWishartStatistics,
 )
-from vbjax.families.normal_wishart import NormalWishartState
+from vbjax.families.normal_wishart import NormalWishartState, NormalWishartStatistics
 from vbjax.linalg import cholesky, inverse_from_cholesky, symmetrize
 from vbjax.models.components.structure import Moments, Prepared, Structure, matrix_root
 
@@ -60,6 +60,15 @@ class Tied(Structure):
 
     def whiten(self, c: Prepared, x: Array) -> Array:
         return c.root @ x - (c.location @ c.root.T)[:, :, None]
+
+    def pooled(self, moments: Moments) -> Moments:
+        return moments._replace(scatter=moments.scatter.sum(0))
+
+    def for_each_component(self, statistics: MatrixNormalWishartStatistics) -> NormalWishartStatistics:
+        t = statistics
+        matrix = jnp.broadcast_to(t.precision, (self.k, self.d, self.d))
+        logdet = jnp.broadcast_to(t.logdet, (self.k,))
+        return NormalWishartStatistics(t.pivot, matrix, logdet, t.cross, jnp.diagonal(t.square), logdet)
 
     def moments(self, c: Prepared, r: Array, z: Array, x: Array) -> Moments:
         weighted = r[:, None, :] * z

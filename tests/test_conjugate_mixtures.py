@@ -1,0 +1,412 @@
+"""Bayesian mixtures of any conjugate component, against a second implementation in numpy and scipy.
+
+Trajectories of all component types are those of the textbook's updates, under a Dirichlet and under a
+Dirichlet process. The bound of one component is the exact log evidence; with several it is below the evidence
+by enumeration of all labellings. The predictive density of a component is a ratio of evidences, sums or
+integrates to one, and draws have its moments. No rows give exactly the prior. Seven digits suffice for large
+counts. Nothing of the size rows x components x columns is made. Simulated classes are found again.
+(Missing rows, weights, chunks: test_contracts.py.)
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from family_table import jit
+from registry import CONJUGATE, N_COMPONENTS, N_ROWS, perturbed, sweeps
+from scipy import special
+from tolerances import STANDARD_ERRORS, close
+
+import vbjax as vb
+
+K = N_COMPONENTS
+
+# ---------------------------------------------------------------- the second implementation
+
+
+def betas(q):
+    return np.stack([q.concentration1, q.concentration0], -1)
+
+
+def outer(x):
+    return x[:, :, None] * x[:, None, :]
+
+
+def log_dirichlet(a):
+    """E[log p] under a Dirichlet."""
+    return special.digamma(a) - special.digamma(a.sum(-1, keepdims=True))
+
+
+def dirichlet_normalizer(a):
+    return (special.gammaln(a).sum(-1) - special.gammaln(a.sum(-1))).reshape(len(a), -1).sum(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Twin:
+    """A component type by its sums over rows.
+
+    `moments(model, rows)`: what each row adds to the natural parameter, a tuple of arrays (n, ...);
+    `natural(q)`: the natural parameter of states, the same with k for n;
+    `normalizer(eta)`: (k,); `table(model, eta, rows)`: expected log densities (n, k);
+    `base(model, rows)`: what the parameters do not touch, (n,).
+    """
+
+    moments: Callable
+    natural: Callable
+    normalizer: Callable
+    table: Callable
+    base: Callable = lambda model, x: np.zeros(len(x))
+
+    def posterior(self, model, rows, r):
+        """The natural parameters of components under responsibilities (n, k)."""
+        prior = self.natural(as_numpy(model.component_prior))
+        sums = [np.tensordot(r.T, m, 1) for m in self.moments(model, rows)]
+        return tuple(p + s for p, s in zip(prior, sums, strict=True))
+
+    def evidence(self, model, rows, r):
+        """log p(rows | labels) of components, (k,), for certain labels r; log h of the rows included."""
+        prior = self.normalizer(self.natural(as_numpy(model.component_prior)))
+        return self.normalizer(self.posterior(model, rows, r)) - prior + r.T @ self.base(model, rows)
+
+
+def as_numpy(tree):
+    return jax.tree.map(lambda x: np.asarray(x, float), tree)
+
+
+def indicators(model, x):
+    return np.eye(model.n_categories)[x]
+
+
+def regression_normalizer(eta):
+    b0, bw, square, a = eta
+    half = np.einsum("ki,ki->k", bw, np.linalg.solve(b0, bw[..., None])[..., 0])
+    rate = 0.5 * (square - half)
+    location = -0.5 * np.linalg.slogdet(b0)[1] + 0.5 * bw.shape[1] * np.log(2 * np.pi)
+    return location + special.gammaln(a) - a * np.log(rate)
+
+
+def regression_table(model, eta, rows):
+    (x, y), (b0, bw, square, a) = rows, eta
+    location = np.linalg.solve(b0, bw[..., None])[..., 0]
+    rate = 0.5 * (square - np.einsum("ki,ki->k", bw, location))
+    spread = np.einsum("ni,kij,nj->nk", x, np.linalg.inv(b0), x)
+    shift = (y[:, None] - x @ location.T) ** 2 * a / rate
+    return 0.5 * (special.digamma(a) - np.log(rate) - np.log(2 * np.pi) - shift - spread)
+
+
+def regression_natural(q):
+    bw = np.einsum("kij,kj->ki", q.mean_precision, q.location)
+    square = 2 * q.rate + np.einsum("ki,ki->k", bw, q.location)
+    return q.mean_precision, bw, square, q.concentration
+
+
+def gammas(q):
+    return q.concentration, q.rate
+
+
+def gamma_normalizer(eta):
+    return (special.gammaln(eta[0]) - eta[0] * np.log(eta[1])).sum(-1)
+
+
+def gamma_table(shape, x, eta):
+    log = special.digamma(eta[0]) - np.log(eta[1])
+    return shape @ log.T - x @ (eta[0] / eta[1]).T
+
+
+TWINS = {
+    "binary": Twin(
+        lambda m, x: (np.stack([x, 1 - x], -1),),
+        lambda q: (betas(q),),
+        lambda eta: dirichlet_normalizer(eta[0]),
+        lambda m, eta, x: np.einsum("ndv,kdv->nk", np.stack([x, 1 - x], -1), log_dirichlet(eta[0])),
+    ),
+    "categories": Twin(
+        lambda m, x: (indicators(m, x),),
+        lambda q: (q.concentration,),
+        lambda eta: dirichlet_normalizer(eta[0]),
+        lambda m, eta, x: np.einsum("ndv,kdv->nk", indicators(m, x), log_dirichlet(eta[0])),
+    ),
+    "counts": Twin(
+        lambda m, x: (x, np.ones_like(x)),
+        gammas,
+        gamma_normalizer,
+        lambda m, eta, x: gamma_table(x, np.ones_like(x), eta),
+        lambda m, x: -special.gammaln(x + 1).sum(-1),
+    ),
+    "profiles": Twin(
+        lambda m, x: (x,),
+        lambda q: (q.concentration,),
+        lambda eta: dirichlet_normalizer(eta[0]),
+        lambda m, eta, x: x @ log_dirichlet(eta[0]).T,
+        lambda m, x: special.gammaln(x.sum(-1) + 1) - special.gammaln(x + 1).sum(-1),
+    ),
+    "positive": Twin(
+        lambda m, x: (np.broadcast_to(m.known_shape, x.shape), x),
+        gammas,
+        gamma_normalizer,
+        lambda m, eta, x: gamma_table(np.broadcast_to(m.known_shape, x.shape), x, eta),
+        lambda m, x: ((m.known_shape - 1) * np.log(x) - special.gammaln(m.known_shape)).sum(-1),
+    ),
+    "lines": Twin(
+        lambda m, r: (outer(r[0]), r[0] * r[1][:, None], r[1] ** 2, np.full(len(r[1]), 0.5)),
+        regression_natural,
+        regression_normalizer,
+        regression_table,
+        lambda m, r: np.full(len(r[1]), -0.5 * np.log(2 * np.pi)),
+    ),
+}
+
+
+def dirichlet_weights(alpha0, n):
+    """E[log weights] given counts, and log p(labels) of the counts."""
+    alpha = alpha0 + n
+    log_p = special.gammaln(alpha).sum() - special.gammaln(alpha.sum())
+    log_p -= len(n) * special.gammaln(alpha0) - special.gammaln(len(n) * alpha0)
+    return special.digamma(alpha) - special.digamma(alpha.sum()), log_p
+
+
+def stick_weights(alpha0, n):
+    behind = np.cumsum(n[::-1])[::-1][1:]
+    a, b = 1 + n[:-1], alpha0 + behind
+    share, rest = special.digamma(a) - special.digamma(a + b), special.digamma(b) - special.digamma(a + b)
+    log = np.append(share, 0) + np.append(0, np.cumsum(rest))
+    return log, (special.betaln(a, b) - special.betaln(1, alpha0)).sum()
+
+
+WEIGHTS = {"dirichlet": dirichlet_weights, "dirichlet_process": stick_weights}
+
+every_type = pytest.mark.parametrize("name", TWINS)
+
+
+def base_of(name, model, rows):
+    """What a table leaves out of a row's log density."""
+    return TWINS[name].base(model, rows) if name != "lines" else 0.0
+
+
+def rows_of(data, index):
+    return jax.tree.map(lambda x: x[index], data)
+
+
+# components do not know of the weights: each kind with three types
+KIND = dict.fromkeys(TWINS, "dirichlet") | dict.fromkeys(("binary", "counts", "lines"), "dirichlet_process")
+
+
+def resolved(name, dtype, **hyper):
+    """The model of the table with the weights of its kind, its data and where it starts."""
+    model, make = CONJUGATE[name]
+    data = jax.tree.map(
+        lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else "int32"), make(np.random.default_rng(0))
+    )
+    model = dataclasses.replace(model, **dict(weight_prior=KIND[name]) | hyper).resolve(data)
+    return model, data, perturbed(model, data, 0)
+
+
+# ---------------------------------------------------------------- updates
+
+
+@every_type
+def test_trajectories_are_the_textbooks(name, float64):
+    model, data, params = resolved(name, float64)
+    twin, rows, weights = TWINS[name], jax.tree.map(np.asarray, data), np.resize([1.0, 0.5, 2.0], N_ROWS)
+    found = sweeps(model, params, data, jnp.asarray(weights))[0]
+    eta, log_weights = twin.natural(as_numpy(params.components)), np.asarray(params.weights.expected().log)
+    for _ in range(8):
+        table = log_weights + twin.table(model, eta, rows)
+        r = weights[:, None] * special.softmax(table, 1)
+        eta = twin.posterior(model, rows, r)
+        log_weights = WEIGHTS[KIND[name]](float(model.weight_concentration), r.sum(0))[0]
+    # eight sweeps multiply a rounding by the rate at which they still move
+    for mine, its in zip(twin.natural(as_numpy(found.components)), eta, strict=True):
+        np.testing.assert_allclose(mine, its, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.weights.expected().log, log_weights, rtol=1e-9)
+    np.testing.assert_allclose(
+        model.responsibilities(found, data),
+        special.softmax(log_weights + twin.table(model, eta, rows), 1),
+        atol=1e-9,
+    )
+
+
+@jit
+def moved_once(model, params, data):
+    """The bound after one update, and the log predictive density of the rows after it."""
+    total = vb.expectation(model, params, data)
+    moved = model.m_step(params, total.statistics, model.blocks[0])
+    nothing = model.m_step(params, jax.tree.map(jnp.zeros_like, total.statistics), model.blocks[0])
+    return model.objective(moved, vb.expectation(model, moved, data)), model.log_density(moved, data), nothing
+
+
+@every_type
+def test_one_component_is_exact(name, float64):
+    """The bound is the log evidence, the predictive density a ratio of evidences, nothing seen the prior."""
+    model, data, params = resolved(name, float64, n_components=1)
+    twin, rows, one = TWINS[name], jax.tree.map(np.asarray, data), np.ones((N_ROWS, 1))
+    bound, predicted, nothing = moved_once(model, params, data)
+    evidence = twin.evidence(model, rows, one)[0]
+    np.testing.assert_allclose(bound, evidence, rtol=1e-12)
+    more = [rows_of(rows, np.append(np.arange(N_ROWS), i)) for i in range(3)]
+    ratios = [twin.evidence(model, both, np.ones((N_ROWS + 1, 1)))[0] - evidence for both in more]
+    np.testing.assert_allclose(predicted[:3], ratios, rtol=1e-10)
+    close(nothing.components, model.component_prior, factor=10, scale=1)
+
+
+@every_type
+def test_the_bound_is_below_the_evidence_of_all_labellings(name, float64):
+    """Of the first four rows; the others weigh nothing."""
+    model, data, params = resolved(name, float64)
+    twin, rows = TWINS[name], rows_of(jax.tree.map(np.asarray, data), slice(4))
+    joint = []
+    for labels in itertools.product(range(K), repeat=4):
+        r = np.eye(K)[list(labels)]
+        log_p = WEIGHTS[KIND[name]](float(model.weight_concentration), r.sum(0))[1]
+        joint.append(twin.evidence(model, rows, r).sum() + log_p)
+    weights = jnp.asarray(np.arange(N_ROWS) < 4, float)
+    objective = sweeps(model, params, data, weights)[1]
+    evidence = special.logsumexp(joint)
+    assert (objective < evidence).all()
+    assert objective[-1, -1] > evidence - 4  # the price of k! labellings and of the factorisation
+
+
+# ---------------------------------------------------------------- the predictive density
+
+
+def support(name):
+    """Rows that are the whole support, or a grid of it, and the area of each."""
+    if name == "binary":
+        rows = np.array(list(itertools.product([0.0, 1.0], repeat=2)))
+    elif name == "categories":
+        rows = np.array(list(itertools.product(range(4), repeat=2)))
+    elif name == "profiles":
+        rows = np.array([x for x in itertools.product(range(7), repeat=3) if sum(x) == 6], float)
+    elif name == "counts":
+        rows = np.array(list(itertools.product(range(120), repeat=2)), float)
+    else:
+        t = np.linspace(-12, 12, 241)  # x = exp(t), or y = sinh(t) about 0
+        if name == "positive":
+            rows = np.exp(np.stack(np.meshgrid(t, t, indexing="ij"), -1).reshape(-1, 2))
+            return rows, rows.prod(1) * (t[1] - t[0]) ** 2
+        return (np.tile([0.5, -1.0], (241, 1)), np.sinh(t)), np.cosh(t) * (t[1] - t[0])
+    return rows, np.ones(len(rows))
+
+
+@every_type
+def test_the_predictive_density_sums_to_one_and_is_that_of_draws(name, float64):
+    model, data, params = resolved(name, float64)
+    params = sweeps(model, params, data, jnp.ones(N_ROWS))[0]
+    rows, area = support(name)
+    rows = jax.tree.map(jnp.asarray, rows)
+    new = jnp.tile(rows[0][:1], (4000, 1)) if name == "lines" else 4000
+    how = dict(n_counts=6) if name == "profiles" else {}
+
+    @jit
+    def look(model, params, rows):
+        return model.log_predictive(params, rows), model.sample(params, jax.random.key(1), new, **how)
+
+    log_p, drawn = look(model, params, rows)
+    mass = np.exp(np.asarray(log_p)) * area
+    np.testing.assert_allclose(mass.sum(), 1, rtol=1e-6)
+    values = (rows[1], drawn) if name == "lines" else (rows, drawn)
+    value, draws = (np.tanh(np.asarray(x, float) / 5).reshape(len(x), -1).prod(1) for x in values)
+    error = draws.std() / np.sqrt(len(draws))
+    assert abs(draws.mean() - mass @ value) < STANDARD_ERRORS * error
+    assert error < 0.02
+
+
+def test_the_mean_of_a_regression_mixture_is_the_predictive_densitys(float64):
+    model, data, params = resolved("lines", float64)
+    params = sweeps(model, params, data, jnp.ones(N_ROWS))[0]
+    (x, y), area = support("lines")
+    mass = np.exp(np.asarray(model.log_predictive(params, (jnp.asarray(x), jnp.asarray(y))))) * area
+    np.testing.assert_allclose(model.mean(params, x[:1]), [mass @ y], rtol=1e-6)
+
+
+# ---------------------------------------------------------------- float32, memory, recovery
+
+
+@pytest.mark.parametrize("name", ["counts", "profiles", "positive"])
+def test_large_numbers_keep_float32s_digits(name, float64):
+    """Of counts in the millions, and of posteriors that rest on them: the bound, and a predictive density."""
+    found = []
+    for dtype in (np.dtype("float32"), float64):
+        model, data, _ = resolved(name, dtype, n_components=1)
+        data = jnp.round(1e5 * data) + 1
+        model = dataclasses.replace(CONJUGATE[name][0], n_components=1, weight_prior=KIND[name]).resolve(data)
+        found.append(moved_once(model, perturbed(model, data, 0), data)[:2])
+    (bound, predicted), (exact, its) = jax.tree.map(np.asarray, found)
+    np.testing.assert_allclose(bound, exact, rtol=1e-5)
+    np.testing.assert_allclose(predicted, its, atol=2e-3 * np.abs(its).max())
+
+
+def sizes(jaxpr):
+    """The size of everything that a program makes."""
+    for eqn in jaxpr.eqns:
+        yield from (np.prod(v.aval.shape, dtype=int) for v in eqn.outvars if hasattr(v.aval, "shape"))
+        for sub in jax.tree.leaves(eqn.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+            if hasattr(sub, "jaxpr"):
+                yield from sizes(sub.jaxpr)
+            elif hasattr(sub, "eqns"):
+                yield from sizes(sub)
+
+
+@every_type
+def test_nothing_of_the_size_of_rows_times_components_times_columns_is_made(name):
+    n, k, d = 50, 30, 20
+    rng = np.random.default_rng(0)
+    data = jnp.asarray(rng.integers(1, 2, (n, d)), "int32" if name == "categories" else "float32")
+    data = (data, data[:, 0]) if name == "lines" else data
+    model = dataclasses.replace(CONJUGATE[name][0], n_components=k).resolve(data)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), data))
+    for program in (lambda p: vb.expectation(model, p, data), lambda p: model.log_density(p, data)):
+        assert max(sizes(jax.make_jaxpr(program)(params).jaxpr)) < n * k * d
+
+
+def test_simulated_classes_are_found_again():
+    """A process truncated at 8 keeps the three classes of 300 rows, to a few standard errors."""
+    rng = np.random.default_rng(0)
+    p = np.array([[0.9] * 5 + [0.1] * 5, [0.1] * 5 + [0.9] * 5, [0.9, 0.1] * 5])
+    labels = np.repeat(np.arange(3), [150, 100, 50])
+    x = (rng.uniform(size=(300, 10)) < p[labels]).astype("float32")
+    model = vb.BernoulliMixture(8, weight_prior="dirichlet_process").resolve(jnp.asarray(x))
+
+    @jit
+    @functools.partial(jax.vmap, in_axes=(None, 0))
+    def runs(x, key):
+        params, objective, _ = sweeps(model, model.init(key, x), x, n_sweeps=100)
+        return objective[-1, 0], params.components.mean, model.responsibilities(params, x)
+
+    objective, mean, r = map(np.asarray, runs(jnp.asarray(x), jax.random.split(jax.random.key(0), 8)))
+    mean, r = mean[objective.argmax()], r[objective.argmax()]
+    kept = np.flatnonzero(r.sum(0) > 3)
+    assert len(kept) == 3
+    of = np.array([np.bincount(r[labels == c].argmax(1), minlength=8).argmax() for c in range(3)])
+    assert sorted(of) == sorted(kept)
+    assert (of[labels] == r.argmax(1)).mean() > 0.97
+    share, n = mean[of], np.bincount(labels)[:, None]
+    assert (np.abs(share - p) < STANDARD_ERRORS * np.sqrt(p * (1 - p) / n) + 2 / n).all()
+
+
+# ---------------------------------------------------------------- input
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "words"),
+    [
+        (vb.BernoulliMixture(2), [[0.5, 1.0]], "data must be 0 or 1; got 0.5"),
+        (vb.PoissonMixture(2), [[-1.0, 1.0]], "data must be counts; got -1.0"),
+        (vb.MultinomialMixture(2), [[1.5, 1.0]], "data must be counts; got 1.5"),
+        (vb.CategoricalMixture(2, 3), [[0, 3]], "data must be categories below 3; got 3"),
+        (vb.GammaMixture(2), [[0.0, 1.0]], "data must be positive; got 0.0"),
+        (vb.RegressionMixture(2), [[1.0], [2.0], [3.0]], r"data must be a pair \(x, y\)"),
+        (vb.BernoulliMixture(2, weight_prior="sticks"), [[1.0]], "weight_prior must be one of dirichlet"),
+        (vb.PoissonMixture(2, concentration=0.0), [[1.0]], "concentration must be positive; got 0.0"),
+        (vb.PoissonMixture(2, rate=jnp.ones(3)), [[1.0]], "data must have the fit's 3 columns"),
+    ],
+)
+def test_bad_input_is_refused_by_name(model, data, words):
+    data = data if isinstance(model, vb.RegressionMixture) else np.asarray(data)
+    with pytest.raises(ValueError, match=words):
+        vb.fit(model, data, key=jax.random.key(0))

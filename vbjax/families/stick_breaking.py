@@ -1,0 +1,157 @@
+"""StickBreaking: a point of the simplex, broken off a stick piece by piece; independent Beta shares.
+
+Statistics are the logarithms of each share of what is left and of the rest, the state the shares' two
+concentrations. It contains the Dirichlet (concentration0_k the sum of the later alphas) and has its base
+measure 1 / prod x; with shares Beta(1, alpha) it is the truncated Dirichlet process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.families.base import Family, State, Statistics, pytree
+from vbjax.families.beta import BetaState, BetaStatistics
+from vbjax.linalg import outer, transpose
+
+
+def _later(x: Array) -> Array:
+    """The sum of the entries behind each but the last, over the last axis."""
+    return jnp.cumsum(x[..., :0:-1], -1)[..., ::-1]
+
+
+def _broken(share: Array, rest: Array) -> Array:
+    """The pieces, from each share of what is left and the share that stays: x_k = v_k prod_j<k (1 - v_j)."""
+    one = jnp.ones((*share.shape[:-1], 1), share.dtype)
+    left = jnp.concatenate([one, jnp.cumprod(rest, -1)], -1)
+    return left * jnp.concatenate([share, one], -1)
+
+
+@pytree
+class StickBreakingStatistics(Statistics):
+    """E[log v_k] and E[log(1 - v_k)], k < K; `base` is -sum_k E[log x_k]."""
+
+    log_share: Array
+    log_rest: Array
+    base: Array
+    events = {"log_share": 1, "log_rest": 1}
+
+    @classmethod
+    def of(cls, x: ArrayLike) -> StickBreakingStatistics:
+        """The statistics of a point of the simplex."""
+        x = jnp.asarray(x)
+        behind = jnp.log(_later(x))
+        share, log = jnp.log(x[..., :-1]), jnp.log(x)
+        left = jnp.logaddexp(share, behind)  # of the whole, where the first piece is broken off
+        return cls(share - left, behind - left, -log.sum(-1))
+
+    @property
+    def log(self) -> Array:
+        """E[log x_k], one for each of the K pieces."""
+        zero = jnp.zeros((*self.log_rest.shape[:-1], 1), self.log_rest.dtype)
+        left = jnp.concatenate([zero, jnp.cumsum(self.log_rest, -1)], -1)
+        return left + jnp.concatenate([self.log_share, zero], -1)
+
+
+@pytree
+class StickBreakingState(State):
+    """v_k ~ Beta(concentration1_k, concentration0_k), k < K, the share of what the pieces before leave."""
+
+    concentration1: Array
+    concentration0: Array
+
+    @property
+    def shares(self) -> BetaState:
+        """The factor of the shares v_k, (..., K - 1)."""
+        return BetaState(self.concentration1, self.concentration0)
+
+    def statistics(self, x: ArrayLike) -> StickBreakingStatistics:
+        return StickBreakingStatistics.of(x)
+
+    def expected(self) -> StickBreakingStatistics:
+        t = self.shares.expected()
+        found = StickBreakingStatistics(t.log, t.log_complement, jnp.zeros(t.log.shape[:-1], t.log.dtype))
+        return dataclasses.replace(found, base=-found.log.sum(-1))
+
+    def log_density(self, statistics: StickBreakingStatistics) -> Array:
+        t = statistics
+        pair = BetaStatistics(t.log_share, t.log_rest, jnp.zeros_like(t.log_share))
+        return self.shares.log_density(pair).sum(-1)
+
+    def base_entropy(self) -> Array:
+        return self.shares.base_entropy().sum(-1)
+
+    def kl(self, other: StickBreakingState) -> Array:
+        return self.shares.kl(other.shares).sum(-1)
+
+    def at_mode(self) -> StickBreakingStatistics:
+        mode = self.mode  # a piece without mass as in the Dirichlet
+        return StickBreakingStatistics.of(jnp.maximum(mode, jnp.finfo(mode.dtype).tiny))
+
+    @property
+    def mean(self) -> Array:
+        share, rest = self._means
+        return _broken(share, rest)
+
+    @property
+    def _means(self) -> tuple[Array, Array]:
+        total = self.concentration1 + self.concentration0
+        return self.concentration1 / total, self.concentration0 / total
+
+    @property
+    def variance(self) -> Array:
+        return jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
+
+    @property
+    def covariance(self) -> Array:
+        share, rest = self._means
+        variance, mean = self.shares.variance, self.mean
+        square = _broken(share**2 + variance, rest**2 + variance)  # E[x_k^2]
+        # E[x_k x_l], k < l: up to k both sticks break alike, and v_k (1 - v_k) in place of v_k^2
+        both = square[..., :-1] * (share * rest - variance) / (share**2 + variance)
+        after = outer(both / jnp.cumprod(rest, -1), mean[..., 1:])
+        upper = jnp.triu(jnp.pad(after, [(0, 0)] * (mean.ndim - 1) + [(0, 1), (1, 0)]), 1)
+        diagonal = square[..., :, None] * jnp.eye(mean.shape[-1], dtype=mean.dtype)
+        return upper + transpose(upper) + diagonal - outer(mean, mean)
+
+    @property
+    def mode(self) -> Array:
+        size = self.concentration0.shape[-1]
+        ahead = self.concentration1 - 1
+        behind = self.concentration0 - jnp.arange(size, 0, -1, dtype=ahead.dtype)
+        inside = ((ahead >= 0) & (behind >= 0)).all(-1, keepdims=True)
+        total = ahead + behind
+        return jnp.where(inside, _broken(ahead / total, behind / total), jnp.nan)
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
+        share = self.shares.sample(key, shape)
+        return _broken(share, 1 - share)
+
+
+@dataclasses.dataclass(frozen=True)
+class StickBreaking(Family):
+    """A stick broken into `size` pieces for each cell of `plate`."""
+
+    plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
+    size: int = 2
+
+    def neutral(self, dtype: DTypeLike) -> StickBreakingState:
+        one = jnp.full((*self.plate, self.size - 1), 2.0, dtype)
+        return StickBreakingState(one, one * jnp.arange(self.size - 1, 0, -1, dtype=dtype))
+
+    def from_gradient(
+        self,
+        statistics: StickBreakingStatistics,
+        gradient: StickBreakingStatistics,
+        weight: ArrayLike = 1.0,
+    ) -> StickBreakingState:
+        """(a, b) = the gradient (corrected where the log joint holds no or several densities of x)."""
+        correction = jnp.expand_dims(weight - gradient.base, -1)
+        weight = jnp.expand_dims(jnp.asarray(weight), -1)
+        behind = jnp.arange(self.size - 1, 0, -1, dtype=gradient.log_rest.dtype)
+        return StickBreakingState(
+            (gradient.log_share + correction) / weight, (gradient.log_rest + behind * correction) / weight
+        )

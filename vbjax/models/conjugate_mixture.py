@@ -1,0 +1,183 @@
+"""Bayesian mixtures of any conjugate component: all but what the component itself is.
+
+A component type gives its family, its prior, and a contracted table of expected log densities; its
+predictive density and sampler are those of one component, mapped over components by a loop, so that nothing
+of the size rows x components x columns is ever made. The updates and the bound are derived.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from vbjax.core.expectation import float_dtype, n_rows
+from vbjax.core.inputs import is_concrete, read_count, read_table
+from vbjax.core.model import in_dtype
+from vbjax.families.base import Family, pytree, static
+from vbjax.families.categorical import CategoricalStatistics
+from vbjax.models.defaults import positive_scale, weighted_moments
+from vbjax.models.mixing_weights import (
+    default_concentration,
+    read_weight_prior,
+    weights_family,
+    weights_prior,
+)
+from vbjax.models.mixture import Mixture
+from vbjax.models.seeding import plus_plus
+from vbjax.record import Record
+
+
+@pytree
+class ConjugateMixture(Mixture):
+    """x_n | c_n ~ component c_n, whose parameters have a conjugate prior; weights as `weight_prior` says.
+
+    q(labels) q(weights) prod_k q(component k), with responsibilities and weights
+
+        r_nk proportional to exp(E[log weights_k] + E[log p(x_n | component k)]),   N_k = sum_n r_nk,
+        Dirichlet: alpha_k = alpha0 + N_k;  process: v_j ~ Beta(1 + N_j, alpha0 + sum_{l > j} N_l).
+
+    Attributes:
+        n_components: k, an upper bound.
+        weight_prior: "dirichlet", or "dirichlet_process" truncated at k.
+        weight_concentration: alpha0; by default 1 / k of every component, 1 of the process.
+    """
+
+    n_components: int = static()
+    weight_prior: str = static(default="dirichlet", kw_only=True)
+    weight_concentration: Any = dataclasses.field(default=None, kw_only=True)
+
+    # -- what a component type says ------------------------------------------------------------------
+
+    @property
+    def component_family(self) -> Family:
+        """The family of the components' parameters, its plate beginning with k."""
+        raise TypeError("given by the subclass")
+
+    @property
+    def component_prior(self) -> Any:
+        """The components' prior, a state of that family."""
+        raise TypeError("given by the subclass")
+
+    @property
+    def n_features(self) -> int | None:
+        """The number of columns, None before data or a hyperparameter for each column told."""
+        raise TypeError("given by the subclass")
+
+    def defaults(self, data: Any, weights: Array | None) -> dict[str, Any]:
+        """Every hyperparameter of the components, as it is by default, in the shape that it must have."""
+        raise TypeError("given by the subclass")
+
+    def log_predictive_of(self, component: Any, rows: Any) -> Float[Array, " n"]:
+        """Log predictive density of rows under one component, (n,)."""
+        raise TypeError("given by the subclass")
+
+    def draw(self, key: Array, parameters: Any) -> Array:
+        """A row for each of n draws of a component's parameters."""
+        raise TypeError("given by the subclass")
+
+    def seeds(self, key: Array, data: Any, weights: Array | None) -> Any:
+        """Rows in groups of k, one of each group for each component: what they begin with."""
+        scale = positive_scale(weighted_moments(data, weights)[1])
+        return plus_plus(key, data, self.n_components, weights, scale)
+
+    # -- what follows --------------------------------------------------------------------------------
+
+    @property
+    def columns(self) -> int:
+        """The number of columns, once it is known."""
+        if self.n_features is None:
+            raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
+        return self.n_features
+
+    @property
+    def factors(self) -> Record:
+        weights = weights_family(self.weight_prior, self.n_components)
+        return Record(weights=weights, components=self.component_family)
+
+    def read(self, data: Any) -> Any:
+        read_count(self.n_components, "n_components")
+        read_weight_prior(self.weight_prior)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            given = not field.metadata.get("static") and field.name != "location" and value is not None
+            if given and is_concrete(value) and not np.all(np.asarray(value) > 0):
+                raise ValueError(f"{field.name} must be positive; got {value}")
+        return self.read_rows(data)
+
+    def read_rows(self, data: Any) -> Any:
+        """The rows, or a ValueError that names what is wrong with them."""
+        return read_table(data, n_features=self.n_features)
+
+    def resolve(self, data: Any, weights: Array | None = None) -> Any:
+        dtype = float_dtype(data)
+        concentration = default_concentration(self.weight_prior, self.n_components)
+        defaults = dict(weight_concentration=concentration) | self.defaults(data, weights)
+        filled: dict[str, Any] = {name: self._filled(name, value, dtype) for name, value in defaults.items()}
+        return in_dtype(dataclasses.replace(self, **filled), dtype)
+
+    def _filled(self, name: str, default: Any, dtype: Any) -> Array:
+        given, shape = getattr(self, name), np.shape(default)
+        value = jnp.asarray(default if given is None else given, dtype)
+        try:
+            return jnp.broadcast_to(value, shape)
+        except ValueError:
+            raise ValueError(f"{name} must be a number or of shape {shape}; got {value.shape}") from None
+
+    def log_prior(self, s: Record) -> Array:
+        weights = weights_prior(self.weight_prior, self.n_components, self.weight_concentration)
+        components = self.component_prior.log_density(s.components) + s.components.base
+        return weights.log_density(s.weights) + s.weights.base + components.sum()
+
+    def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
+        """Every component is the prior and a seed or two: rows far from one another, by k-means++."""
+        rows = self.seeds(key, data, weights)
+        dtype, k = float_dtype(data), self.n_components
+        params = Record({name: family.neutral(dtype) for name, family in self.factors.items()})
+        labels = CategoricalStatistics(jax.nn.one_hot(jnp.arange(n_rows(rows)) % k, k, dtype=dtype))
+        total = self.gradient_at(self.prepare(params), Record(c=labels), rows)
+        return self.m_step(params, total, ("weights", "components"))
+
+    def log_components(self, params: Record, rows: Any) -> Float[Array, "n k"]:
+        return jax.lax.map(lambda component: self.log_predictive_of(component, rows), params.components).T
+
+    def draw_rows(self, params: Record, key: Array, c: Array) -> Array:
+        keys = jax.random.split(key)
+        own = jax.tree.map(lambda leaf: leaf[c], params.components)
+        return self.draw(keys[1], own.sample(keys[0]))
+
+
+# -- for the component types -----------------------------------------------------------------------------
+
+
+def over_components(prior: Any, k: int) -> Any:
+    """One state for every component: a leading axis of k."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (k, *jnp.shape(leaf))), prior)
+
+
+def width(*hyper: Any, axes: int = 1) -> int | None:
+    """The columns that the first hyperparameter of so many axes is given for; None where all are numbers."""
+    shapes = [np.shape(x) for x in hyper]
+    return next((shape[0] for shape in shapes if len(shape) == axes), None)
+
+
+def amid(values: Array) -> Array:
+    """A constant amid the components' values, about which tables are small."""
+    return jax.lax.stop_gradient(values).mean(0)
+
+
+def require(condition: Callable[[Array], Array], x: Array, what: str) -> None:
+    """Every entry obeys the condition, as far as its value may be looked at."""
+    if is_concrete(x) and not (fine := np.asarray(condition(x))).all():
+        raise ValueError(f"{what}; got {np.asarray(x)[~fine][0]}")
+
+
+def is_count(x: Array) -> Array:
+    """0, 1, 2, ..."""
+    return (x >= 0) & (x == jnp.round(x))

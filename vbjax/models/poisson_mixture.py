@@ -1,0 +1,96 @@
+"""Mixtures of independent Poisson columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import xlogy
+from jaxtyping import Float
+
+from vbjax.families.base import pytree
+from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
+from vbjax.models.conjugate_mixture import ConjugateMixture, amid, is_count, over_components, require, width
+from vbjax.models.defaults import positive_scale, weighted_moments
+from vbjax.special import log_factorial_remainder, log_rising
+
+
+@pytree
+class PoissonMixture(ConjugateMixture):
+    """x_nj | c_n = k ~ Poisson(lambda_kj), lambda_kj ~ Gamma(a_j, b_j): columns of counts.
+
+    With N_k = sum_n r_nk, the components' update is
+
+        a_kj = a_j + sum_n r_nk x_nj,   b_kj = b_j + N_k.
+
+    The predictive density of component k is a product of negative binomials, a_kj successes of probability
+    b_kj / (b_kj + 1).
+
+    Data: (n, d) of counts. The factors are `weights` and `components` (Gamma, (k, d)).
+
+    Args:
+        n_components: k, an upper bound.
+        concentration: a, a number or (d,); by default 1.
+        rate: b, a number or (d,); by default a over the column's mean, which is then
+            the prior's.
+        weight_prior, weight_concentration: see `ConjugateMixture`.
+
+    Raises:
+        ValueError: an entry that is no count; a hyperparameter that is not positive.
+
+    References:
+        Gelman et al. (2013), Bayesian data analysis, sections 2.6 and 22.1.
+
+    >>> import jax, vbjax as vb
+    >>> x = jax.numpy.array([[2, 30], [1, 25], [20, 3], [24, 2]])
+    >>> fit = vb.fit(vb.PoissonMixture(2), x, key=jax.random.key(0), n_restarts=4)
+    >>> labels = fit.model.predict(fit.params, x)
+    >>> bool(labels[0] == labels[1] != labels[2] == labels[3])
+    True
+    """
+
+    concentration: Any = None
+    rate: Any = None
+
+    @property
+    def n_features(self) -> int | None:
+        return width(self.concentration, self.rate)
+
+    @property
+    def component_family(self) -> Gamma:
+        return Gamma((self.n_components, self.columns))
+
+    @property
+    def component_prior(self) -> GammaState:
+        return over_components(GammaState(self.concentration, self.rate), self.n_components)
+
+    def read_rows(self, data: Any) -> Array:
+        x = super().read_rows(data)
+        require(is_count, x, "data must be counts")
+        return x
+
+    def defaults(self, data: Array, weights: Array | None) -> dict[str, Any]:
+        one = jnp.ones(data.shape[1], data.dtype)
+        a = one if self.concentration is None else jnp.asarray(self.concentration, data.dtype)
+        return dict(concentration=one, rate=one * a / positive_scale(weighted_moments(data, weights)[0]))
+
+    def table(self, components: GammaStatistics, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        pivot = amid(components.value)  # large counts cancel against rates, not against each other
+        return rows @ (components.log - jnp.log(pivot)).T - (components.value - pivot).sum(-1)
+
+    def common(self, components: GammaStatistics, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
+        pivot = amid(components.value)
+        at_pivot = rows - pivot - xlogy(rows, rows / pivot)  # log Poisson(x | pivot) by Stirling's remainder
+        return (at_pivot - log_factorial_remainder(rows)).sum(-1)
+
+    def log_predictive_of(self, component: GammaState, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
+        a, b = component.concentration, component.rate
+        # Gamma(a + x) / (Gamma(a) x!) b^a / (b + 1)^(a + x)
+        mean = a / (b + 1)
+        stirling = rows - xlogy(rows, rows / mean) - log_factorial_remainder(rows)
+        return (log_rising(a, rows) + stirling - a * jnp.log1p(1 / b)).sum(-1)
+
+    def draw(self, key: Array, parameters: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        return jax.random.poisson(key, parameters).astype(parameters.dtype)
