@@ -34,6 +34,7 @@ from vbjax.models import (
     GaussianMixture,
     KMeans,
     MeanFieldGaussian,
+    MeanFieldTable,
     UnitVarianceMixture,
 )
 from vbjax.record import Record
@@ -59,6 +60,7 @@ __all__ = [
     "LocationPrecision",
     "MatrixNormalWishart",
     "MeanFieldGaussian",
+    "MeanFieldTable",
     "Model",
     "MultivariateNormal",
     "MultivariateNormalGamma",

@@ -76,6 +76,11 @@ def digamma_remainder(a: ArrayLike) -> Array:
     return jnp.where(low, series + raised, series)
 
 
+def finite_log(log: Array) -> Array:
+    """Logarithms with a finite stand-in for -inf: 0 log 0 = 0, and no sum of impossible cases overflows."""
+    return jnp.where(jnp.isneginf(log), -(float(jnp.finfo(log.dtype).max) ** 0.25), log)
+
+
 def itakura_saito(ratio: Array) -> Array:
     """r - 1 - log r >= 0, zero at r = 1: what two scales differ by in a Kullback-Leibler divergence."""
     return ratio - 1 - jnp.log(ratio)

@@ -5,6 +5,7 @@ from vbjax.models.gaussian_mean_precision import GaussianMeanPrecision
 from vbjax.models.gaussian_mixture import GaussianMixture
 from vbjax.models.kmeans import KMeans
 from vbjax.models.mean_field_gaussian import MeanFieldGaussian
+from vbjax.models.mean_field_table import MeanFieldTable
 from vbjax.models.unit_variance_mixture import UnitVarianceMixture
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "GaussianMixture",
     "KMeans",
     "MeanFieldGaussian",
+    "MeanFieldTable",
     "UnitVarianceMixture",
 ]
