@@ -29,7 +29,10 @@ from vbjax.families import (
 )
 from vbjax.gibbs import gibbs
 from vbjax.models import (
+    PPCA,
     BayesianGaussianMixture,
+    BayesianPCA,
+    FactorAnalysis,
     GaussianMeanPrecision,
     GaussianMixture,
     KMeans,
@@ -41,8 +44,10 @@ from vbjax.record import Record
 from vbjax.stochastic import fit_stochastic
 
 __all__ = [
+    "PPCA",
     "Algorithm",
     "BayesianGaussianMixture",
+    "BayesianPCA",
     "Beta",
     "Categorical",
     "ConjugateModel",
@@ -50,6 +55,7 @@ __all__ = [
     "Delta",
     "Dirichlet",
     "Expectation",
+    "FactorAnalysis",
     "Fit",
     "Gamma",
     "GaussianMeanPrecision",

@@ -35,10 +35,16 @@ def _as_array(x: Any, name: str) -> Array:
         return jnp.asarray(array)
 
 
-def _require_finite(x: Array, name: str) -> None:
-    if is_concrete(x) and jnp.issubdtype(x.dtype, jnp.floating) and not _all_finite(x):
-        bad = int((~np.isfinite(np.asarray(x)).reshape(x.shape[0] if x.ndim else 1, -1).all(1)).argmax())
-        raise ValueError(f"{name} must be finite; row {bad} is the first with a NaN or an infinity")
+def _require_finite(x: Array, name: str, missing: bool | None = None) -> None:
+    if not is_concrete(x) or not jnp.issubdtype(x.dtype, jnp.floating) or _all_finite(x):
+        return
+    values = np.asarray(x)
+    fine = np.isfinite(values) | (np.isnan(values) if missing else False)
+    if not fine.all():
+        bad = int((~fine.reshape(x.shape[0] if x.ndim else 1, -1).all(1)).argmax())
+        what = "an infinity" if missing else "a NaN or an infinity"
+        hint = "; missing=True takes NaN as missing entries" if missing is False else ""
+        raise ValueError(f"{name} must be finite; row {bad} is the first with {what}{hint}")
 
 
 def read_arrays(data: Any, name: str) -> Any:
@@ -56,15 +62,22 @@ def read_arrays(data: Any, name: str) -> Any:
     return data
 
 
-def read_table(x: Any, name: str = "data", *, n_features: int | None = None, min_rows: int = 1) -> Array:
-    """A finite floating table (n, d)."""
+def read_table(
+    x: Any,
+    name: str = "data",
+    *,
+    n_features: int | None = None,
+    min_rows: int = 1,
+    missing: bool | None = None,
+) -> Array:
+    """A finite floating table (n, d), but for NaN where `missing` is true; None where it is no option."""
     x = _as_array(x, name)
     if x.ndim != 2 or x.shape[1] == 0:
         hint = "; reshape one column with x[:, None]" if x.ndim == 1 else ""
         raise ValueError(f"{name} must have shape (n, d) with d >= 1; got {x.shape}{hint}")
     if n_features is not None and x.shape[1] != n_features:
         raise ValueError(f"{name} must have the fit's {n_features} columns; got shape {x.shape}")
-    return _floating(x, name, min_rows)
+    return _floating(x, name, min_rows, missing)
 
 
 def read_column(x: Any, name: str = "data", *, min_rows: int = 1) -> Array:
@@ -75,12 +88,12 @@ def read_column(x: Any, name: str = "data", *, min_rows: int = 1) -> Array:
     return _floating(x, name, min_rows)
 
 
-def _floating(x: Array, name: str, min_rows: int) -> Array:
+def _floating(x: Array, name: str, min_rows: int, missing: bool | None = None) -> Array:
     if x.shape[0] < min_rows:
         raise ValueError(f"{name} must have at least {min_rows} rows; got {x.shape[0]}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         x = x.astype(jnp.result_type(float))
-    _require_finite(x, name)
+    _require_finite(x, name, missing)
     return x
 
 
