@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from vbjax import terms
 from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
 from vbjax.families.gamma import Gamma, GammaState
+from vbjax.families.multivariate_normal import MultivariateNormalState
+from vbjax.linalg import symmetrize
 from vbjax.models.factor import FactorModel
 from vbjax.record import Record
 
@@ -30,7 +33,7 @@ class BayesianPCA(FactorModel):
         alpha_i ~ Gamma(a + p / 2, b + sum_j E[w_ji^2] / 2),
         tau ~ Gamma(c + n p / 2, d + sum_n E[|x_n - mu - W z_n|^2] / 2).
 
-    A column that the data do not ask for vanishes, its E[alpha_i] large. The objective is the evidence
+    A column that the data do not ask for vanishes, its E[alpha_i] large; the others are principal axes. The objective is the evidence
     lower bound. With `noise_per_column` it is Bayesian factor analysis, a tau_j for each column.
 
     Data: (n, p). The factors are `w` (p, q), `mu` (p,), `alpha` (q,) and `tau`.
@@ -52,7 +55,8 @@ class BayesianPCA(FactorModel):
 
     References:
         Bishop, C. (1999), Variational principal components, ICANN, eq. 12 to 25; Bishop (2006), section
-        12.2.3; Ilin & Raiko (2010) for missing entries.
+        12.2.3; Luttinen, J. & Ilin, A. (2010), Transformations in variational Bayesian factor analysis to
+        speed up learning, Neurocomputing 73.
 
     >>> import jax, vbjax as vb
     >>> z, noise = jax.random.normal(jax.random.key(1), (2, 200, 5))
@@ -99,6 +103,21 @@ class BayesianPCA(FactorModel):
         half = jnp.full(self.n_components, 0.5 * self.n_features, self.scale.dtype)
         rate = half * 0.5 * self.scale.mean() / self.n_components
         return Record(states) | dict(alpha=GammaState(half, rate))
+
+    def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
+        """The coordinate updates; then W is turned to its principal axes, the largest the most relevant.
+
+        A rotation of the latents changes the bound only by E[log p(W | alpha)], and this one maximises it:
+        some ten times fewer sweeps (Luttinen & Ilin 2010). At an optimum it is the identity.
+        """
+        moved = super().m_step(params, statistics, block)
+        if "w" not in block:
+            return moved
+        w = moved.w
+        axes = jnp.linalg.eigh(w.mean.T @ w.mean + w.covariance.sum(0))[1]  # of E[W'W], the smallest first
+        turn = axes[:, jnp.argsort(jnp.argsort(-moved.alpha.mean))]
+        turn = lax.stop_gradient(turn * jnp.where(jnp.diagonal(turn) < 0, -1, 1))  # no column changes its sign
+        return moved | dict(w=MultivariateNormalState(w.mean @ turn, symmetrize(turn.T @ w.precision @ turn)))
 
     def log_prior(self, s: Record) -> Array:
         loadings = terms.normal(s.w, 0.0, s.alpha).sum()

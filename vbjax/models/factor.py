@@ -54,6 +54,9 @@ class FactorModel(ConjugateModel):
             raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
         return self.scale.shape[-1]
 
+    def _over_noise(self, columns: Array) -> Array:
+        return columns if self.noise_per_column else columns.sum(-1)
+
     @property
     def parts(self) -> Record:
         """The families of loadings, mean and noise."""
@@ -127,9 +130,6 @@ class FactorModel(ConjugateModel):
             tau=GammaStatistics(*map(self._over_noise, (-0.5 * square, half, jnp.zeros_like(half)))),
         )
         return scored_rows(gradient, bound, weights)
-
-    def _over_noise(self, columns: Array) -> Array:
-        return columns if self.noise_per_column else columns.sum(-1)
 
     def _complete(self, s: Record, x: Array) -> tuple[Array, Array, Array, Array]:
         """Of complete rows: E[z] (n, q), its covariance (q, q), residuals (n, p), bound (n,)."""
@@ -215,8 +215,9 @@ class FactorPoints(FactorModel):
         return (at.concentration - 1) * self.noise_floor * self.noise_scale
 
     def singular(self, params: Record) -> Array:
+        """Whether a noise variance is within twice its floor: on its way there."""
         at = params.tau.at
-        return (at.rate <= self._least(at) * (1 + 8 * jnp.finfo(at.rate.dtype).eps)).any()
+        return (at.rate <= 2 * self._least(at)).any()
 
 
 def _plug_in(params: Record) -> Record:
