@@ -19,6 +19,7 @@ Leading axes are plates. Imported by the families, terms and core.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar, dataclass_transform
 
 import jax
@@ -31,7 +32,13 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def pytree(cls: type[T]) -> type[T]:
-    """A frozen dataclass that JAX sees through; fields marked `static` are structure."""
+    """A frozen dataclass that JAX sees through; fields marked `static` are structure.
+
+    The class itself is one of them: jaxlib 0.10 takes the structures of two dataclasses with equal fields
+    for equal, and where their hashes meet, `jit` runs the program of one for the other.
+    """
+    cls.__annotations__ = inspect.get_annotations(cls) | {"_class": "Any"}
+    cls._class = static(default=cls, repr=False, kw_only=True)  # type: ignore[attr-defined]
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
 
 
