@@ -88,6 +88,13 @@ def read_column(x: Any, name: str = "data", *, min_rows: int = 1) -> Array:
     return _floating(x, name, min_rows)
 
 
+def read_pair(data: Any, what: str) -> tuple[Any, Any]:
+    """Two things, to be read by whoever knows them."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ValueError(f"data must be a pair {what}; got {type(data).__name__}")
+    return data[0], data[1]
+
+
 def _floating(x: Array, name: str, min_rows: int, missing: bool | None = None) -> Array:
     if x.shape[0] < min_rows:
         raise ValueError(f"{name} must have at least {min_rows} rows; got {x.shape[0]}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,11 +9,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from vbjax import terms
-from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
 from vbjax.families.gamma import Gamma, GammaState
 from vbjax.families.multivariate_normal import MultivariateNormalState
 from vbjax.linalg import symmetrize
+from vbjax.models.defaults import filled
 from vbjax.models.factor import FactorModel
 from vbjax.record import Record
 
@@ -33,8 +32,9 @@ class BayesianPCA(FactorModel):
         alpha_i ~ Gamma(a + p / 2, b + sum_j E[w_ji^2] / 2),
         tau ~ Gamma(c + n p / 2, d + sum_n E[|x_n - mu - W z_n|^2] / 2).
 
-    A column that the data do not ask for vanishes, its E[alpha_i] large; the others are principal axes. The objective is the evidence
-    lower bound. With `noise_per_column` it is Bayesian factor analysis, a tau_j for each column.
+    A column that the data do not ask for vanishes, its E[alpha_i] large; the others are principal axes.
+    The objective is the evidence lower bound. With `noise_per_column` it is Bayesian factor analysis, a
+    tau_j for each column.
 
     Data: (n, p). The factors are `w` (p, q), `mu` (p,), `alpha` (q,) and `tau`.
 
@@ -86,17 +86,15 @@ class BayesianPCA(FactorModel):
 
     def resolve(self, data: Array, weights: Array | None = None) -> BayesianPCA:
         mean, scale = self.moments(data, weights)
-        resolved = dataclasses.replace(self, scale=scale if self.scale is None else self.scale)
-        defaults: dict[str, Any] = dict(
+        model = filled(self, data.dtype, scale=scale)
+        return filled(
+            model,
+            data.dtype,
             location=mean,
-            location_precision=1e-3 / resolved.scale,
-            relevance_rate=1e-3 * resolved.scale.mean(),
-            noise_rate=1e-3 * resolved.noise_scale,
+            location_precision=1e-3 / model.scale,
+            relevance_rate=1e-3 * model.scale.mean(),
+            noise_rate=1e-3 * model.noise_scale,
         )
-        missing: dict[str, Any] = {
-            name: value for name, value in defaults.items() if getattr(self, name) is None
-        }
-        return in_dtype(dataclasses.replace(resolved, **missing), data.dtype)
 
     def states(self, **states: Any) -> Record:
         """Relevances of the start's own loadings."""
@@ -116,7 +114,9 @@ class BayesianPCA(FactorModel):
         w = moved.w
         axes = jnp.linalg.eigh(w.mean.T @ w.mean + w.covariance.sum(0))[1]  # of E[W'W], the smallest first
         turn = axes[:, jnp.argsort(jnp.argsort(-moved.alpha.mean))]
-        turn = lax.stop_gradient(turn * jnp.where(jnp.diagonal(turn) < 0, -1, 1))  # no column changes its sign
+        turn = lax.stop_gradient(
+            turn * jnp.where(jnp.diagonal(turn) < 0, -1, 1)
+        )  # no column changes its sign
         return moved | dict(w=MultivariateNormalState(w.mean @ turn, symmetrize(turn.T @ w.precision @ turn)))
 
     def log_prior(self, s: Record) -> Array:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 
 from vbjax.core.expectation import sum_over_rows
+from vbjax.core.model import in_dtype
 
 
 def _deviations(x: Array, weights: Array | None, *, full: bool) -> tuple[Array, Array]:
@@ -24,6 +28,12 @@ def _deviations(x: Array, weights: Array | None, *, full: bool) -> tuple[Array, 
         return (w[:, None] * shift).T @ shift if full else w @ shift**2
 
     return mean, sum_over_rows(second, x, weights, chunk=8192) / n
+
+
+def filled(model: Any, dtype: Any, **defaults: Any) -> Any:
+    """The model with defaults in place of the None among its hyperparameters, all of one dtype."""
+    missing = {name: value for name, value in defaults.items() if getattr(model, name) is None}
+    return in_dtype(dataclasses.replace(model, **missing), dtype)
 
 
 def weighted_moments(x: Array, weights: Array | None = None) -> tuple[Array, Array]:
