@@ -209,7 +209,7 @@ class FactorPoints(FactorModel):
         of the sweeps (parameter-expanded EM: Liu, Rubin & Wu 1998). With missing entries R is not at hand.
         """
         moved = super().m_step(params, statistics, block)
-        if "w" in block and not self.missing:
+        if "w" in block and "mu" in statistics and not self.missing:  # a perturbed block comes alone
             w, free = moved.w.at, statistics["w"].second[0] / statistics["mu"].second[0]
             moved = moved | dict(w=DeltaState(MultivariateNormalState(w.mean @ cholesky(free), w.precision)))
         if "tau" in block:
