@@ -94,6 +94,16 @@ def lines(rng):
     return x, y
 
 
+def measured(rng):
+    """A column, and a standard error for each of its rows."""
+    return column(rng), rng.uniform(0.5, 2.0, size=N_ROWS)
+
+
+def grouped(rng):
+    """A column, and the number of each row's group; the last group is empty."""
+    return column(rng), np.arange(N_ROWS) % N_COMPONENTS
+
+
 # ---------------------------------------------------------------- starts, as different as their seeds
 
 
@@ -294,6 +304,12 @@ MODELS = {
     "process of VB tied": Entry(
         vb.BayesianGaussianMixture(N_COMPONENTS, "tied", weight_prior="dirichlet_process"), table, drawn
     ),
+    "mean field table": Entry(vb.MeanFieldTable(np.sin(np.arange(24.0)).reshape(2, 3, 4)), None, neutral),
+    "factor analysis, missing": Entry(vb.FactorAnalysis(1, missing=True), holed, neutral),
+    "Bayesian PCA": Entry(vb.BayesianPCA(N_FEATURES), table, neutral),
+    "Student-t": Entry(vb.RobustNormal(3.0), column, neutral),
+    "hierarchical": Entry(vb.HierarchicalNormal(), measured, neutral),
+    "random effects": Entry(vb.RandomEffects(N_COMPONENTS + 1), grouped, neutral),
     "own, two blocks": Entry(mean_and_precision(), column, neutral),
     "own, points": Entry(mean_and_precision(vb.Delta(vb.Normal()), vb.Delta(vb.Gamma())), column, points),
     "own, local": Entry(univariate_mixture(), column, weighted_seeds),

@@ -1,9 +1,8 @@
 """What a log joint of one's own can say, each against what is known of it exactly.
 
 `linear` and `matmul` have the moments of their products. Regression with a joint factor: the bound is the log
-evidence. Relevance determination: the textbook's updates. Probabilistic PCA as points: the eigenvectors'
-solution. Random effects in ragged groups: the exact posterior means. A scale for each row: Student's
-likelihood. Missing entries are a mask.
+evidence. Relevance determination: the textbook's updates. Missing entries are a mask. (A factor model and
+random effects of one's own stand beside the named ones, in test_factor_models.py and test_hierarchical.py.)
 """
 
 import jax
@@ -14,8 +13,8 @@ from scipy import stats
 from tolerances import close
 
 import vbjax as vb
-from vbjax.families import DeltaState, GammaState, MultivariateNormalState
-from vbjax.terms import gamma, linear, matmul, multivariate_normal, multivariate_normal_gamma, normal
+from vbjax.families import MultivariateNormalState
+from vbjax.terms import gamma, linear, matmul, multivariate_normal_gamma, normal
 
 KEY = jax.random.key(0)
 N, D, Q = 30, 3, 2
@@ -141,43 +140,7 @@ def test_relevance_determination_makes_the_textbooks_updates(float64):
     assert fit.params.alpha.mean.argmax() == 1  # the weight that is 0
 
 
-# ---------------------------------------------------------------- factors of tables
-
-
-def factor_prior(s):
-    return 0.0 * s.tau.value
-
-
-def factor_rows(s, x):
-    q = s.z.pivot.shape[-1]
-    rows = normal(x, matmul(s.w, s.z), s.tau).sum(-1)
-    return rows + multivariate_normal(s.z, jnp.zeros(q, x.dtype), jnp.eye(q, dtype=x.dtype))
-
-
-def test_probabilistic_pca_by_em_is_the_eigenvectors_solution(float64):
-    """Tipping & Bishop (1999), eq. 7 and 8: W W' + sigma^2 I keeps the leading eigenvalues."""
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(200, Q)) @ rng.normal(size=(Q, 4)) + 0.5 * rng.normal(size=(200, 4))
-    x = jnp.asarray(x - x.mean(0))
-    model = vb.Model(
-        factors=dict(w=vb.Delta(vb.MultivariateNormal(Q, plate=(4,))), tau=vb.Delta(vb.Gamma())),
-        local=dict(z=vb.MultivariateNormal(Q)),
-        log_prior=factor_prior,
-        log_likelihood=factor_rows,
-    )
-    eye = jnp.broadcast_to(jnp.eye(Q), (4, Q, Q))
-    start = vb.Record(
-        w=DeltaState(MultivariateNormalState(jnp.asarray(rng.normal(size=(4, Q))), eye)),
-        tau=DeltaState(GammaState(jnp.asarray(2.0), jnp.asarray(1.0))),
-    )
-    fit = fitted(model, x, params=start, max_iter=3000)
-    values, axes = np.linalg.eigh(np.cov(x.T, ddof=0))
-    noise, lead = values[:-Q].mean(), slice(-Q, None)
-    covariance = (axes[:, lead] * (values[lead] - noise)) @ axes[:, lead].T + noise * np.eye(4)
-    w = np.asarray(fit.params.w.mean)
-    np.testing.assert_allclose(w @ w.T + np.eye(4) / fit.params.tau.mean, covariance, atol=1e-5)
-    exact = stats.multivariate_normal.logpdf(x, np.zeros(4), covariance).sum()
-    np.testing.assert_allclose(fit.objective, exact, rtol=1e-9)
+# ---------------------------------------------------------------- missing entries
 
 
 def test_a_mask_leaves_entries_out(float64):
@@ -192,45 +155,3 @@ def test_a_mask_leaves_entries_out(float64):
     counts = np.asarray(seen).sum(0)
     close(fit.params.mu.precision, 0.5 + counts)
     close(fit.params.mu.mean, jnp.where(seen, x, 0.0).sum(0) / (0.5 + counts))
-
-
-# ---------------------------------------------------------------- groups and rows
-
-
-def test_random_effects_in_ragged_groups_have_the_exact_means(float64):
-    rng = np.random.default_rng(5)
-    group = np.repeat(np.arange(4), [1, 2, 5, 12])
-    y = jnp.asarray(rng.normal(size=4)[group] + 3 + rng.normal(size=20))
-    model = vb.Model(
-        factors=dict(mu=vb.Normal(), effect=vb.Normal((4,))),
-        log_prior=lambda s: normal(s.mu, 0.0, 0.1) + normal(s.effect, 0.0, 2.0).sum(),
-        log_likelihood=lambda s, rows: normal(rows[0], s.mu + s.effect[rows[1]], 1.5),
-    )
-    fit = fitted(model, (y, jnp.asarray(group)), max_iter=3000)
-    design = np.column_stack([np.ones(20), np.eye(4)[group]])
-    precision = np.diag([0.1, 2, 2, 2, 2]) + 1.5 * design.T @ design
-    mean = np.linalg.solve(precision, 1.5 * design.T @ y)  # a factorised Gaussian's means are exact
-    found = np.append(fit.params.mu.mean, fit.params.effect.mean)
-    np.testing.assert_allclose(found, mean, rtol=1e-6, atol=1e-8)
-    exact = np.sqrt(np.diag(np.linalg.inv(precision)))
-    response = vb.linear_response(fit.model, fit.params, (y, jnp.asarray(group)))
-    found = np.append(response.sd.mu.first, response.sd.effect.first)
-    np.testing.assert_allclose(found, exact, rtol=1e-6)  # and so are linear response's deviations
-
-
-def test_a_scale_for_each_row_is_students_likelihood(float64):
-    df = 4.0
-    x = jnp.asarray(stats.t.rvs(df, 1.0, 2.0, size=N, random_state=0))
-    one = vb.Delta
-    model = vb.Model(
-        factors=dict(mu=one(vb.Normal()), tau=one(vb.Gamma())),
-        local=dict(u=vb.Gamma()),
-        log_prior=lambda s: 0.0 * s.tau.value,
-        log_likelihood=lambda s, x: normal(x, s.mu, s.tau * s.u) + gamma(s.u, df / 2, df / 2),
-    )
-    fit = fitted(model, x, max_iter=3000)
-    mu, scale = float(fit.params.mu.mean), float(fit.params.tau.mean) ** -0.5
-    close(fit.objective, stats.t.logpdf(x, df, mu, scale).sum())
-    fixed, location, width = stats.t.fit(np.asarray(x), fdf=df)
-    np.testing.assert_allclose([mu, scale], [location, width], rtol=1e-3)
-    assert fixed == df

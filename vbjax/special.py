@@ -1,4 +1,4 @@
-"""Remainders of the gamma function, in forms that keep float32's digits.
+"""Remainders of the gamma function, in forms that keep float32's digits; inverse distribution functions.
 
 `gammaln(a)` of a large `a` is a large number of which only a small part reaches an entropy or a
 log-normaliser. Here Stirling's part is split off, so that callers cancel it on paper and not in
@@ -8,9 +8,11 @@ floating point. For families and terms; imports nothing of the package.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 LOG_2PI = 1.8378770664093453
@@ -93,6 +95,47 @@ def log_factorial_remainder(x: Array) -> Array:
     return jnp.where(x > 0, stirling, 0)
 
 
+def finite_log(log: Array) -> Array:
+    """Logarithms with a finite stand-in for -inf: 0 log 0 = 0, and no sum of impossible cases overflows."""
+    return jnp.where(jnp.isneginf(log), -(float(jnp.finfo(log.dtype).max) ** 0.25), log)
+
+
 def itakura_saito(ratio: Array) -> Array:
     """r - 1 - log r >= 0, zero at r = 1: what two scales differ by in a Kullback-Leibler divergence."""
     return ratio - 1 - jnp.log(ratio)
+
+
+def quantile(p: Array, mass: Callable[[Array], Array], density: Any, top: float) -> Array:
+    """The x between 0 and `top` at which a distribution function is p; NaN where p is no probability.
+
+    Bisection over the positive floats themselves, in the order of their bits: exact to the last digits of
+    x whatever its scale, 31 steps in float32 and 63 in float64. Its derivative is that of the implicit
+    function.
+
+    Args:
+        p: probabilities, of the shape of the result.
+        mass: elementwise, the mass below x, but above x where p > 1/2: so that either tail keeps its digits.
+        density: elementwise.
+        top: the end of the support, 1 or infinity.
+    """
+    bits = jnp.int32 if p.dtype.itemsize == 4 else jnp.int64
+    largest = lax.bitcast_convert_type(jnp.asarray(min(top, float(jnp.finfo(p.dtype).max)), p.dtype), bits)
+
+    def missing(x: Array) -> Array:
+        """The mass between x and the quantile."""
+        return jnp.where(p > 0.5, mass(x) - (1 - p), p - mass(x))
+
+    def halve(_: Any, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bracket
+        middle = low + (high - low) // 2
+        below = missing(lax.bitcast_convert_type(middle, p.dtype)) > 0
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    start = jnp.zeros(p.shape, bits), jnp.full(p.shape, largest)
+    high = lax.fori_loop(0, 8 * p.dtype.itemsize - 1, halve, start)[1]
+    x = lax.stop_gradient(lax.bitcast_convert_type(high, p.dtype))
+    slope = lax.stop_gradient(density(x))
+    step = missing(x) / jnp.where(slope > 0, slope, jnp.inf)
+    x = x + (step - lax.stop_gradient(step))
+    x = jnp.where(p == 0, 0, jnp.where(p == 1, top, x))
+    return jnp.where((p >= 0) & (p <= 1), x, jnp.nan)

@@ -33,7 +33,7 @@ from vbjax.families.polya_gamma import PolyaGammaStatistics
 from vbjax.families.stick_breaking import StickBreakingState, StickBreakingStatistics
 from vbjax.families.wishart import WishartStatistics, wishart_log_density
 from vbjax.linalg import outer, transpose
-from vbjax.special import LOG_2PI
+from vbjax.special import LOG_2PI, finite_log
 
 S = TypeVar("S")
 
@@ -136,8 +136,7 @@ def categorical(x: Any, probabilities: Any) -> Array:
     else:
         p = jnp.asarray(probabilities)
         log = jnp.where(p == 0, -jnp.inf, jnp.log(jnp.where(p == 0, 1, p)))  # no 0 / 0 in the gradient
-    # 0 log 0 = 0: the stand-in is finite, an impossible state stays so, and no sum of it overflows
-    log = jnp.where(jnp.isneginf(log), -(float(jnp.finfo(log.dtype).max) ** 0.25), log)
+    log = finite_log(log)
     if isinstance(x, CategoricalStatistics):
         return (x.p * log).sum(-1)
     x = jnp.asarray(x)

@@ -35,10 +35,16 @@ def _as_array(x: Any, name: str) -> Array:
         return jnp.asarray(array)
 
 
-def _require_finite(x: Array, name: str, hint: str = "") -> None:
-    if is_concrete(x) and jnp.issubdtype(x.dtype, jnp.floating) and not _all_finite(x):
-        bad = int((~np.isfinite(np.asarray(x)).reshape(x.shape[0] if x.ndim else 1, -1).all(1)).argmax())
-        raise ValueError(f"{name} must be finite; row {bad} is the first with a NaN or an infinity{hint}")
+def _require_finite(x: Array, name: str, missing: bool | None = None) -> None:
+    if not is_concrete(x) or not jnp.issubdtype(x.dtype, jnp.floating) or _all_finite(x):
+        return
+    values = np.asarray(x)
+    fine = np.isfinite(values) | (np.isnan(values) if missing else False)
+    if not fine.all():
+        bad = int((~fine.reshape(x.shape[0] if x.ndim else 1, -1).all(1)).argmax())
+        what = "an infinity" if missing else "a NaN or an infinity"
+        hint = "; missing=True takes NaN as missing entries" if missing is False else ""
+        raise ValueError(f"{name} must be finite; row {bad} is the first with {what}{hint}")
 
 
 def read_arrays(data: Any, name: str) -> Any:
@@ -64,22 +70,14 @@ def read_table(
     min_rows: int = 1,
     missing: bool | None = None,
 ) -> Array:
-    """A finite floating table (n, d).
-
-    Args:
-        missing: whether NaN is a missing entry; None where the caller has no such option.
-    """
+    """A finite floating table (n, d), but for NaN where `missing` is true; None where it is no option."""
     x = _as_array(x, name)
     if x.ndim != 2 or x.shape[1] == 0:
         hint = "; reshape one column with x[:, None]" if x.ndim == 1 else ""
         raise ValueError(f"{name} must have shape (n, d) with d >= 1; got {x.shape}{hint}")
     if n_features is not None and x.shape[1] != n_features:
         raise ValueError(f"{name} must have the fit's {n_features} columns; got shape {x.shape}")
-    if missing:
-        _floating(jnp.where(jnp.isnan(x), 0, x), name, min_rows)
-        return x if jnp.issubdtype(x.dtype, jnp.floating) else _floating(x, name, min_rows)
-    hint = "" if missing is None else "; missing=True takes NaN as a missing entry"
-    return _floating(x, name, min_rows, hint)
+    return _floating(x, name, min_rows, missing)
 
 
 def read_column(x: Any, name: str = "data", *, min_rows: int = 1) -> Array:
@@ -90,12 +88,19 @@ def read_column(x: Any, name: str = "data", *, min_rows: int = 1) -> Array:
     return _floating(x, name, min_rows)
 
 
-def _floating(x: Array, name: str, min_rows: int, hint: str = "") -> Array:
+def read_pair(data: Any, what: str) -> tuple[Any, Any]:
+    """Two things, to be read by whoever knows them."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ValueError(f"data must be a pair {what}; got {type(data).__name__}")
+    return data[0], data[1]
+
+
+def _floating(x: Array, name: str, min_rows: int, missing: bool | None = None) -> Array:
     if x.shape[0] < min_rows:
         raise ValueError(f"{name} must have at least {min_rows} rows; got {x.shape[0]}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         x = x.astype(jnp.result_type(float))
-    _require_finite(x, name, hint)
+    _require_finite(x, name, missing)
     return x
 
 

@@ -7,10 +7,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.scipy.special import betainc
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
 from vbjax.families.dirichlet import DirichletState, DirichletStatistics, dirichlet_log_density
+from vbjax.special import quantile
 
 
 @pytree
@@ -76,6 +78,14 @@ class BetaState(State):
     @property
     def mode(self) -> Array:
         return self._pair.mode[..., 0]
+
+    def quantile(self, p: ArrayLike) -> Array:
+        """The value below which a share `p` of the mass lies."""
+        p = jnp.asarray(p, self.concentration1.dtype)
+        p, a, b = jnp.broadcast_arrays(p, self.concentration1, self.concentration0)
+        upper, density = p > 0.5, lambda x: jnp.exp(BetaState(a, b).log_prob(x))
+        near, far = jnp.where(upper, b, a), jnp.where(upper, a, b)
+        return quantile(p, lambda x: betainc(near, far, jnp.where(upper, 1 - x, x)), density, 1.0)
 
     def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
         a, b = jnp.broadcast_arrays(self.concentration1, self.concentration0)

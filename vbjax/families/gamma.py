@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.scipy.special import gammainc, gammaincc, ndtri
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
-from vbjax.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito
+from vbjax.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito, quantile
 
 
 @pytree
@@ -102,9 +103,28 @@ class GammaState(State):
     def mode(self) -> Array:
         return jnp.maximum(self.concentration - 1, 0) / self.rate
 
+    def quantile(self, p: ArrayLike) -> Array:
+        """The value below which a share `p` of the mass lies."""
+        p = jnp.asarray(p, self.concentration.dtype)
+        return _standard_quantile(*jnp.broadcast_arrays(self.concentration, p)) / self.rate
+
     def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
         shape = sample_shape(shape) + self.concentration.shape
         return jax.random.gamma(key, self.concentration, shape, self.concentration.dtype) / self.rate
+
+
+def _standard_quantile(concentration: Array, p: Array) -> Array:
+    """Of Gamma(a, 1), by its distribution function; where that loses digits, a being large, by its expansion.
+
+    Cornish & Fisher (1937), to the order 1 / a: Abramowitz & Stegun (1964), eq. 26.2.49.
+    """
+    large = 3e2 if p.dtype.itemsize == 4 else 1e6
+    a = jnp.minimum(concentration, large)
+    density = lambda x: jnp.exp(gamma_log_density(GammaStatistics.of(x), a, jnp.ones_like(a)) - jnp.log(x))
+    x = quantile(p, lambda x: jnp.where(p > 0.5, gammaincc(a, x), gammainc(a, x)), density, jnp.inf)
+    z, root = ndtri(p), jnp.sqrt(concentration)
+    expansion = (z**2 - 1) / 3 + (z**3 - 7 * z) / (36 * root) - (3 * z**4 + 7 * z**2 - 16) / (810 * root**2)
+    return jnp.where(concentration > large, concentration + (z * root + expansion), x)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,36 +2,50 @@
 
 from vbjax.models.ard_regression import ARDRegression
 from vbjax.models.bayesian_gaussian_mixture import BayesianGaussianMixture
+from vbjax.models.bayesian_pca import BayesianPCA
 from vbjax.models.bernoulli_mixture import BernoulliMixture
 from vbjax.models.categorical_mixture import CategoricalMixture
+from vbjax.models.factor_analysis import FactorAnalysis
 from vbjax.models.gamma_mixture import GammaMixture
 from vbjax.models.gaussian_mean_precision import GaussianMeanPrecision
 from vbjax.models.gaussian_mixture import GaussianMixture
+from vbjax.models.hierarchical_normal import HierarchicalNormal
 from vbjax.models.kmeans import KMeans
 from vbjax.models.linear_regression import LinearRegression
 from vbjax.models.logistic_regression import LogisticRegression
 from vbjax.models.mean_field_gaussian import MeanFieldGaussian
+from vbjax.models.mean_field_table import MeanFieldTable
 from vbjax.models.multinomial_mixture import MultinomialMixture
 from vbjax.models.poisson_mixture import PoissonMixture
+from vbjax.models.ppca import PPCA
 from vbjax.models.probit_regression import ProbitRegression
+from vbjax.models.random_effects import RandomEffects
 from vbjax.models.regression_mixture import RegressionMixture
+from vbjax.models.robust_normal import RobustNormal
 from vbjax.models.unit_variance_mixture import UnitVarianceMixture
 
 __all__ = [
+    "PPCA",
     "ARDRegression",
     "BayesianGaussianMixture",
+    "BayesianPCA",
     "BernoulliMixture",
     "CategoricalMixture",
+    "FactorAnalysis",
     "GammaMixture",
     "GaussianMeanPrecision",
     "GaussianMixture",
+    "HierarchicalNormal",
     "KMeans",
     "LinearRegression",
     "LogisticRegression",
     "MeanFieldGaussian",
+    "MeanFieldTable",
     "MultinomialMixture",
     "PoissonMixture",
     "ProbitRegression",
+    "RandomEffects",
     "RegressionMixture",
+    "RobustNormal",
     "UnitVarianceMixture",
 ]

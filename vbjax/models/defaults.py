@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 
 from vbjax.core.expectation import sum_over_rows
+from vbjax.core.model import in_dtype
 
 
 def _deviations(x: Array, weights: Array | None, *, full: bool) -> tuple[Array, Array]:
@@ -24,6 +28,12 @@ def _deviations(x: Array, weights: Array | None, *, full: bool) -> tuple[Array, 
         return (w[:, None] * shift).T @ shift if full else w @ shift**2
 
     return mean, sum_over_rows(second, x, weights, chunk=8192) / n
+
+
+def filled(model: Any, dtype: Any, **defaults: Any) -> Any:
+    """The model with defaults in place of the None among its hyperparameters, all of one dtype."""
+    missing = {name: value for name, value in defaults.items() if getattr(model, name) is None}
+    return in_dtype(dataclasses.replace(model, **missing), dtype)
 
 
 def weighted_moments(x: Array, weights: Array | None = None) -> tuple[Array, Array]:
@@ -79,3 +89,20 @@ def positive_definite(covariance: Array) -> Array:
     flat = values <= covariance.shape[0] * eps
     filled = unit * ((vectors * jnp.where(flat, jnp.sqrt(eps), values)) @ vectors.T)
     return jnp.where(flat.any(), 0.5 * (filled + filled.T), covariance)
+
+
+def observed_moments(x: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Mean and variance (p,) of every column of a table over the entries that are not NaN."""
+    seen = ~jnp.isnan(x) if weights is None else ~jnp.isnan(x) & (weights[:, None] > 0)
+    pivot = jnp.take_along_axis(x, seen.argmax(0)[None], 0)[0]
+
+    def powers(centre: Array, power: int) -> tuple[Array, Array]:
+        def add(rows: Array, w: Array) -> tuple[Array, Array]:
+            present = jnp.where(jnp.isnan(rows), 0, w[:, None])
+            return (present * jnp.where(present > 0, rows - centre, 0) ** power).sum(0), present.sum(0)
+
+        return sum_over_rows(add, x, weights, chunk=8192)
+
+    total, n = powers(pivot, 1)
+    mean = pivot + total / n
+    return mean, powers(mean, 2)[0] / n
