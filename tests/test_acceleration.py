@@ -30,7 +30,7 @@ def test_coordinates_lead_there_and_back(name, dtype):
         return there, at_coordinates(there, origin), coordinates(origin, origin)
 
     there, back, here = travel(origin, state)
-    assert set(there) == {field for field, _ in vars(state).items()}
+    assert len(jax.tree.leaves(there)) == len(jax.tree.leaves(state))
     close(back, state, factor=10)
     close(here, jax.tree.map(jnp.zeros_like, there), scale=1)
     shifted = jax.tree.map(lambda x: x - 3.0, there)  # any numbers are those of a state

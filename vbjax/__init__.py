@@ -7,6 +7,7 @@ a log joint of your own, written with the densities of `vbjax.terms` over the fa
 from vbjax import datasets, families, metrics, terms
 from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.algorithm import Algorithm, CoordinateAscent, Info, Status
+from vbjax.core.draws import replicate, sample_posterior
 from vbjax.core.expectation import Expectation, expectation
 from vbjax.core.fit import Fit, fit
 from vbjax.core.model import ConjugateModel
@@ -122,5 +123,7 @@ __all__ = [
     "linear_response",
     "metrics",
     "optimum",
+    "replicate",
+    "sample_posterior",
     "terms",
 ]

@@ -73,6 +73,7 @@ class PolyaGammaState(State):
 
     tilt: Array
     concentration: int = static(default=1)
+    domains = {"tilt": "real"}
 
     def statistics(self, x: ArrayLike) -> PolyaGammaStatistics:
         return PolyaGammaStatistics(jnp.asarray(x))

@@ -62,6 +62,7 @@ class StickBreakingState(State):
 
     concentration1: Array
     concentration0: Array
+    domains = {"concentration1": "positive", "concentration0": "positive"}
 
     @property
     def shares(self) -> BetaState:

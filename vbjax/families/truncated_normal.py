@@ -70,6 +70,12 @@ class TruncatedNormalState(State):
 
     location: Array
     precision: Array
+    domains = {"location": "location", "precision": "positive"}
+
+    @property
+    def location_scale(self) -> Array:
+        """The standard deviation before truncation."""
+        return jnp.sqrt(1 / self.precision)
 
     @property
     def _standard(self) -> Array:

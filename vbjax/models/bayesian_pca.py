@@ -114,9 +114,7 @@ class BayesianPCA(FactorModel):
         w = moved.w
         axes = jnp.linalg.eigh(w.mean.T @ w.mean + w.covariance.sum(0))[1]  # of E[W'W], the smallest first
         turn = axes[:, jnp.argsort(jnp.argsort(-moved.alpha.mean))]
-        turn = lax.stop_gradient(
-            turn * jnp.where(jnp.diagonal(turn) < 0, -1, 1)
-        )  # no column changes its sign
+        turn = lax.stop_gradient(turn * jnp.where(jnp.diagonal(turn) < 0, -1, 1))  # no column changes sign
         return moved | dict(w=MultivariateNormalState(w.mean @ turn, symmetrize(turn.T @ w.precision @ turn)))
 
     def log_prior(self, s: Record) -> Array:

@@ -15,6 +15,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Float, Int, Shaped
 
 from vbjax import terms
+from vbjax.core.draws import sample_posterior
 from vbjax.core.expectation import n_rows
 from vbjax.core.inputs import read_count
 from vbjax.core.model import ConjugateModel
@@ -82,7 +83,7 @@ class Mixture(ConjugateModel):
 
     def sample_posterior(self, params: Record, key: Array, n: int | tuple[int, ...] = ()) -> Record:
         """Draws of the parameters: `weights` (n, k) and `components`."""
-        return _sample_posterior(params, key, n)
+        return sample_posterior(params, key, n)
 
     def sample(self, params: Record, key: Array, n: int) -> Shaped[Array, "{n} d"]:
         """New rows (n, d), each with parameters of its own drawn from q: the predictive density's draws."""
@@ -102,12 +103,6 @@ def _responsibilities(model: Mixture, params: Record, x: Any) -> Array:
 @jax.jit
 def _log_predictive(model: Mixture, params: Record, x: Any) -> Array:
     return model.log_density(params, x)
-
-
-@functools.partial(jax.jit, static_argnames="n")
-def _sample_posterior(params: Record, key: Array, n: int | tuple[int, ...]) -> Record:
-    keys = jax.random.split(key)
-    return Record(weights=params.weights.sample(keys[0], n), components=params.components.sample(keys[1], n))
 
 
 @functools.partial(jax.jit, static_argnames="n")
