@@ -201,3 +201,49 @@ def without_pivot(s, x):
 def test_statistics_taken_for_raw_moments_are_seen():
     with pytest.raises(ValueError, match="factor 'mu'"):
         inspect_model(model(MU, without_pivot), column("float32"))
+
+
+# ---------------------------------------------------------------- what cannot be evaluated, or has no mass
+
+
+def normal_rows(s, x):
+    return terms.normal(x, s.mu, 1.0)
+
+
+def refused(message, **parts):
+    x = jnp.asarray([1.0, 2.0, 4.0, 3.0, 0.0], jnp.float32)
+    with pytest.raises(ValueError, match=message):
+        vb.fit(vb.Model(**parts), x, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("message", "parts"),
+    [
+        (
+            "log_prior cannot .* no 'nu' here; there are: mu",
+            dict(log_prior=lambda s: terms.normal(s.nu, 0.0, 1.0)),
+        ),
+        ("log_likelihood cannot .* no 'tau'", dict(log_likelihood=lambda s, x: terms.normal(x, s.mu, s.tau))),
+        ("log_likelihood cannot .*mu: Normal\\(plate=\\(3,\\)\\)", dict(factors=dict(mu=vb.Normal((3,))))),
+        ("log_prior must give one number", dict(log_prior=lambda s: terms.normal(jnp.zeros(3), s.mu, 1.0))),
+        ("hyperparameter out of its range", dict(log_prior=lambda s: terms.normal(s.mu, 0.0, -1.0))),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_with_names_and_shapes(message, parts):
+    refused(message, **dict(factors=dict(mu=vb.Normal()), log_likelihood=normal_rows) | parts)
+
+
+@pytest.mark.parametrize(
+    ("message", "family", "rows"),
+    [
+        ("factor 'z' .* improper.* precision", vb.Normal((3,)), lambda s, x: terms.normal(x, s.z[0], 1.0)),
+        ("factor 'z' .* improper.* rate", vb.Gamma((3,)), lambda s, x: terms.normal(x, 0.0, s.z[0])),
+        (
+            "factor 'z' .* improper.* precision",
+            vb.MultivariateNormal(2),
+            lambda s, x: 0 * s.z.first[0] + 0 * x,
+        ),
+    ],
+)
+def test_a_factor_that_neither_prior_nor_data_speak_of_is_refused_by_name(message, family, rows):
+    refused(message, factors=dict(z=family), log_likelihood=rows)

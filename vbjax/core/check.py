@@ -87,6 +87,7 @@ def _concrete(x: Any) -> Array:
 def _answer(question: _Question) -> tuple[Blocks, frozenset[frozenset[str]]]:
     """The blocks, and the pairs of factors that interact."""
     model, rows = question.model, question.rows
+    _require_shapes(model, rows)
     with jax.ensure_compile_time_eval():
         residuals, poisoned = _probe(model, rows)
     local = {} if rows is None else model.local(rows)
@@ -110,6 +111,28 @@ def _answer(question: _Question) -> tuple[Blocks, frozenset[frozenset[str]]]:
     return tuple(blocks), interacting
 
 
+def _require_shapes(model: Any, rows: Any) -> None:
+    """Both functions can be evaluated: every name that they use exists, and the plates fit."""
+    local = {} if rows is None else model.local(rows)
+    families, dtype = {**model.factors, **local}, float_dtype((model, rows))
+    s = Record({name: jax.eval_shape(f.neutral(dtype).expected) for name, f in families.items()})
+    calls: dict[str, Any] = {"log_prior": lambda: jax.eval_shape(model._scalar_prior, s)}
+    if rows is not None:
+        calls["log_likelihood"] = lambda: jax.eval_shape(model.likelihood, s, rows)
+    for name, call in calls.items():
+        try:
+            call()
+        except (AttributeError, TypeError, IndexError, ValueError) as error:
+            if str(error).startswith(name):  # it says all itself
+                raise
+            factors = ", ".join(f"{key}: {family}" for key, family in families.items())
+            shapes = jax.tree.map(jnp.shape, rows)
+            raise ValueError(
+                f"{name} cannot be evaluated over the factors {factors}, {shapes} being the shape of "
+                f"{_N_ROWS} rows: {error}"
+            ) from error
+
+
 def _probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str, bool]]]:
     """For every factor: the residual of affinity in units of the tolerance, and whom its NaN reaches."""
     dtype = float_dtype((model, rows))
@@ -121,6 +144,11 @@ def _probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str,
 
     s = Record({name: _generic(family, dtype, rng) for name, family in families.items()})
     value, gradient = score(s)
+    if not np.isfinite(value):
+        raise ValueError(
+            f"the log joint is {value} where the statistics of {', '.join(families)} are around 1: "
+            "is a hyperparameter out of its range?"
+        )
     residuals, poisoned = {}, {}
     for name in families:
         t = s[name]

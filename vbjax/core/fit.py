@@ -16,12 +16,13 @@ from tqdm import tqdm
 
 from vbjax.core import restarts
 from vbjax.core.acceleration import AcceleratedAscent
-from vbjax.core.algorithm import CoordinateAscent, Status
+from vbjax.core.algorithm import CoordinateAscent, Status, sweep
 from vbjax.core.expectation import float_dtype, n_rows
 from vbjax.core.inputs import is_concrete, read_count, read_key, read_tolerance, read_weights
 from vbjax.core.model import ConjugateModel
 from vbjax.core.restarts import Race, Runs
 from vbjax.families.base import pytree
+from vbjax.families.coordinates import outside
 from vbjax.record import Record
 
 _SLICE_SECONDS = 0.2  # the host looks up about this often: for progress, and for Ctrl-C
@@ -131,7 +132,8 @@ def fit(
         A `Fit`.
 
     Raises:
-        ValueError: data, weights, params or a number out of range; a model that is not conjugate.
+        ValueError: data, weights, params or a number out of range; a model that is not conjugate, whose
+            functions use a name or a shape that does not exist, or one of whose factors is improper.
 
     >>> import jax, vbjax as vb
     >>> fit = vb.fit(vb.KMeans(n_clusters=2), vb.datasets.old_faithful(), key=jax.random.key(0))
@@ -162,7 +164,10 @@ def fit(
         algorithm, key, data, weights, params, n_restarts=n_restarts, lanes=lanes, max_iter=max_iter
     )
     if is_concrete((algorithm, data, weights, key, params)):
-        return _advance_in_slices(race, algorithm, data, weights, progress)
+        result = _advance_in_slices(race, algorithm, data, weights, progress)
+        if not given and result.status == Status.NON_FINITE:
+            _refuse_improper(subject, race.starts, data, weights)
+        return result
     return _advance(race, algorithm, data, weights, _NO_LIMIT, False)[1]
 
 
@@ -207,6 +212,22 @@ def _advance(
         status_code=race.runs.status[winner],
     )
     return race, so_far, race.next_run - (race.run < n_restarts).sum(dtype=jnp.int32)
+
+
+def _refuse_improper(model: ConjugateModel, starts: Any, data: Any, weights: Array | None) -> None:
+    """Where prior and data leave a factor without mass, nothing can be fitted: an error that names it."""
+    start = Record(jax.tree.map(lambda x: x[0], starts))
+    for name, state in _sweep(model, start, data, weights).items():
+        if field := outside(state):
+            raise ValueError(
+                f"the factor {name!r} ({model.factors[name]}) is improper: its prior and the data leave "
+                f"it a {field} that is not positive. Give it a proper prior"
+            )
+
+
+@jax.jit
+def _sweep(model: ConjugateModel, params: Record, data: Any, weights: Array | None) -> Record:
+    return sweep(model, params, data, weights).params
 
 
 def _advance_in_slices(race: Race, algorithm: Any, data: Any, weights: Array | None, progress: bool) -> Fit:

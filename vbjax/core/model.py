@@ -213,7 +213,10 @@ class ConjugateModel:
         return Record({name: jax.tree.map(jnp.add, prior[name], statistics[name]) for name in block})
 
     def _scalar_prior(self, s: Record) -> Array:
-        return jnp.asarray(self.log_prior(self.namespace(s)), float_dtype(s)).sum()
+        prior = jnp.asarray(self.log_prior(self.namespace(s)), float_dtype(s))
+        if prior.ndim:
+            raise ValueError(f"log_prior must give one number: sum over plates; got shape {prior.shape}")
+        return prior
 
     def likelihood(self, s: Record, rows: Any) -> Array:
         """`log_likelihood` at statistics of the latents, hyperparameters beside them; checked to be (n,)."""

@@ -2,7 +2,7 @@
 
 Locations in units of their spread, positive numbers by logarithms, positive definite matrices by the
 triangular factor in which the origin is the identity: the numbers are free of the data's units, small near
-the origin, and any of them is a state. Imported by core's acceleration.
+the origin, and any of them is a state. Imported by core's acceleration, and by `fit` for its errors.
 """
 
 from __future__ import annotations
@@ -57,6 +57,17 @@ def at_coordinates(values: dict[str, Array], origin: Any) -> Any:
 
     fields = {name: write(name, domain) for name, domain in origin.domains.items()}
     return dataclasses.replace(origin, **fields)
+
+
+def outside(state: Any) -> str | None:
+    """The first field whose values are not in its domain (but for NaN), None where all are."""
+    state = state.at if isinstance(state, DeltaState) else state
+    for name, domain in state.domains.items():
+        x = getattr(state, name)
+        x = jnp.diagonal(x, axis1=-2, axis2=-1) if domain == "definite" else x
+        if domain in ("positive", "definite", "degrees") and (x <= _least(state, domain)).any():
+            return name
+    return None
 
 
 def _least(state: Any, domain: str) -> int:
