@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from family_table import jit
-from registry import CONJUGATE, N_COMPONENTS, N_ROWS, perturbed, sweeps
+from registry import CONJUGATE, MODELS, N_COMPONENTS, N_ROWS, perturbed, sweeps
 from scipy import special
 from tolerances import STANDARD_ERRORS, close
 
@@ -31,10 +31,6 @@ K = N_COMPONENTS
 
 def betas(q):
     return np.stack([q.concentration1, q.concentration0], -1)
-
-
-def outer(x):
-    return x[:, :, None] * x[:, None, :]
 
 
 def log_dirichlet(a):
@@ -153,7 +149,12 @@ TWINS = {
         lambda m, x: ((m.known_shape - 1) * np.log(x) - special.gammaln(m.known_shape)).sum(-1),
     ),
     "lines": Twin(
-        lambda m, r: (outer(r[0]), r[0] * r[1][:, None], r[1] ** 2, np.full(len(r[1]), 0.5)),
+        lambda m, r: (
+            np.einsum("ni,nj->nij", r[0], r[0]),
+            r[0] * r[1][:, None],
+            r[1] ** 2,
+            np.full(len(r[1]), 0.5),
+        ),
         regression_natural,
         regression_normalizer,
         regression_table,
@@ -183,11 +184,6 @@ WEIGHTS = {"dirichlet": dirichlet_weights, "dirichlet_process": stick_weights}
 every_type = pytest.mark.parametrize("name", TWINS)
 
 
-def base_of(name, model, rows):
-    """What a table leaves out of a row's log density."""
-    return TWINS[name].base(model, rows) if name != "lines" else 0.0
-
-
 def rows_of(data, index):
     return jax.tree.map(lambda x: x[index], data)
 
@@ -198,11 +194,9 @@ KIND = dict.fromkeys(TWINS, "dirichlet") | dict.fromkeys(("binary", "counts", "l
 
 def resolved(name, dtype, **hyper):
     """The model of the table with the weights of its kind, its data and where it starts."""
-    model, make = CONJUGATE[name]
-    data = jax.tree.map(
-        lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else "int32"), make(np.random.default_rng(0))
-    )
-    model = dataclasses.replace(model, **dict(weight_prior=KIND[name]) | hyper).resolve(data)
+    data = MODELS[f"mixture of {name}"].data(dtype)[0]
+    options = dict(weight_prior=KIND[name]) | hyper
+    model = dataclasses.replace(CONJUGATE[name][0], **options).resolve(data)
     return model, data, perturbed(model, data, 0)
 
 
