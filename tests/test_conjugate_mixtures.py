@@ -11,6 +11,7 @@ counts. Nothing of the size rows x components x columns is made. Simulated class
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Callable
 
 import jax
@@ -78,6 +79,11 @@ def indicators(model, x):
     return np.eye(model.n_categories)[x]
 
 
+def regression_moments(model, rows):
+    x, y = rows
+    return x[:, :, None] * x[:, None, :], x * y[:, None], y**2, np.full(len(y), 0.5)
+
+
 def regression_normalizer(eta):
     b0, bw, square, a = eta
     half = np.einsum("ki,ki->k", bw, np.linalg.solve(b0, bw[..., None])[..., 0])
@@ -99,10 +105,6 @@ def regression_natural(q):
     bw = np.einsum("kij,kj->ki", q.mean_precision, q.location)
     square = 2 * q.rate + np.einsum("ki,ki->k", bw, q.location)
     return q.mean_precision, bw, square, q.concentration
-
-
-def gammas(q):
-    return q.concentration, q.rate
 
 
 def gamma_normalizer(eta):
@@ -129,7 +131,7 @@ TWINS = {
     ),
     "counts": Twin(
         lambda m, x: (x, np.ones_like(x)),
-        gammas,
+        lambda q: (q.concentration, q.rate),
         gamma_normalizer,
         lambda m, eta, x: gamma_table(x, np.ones_like(x), eta),
         lambda m, x: -special.gammaln(x + 1).sum(-1),
@@ -143,7 +145,7 @@ TWINS = {
     ),
     "positive": Twin(
         lambda m, x: (np.broadcast_to(m.known_shape, x.shape), x),
-        gammas,
+        lambda q: (q.concentration, q.rate),
         gamma_normalizer,
         lambda m, eta, x: gamma_table(np.broadcast_to(m.known_shape, x.shape), x, eta),
         lambda m, x: ((m.known_shape - 1) * np.log(x) - special.gammaln(m.known_shape)).sum(-1),
@@ -260,8 +262,7 @@ def test_the_bound_is_below_the_evidence_of_all_labellings(name, float64):
         joint.append(twin.evidence(model, rows, r).sum() + log_p)
     weights = jnp.asarray(np.arange(N_ROWS) < 4, float)
     objective = sweeps(model, params, data, weights)[1]
-    evidence = special.logsumexp(joint)
-    assert (objective < evidence).all()
+    assert (objective < (evidence := special.logsumexp(joint))).all()
     assert objective[-1, -1] > evidence - 4  # the price of k! labellings and of the factorisation
 
 
@@ -292,7 +293,6 @@ def test_the_predictive_density_sums_to_one_and_is_that_of_draws(name, float64):
     model, data, params = resolved(name, float64)
     params = sweeps(model, params, data, jnp.ones(N_ROWS))[0]
     rows, area = support(name)
-    rows = jax.tree.map(jnp.asarray, rows)
     new = jnp.tile(rows[0][:1], (4000, 1)) if name == "lines" else 4000
     how = dict(n_counts=6) if name == "profiles" else {}
 
@@ -314,7 +314,7 @@ def test_the_mean_of_a_regression_mixture_is_the_predictive_densitys(float64):
     model, data, params = resolved("lines", float64)
     params = sweeps(model, params, data, jnp.ones(N_ROWS))[0]
     (x, y), area = support("lines")
-    mass = np.exp(np.asarray(model.log_predictive(params, (jnp.asarray(x), jnp.asarray(y))))) * area
+    mass = area * np.exp(np.asarray(model.log_predictive(params, (x, y))))
     np.testing.assert_allclose(model.mean(params, x[:1]), [mass @ y], rtol=1e-6)
 
 
@@ -328,22 +328,16 @@ def test_large_numbers_keep_float32s_digits(name, float64):
     for dtype in (np.dtype("float32"), float64):
         model, data, _ = resolved(name, dtype, n_components=1)
         data = jnp.round(1e5 * data) + 1
-        model = dataclasses.replace(CONJUGATE[name][0], n_components=1, weight_prior=KIND[name]).resolve(data)
+        model = dataclasses.replace(model, rate=None) if name != "profiles" else model
+        model = model.resolve(data)
         found.append(moved_once(model, perturbed(model, data, 0), data)[:2])
-    (bound, predicted), (exact, its) = jax.tree.map(np.asarray, found)
-    np.testing.assert_allclose(bound, exact, rtol=1e-5)
-    np.testing.assert_allclose(predicted, its, atol=2e-3 * np.abs(its).max())
+    close(*found)
 
 
-def sizes(jaxpr):
+def sizes(program, params):
     """The size of everything that a program makes."""
-    for eqn in jaxpr.eqns:
-        yield from (np.prod(v.aval.shape, dtype=int) for v in eqn.outvars if hasattr(v.aval, "shape"))
-        for sub in jax.tree.leaves(eqn.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
-            if hasattr(sub, "jaxpr"):
-                yield from sizes(sub.jaxpr)
-            elif hasattr(sub, "eqns"):
-                yield from sizes(sub)
+    shapes = re.findall(r"tensor<((?:\d+x)+)", jax.jit(program).lower(params).as_text())
+    return [np.prod([int(n) for n in shape.split("x")[:-1]]) for shape in shapes]
 
 
 @every_type
@@ -355,7 +349,7 @@ def test_nothing_of_the_size_of_rows_times_components_times_columns_is_made(name
     model = dataclasses.replace(CONJUGATE[name][0], n_components=k).resolve(data)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), data))
     for program in (lambda p: vb.expectation(model, p, data), lambda p: model.log_density(p, data)):
-        assert max(sizes(jax.make_jaxpr(program)(params).jaxpr)) < n * k * d
+        assert n * k <= max(sizes(program, params)) < n * k * d
 
 
 def test_simulated_classes_are_found_again():
@@ -363,8 +357,8 @@ def test_simulated_classes_are_found_again():
     rng = np.random.default_rng(0)
     p = np.array([[0.9] * 5 + [0.1] * 5, [0.1] * 5 + [0.9] * 5, [0.9, 0.1] * 5])
     labels = np.repeat(np.arange(3), [150, 100, 50])
-    x = (rng.uniform(size=(300, 10)) < p[labels]).astype("float32")
-    model = vb.BernoulliMixture(8, weight_prior="dirichlet_process").resolve(jnp.asarray(x))
+    x = jnp.asarray(rng.uniform(size=(300, 10)) < p[labels], "float32")
+    model = vb.BernoulliMixture(8, weight_prior="dirichlet_process").resolve(x)
 
     @jit
     @functools.partial(jax.vmap, in_axes=(None, 0))
@@ -372,7 +366,7 @@ def test_simulated_classes_are_found_again():
         params, objective, _ = sweeps(model, model.init(key, x), x, n_sweeps=100)
         return objective[-1, 0], params.components.mean, model.responsibilities(params, x)
 
-    objective, mean, r = map(np.asarray, runs(jnp.asarray(x), jax.random.split(jax.random.key(0), 8)))
+    objective, mean, r = map(np.asarray, runs(x, jax.random.split(jax.random.key(0), 8)))
     mean, r = mean[objective.argmax()], r[objective.argmax()]
     kept = np.flatnonzero(r.sum(0) > 3)
     assert len(kept) == 3
