@@ -121,10 +121,16 @@ def test_a_row_of_which_nothing_is_seen_counts_for_the_weights_alone(method, kin
     close(np.subtract(*q), special.softmax(log_weights), factor=100)  # a difference of forty rows
 
 
+def test_gibbs_sampling_of_correlated_features_takes_no_missing_entries():
+    data = holed(np.random.default_rng(0)).astype("float32")
+    with pytest.raises(ValueError, match="data must be whole to draw parameters given them"):
+        vb.gibbs(vb.BayesianGaussianMixture(2, missing=True), data, key=jax.random.key(0), n_draws=1)
+
+
 def test_missing_entries_are_refused_where_they_are_not_expected():
     data, key = np.array([[1.0, 2.0], [np.nan, 1.0], [0.5, 0.0]]), jax.random.key(0)
     for model in (vb.GaussianMixture(1), vb.BayesianGaussianMixture(1)):
-        with pytest.raises(ValueError, match=r"row 1 is the first .*; missing=True takes NaN as a missing"):
+        with pytest.raises(ValueError, match=r"row 1 is the first .*; missing=True takes NaN as"):
             vb.fit(model, data, key=key)
         with pytest.raises(ValueError, match="row 0 is the first"):
             vb.fit(dataclasses.replace(model, missing=True), np.where(data == 2, np.inf, data), key=key)

@@ -98,6 +98,14 @@ class GaussianMixtureBase(Mixture):
         statistics = Record(weights=counts, components=self.structure.gradient(moments))
         return scored_rows(statistics, bound, weights)
 
+    def gradient_at(self, s: Record, local: Record, data: Array, weights: Array | None = None) -> Record:
+        if self.missing and self.structure.correlated:
+            raise ValueError(
+                "data must be whole to draw parameters given them: what is missing is integrated out, not "
+                'drawn; covariance_type "diag" and "spherical" leave it out'
+            )
+        return super().gradient_at(s, local, data, weights)
+
     def init(self, key: Array, data: Array, weights: Array | None = None) -> Record:
         """Components around k-means++ seeds, equally heavy, each as wide as its share of the data."""
         structure = self.structure

@@ -82,7 +82,7 @@ class Mixture(ConjugateModel):
         return params.weights.mean
 
     def sample_posterior(self, params: Record, key: Array, n: int | tuple[int, ...] = ()) -> Record:
-        """Draws of the parameters: `weights` (n, k) and `components`."""
+        """Draws of the parameters: `weights` (n, k), `components` (`.location`, `.precision` if joint)."""
         return sample_posterior(params, key, n)
 
     def sample(self, params: Record, key: Array, n: int) -> Shaped[Array, "{n} d"]:
