@@ -17,6 +17,7 @@ from vbjax import terms
 from vbjax.core.expectation import Expectation
 from vbjax.core.inputs import is_concrete
 from vbjax.core.model import in_dtype, scored_rows
+from vbjax.families.base import pytree, static
 from vbjax.families.gamma import Gamma
 from vbjax.families.multivariate_normal import (
     MultivariateNormal,
@@ -26,6 +27,7 @@ from vbjax.models.regression import Regression, around, quadratic_rows
 from vbjax.record import Record
 
 
+@pytree
 class BinaryRegression(Regression):
     """y_n in {0, 1}, w_0 ~ N(0, 1 / intercept_precision), w_j ~ N(0, 1 / precision_j) or N(0, 1 / alpha_j).
 
@@ -35,10 +37,13 @@ class BinaryRegression(Regression):
         S^-1 = A + X' diag(k) X,   m_new = m + S (X' r - A m).
     """
 
-    ard: bool
-    precision: Any
-    a: Any
-    b: Any
+    fit_intercept: bool = static(default=True)
+    ard: bool = static(default=False)
+    center: Any = None
+    intercept_precision: Any = 0.01
+    precision: Any = None
+    a: Any = 1e-6
+    b: Any = None
 
     @property
     def factors(self) -> Record:

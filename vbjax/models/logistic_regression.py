@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
 from vbjax import terms
-from vbjax.families.base import pytree, static
+from vbjax.families.base import pytree
 from vbjax.families.polya_gamma import PolyaGamma, PolyaGammaState, safe_sqrt
 from vbjax.models.binary_regression import BinaryRegression
 from vbjax.record import Record
@@ -58,14 +56,6 @@ class LogisticRegression(BinaryRegression):
     >>> print(fit.model.predict(fit.params, x), fit.params.w.mean[1] > 0)
     [0 0 1 1] True
     """
-
-    fit_intercept: bool = static(default=True)
-    ard: bool = static(default=False)
-    center: Any = None
-    intercept_precision: Any = 0.01
-    precision: Any = None
-    a: Any = 1e-6
-    b: Any = None
 
     def local(self, rows: tuple[Array, Array]) -> Record:
         return Record(omega=PolyaGamma(plate=(rows[0].shape[0],)))

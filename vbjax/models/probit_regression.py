@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import log_ndtr
 from jaxtyping import Float
 
 from vbjax import terms
-from vbjax.families.base import pytree, static
+from vbjax.families.base import pytree
 from vbjax.families.truncated_normal import TruncatedNormal, inverse_mills
 from vbjax.models.binary_regression import BinaryRegression, signs
 from vbjax.record import Record
@@ -55,14 +53,6 @@ class ProbitRegression(BinaryRegression):
     >>> print(fit.model.predict(fit.params, x), fit.params.w.mean[1] > 0)
     [0 0 1 1] True
     """
-
-    fit_intercept: bool = static(default=True)
-    ard: bool = static(default=False)
-    center: Any = None
-    intercept_precision: Any = 0.01
-    precision: Any = None
-    a: Any = 1e-6
-    b: Any = None
 
     def local(self, rows: tuple[Array, Array]) -> Record:
         return Record(u=TruncatedNormal((rows[0].shape[0],)))
