@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from vbjax.families import BetaState, GammaState, NormalGammaState
+from vbjax.families import BetaState, GammaState, MultivariateNormalState, NormalGammaState
 
 P = np.array([1e-6, 1e-3, 0.05, 0.2499, 0.4999, 0.5, 0.51, 0.9, 0.999, 1 - 1e-6])
 EDGES = np.array([0, 1, -0.1, 1.1, np.nan])
@@ -69,3 +69,11 @@ def test_derivatives_are_those_of_the_implicit_function(float64):
     slope = jax.jit(jax.grad(lambda a: GammaState(a, jnp.asarray(1.0)).quantile(0.3)))(2.0)
     difference = (stats.gamma.ppf(0.3, 2 + 1e-5) - stats.gamma.ppf(0.3, 2 - 1e-5)) / 2e-5
     np.testing.assert_allclose(slope, difference, rtol=1e-8)
+
+
+def test_quantiles_of_the_axes_of_a_normal_are_scipys(float64):
+    mean, precision = jnp.asarray([1.0, -2.0]), jnp.asarray([[4.0, 1.0], [1.0, 0.5]])
+    sd = np.sqrt(np.diag(np.linalg.inv(precision)))
+    for p in (1e-6, 0.3, 0.975):
+        found = MultivariateNormalState(mean, precision).quantile(p)
+        np.testing.assert_allclose(found, stats.norm.ppf(p, mean, sd), rtol=1e-9)

@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
+from vbjax.families.normal import NormalState
 from vbjax.linalg import (
     cholesky,
     inverse_from_cholesky,
@@ -97,6 +98,10 @@ class MultivariateNormalState(State):
     @property
     def mode(self) -> Array:
         return self.mean
+
+    def quantile(self, p: ArrayLike) -> Array:
+        """The value of each axis below which a share `p` of its mass lies."""
+        return NormalState(self.mean, 1 / self.variance).quantile(p)
 
     def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
         draws = jax.random.normal(key, sample_shape(shape) + self.mean.shape, self.mean.dtype)
