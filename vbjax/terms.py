@@ -255,7 +255,7 @@ def linear(x: ArrayLike, weights: Any) -> Any:
     if isinstance(weights, Statistics):
         raise ValueError(
             "weights of linear must be a value or a MultivariateNormal or MultivariateNormalGamma factor; "
-            f"got {type(weights).__name__}"
+            f"got one of {type(weights).__name__.removesuffix('Statistics')}"
         )
     return NormalStatistics.of(x @ jnp.asarray(weights))
 

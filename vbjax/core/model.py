@@ -223,7 +223,8 @@ class ConjugateModel:
         row = self.log_likelihood(self.namespace(s), rows)
         if row.shape != (n_rows(rows),):
             raise ValueError(
-                f"log_likelihood must give one number for each row, shape ({n_rows(rows)},); got {row.shape}"
+                f"log_likelihood must give one number for each row: of {n_rows(rows)} rows shape "
+                f"({n_rows(rows)},); got {row.shape}"
             )
         return row
 
