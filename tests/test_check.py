@@ -164,7 +164,7 @@ def test_inside_jit_a_model_is_examined_all_the_same():
 
 
 def test_a_likelihood_that_is_not_one_number_for_each_row_is_refused():
-    with pytest.raises(ValueError, match=r"log_likelihood must give one number for each row: of 4 rows shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"one number for each row: of 4 rows shape \(4,\)"):
         inspect_model(model(MU, lambda s, x: terms.normal(x, s.mu, 1.0).sum()), column("float32"))
 
 
