@@ -20,7 +20,7 @@ import vbjax as vb
 from bench import derived_updates as written
 from bench.derived_acceleration import acceleration
 from bench.derived_bayespy import bayespy
-from bench.measure import interleaved, machine, save, table
+from bench.measure import interleaved, machine, save
 from vbjax.core.expectation import sum_over_rows
 from vbjax.core.model import ConjugateModel
 
@@ -105,7 +105,10 @@ def cases() -> dict[str, Case]:
     as_float = lambda x: jnp.asarray(x, jnp.float32)
     x = as_float(classes(rng, -3, 3) + rng.normal(size=(N, D)))
     y = as_float(x @ rng.normal(size=D) + rng.normal(size=N))
-    column, few = x[:, 0], as_float(rng.normal(size=(N, 4)) @ rng.normal(size=(4, D)) + rng.normal(size=(N, D)))
+    column, few = (
+        x[:, 0],
+        as_float(rng.normal(size=(N, 4)) @ rng.normal(size=(4, D)) + rng.normal(size=(N, D))),
+    )
     label = as_float(np.asarray(y) + 3 * rng.normal(size=N) > 0)
     holes = jnp.where(as_float(rng.uniform(size=few.shape)) < 0.2, jnp.nan, few)[: N // 4]
     p = classes(rng, 0.1, 0.9)
@@ -164,9 +167,7 @@ def cases() -> dict[str, Case]:
             written.categorical_mixture,
         ),
         "regression mixture": Case(vb.RegressionMixture(K), (x, y), K * D, written.regression_mixture),
-        "factor analysis, a fifth missing": Case(
-            vb.FactorAnalysis(4, missing=True), holes, D * 4 * 4, None
-        ),
+        "factor analysis, a fifth missing": Case(vb.FactorAnalysis(4, missing=True), holes, D * 4 * 4, None),
     }
 
 
@@ -177,13 +178,19 @@ def updates(report: list[str]) -> None:
         model, data, _ = vb.core.fit.resolved(case.model, case.data, None)
         params = jax.jit(lambda model, data: model.init(jax.random.key(0), data))(model, data)
         by_hand = case.by_hand or sweep_by(vb.expectation)
-        hand, derived = (
-            compiled(sweep, model, params, data) for sweep in (by_hand, sweep_by(derived_pass))
-        )
+        hand, derived = (compiled(sweep, model, params, data) for sweep in (by_hand, sweep_by(derived_pass)))
         agree(name, hand.call()[0], derived.call()[0])
         times = interleaved(hand.call, derived.call, repeats=5)
         rows.append([name, *(f"{1e3 * t / SWEEPS:.3f}" for t in times), f"{times[1] / times[0]:.2f}"])
-        print(*rows[-1], hand.compile_seconds, derived.compile_seconds, hand.temporary, derived.temporary, sep="  ", flush=True)
+        print(
+            *rows[-1],
+            hand.compile_seconds,
+            derived.compile_seconds,
+            hand.temporary,
+            derived.temporary,
+            sep="  ",
+            flush=True,
+        )
 
 
 PARTS = {"updates": updates, "bayespy": bayespy, "acceleration": acceleration}

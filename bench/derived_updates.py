@@ -183,7 +183,11 @@ def hierarchical_normal(model: Any, params: Any, data: Any) -> Any:
 
 
 def labelled(
-    model: Any, data: Any, log_weights: Array, table: Callable[[Any], Array], sums: Callable[[Any, Array], Any]
+    model: Any,
+    data: Any,
+    log_weights: Array,
+    table: Callable[[Any], Array],
+    sums: Callable[[Any, Array], Any],
 ) -> tuple[Array, Any, Array]:
     """Counts, further sums over responsibilities (k, block), and the rows' bound."""
 
