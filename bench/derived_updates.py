@@ -19,6 +19,7 @@ from jax.scipy.special import xlogy as xlog
 from vbjax.core.expectation import sum_over_rows
 from vbjax.families import (
     BetaState,
+    DeltaState,
     DirichletState,
     GammaState,
     MultivariateNormalGammaState,
@@ -333,3 +334,52 @@ gamma_mixture = conjugate_mixture(gamma_table, products, gamma_update)
 multinomial_mixture = conjugate_mixture(multinomial_table, products, dirichlet_update)
 categorical_mixture = conjugate_mixture(categorical_table, categorical_sums, dirichlet_update)
 regression_mixture = conjugate_mixture(lines_table, lines_sums, lines_update)
+
+
+def factor_analysis_missing(model: Any, params: Any, x: Array) -> Any:
+    """EM with a pass for each block, every row with a latent precision of its own."""
+    w, mu, noise = params.w.at, params.mu.at, params.tau.mean
+
+    def posterior(loadings: Array, mean: Array, noise: Array, rows: Array) -> Any:
+        seen = (~jnp.isnan(rows)).astype(noise.dtype)
+        shift = jnp.where(seen > 0, rows - mean, 0)
+        precision = (seen * noise) @ squares(loadings)
+        eye = jnp.eye(loadings.shape[1], dtype=rows.dtype)
+        root = jnp.linalg.cholesky(precision.reshape(-1, *eye.shape) + eye)
+        half = jnp.linalg.inv(root)
+        covariance = jnp.swapaxes(half, 1, 2) @ half
+        pull = (shift * noise) @ loadings
+        z = (covariance @ pull[..., None])[..., 0]
+        return seen, shift, z, covariance, root, (pull * z).sum(1)
+
+    def over(function: Callable[..., Any], *at: Array) -> Any:
+        return over_rows(model, x, lambda rows, v: function(v, *posterior(*at, rows)))
+
+    def for_loadings(
+        v: Array, seen: Array, shift: Array, z: Array, cov: Array, root: Array, fit: Array
+    ) -> Any:
+        weighted = v[:, None] * seen
+        second = cov.reshape(len(z), -1) + squares(z)
+        logdet = 2 * jnp.log(jnp.diagonal(root, axis1=1, axis2=2)).sum(1)
+        square = (seen * shift**2) @ noise
+        bound = 0.5 * v @ (seen @ (jnp.log(noise) - LOG_2PI) - logdet - square + fit)
+        return weighted.T @ second, (weighted * shift).T @ z, bound
+
+    def for_mean(v: Array, seen: Array, shift: Array, z: Array, *_: Array) -> Any:
+        weighted = v[:, None] * seen
+        return weighted.sum(0), (weighted * (shift - z @ loadings.T)).sum(0)
+
+    def for_noise(v: Array, seen: Array, shift: Array, z: Array, cov: Array, *_: Array) -> Any:
+        spread = cov.reshape(len(z), -1) @ squares(loadings).T
+        return ((v[:, None] * seen) * ((shift - z @ loadings.T) ** 2 + spread)).sum(0)
+
+    gram, cross, objective = over(for_loadings, w.mean, mu.mean, noise)
+    gram = gram.reshape(w.precision.shape)
+    loadings = jnp.linalg.solve(gram, cross[..., None])[..., 0]
+    w = MultivariateNormalState(loadings, noise[:, None, None] * gram)
+    count, residual = over(for_mean, loadings, mu.mean, noise)
+    mu = NormalState(mu.mean + residual / count, noise * count)
+    least = 0.5 * count * model.noise_floor * model.noise_scale
+    rate = jnp.maximum(0.5 * over(for_noise, loadings, mu.mean, noise), least)
+    at = dict(w=w, mu=mu, tau=GammaState(1 + 0.5 * count, rate))
+    return Record({name: DeltaState(state) for name, state in at.items()}), objective
