@@ -78,8 +78,8 @@ def compiled(sweep: Callable[[Any, Any, Any], Any], model: Any, params: Any, dat
     begun = time.perf_counter()
     program = jax.jit(many).lower(model, params, data).compile()
     taken = time.perf_counter() - begun
-    temporary = program.memory_analysis().temp_size_in_bytes
-    return Program(functools.partial(program, model, params, data), taken, temporary)
+    memory: Any = program.memory_analysis()
+    return Program(functools.partial(program, model, params, data), taken, memory.temp_size_in_bytes)
 
 
 def agree(name: str, one: Any, other: Any) -> None:
@@ -161,7 +161,7 @@ def cases() -> dict[str, Case]:
             vb.MultinomialMixture(K), as_float(rng.poisson(9 * p)), K * D, written.multinomial_mixture
         ),
         "categorical mixture": Case(
-            vb.CategoricalMixture(K, V),
+            vb.CategoricalMixture(K, n_categories=V),
             jnp.asarray(rng.binomial(V - 1, p), jnp.int32),
             K * D * V,
             written.categorical_mixture,

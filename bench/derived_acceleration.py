@@ -114,8 +114,8 @@ CASES = {
 class Pair(NamedTuple):
     """Sweeps of a plain and of an accelerated fit to the same objective, milliseconds of each, agreement."""
 
-    sweeps: tuple[int, int]
-    milliseconds: tuple[float, float]
+    sweeps: list[int]
+    milliseconds: list[float]
     same: bool
 
 
@@ -135,7 +135,7 @@ def pair(slow: Slow, seed: int) -> Pair:
     sweeps = [int(np.argmax(trace >= objective)) + 1 for trace in traces]
     to = [1e3 * s * n / len(trace) for s, n, trace in zip(whole, sweeps, traces, strict=True)]
     same = abs(optima[0] - optima[1]) <= 1e-6 * abs(min(optima))
-    return Pair(tuple(sweeps), tuple(to), same)
+    return Pair(sweeps, to, same)
 
 
 def fit(model: Any, data: Any, seed: int, accelerate: bool) -> vb.Fit:

@@ -196,7 +196,9 @@ def matches(n: int) -> dict[str, Match]:
         ),
         "Poisson mixture": Match(vb.PoissonMixture(K), rng.poisson(spread(1, 9, 10)) * 1.0, peer_poisson),
         "categorical mixture": Match(
-            vb.CategoricalMixture(K, 4), rng.binomial(3, spread(0.05, 0.95, 10)), peer_categorical
+            vb.CategoricalMixture(K, n_categories=4),
+            rng.binomial(3, spread(0.05, 0.95, 10)),
+            peer_categorical,
         ),
     }
 
@@ -214,7 +216,7 @@ def climb(both: VB) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Reached(NamedTuple):
-    """A fit of ours that stops where it reaches a target."""
+    """A fit of ours to a target."""
 
     milliseconds: float
     sweeps: int
@@ -225,8 +227,15 @@ def reach(model: Any, data: Any, start: Any, accelerate: bool) -> tuple[float, A
     """The optimum, and what gives the way to a target; one program, of which the tolerance is an argument."""
 
     def run(model: Any, data: Any, start: Any, tol: Any) -> vb.Fit:
-        how = dict(key=jax.random.key(0), max_iter=LIMIT, accelerate=accelerate)
-        return vb.fit(model, data, params=start, tol=tol, **how)
+        return vb.fit(
+            model,
+            data,
+            key=jax.random.key(0),
+            params=start,
+            tol=tol,
+            max_iter=LIMIT,
+            accelerate=accelerate,
+        )
 
     begun = time.perf_counter()
     program = jax.jit(run).lower(model, data, start, 0.0).compile()
