@@ -7,6 +7,7 @@ depends on the parameters alone (expected statistics, divergences from a prior) 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -352,8 +353,9 @@ def factor_analysis_missing(model: Any, params: Any, x: Array) -> Any:
         z = (covariance @ pull[..., None])[..., 0]
         return seen, shift, z, covariance, root, (pull * z).sum(1)
 
-    def over(function: Callable[..., Any], *at: Array) -> Any:
-        return over_rows(model, x, lambda rows, v: function(v, *posterior(*at, rows)))
+    def over(function: Callable[..., Any], loadings: Array, mean: Array, noise: Array) -> Any:
+        at = functools.partial(posterior, loadings, mean, noise)
+        return over_rows(model, x, lambda rows, v: function(v, *at(rows)))
 
     def for_loadings(
         v: Array, seen: Array, shift: Array, z: Array, cov: Array, root: Array, fit: Array
