@@ -340,7 +340,7 @@ def factor_analysis_missing(model: Any, params: Any, x: Array) -> Any:
     """EM with a pass for each block, every row with a latent precision of its own."""
     w, mu, noise = params.w.at, params.mu.at, params.tau.mean
 
-    def posterior(loadings: Array, mean: Array, noise: Array, rows: Array) -> Any:
+    def posterior(rows: Array, loadings: Array, mean: Array, noise: Array) -> Any:
         seen = (~jnp.isnan(rows)).astype(noise.dtype)
         shift = jnp.where(seen > 0, rows - mean, 0)
         precision = (seen * noise) @ squares(loadings)
@@ -353,7 +353,7 @@ def factor_analysis_missing(model: Any, params: Any, x: Array) -> Any:
         return seen, shift, z, covariance, root, (pull * z).sum(1)
 
     def over(function: Callable[..., Any], *at: Array) -> Any:
-        return over_rows(model, x, lambda rows, v: function(v, *posterior(*at, rows)))
+        return over_rows(model, x, lambda rows, v: function(v, *posterior(rows, *at)))
 
     def for_loadings(
         v: Array, seen: Array, shift: Array, z: Array, cov: Array, root: Array, fit: Array
