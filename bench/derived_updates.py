@@ -305,15 +305,18 @@ def squares(x: Array) -> Array:
 
 def lines_table(model: Any, c: MultivariateNormalGammaState, rows: Any) -> Array:
     x, y = rows
+    k, d = c.location.shape
     tau = GammaState(c.concentration, c.rate)
-    spread = jnp.linalg.inv(c.mean_precision).reshape(model.n_components, -1) @ squares(x).T
+    whiten = jnp.linalg.inv(jnp.linalg.cholesky(c.mean_precision)).reshape(k * d, d)
+    spread = ((whiten @ x.T) ** 2).reshape(k, d, -1).sum(1)
     square = tau.mean[:, None] * (y - c.location @ x.T) ** 2 + spread
     return 0.5 * (tau.expected().log[:, None] - LOG_2PI - square)
 
 
 def lines_sums(model: Any, rows: Any, r: Array) -> Any:
     x, y = rows
-    return r @ squares(x), r @ (y[:, None] * x), r @ y**2
+    heavy = (r[:, None, :] * x.T).reshape(-1, x.shape[0])  # (k d, block)
+    return heavy @ x, (r * y) @ x, r @ y**2
 
 
 def lines_update(model: Any, count: Array, sums: Any) -> MultivariateNormalGammaState:
