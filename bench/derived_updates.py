@@ -7,7 +7,6 @@ depends on the parameters alone (expected statistics, divergences from a prior) 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -306,15 +305,18 @@ def squares(x: Array) -> Array:
 
 def lines_table(model: Any, c: MultivariateNormalGammaState, rows: Any) -> Array:
     x, y = rows
+    k, d = c.location.shape
     tau = GammaState(c.concentration, c.rate)
-    spread = jnp.linalg.inv(c.mean_precision).reshape(model.n_components, -1) @ squares(x).T
+    whiten = jnp.linalg.inv(jnp.linalg.cholesky(c.mean_precision)).reshape(k * d, d)
+    spread = ((whiten @ x.T) ** 2).reshape(k, d, -1).sum(1)
     square = tau.mean[:, None] * (y - c.location @ x.T) ** 2 + spread
     return 0.5 * (tau.expected().log[:, None] - LOG_2PI - square)
 
 
 def lines_sums(model: Any, rows: Any, r: Array) -> Any:
     x, y = rows
-    return r @ squares(x), r @ (y[:, None] * x), r @ y**2
+    heavy = (r[:, None, :] * x.T).reshape(-1, x.shape[0])  # (k d, block)
+    return heavy @ x, (r * y) @ x, r @ y**2
 
 
 def lines_update(model: Any, count: Array, sums: Any) -> MultivariateNormalGammaState:
@@ -341,7 +343,7 @@ def factor_analysis_missing(model: Any, params: Any, x: Array) -> Any:
     """EM with a pass for each block, every row with a latent precision of its own."""
     w, mu, noise = params.w.at, params.mu.at, params.tau.mean
 
-    def posterior(loadings: Array, mean: Array, noise: Array, rows: Array) -> Any:
+    def posterior(rows: Array, loadings: Array, mean: Array, noise: Array) -> Any:
         seen = (~jnp.isnan(rows)).astype(noise.dtype)
         shift = jnp.where(seen > 0, rows - mean, 0)
         precision = (seen * noise) @ squares(loadings)
@@ -353,9 +355,8 @@ def factor_analysis_missing(model: Any, params: Any, x: Array) -> Any:
         z = (covariance @ pull[..., None])[..., 0]
         return seen, shift, z, covariance, root, (pull * z).sum(1)
 
-    def over(function: Callable[..., Any], loadings: Array, mean: Array, noise: Array) -> Any:
-        at = functools.partial(posterior, loadings, mean, noise)
-        return over_rows(model, x, lambda rows, v: function(v, *at(rows)))
+    def over(function: Callable[..., Any], *at: Array) -> Any:
+        return over_rows(model, x, lambda rows, v: function(v, *posterior(rows, *at)))
 
     def for_loadings(
         v: Array, seen: Array, shift: Array, z: Array, cov: Array, root: Array, fit: Array
