@@ -14,7 +14,7 @@ from vbjax.core.inputs import read_column, read_weights
 from vbjax.core.model import ConjugateModel, in_dtype
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma
-from vbjax.families.normal import Normal
+from vbjax.families.normal import Normal, NormalStatistics
 from vbjax.families.normal_gamma import NormalGammaState
 from vbjax.models.defaults import weighted_moments
 from vbjax.record import Record
@@ -71,7 +71,7 @@ class GaussianMeanPrecision(ConjugateModel):
         location = terms.normal(s.mu, self.mu0, self.tau0 * s.tau)
         return location + terms.gamma(s.tau, self.a, self.b)
 
-    def log_likelihood(self, s: Record, rows: Float[Array, " n"]) -> Float[Array, " n"]:
+    def log_likelihood(self, s: Record, rows: Float[Array, " n"] | NormalStatistics) -> Float[Array, " n"]:
         return terms.normal(rows, s.mu, s.tau)
 
     def exact_posterior(self, data: Any, weights: Any = None) -> NormalGammaState:

@@ -15,7 +15,7 @@ from vbjax.core.inputs import is_concrete, read_column
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState
-from vbjax.families.normal import Normal, NormalState
+from vbjax.families.normal import Normal, NormalState, NormalStatistics
 from vbjax.models.defaults import filled, positive_scale, weighted_moments
 from vbjax.record import Record
 
@@ -92,7 +92,7 @@ class RobustNormal(ConjugateModel):
     def log_prior(self, s: Record) -> Array:
         return terms.normal(s.mu, self.mu0, self.tau0) + terms.gamma(s.tau, self.a, self.b)
 
-    def log_likelihood(self, s: Record, rows: Float[Array, " n"]) -> Float[Array, " n"]:
+    def log_likelihood(self, s: Record, rows: Float[Array, " n"] | NormalStatistics) -> Float[Array, " n"]:
         return terms.normal(rows, s.mu, s.tau * s.u) + terms.gamma(s.u, 0.5 * self.df, 0.5 * self.df)
 
     def weights(self, params: Record, x: Any) -> Float[Array, " n"]:
