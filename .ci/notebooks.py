@@ -21,4 +21,5 @@ def execute(path: pathlib.Path) -> None:
 
 if __name__ == "__main__":
     with concurrent.futures.ProcessPoolExecutor(2) as pool:
-        list(pool.map(execute, sorted(folder.glob("*.ipynb"))))
+        # the longest first: it is the newest and last by name
+        list(pool.map(execute, sorted(folder.glob("*.ipynb"), reverse=True)))
