@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,16 +40,31 @@ class _Question:
 Blocks = tuple[tuple[str, ...], ...]
 
 
-def inspect_model(model: Any, data: Any, given: Blocks | None = None) -> Blocks:
+class Inspection(NamedTuple):
+    """What a log joint was found to be.
+
+    Attributes:
+        blocks: global factors that may be updated together, in order.
+        interacting_locals: whether two local factors meet in one term, and so must be updated in turn.
+    """
+
+    blocks: Blocks
+    interacting_locals: bool
+
+
+def inspect_model(model: Any, data: Any, given: Blocks | None = None) -> Inspection:
     """The blocks in which the global factors may be updated, those `given` if they are sound.
 
     Raises:
         ValueError: where the log joint is not affine in the statistics of a factor, or where the given
             blocks do not hold every factor once or put two together that interact; the error names them.
     """
-    found, interacting = _answer(_question(model, data))
+    question = _question(model, data)
+    found, interacting = _answer(question)
+    local = () if data is None else question.model.local(question.rows)
+    interacting_locals = any(frozenset(pair) in interacting for pair in itertools.combinations(local, 2))
     if given is None:
-        return found
+        return Inspection(found, interacting_locals)
     names = [name for block in given for name in block]
     if sorted(names) != sorted(model.factors):
         raise ValueError(f"blocks must hold each of {', '.join(model.factors)} once; got {given}")
@@ -57,16 +72,7 @@ def inspect_model(model: Any, data: Any, given: Blocks | None = None) -> Blocks:
         for name, other in itertools.combinations(block, 2):
             if frozenset((name, other)) in interacting:
                 raise ValueError(f"blocks must not put {name!r} and {other!r} together: they interact")
-    return given
-
-
-def locals_interact(model: Any, data: Any) -> bool:
-    """Whether two local factors meet in one term of the log joint, and so must be updated in turn."""
-    if data is None:
-        return False
-    question = _question(model, data)
-    pairs = itertools.combinations(question.model.local(question.rows), 2)
-    return any(frozenset(pair) in _answer(question)[1] for pair in pairs)
+    return Inspection(given, interacting_locals)
 
 
 def _question(model: Any, data: Any) -> _Question:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from vbjax.core.check import inspect_model, locals_interact
+from vbjax.core.check import inspect_model
 from vbjax.core.expectation import n_rows
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import Family
@@ -114,8 +114,7 @@ class Model(ConjugateModel):
         if (data is None) != (self._structure[2] is None):
             have = "there is none" if data is not None else "it takes rows"
             raise ValueError(f"data must be given exactly where there is a log_likelihood; {have}")
-        found = inspect_model(self, data, given), locals_interact(self, data)
-        return self.tree_unflatten((*structure, *found), (self.hyper,))
+        return self.tree_unflatten((*structure, *inspect_model(self, data, given)), (self.hyper,))
 
     def __repr__(self) -> str:
         factors = ", ".join(f"{name}: {family}" for name, family in self.factors.items())
