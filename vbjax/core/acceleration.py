@@ -20,7 +20,7 @@ from vbjax.core.expectation import expectation, rounding_error
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree, static
 from vbjax.families.coordinates import at_coordinates, coordinates
-from vbjax.linalg import cholesky, solve_lower
+from vbjax.linalg import solve_pull
 from vbjax.record import Record
 
 _MEMORY = 5  # displacements that are mixed
@@ -152,9 +152,7 @@ def _mix(state: AcceleratedState, moved: Any) -> tuple[Record, AcceleratedState]
     unit = changes / jnp.where(size == 0, 1, size)[:, None]
     ridge = _MEMORY * jnp.finfo(unit.dtype).eps
     gram = unit @ unit.T + ridge * jnp.eye(_MEMORY, dtype=unit.dtype)
-    root = cholesky(gram)
-    half = solve_lower(root, (unit @ displacement)[:, None])
-    gamma = solve_lower(root, half, transposed=True)[:, 0] / jnp.where(size == 0, 1, size)
+    gamma = solve_pull(gram, (unit @ displacement)[:, None])[1][:, 0] / jnp.where(size == 0, 1, size)
     flat = displacement - gamma @ (steps + changes)
     mixed = Record({name: at_coordinates(values, x[name]) for name, values in unravel(flat).items()})
     number = state.number + 1

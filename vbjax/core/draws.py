@@ -106,12 +106,12 @@ def _replicate(
     model: Any, params: Record, leaves: list[Array], key: Array, structure: Any, families: Any, n_draws: int
 ) -> list[Any]:
     data = jax.tree.unflatten(structure, leaves)
+    local = model.posterior(params, data)  # the same for every draw
 
     def draw(key: Array) -> list[Any]:
         key_params, key_local, key_rows = jax.random.split(key, 3)
         values = _sample_posterior(params, key_params, ())
         s = Record({name: params[name].statistics(value) for name, value in values.items()})
-        local = model.posterior(params, data)
         labels = _sample_posterior(local, key_local, ()) if local else Record()
         s = s | {name: local[name].statistics(value) for name, value in labels.items()}
         start = [f and f.neutral(x.dtype).statistics(x) for f, x in zip(families, leaves, strict=True)]

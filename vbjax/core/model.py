@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from vbjax.core.expectation import Expectation, expectation, float_dtype, n_rows, sum_over_rows
 from vbjax.core.inputs import read_arrays
-from vbjax.core.settling import settle, statistics_of
+from vbjax.core.settling import settle, share_of_bound, statistics_of
 from vbjax.families.base import Family, State
 from vbjax.record import Record
 
@@ -275,9 +275,7 @@ class ConjugateModel:
         terms = {"log_prior": prior}
         for name, family in self.factors.items():
             n_densities = gradient[name].log_base + expectation.statistics[name].log_base
-            excess = jnp.asarray(n_densities - family.base_weight, prior.dtype)
-            log_base = jnp.where(excess == 0, 0, excess * s[name].log_base)
-            terms[name] = family.base_entropy(params[name]).sum() + log_base.sum()
+            terms[name] = share_of_bound(family, params[name], n_densities).sum()
         return terms
 
 

@@ -13,13 +13,24 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from vbjax.core.expectation import float_dtype, rounding_error
-from vbjax.families.base import State
+from vbjax.families.base import Family, State
 from vbjax.record import Record
 
 
 def statistics_of(local: Mapping[str, State]) -> Record:
     """E[t] of local factors, without base measures."""
     return Record({name: q.expected().with_base(0.0) for name, q in local.items()})
+
+
+def share_of_bound(family: Family, state: State, n_densities: Any) -> Array:
+    """A factor's entropy relative to its base measure, and what of E[log h] does not cancel against it.
+
+    Args:
+        n_densities: how many densities of the latent the log joint holds.
+    """
+    entropy = family.base_entropy(state)
+    excess = jnp.asarray(n_densities - family.base_weight, entropy.dtype)
+    return entropy + jnp.where(excess == 0, 0, excess * state.expected().log_base)
 
 
 def settle(model: Any, s: Record, rows: Any, local: Record | None = None) -> tuple[Record, Array]:
@@ -72,8 +83,6 @@ def _local_bound(model: Any, s: Record, local: Record, rows: Any) -> Array:
 
     gradient, bound = jax.grad(energy, has_aux=True)(statistics_of(local))
     for name, family in model.local(rows).items():
-        excess = jnp.asarray(gradient[name].log_base - family.base_weight, bound.dtype)
-        log_base = jnp.where(excess == 0, 0, excess * local[name].expected().log_base)
-        share = family.base_entropy(local[name]) + log_base
+        share = share_of_bound(family, local[name], gradient[name].log_base)
         bound = bound + share.sum(tuple(range(1, share.ndim)))
     return bound

@@ -12,7 +12,6 @@ from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.core.expectation import Expectation
-from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
 from vbjax.families.gamma import Gamma, GammaStatistics
 from vbjax.families.multivariate_normal import (
@@ -20,6 +19,7 @@ from vbjax.families.multivariate_normal import (
     MultivariateNormalStatistics,
 )
 from vbjax.families.normal import NormalState
+from vbjax.models.defaults import filled
 from vbjax.models.regression import Regression, around, quadratic_rows
 from vbjax.record import Record
 from vbjax.special import LOG_2PI
@@ -86,8 +86,7 @@ class ARDRegression(Regression):
         offset, square = self.units(data[1], weights, self.offset)
         b = 1e-6 * square / scale if self.b is None else jnp.broadcast_to(self.b, scale.shape)
         defaults = dict(center=center, offset=offset, intercept_precision=1e-6 / square, d=1e-6 * square)
-        missing: dict[str, Any] = {name: x for name, x in defaults.items() if getattr(self, name) is None}
-        return in_dtype(dataclasses.replace(self, b=b, **missing), data[0].dtype)
+        return filled(dataclasses.replace(self, b=b), data[0].dtype, **defaults)
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """The precisions around their priors' means, and the weights at their prior."""

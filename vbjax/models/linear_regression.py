@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -11,10 +10,10 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax import terms
-from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGamma, MultivariateNormalGammaState
 from vbjax.linalg import cholesky, solve_lower
+from vbjax.models.defaults import filled
 from vbjax.models.predictive import log_student_t
 from vbjax.models.regression import Regression
 from vbjax.record import Record
@@ -79,8 +78,7 @@ class LinearRegression(Regression):
             mean_precision=1e-3 * jnp.diag(rows),
             rate=1e-3 * square,
         )
-        missing: dict[str, Any] = {name: x for name, x in defaults.items() if getattr(self, name) is None}
-        return in_dtype(dataclasses.replace(self, **missing), data[0].dtype)
+        return filled(self, data[0].dtype, **defaults)
 
     @property
     def prior(self) -> MultivariateNormalGammaState:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from vbjax.core.inputs import read_column, read_table
+from vbjax.core.inputs import read_column, read_pair, read_table
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import LocationPrecision
 from vbjax.families.gamma import GammaState, GammaStatistics
@@ -43,10 +43,9 @@ class Regression(ConjugateModel):
         return self.center.shape[-1] + self.fit_intercept
 
     def read(self, data: Any) -> tuple[Array, Array]:
-        if not isinstance(data, (tuple, list)) or len(data) != 2:
-            raise ValueError(f"data must be a pair (x, y) of a table and a column; got {type(data).__name__}")
-        x = self.read_design(data[0])
-        y = read_column(data[1], "y").astype(x.dtype)
+        x, y = read_pair(data, "(x, y) of a table and a column")
+        x = self.read_design(x)
+        y = read_column(y, "y").astype(x.dtype)
         if x.shape[0] != y.shape[0]:
             raise ValueError(f"x and y must have as many rows; got shapes {x.shape} and {y.shape}")
         return x, y

@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax.core.expectation import n_rows
-from vbjax.core.inputs import read_arrays, read_column, read_table
+from vbjax.core.inputs import read_arrays, read_column, read_pair, read_table
 from vbjax.families.base import LocationPrecision, pytree
 from vbjax.families.multivariate_normal_gamma import (
     MultivariateNormalGamma,
@@ -88,12 +88,9 @@ class RegressionMixture(ConjugateMixture):
         return over_components(prior, self.n_components)
 
     def read_rows(self, data: Any) -> Rows:
-        if not isinstance(data, (tuple, list)) or len(data) != 2:
-            raise ValueError(
-                f"data must be a pair (x, y) of shapes (n, d) and (n,); got {type(data).__name__}"
-            )
-        x = read_table(data[0], "x", n_features=self.n_features)
-        y = read_column(data[1], "y")
+        x, y = read_pair(data, "(x, y) of shapes (n, d) and (n,)")
+        x = read_table(x, "x", n_features=self.n_features)
+        y = read_column(y, "y")
         dtype = jnp.promote_types(x.dtype, y.dtype)
         return read_arrays((x.astype(dtype), y.astype(dtype)), "data")
 
