@@ -188,23 +188,25 @@ HEADER = [
 
 def updates(report: list[str]) -> None:
     """A sweep of every model, derived and by hand."""
-    rows, ratios, derived_alone = [], [], []
+    rows, ratios, ratios_by_hand = [], [], []
     for name, case in cases().items():
         model, data, _ = vb.core.fit.resolved(case.model, case.data, None)
         params = begin(model, data)
-        by_hand = case.by_hand or sweep_by(vb.expectation)
-        hand, derived = (compiled(sweep, model, params, data) for sweep in (by_hand, sweep_by(derived_pass)))
-        agree(name, hand.call()[0], derived.call()[0])
-        times = interleaved(hand.call, derived.call, repeats=7)
-        ratio = times[1] / times[0]
-        shipped = ratio if case.by_hand else 1.0
+        shipped = sweep_by(vb.expectation)
+        sweeps = [case.by_hand or shipped, sweep_by(derived_pass), shipped]
+        hand, derived, ours = (compiled(sweep, model, params, data) for sweep in sweeps)
+        for other in (derived, ours):
+            agree(name, hand.call()[0], other.call()[0])
+        times = interleaved(hand.call, derived.call, ours.call, repeats=7)
+        ratio, as_shipped = (t / times[0] for t in times[1:])
+        as_shipped = as_shipped if case.by_hand else 1.0
         chunk = model.chunk_rows(data) * case.cells * 4 / 2**10 if data is not None else 0
-        ratios.append((shipped, ratio))
-        derived_alone += [ratio] if case.by_hand else []
+        ratios.append((as_shipped, ratio))
+        ratios_by_hand += [as_shipped] if case.by_hand else []
         rows.append(
             [
                 name, "bench" if case.by_hand else "the model's",
-                *(f"{1e3 * t / SWEEPS:.3f}" for t in times), f"{ratio:.2f}", f"{shipped:.2f}",
+                *(f"{1e3 * t / SWEEPS:.3f}" for t in times[:2]), f"{ratio:.2f}", f"{as_shipped:.2f}",
                 f"{hand.compile_seconds:.1f}, {derived.compile_seconds:.1f}",
                 f"{hand.temporary / 2**10:.0f}, {derived.temporary / 2**10:.0f}", f"{chunk:.0f}",
             ]
@@ -213,8 +215,8 @@ def updates(report: list[str]) -> None:
     said = [
         f"{what}: {np.median(x):.2f}x at the median, {np.max(x):.2f}x at the worst"
         for what, x in zip(
-            ("All as shipped (targets 1.5x and 2x)", "all derived", "those that are shipped derived"),
-            (*np.transpose(ratios), derived_alone),
+            ("As shipped (targets 1.5x and 2x)", "derived", "as shipped, by hand in bench"),
+            (*np.transpose(ratios), ratios_by_hand),
             strict=True,
         )
     ]

@@ -32,6 +32,8 @@ LOG_2PI = 1.8378770664093453
 
 
 def over_rows(model: Any, data: Any, function: Callable[[Any, Array], Any]) -> Any:
+    """What is constant in each row, which an update needs not know, is left aside."""
+    data = getattr(data, "rows", data)
     return sum_over_rows(function, data, chunk=model.chunk_rows(data))
 
 

@@ -126,7 +126,7 @@ def _from_iterator(
     first = next(batches, None)
     if first is None:
         raise ValueError("data must give at least one minibatch; the iterator is empty")
-    model, first, _ = resolved(model, first, None)
+    model, first = resolved(model, first, None)[0], model.read(first)
     params = _start(model, key, first, params)
     size, shapes = n_rows(first), jax.tree.map(jnp.shape, first)
 

@@ -48,6 +48,13 @@ def float_dtype(data: Any) -> Any:
     return jnp.result_type(*dtypes) if dtypes else jnp.result_type(float)
 
 
+def blank_idle(rows: Any, weights: Array) -> Any:
+    """The rows, zeros in place of those of weight 0."""
+    return jax.tree.map(
+        lambda x: jnp.where(weights.reshape(-1, *[1] * (x.ndim - 1)) != 0, x, jnp.zeros_like(x)), rows
+    )
+
+
 def sum_over_rows(
     function: Callable[[Any, Array], Any], data: Any, weights: Array | None = None, *, chunk: int
 ) -> Any:
@@ -79,12 +86,7 @@ def sweep_rows(
     n, dtype = n_rows(data), float_dtype(data)
 
     def call(rows: Any, row_weights: Array, own: Any) -> tuple[Any, Any]:
-        if weights is not None:
-            rows = jax.tree.map(
-                lambda x: jnp.where(row_weights.reshape(-1, *[1] * (x.ndim - 1)) != 0, x, jnp.zeros_like(x)),
-                rows,
-            )
-        return function(rows, row_weights, own)
+        return function(rows if weights is None else blank_idle(rows, row_weights), row_weights, own)
 
     if n <= chunk:
         return call(data, jnp.ones(n, dtype) if weights is None else weights, carried)

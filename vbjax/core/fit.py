@@ -172,7 +172,7 @@ def fit(
 
 
 def resolved(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
-    """The model with every default filled in from the data, and data and weights as arrays.
+    """The model with every default filled in from the data, and data and weights as its updates take them.
 
     Raises:
         ValueError: data or weights out of range; a model that is not conjugate.
@@ -182,12 +182,13 @@ def resolved(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | Non
         weights = read_weights(weights, n_rows(data), float_dtype(data))
     elif weights is not None:
         raise ValueError("weights are for rows of data; there are none")
-    return _resolve(model.inspect(data), data, weights), data, weights
+    return *_resolve(model.inspect(data), data, weights), weights
 
 
 @jax.jit
-def _resolve(model: Any, data: Any, weights: Array | None) -> Any:
-    return model.resolve(data, weights)
+def _resolve(model: Any, data: Any, weights: Array | None) -> tuple[Any, Any]:
+    model = model.resolve(data, weights)
+    return model, model.annotate(data, weights)
 
 
 @functools.partial(jax.jit, static_argnames=("n_restarts", "lanes", "max_iter"))

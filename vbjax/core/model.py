@@ -86,6 +86,10 @@ class ConjugateModel:
         """The model with every default that follows the data filled in, its leaves in the data's dtype."""
         return in_dtype(self, float_dtype(data))
 
+    def annotate(self, data: Any, weights: Array | None = None) -> Any:
+        """The data of a fit, what is constant in each row beside them; asked of the resolved model, once."""
+        return data
+
     def inspect(self, data: Any) -> Any:
         """The model, examined before its first fit; `Model` refuses here what is not conjugate."""
         return self

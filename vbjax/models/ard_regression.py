@@ -11,22 +11,17 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax import terms
-from vbjax.core.expectation import Expectation
 from vbjax.families.base import pytree, static
-from vbjax.families.gamma import Gamma, GammaStatistics
-from vbjax.families.multivariate_normal import (
-    MultivariateNormal,
-    MultivariateNormalStatistics,
-)
+from vbjax.families.gamma import Gamma
+from vbjax.families.multivariate_normal import MultivariateNormal
 from vbjax.families.normal import NormalState
 from vbjax.models.defaults import filled
-from vbjax.models.regression import Regression, around, quadratic_rows
+from vbjax.models.regression import GaussianRegression, around, quadratic_rows
 from vbjax.record import Record
-from vbjax.special import LOG_2PI
 
 
 @pytree
-class ARDRegression(Regression):
+class ARDRegression(GaussianRegression):
     """y_n ~ N(w . x_n, 1 / tau), w_j ~ N(0, 1 / alpha_j), alpha_j ~ Gamma(a, b_j), tau ~ Gamma(c, d).
 
     q(w) q(alpha) q(tau), with A the diagonal matrix of E[alpha]:
@@ -100,25 +95,10 @@ class ARDRegression(Regression):
     def log_likelihood(self, s: Record, rows: tuple[Array, Array]) -> Float[Array, " n"]:
         return terms.normal(rows[1] - self.offset, terms.linear(self.design(rows[0]), s.w), s.tau)
 
-    def e_step(self, prepared: Any, rows: tuple[Array, Array], weights: Array) -> Expectation:
-        """Bishop (2006), eq. 10.100 and 10.101: the products of the design, once for all that needs them."""
-        w, tau, x = prepared.w, prepared.tau, self.design(rows[0])
-        residual = rows[1] - self.offset - x @ w.pivot
-        gram, n = (x * weights[:, None]).T @ x, weights.sum()
-        square = weights @ residual**2 + (gram * w.second).sum()
-        pull = tau.value * ((weights * residual) @ x)
-        statistics = jax.tree.map(jnp.zeros_like, prepared) | dict(
-            w=MultivariateNormalStatistics(jnp.zeros_like(pull), pull, -0.5 * tau.value * gram),
-            tau=GammaStatistics(-0.5 * square, 0.5 * n, jnp.zeros_like(n)),
-        )
-        log, misfit = 0.5 * n * (tau.log - LOG_2PI), 0.5 * tau.value * square
-        return Expectation(statistics, log - misfit, jnp.abs(log) + misfit, n)
+    def fit_of(self, s: Record, gram: Array, cross: Array, square: Array) -> tuple[Array, Array]:
+        return s.tau.log, s.tau.value * (square - 2 * s.w.first @ cross + (s.w.second * gram).sum())
 
     # -- use -----------------------------------------------------------------------------------------
-
-    def predict(self, params: Record, x: Any) -> Float[Array, " n"]:
-        """The expected y of rows x, (n,)."""
-        return self.offset + self.psi(params, x)
 
     def log_predictive(self, params: Record, data: Any) -> Float[Array, " n"]:
         """log density of new rows, (n,): normal, w integrated out and tau at its mean (eq. 10.105)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from vbjax.core.expectation import float_dtype, n_rows
+from vbjax.core.expectation import Expectation, blank_idle, float_dtype, n_rows
 from vbjax.core.inputs import is_concrete, read_count, read_table
 from vbjax.core.model import in_dtype
 from vbjax.families.base import Family, pytree, static
@@ -29,9 +29,16 @@ from vbjax.models.mixing_weights import (
     weights_family,
     weights_prior,
 )
-from vbjax.models.mixture import Mixture
+from vbjax.models.mixture import Mixture, labelled_rows
 from vbjax.models.seeding import plus_plus
 from vbjax.record import Record
+
+
+class Annotated(NamedTuple):
+    """Rows, and the part of each one's log density that is the same for every component, (n,)."""
+
+    rows: Any
+    constant: Array
 
 
 @pytree
@@ -73,6 +80,10 @@ class ConjugateMixture(Mixture):
     def defaults(self, data: Any, weights: Array | None) -> dict[str, Any]:
         """Every hyperparameter of the components, as it is by default, in the shape that it must have."""
         raise TypeError("given by the subclass")
+
+    def constant(self, rows: Any) -> Array | None:
+        """What `table` leaves out of every row's log density, (n,); None where that is nothing."""
+        return None
 
     def log_predictive_of(self, component: Any, rows: Any) -> Float[Array, " n"]:
         """Log predictive density of rows under one component, (n,)."""
@@ -130,6 +141,23 @@ class ConjugateMixture(Mixture):
         except ValueError:
             raise ValueError(f"{name} must be a number or of shape {shape}; got {value.shape}") from None
 
+    def annotate(self, data: Any, weights: Array | None = None) -> Any:
+        constant = self.constant(data if weights is None else blank_idle(data, weights))
+        return data if constant is None else Annotated(data, constant)
+
+    def _split(self, rows: Any) -> tuple[Any, Array | None]:
+        return (rows.rows, rows.constant) if isinstance(rows, Annotated) else (rows, self.constant(rows))
+
+    def log_likelihood(self, s: Record, rows: Any) -> Float[Array, " n"]:
+        rows, constant = self._split(rows)
+        labelled = super().log_likelihood(s, rows)
+        return labelled if constant is None else labelled + constant
+
+    def e_step(self, prepared: Record, rows: Any, weights: Array) -> Expectation:
+        rows, constant = self._split(rows)
+        energy = lambda s: s.weights.log[:, None] + self.table(s.components, rows).T
+        return labelled_rows(energy, prepared, constant, weights)
+
     def log_prior(self, s: Record) -> Array:
         weights = weights_prior(self.weight_prior, self.n_components, self.weight_concentration)
         components = self.component_prior.log_density(s.components) + s.components.base
@@ -137,7 +165,7 @@ class ConjugateMixture(Mixture):
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """Every component is the prior and a seed or two: rows far from one another, by k-means++."""
-        rows = self.seeds(key, data, weights)
+        rows = self.seeds(key, data.rows if isinstance(data, Annotated) else data, weights)
         dtype, k = float_dtype(data), self.n_components
         params = Record({name: family.neutral(dtype) for name, family in self.factors.items()})
         labels = CategoricalStatistics(jax.nn.one_hot(jnp.arange(n_rows(rows)) % k, k, dtype=dtype))
@@ -165,11 +193,6 @@ def width(*hyper: Any, axes: int = 1) -> int | None:
     """The columns that the first hyperparameter of so many axes is given for; None where all are numbers."""
     shapes = [np.shape(x) for x in hyper]
     return next((shape[0] for shape in shapes if len(shape) == axes), None)
-
-
-def amid(values: Array) -> Array:
-    """A constant amid the components' values, about which tables are small."""
-    return jax.lax.stop_gradient(values).mean(0)
 
 
 def require(condition: Callable[[Array], Array], x: Array, what: str) -> None:

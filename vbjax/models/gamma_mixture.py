@@ -12,7 +12,7 @@ from jaxtyping import Float
 from vbjax import terms
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
-from vbjax.models.conjugate_mixture import ConjugateMixture, amid, over_components, require, width
+from vbjax.models.conjugate_mixture import ConjugateMixture, over_components, require, width
 from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.models.seeding import plus_plus
 from vbjax.special import gammaln_remainder, log_rising
@@ -85,12 +85,12 @@ class GammaMixture(ConjugateMixture):
         return jnp.exp(plus_plus(key, log, self.n_components, weights, scale))
 
     def table(self, components: GammaStatistics, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
-        pivot = amid(components.value)
+        pivot = self.concentration / self.rate
         return (components.log - jnp.log(pivot)) @ self.known_shape - rows @ (components.value - pivot).T
 
-    def common(self, components: GammaStatistics, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
+    def constant(self, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
         rows = jnp.where(rows > 0, rows, 1)
-        return terms.gamma(rows, self.known_shape, amid(components.value)).sum(-1)
+        return terms.gamma(rows, self.known_shape, self.concentration / self.rate).sum(-1)
 
     def log_predictive_of(self, component: GammaState, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
         a, b, shape = component.concentration, component.rate, self.known_shape

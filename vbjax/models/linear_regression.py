@@ -15,12 +15,12 @@ from vbjax.families.multivariate_normal_gamma import MultivariateNormalGamma, Mu
 from vbjax.linalg import cholesky, solve_lower
 from vbjax.models.defaults import filled
 from vbjax.models.predictive import log_student_t
-from vbjax.models.regression import Regression
+from vbjax.models.regression import GaussianRegression
 from vbjax.record import Record
 
 
 @pytree
-class LinearRegression(Regression):
+class LinearRegression(GaussianRegression):
     """y_n ~ N(w . x_n, 1 / tau), w | tau ~ N(m0, (tau B0)^-1), tau ~ Gamma(a0, b0); q(w, tau) is exact.
 
     With the rows of the design X, centred and behind a column of ones, and y about its mean:
@@ -95,11 +95,10 @@ class LinearRegression(Regression):
     def log_likelihood(self, s: Record, rows: tuple[Array, Array]) -> Float[Array, " n"]:
         return terms.normal(rows[1] - self.offset, terms.linear(self.design(rows[0]), s.w))
 
-    # -- use -----------------------------------------------------------------------------------------
+    def fit_of(self, s: Record, gram: Array, cross: Array, square: Array) -> tuple[Array, Array]:
+        return s.w.logdet, s.w.precision * square - 2 * s.w.cross @ cross + (s.w.square * gram).sum()
 
-    def predict(self, params: Record, x: Any) -> Float[Array, " n"]:
-        """The expected y of rows x, (n,)."""
-        return self.offset + self.psi(params, x)
+    # -- use -----------------------------------------------------------------------------------------
 
     def log_predictive(self, params: Record, data: Any) -> Float[Array, " n"]:
         """log p(y_n | x_n, data) of new rows, (n,): Student-t, w and tau integrated out (eq. 3.114)."""

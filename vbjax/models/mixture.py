@@ -6,6 +6,7 @@ Not a model itself. `gaussian_mixture_base.py` and `conjugate_mixture.py` give t
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,9 +17,9 @@ from jaxtyping import Float, Int, Shaped
 
 from vbjax import terms
 from vbjax.core.draws import sample_posterior
-from vbjax.core.expectation import n_rows
+from vbjax.core.expectation import Expectation, n_rows
 from vbjax.core.inputs import read_count
-from vbjax.core.model import ConjugateModel
+from vbjax.core.model import ConjugateModel, scored_rows
 from vbjax.families.categorical import Categorical
 from vbjax.record import Record
 
@@ -35,16 +36,11 @@ class Mixture(ConjugateModel):
         return Record(c=Categorical(self.n_components, plate=(n_rows(rows),)))
 
     def table(self, components: Any, rows: Any) -> Float[Array, "n k"]:
-        """E[log p(row | component)] from the components' statistics, but for `common`."""
+        """E[log p(row | component)] from the components' statistics, but for a constant in each row."""
         raise TypeError("given by the subclass")
 
-    def common(self, components: Any, rows: Any) -> Any:
-        """The part of a row's log density that is the same for every component, (n,) or 0."""
-        return 0.0
-
     def log_likelihood(self, s: Record, rows: Any) -> Float[Array, " n"]:
-        table = (s.c.p * self.table(s.components, rows)).sum(-1)
-        return terms.categorical(s.c, s.weights) + table + self.common(s.components, rows)
+        return terms.categorical(s.c, s.weights) + (s.c.p * self.table(s.components, rows)).sum(-1)
 
     def log_components(self, params: Record, rows: Any) -> Float[Array, "n k"]:
         """Log predictive density of rows under every component, (n, k)."""
@@ -93,6 +89,22 @@ class Mixture(ConjugateModel):
     def draw_labels(self, params: Record, key: Array, n: int) -> Int[Array, " n"]:
         """Components of new rows, (n,)."""
         return jax.random.categorical(key, jnp.log(self.weights(params)), shape=(n,))
+
+
+def labelled_rows(
+    energy: Callable[[Any], Array], s: Any, constant: Array | None, weights: Array
+) -> Expectation:
+    """The E-step of rows with a label each: responsibilities, and the gradient that they leave.
+
+    Args:
+        energy: of the global statistics `s`: E[log p(row n, label k)] as (k, n), components along the leading
+            axis and every row in a column of its own, which is how a CPU sums fastest; but for `constant`.
+        constant: what is the same for every component, (n,).
+    """
+    log, gradient = jax.vjp(energy, s)
+    bound = logsumexp(log, 0)
+    (statistics,) = gradient(weights * jnp.exp(log - bound))
+    return scored_rows(statistics, bound if constant is None else bound + constant, weights)
 
 
 @jax.jit

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from vbjax.families.base import pytree
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
-from vbjax.models.conjugate_mixture import ConjugateMixture, amid, is_count, over_components, require, width
+from vbjax.models.conjugate_mixture import ConjugateMixture, is_count, over_components, require, width
 from vbjax.record import Record
 from vbjax.special import log_factorial_remainder, log_rising
 
@@ -72,10 +72,15 @@ class MultinomialMixture(ConjugateMixture):
         return dict(concentration=jnp.ones(data.shape[1], data.dtype))
 
     def table(self, components: DirichletStatistics, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
-        return rows @ (components.log - amid(components.log)).T
+        return rows @ (components.log - self._log_pivot).T
 
-    def common(self, components: DirichletStatistics, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
-        return _log_multinomial(rows, amid(components.log))
+    def constant(self, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return _log_multinomial(rows, self._log_pivot)
+
+    @property
+    def _log_pivot(self) -> Array:
+        """log p at the prior's mean: tables about it are small."""
+        return jnp.log(self.concentration / self.concentration.sum())
 
     def log_predictive_of(self, component: DirichletState, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
         alpha, total = component.concentration, component.concentration.sum()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
-from vbjax.models.conjugate_mixture import ConjugateMixture, amid, is_count, over_components, require, width
+from vbjax.models.conjugate_mixture import ConjugateMixture, is_count, over_components, require, width
 from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.special import log_factorial_remainder, log_rising
 
@@ -77,11 +77,11 @@ class PoissonMixture(ConjugateMixture):
         return dict(concentration=one, rate=one * a / positive_scale(weighted_moments(data, weights)[0]))
 
     def table(self, components: GammaStatistics, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
-        pivot = amid(components.value)  # large counts cancel against rates, not against each other
+        pivot = self.concentration / self.rate  # large counts cancel against rates, not against each other
         return rows @ (components.log - jnp.log(pivot)).T - (components.value - pivot).sum(-1)
 
-    def common(self, components: GammaStatistics, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
-        pivot = amid(components.value)
+    def constant(self, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
+        pivot = self.concentration / self.rate
         at_pivot = rows - pivot - xlogy(rows, rows / pivot)  # log Poisson(x | pivot) by Stirling's remainder
         return (at_pivot - log_factorial_remainder(rows)).sum(-1)
 

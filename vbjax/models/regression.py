@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from vbjax.core.expectation import Expectation
 from vbjax.core.inputs import read_column, read_pair, read_table
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import LocationPrecision
@@ -19,6 +20,7 @@ from vbjax.families.gamma import GammaState, GammaStatistics
 from vbjax.families.multivariate_normal import MultivariateNormalState
 from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.record import Record
+from vbjax.special import LOG_2PI
 
 
 class Regression(ConjugateModel):
@@ -93,6 +95,33 @@ class Regression(ConjugateModel):
     def psi(self, params: Record, x: Any) -> Float[Array, " n"]:
         """The expected psi of rows x, (n,)."""
         return _psi(self, params, self.read_design(x))
+
+
+class GaussianRegression(Regression):
+    """y_n ~ N(offset + psi_n, 1 / tau): all that the rows say is in products of the design."""
+
+    def fit_of(self, s: Record, gram: Array, cross: Array, square: Array) -> tuple[Array, Array]:
+        """E[log tau] and E[tau |y - X w|^2], from X'X, X'r and |r|^2 of the residuals r about the mean."""
+        raise TypeError("given by the subclass")
+
+    def e_step(self, prepared: Record, rows: tuple[Array, Array], weights: Array) -> Expectation:
+        """Bishop (2006), eq. 10.100 and 10.101: the products of the design, once for all that needs them."""
+        x = self.design(rows[0])
+        residual = rows[1] - self.offset - x @ prepared.w.pivot
+        weighted, n = x * weights[:, None], weights.sum()
+        products = weighted.T @ x, weighted.T @ residual, weights @ residual**2
+
+        def energy(s: Record) -> tuple[Array, Array]:
+            log, misfit = self.fit_of(s, *products)
+            log = n * (log - LOG_2PI)
+            return 0.5 * (log - misfit), 0.5 * (jnp.abs(log) + misfit)
+
+        (bound, magnitude), statistics = jax.value_and_grad(energy, has_aux=True)(prepared)
+        return Expectation(statistics, bound, magnitude, n)
+
+    def predict(self, params: Record, x: Any) -> Float[Array, " n"]:
+        """The expected y of rows x, (n,)."""
+        return self.offset + self.psi(params, x)
 
 
 def _weights(params: Record) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,12 +11,14 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax import terms
+from vbjax.core.expectation import Expectation
 from vbjax.core.inputs import read_column, read_count
 from vbjax.core.model import ConjugateModel, in_dtype
 from vbjax.families.base import pytree, static
 from vbjax.families.categorical import Categorical
-from vbjax.families.normal import Normal
+from vbjax.families.normal import Normal, NormalStatistics
 from vbjax.models.defaults import weighted_moments
+from vbjax.models.mixture import labelled_rows
 from vbjax.record import Record
 
 
@@ -72,7 +75,18 @@ class UnitVarianceMixture(ConjugateModel):
 
     def log_likelihood(self, s: Record, rows: Float[Array, " n"]) -> Float[Array, " n"]:
         prior = terms.categorical(s.c, jnp.full(self.n_components, 1 / self.n_components, rows.dtype))
-        return prior + (s.c.p * terms.normal(rows[:, None], s.mu, 1.0)).sum(-1)
+        table, at_centre = self._tables(s.mu, rows)
+        return prior + at_centre + (s.c.p * table.T).sum(-1)
+
+    def e_step(self, prepared: Record, rows: Float[Array, " n"], weights: Array) -> Expectation:
+        constant = self._tables(prepared.mu, rows)[1] - math.log(self.n_components)
+        return labelled_rows(lambda s: self._tables(s.mu, rows)[0], prepared, constant, weights)
+
+    def _tables(self, mu: NormalStatistics, rows: Float[Array, " n"]) -> tuple[Array, Array]:
+        """log N(x_n | mu_k, 1), (k, n), relative to a normal amid the components; and that normal's, (n,)."""
+        centre = mu.pivot.mean()
+        mu = mu.about(centre)
+        return jnp.outer(mu.first, rows - centre) - 0.5 * mu.second[:, None], terms.normal(rows, centre, 1.0)
 
     def responsibilities(self, params: Any, x: Any) -> Float[Array, "n k"]:
         """q(c_n = k), (n, K)."""
