@@ -255,7 +255,8 @@ def reach(model: Any, data: Any, start: Any, accelerate: bool) -> tuple[float, A
 
 def race(match: Match) -> list[str]:
     """The cells of one row of the table."""
-    model, data, _ = vb.core.fit.resolved(match.model, jax.tree.map(jnp.asarray, match.data), None)
+    data = match.model.read(match.data)
+    model = vb.core.fit.resolved(match.model, data, None)[0]
     start = match.start(model, data) if match.start else begin(model, data)
     best, plain = reach(model, data, start, accelerate=False)
     best_fast, fast = reach(model, data, start, accelerate=True)
