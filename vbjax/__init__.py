@@ -14,6 +14,7 @@ from vbjax.core.model import ConjugateModel
 from vbjax.core.restarts import Runs
 from vbjax.core.user_model import Model
 from vbjax.derivatives import LinearResponse, elbo, linear_response, optimum
+from vbjax.documents import Documents
 from vbjax.families import (
     Beta,
     Categorical,
@@ -46,6 +47,7 @@ from vbjax.models import (
     GaussianMixture,
     HierarchicalNormal,
     KMeans,
+    LatentDirichletAllocation,
     LinearRegression,
     LogisticRegression,
     MeanFieldGaussian,
@@ -76,6 +78,7 @@ __all__ = [
     "CoordinateAscent",
     "Delta",
     "Dirichlet",
+    "Documents",
     "Expectation",
     "FactorAnalysis",
     "Fit",
@@ -86,6 +89,7 @@ __all__ = [
     "HierarchicalNormal",
     "Info",
     "KMeans",
+    "LatentDirichletAllocation",
     "LinearRegression",
     "LinearResponse",
     "LocationPrecision",

@@ -74,7 +74,11 @@ def digamma_remainder(a: ArrayLike) -> Array:
     low, z, a = _raised(jnp.asarray(a))
     inverse = 1 / z
     series = inverse * inverse * _horner(_DIGAMMA, inverse * inverse) - 0.5 * inverse
-    raised = jnp.log1p(_SWITCH / a) - sum(1 / (a + i) for i in range(int(_SWITCH)))
+    # sum_{i < 8} 1 / (a + i), the first and the last together, and so on: one division
+    q = [a * (a + 7) + i * (7 - i) for i in range(4)]
+    outer, inner = q[0] * q[1], q[2] * q[3]
+    total = (2 * a + 7) * ((q[0] + q[1]) * inner + (q[2] + q[3]) * outer) / (outer * inner)
+    raised = jnp.log1p(_SWITCH / a) - total
     return jnp.where(low, series + raised, series)
 
 

@@ -7,11 +7,14 @@ the data. Imported by the algorithms and by models that initialise themselves wi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from vbjax.core.ragged import Ragged
+from vbjax.families.base import pytree, static
 
 
 class Expectation(NamedTuple):
@@ -37,8 +40,30 @@ def rounding_error(magnitude: Array) -> Array:
     return 4 * jnp.finfo(magnitude.dtype).eps * magnitude
 
 
+@pytree
+class Scattered:
+    """A sum of which most rows are nothing: `values` (m, ...) belong to the rows `index` (m,) of a table.
+
+    In place of an array in the sums of a chunk; in those of a pass it is the whole table of `size` rows.
+    """
+
+    index: Array
+    values: Array
+    size: int = static()
+
+    def zeros(self) -> Array:
+        """The empty table."""
+        return jnp.zeros((self.size, *self.values.shape[1:]), self.values.dtype)
+
+    def onto(self, table: Array) -> Array:
+        """The table with these values added."""
+        return table.at[self.index].add(self.values)
+
+
 def n_rows(data: Any) -> int:
     """The number of rows: the leading axis that every leaf of the data shares."""
+    if isinstance(data, Ragged):
+        return data.n_rows
     return jax.tree.leaves(data)[0].shape[0]
 
 
@@ -56,15 +81,19 @@ def blank_idle(rows: Any, weights: Array) -> Any:
 
 
 def sum_over_rows(
-    function: Callable[[Any, Array], Any], data: Any, weights: Array | None = None, *, chunk: int
+    function: Callable[[Any, Array], Any],
+    data: Any,
+    weights: Array | None = None,
+    *,
+    chunk: int | tuple[int, ...],
 ) -> Any:
     """Sum of `function(rows, weights)` over chunks of `chunk` rows, by one scan.
 
     Args:
         function: additive in its rows; returns a pytree of sums.
-        data: pytree of arrays with a common leading axis.
+        data: pytree of arrays with a common leading axis, or `Ragged` rows.
         weights: (n,) or None for ones.
-        chunk: rows at a time.
+        chunk: rows at a time; of `Ragged` rows a number for every part.
     """
     return sweep_rows(lambda rows, w, _: (function(rows, w), ()), data, weights, (), chunk=chunk)[0]
 
@@ -75,21 +104,43 @@ def sweep_rows(
     weights: Array | None,
     carried: Any,
     *,
-    chunk: int,
+    chunk: int | tuple[int, ...],
 ) -> tuple[Any, Any]:
     """The same with something of each row's own beside it, which the function returns moved.
 
     The last chunk overlaps the one before it and its repeated rows weigh 0, so no padded copy is made.
     Rows of weight 0 are replaced by zeros before the function sees them: whatever they hold, infinities
-    and NaN too, cannot reach the sum or its gradient.
+    and NaN too, cannot reach the sum or its gradient. Of `Ragged` rows `carried` is a tuple, part by part.
     """
+    if not isinstance(data, Ragged):
+        return _sweep_part(function, data, weights, carried, cast(int, chunk), None)
+    total, moved = None, []
+    nothing = [()] * len(data.parts)
+    row_weights = nothing if weights is None else data.split(weights)
+    each = zip(data.parts, row_weights, carried or nothing, cast(tuple[int, ...], chunk), strict=True)
+    for part, w, own, size in each:
+        total, own = _sweep_part(function, part, None if weights is None else w, own, size, total)
+        moved.append(own)
+    return total, tuple(moved) if carried else ()
+
+
+def _sweep_part(
+    function: Callable[[Any, Array, Any], tuple[Any, Any]],
+    data: Any,
+    weights: Array | None,
+    carried: Any,
+    chunk: int,
+    total: Any,
+) -> tuple[Any, Any]:
+    """Rows of one shape, added to `total` where there is one."""
     n, dtype = n_rows(data), float_dtype(data)
 
     def call(rows: Any, row_weights: Array, own: Any) -> tuple[Any, Any]:
         return function(rows if weights is None else blank_idle(rows, row_weights), row_weights, own)
 
     if n <= chunk:
-        return call(data, jnp.ones(n, dtype) if weights is None else weights, carried)
+        more, own = call(data, jnp.ones(n, dtype) if weights is None else weights, carried)
+        return _added(total, more), own
 
     def add(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], None]:
         total, carried = carry
@@ -100,15 +151,40 @@ def sweep_rows(
         row_weights = fresh.astype(dtype)
         if weights is not None:
             row_weights = row_weights * lax.dynamic_slice_in_dim(weights, start, chunk)
-        more, own = call(rows, row_weights, own)
-        put = lambda table, new: lax.dynamic_update_slice_in_dim(table, new, start, 0)
-        return (jax.tree.map(jnp.add, total, more), jax.tree.map(put, carried, own)), None
+        more, moved = call(rows, row_weights, own)
 
-    first, first_own = jax.tree.map(lambda x: lax.slice_in_dim(x, 0, chunk), (data, carried))
-    first_weights = jnp.ones(chunk, dtype) if weights is None else weights[:chunk]
-    shapes = jax.eval_shape(call, first, first_weights, first_own)[0]
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return lax.scan(add, (zero, carried), jnp.arange(-(-n // chunk)))[0]
+        def put(table: Array, new: Array, old: Array) -> Array:
+            new = jnp.where(fresh.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+            return lax.dynamic_update_slice_in_dim(table, new, start, 0)
+
+        return (_added(total, more), jax.tree.map(put, carried, moved, own)), None
+
+    if total is None:
+        first, first_own = jax.tree.map(lambda x: lax.slice_in_dim(x, 0, chunk), (data, carried))
+        first_weights = jnp.ones(chunk, dtype) if weights is None else weights[:chunk]
+        total = _zeros(jax.eval_shape(call, first, first_weights, first_own)[0])
+    return lax.scan(add, (total, carried), jnp.arange(-(-n // chunk)))[0]
+
+
+def _scattered(x: Any) -> bool:
+    return isinstance(x, Scattered)
+
+
+def _zeros(like: Any) -> Any:
+    def zeros(x: Any) -> Array:
+        return x.zeros() if _scattered(x) else jnp.zeros(x.shape, x.dtype)
+
+    return jax.tree.map(zeros, like, is_leaf=_scattered)
+
+
+def _added(total: Any, more: Any) -> Any:
+    """The sums of a chunk added to those before it."""
+    if total is None:
+        if not any(map(_scattered, jax.tree.leaves(more, is_leaf=_scattered))):
+            return more
+        total = _zeros(more)
+    add = lambda x, table: x.onto(table) if _scattered(x) else table + x
+    return jax.tree.map(add, more, total, is_leaf=_scattered)
 
 
 def expectation(
@@ -117,9 +193,10 @@ def expectation(
     """One E-step over all rows: the model's `e_step`, chunk by chunk.
 
     Args:
-        model: gives `prepare(params)`, `e_step(prepared, rows, weights)` and `chunk_rows(data)`.
+        model: gives `prepare(params)`, `e_step(prepared, rows, weights)`, `collect(sums)` and
+            `chunk_rows(data)`.
         params: states of the global factors.
-        data: pytree of arrays with a common leading axis, or None for a model without data.
+        data: pytree of arrays with a common leading axis, `Ragged` rows, or None for a model without data.
         weights: (n,) or None.
         local: where local factors that interact begin; they come back in the expectation's `local`. Without
             it they begin anew, and nothing of the size of the data is kept.
@@ -128,11 +205,12 @@ def expectation(
         return model.no_rows(params)
     prepared, chunk = model.prepare(params), model.chunk_rows(data)
     if local is None:
-        return sum_over_rows(lambda rows, w: model.e_step(prepared, rows, w), data, weights, chunk=chunk)
+        e_step = lambda rows, w: model.e_step(prepared, rows, w)
+        return model.collect(sum_over_rows(e_step, data, weights, chunk=chunk))
 
     def carry(rows: Any, w: Array, own: Any) -> tuple[Expectation, Any]:
         total = model.carried_e_step(prepared, rows, w, own)
         return total._replace(local=None), total.local
 
     total, local = sweep_rows(carry, data, weights, local, chunk=chunk)
-    return total._replace(local=local)
+    return model.collect(total)._replace(local=local)

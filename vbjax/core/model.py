@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from vbjax.core.expectation import Expectation, expectation, float_dtype, n_rows, sum_over_rows
 from vbjax.core.inputs import read_arrays
+from vbjax.core.ragged import Ragged
 from vbjax.core.settling import settle, share_of_bound, statistics_of
 from vbjax.families.base import Family, State
 from vbjax.record import Record
@@ -94,7 +95,7 @@ class ConjugateModel:
         """The model, examined before its first fit; `Model` refuses here what is not conjugate."""
         return self
 
-    def chunk_rows(self, data: Any) -> int:
+    def chunk_rows(self, data: Any) -> Any:
         """How many rows a pass takes at a time: so few that XLA keeps them on one core, and in its cache."""
         return 8192 // jnp.dtype(float_dtype(data)).itemsize
 
@@ -136,10 +137,12 @@ class ConjugateModel:
         """The optimal local factors of rows given the global ones."""
         return self._optimum(_without_base(self.expected(params)), rows)[0]
 
-    def neutral_local(self, data: Any) -> Record | None:
-        """Where local factors that interact begin; None where there are none."""
+    def neutral_local(self, data: Any) -> Any:
+        """Where local factors that interact begin (part by part, of `Ragged` rows); None without any."""
         if not self.interacting_locals:
             return None
+        if isinstance(data, Ragged):
+            return tuple(self.neutral_local(part) for part in data.parts)
         dtype = float_dtype(data)
         return Record({name: family.neutral(dtype) for name, family in self.local(data).items()})
 
@@ -164,6 +167,10 @@ class ConjugateModel:
     ) -> Expectation:
         _, gradient = self.likelihood_gradient(prepared, statistics_of(local), rows, weights)
         return scored_rows(gradient, bound, weights)._replace(local=local)
+
+    def collect(self, expectation: Expectation) -> Expectation:
+        """The sums of a pass over all rows, in the form that the updates take."""
+        return expectation
 
     def m_step(self, params: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
         """Coordinate update of the factors in `block`, from the gradient of prior and likelihood."""

@@ -11,6 +11,7 @@ from vbjax.models.gaussian_mean_precision import GaussianMeanPrecision
 from vbjax.models.gaussian_mixture import GaussianMixture
 from vbjax.models.hierarchical_normal import HierarchicalNormal
 from vbjax.models.kmeans import KMeans
+from vbjax.models.latent_dirichlet_allocation import LatentDirichletAllocation
 from vbjax.models.linear_regression import LinearRegression
 from vbjax.models.logistic_regression import LogisticRegression
 from vbjax.models.mean_field_gaussian import MeanFieldGaussian
@@ -37,6 +38,7 @@ __all__ = [
     "GaussianMixture",
     "HierarchicalNormal",
     "KMeans",
+    "LatentDirichletAllocation",
     "LinearRegression",
     "LogisticRegression",
     "MeanFieldGaussian",

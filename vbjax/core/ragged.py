@@ -1,0 +1,81 @@
+"""Rows of unequal length, such as documents and sequences, kept in parts of one padded shape each.
+
+Imported by core's expectation, and by what describes such data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vbjax.families.base import pytree
+
+
+@pytree
+class Ragged:
+    """Rows in parts, those of one part padded to the same length.
+
+    Attributes:
+        parts: pytrees of arrays, each with a leading axis of its own rows.
+        order: (n,), for every row, part after part, its place among the rows as they were given.
+    """
+
+    parts: tuple[Any, ...]
+    order: Array
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows."""
+        return self.order.shape[0]
+
+    def split(self, x: Any) -> tuple[Any, ...]:
+        """What is given for every row, leaves (n, ...), part by part."""
+        sizes = [jax.tree.leaves(part)[0].shape[0] for part in self.parts]
+        places = jnp.split(self.order, np.cumsum(sizes)[:-1])
+        return tuple(jax.tree.map(lambda leaf, own=own: leaf[own], x) for own in places)
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        """What is there for every row of every part, in the order in which the rows were given."""
+        back = jnp.argsort(self.order)
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *parts)
+
+
+def buckets(lengths: np.ndarray, spare: float = 1 / 8) -> list[np.ndarray]:
+    """Rows grouped by length, in as few groups as leave less than a share `spare` of padding.
+
+    Args:
+        lengths: (n,), the rows' lengths, at least 1 once padded.
+        spare: padded cells over all cells, at most.
+
+    Returns:
+        The rows' numbers, group by group, lengths rising.
+    """
+    order = np.argsort(lengths, kind="stable")
+    lengths = np.maximum(lengths[order], 1)
+    # a group ends at one of at most 64 lengths: the distinct ones, or those nearest to equal shares of cells
+    ends = np.flatnonzero(np.append(np.diff(lengths) > 0, True)) + 1
+    if len(ends) > 64:
+        mass = np.cumsum(lengths)[ends - 1]
+        ends = np.unique(ends[np.searchsorted(mass, np.linspace(0, 1, 65)[1:] * mass[-1])])
+    starts = np.append(0, ends)
+    # cost[i, j]: cells of a group of the rows from starts[i] to ends[j]
+    # best[b][j]: of all rows to ends[j], in b + 1 groups or fewer; came[b][j]: where the last of them begins
+    cost = np.where(starts[:-1, None] < ends, (ends - starts[:-1, None]) * lengths[ends - 1], np.inf)
+    best, came = [cost[0]], []
+    while best[-1][-1] * (1 - spare) > lengths.sum() and len(best) < len(ends):
+        through = best[-1][:-1, None] + cost[1:]  # the last group begins after the end i
+        came.append(through.argmin(0))
+        best.append(np.minimum(best[-1], through.min(0)))
+        came[-1] = np.where(best[-1] < best[-2], came[-1], -1)
+    groups, end = [], len(ends) - 1
+    for step in reversed(came):
+        if step[end] >= 0:
+            groups.append(order[ends[step[end]] : ends[end]])
+            end = step[end]
+    groups.append(order[: ends[end]])
+    return groups[::-1]
