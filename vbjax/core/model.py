@@ -137,6 +137,11 @@ class ConjugateModel:
         """The optimal local factors of rows given the global ones."""
         return self._optimum(_without_base(self.expected(params)), rows)[0]
 
+    def local_entropies(self, params: Mapping[str, State], rows: Any) -> dict[str, Array]:
+        """The entropy of every local factor in each of the rows, (n,), by name."""
+        local = self.posterior(params, rows).items()
+        return {name: q.entropy().reshape(n_rows(rows), -1).sum(-1) for name, q in local}
+
     def neutral_local(self, data: Any) -> Any:
         """Where local factors that interact begin (part by part, of `Ragged` rows); None without any."""
         if not self.interacting_locals:
@@ -300,9 +305,8 @@ def _elbo_terms(
     if data is not None:
 
         def entropies(rows: Any, w: Array) -> dict[str, Array]:
-            local = model.posterior(params, rows).items()
-            each = {name: q.entropy().reshape(w.shape[0], -1).sum(-1) for name, q in local}
-            return {name: jnp.where(w == 0, 0, w * h).sum() for name, h in each.items()}
+            each = model.local_entropies(params, rows).items()
+            return {name: jnp.where(w == 0, 0, w * h).sum() for name, h in each}
 
         local = sum_over_rows(entropies, data, weights, chunk=model.chunk_rows(data))
         terms["log_likelihood"] = total.bound - sum(local.values())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.scipy.special import logsumexp
+from jax.scipy.special import xlogy
 from jaxtyping import Float
 
 from vbjax import terms
@@ -18,89 +18,23 @@ from vbjax.core.expectation import Expectation, Scattered, float_dtype, sum_over
 from vbjax.core.inputs import is_concrete, read_count
 from vbjax.core.model import ConjugateModel, in_dtype
 from vbjax.documents import Bags, Documents
-from vbjax.families.base import pytree, static
+from vbjax.families.base import Family, pytree, static
+from vbjax.families.delta import Delta
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
+from vbjax.families.gamma import Gamma
+from vbjax.models.concentrations import best_concentration, best_symmetric_concentration, point
+from vbjax.models.document_words import Topics, Words
 from vbjax.record import Record
-from vbjax.special import digamma_remainder
 
-_SIMD = 8  # topics are padded to a multiple of so many: twice as fast on a CPU at 20 topics
 _CHUNK = 2**18  # numbers in a chunk's table of documents x words x topics, which stays in the cache
 _SETTLED = 1e-4  # a document has settled where a turn moves less than this share of its words
 
 
 class Prepared(NamedTuple):
-    """E[log topic_k(w)] words along the leading axis, as what it is and as `exp(log - top) `."""
+    """The topics, and the documents' concentration."""
 
-    log: Float[Array, "v k"]
-    table: Float[Array, "v k"]
-    top: Float[Array, " v"]
-
-
-class Words(NamedTuple):
-    """The words of some documents, given the topics.
-
-    phi_dik is proportional to exp(E[log theta_dk]) times a row of `Prepared.table`. Where all the products of
-    a word underflow, its mass would be lost: what has such a word is done again in logarithms.
-
-    Attributes:
-        rows, prepared: the documents, and the topics.
-        table: rows of `Prepared.table`, (n, L, K).
-        unit: about log exp E[log theta_dk] + log sum_k gamma_dk of the topics that matter, (n, 1).
-    """
-
-    rows: Bags
-    prepared: Prepared
-    table: Array
-    unit: Array
-
-    @classmethod
-    def of(cls, prepared: Prepared, rows: Bags, alpha: Array) -> Words:
-        """The words of a chunk. The sum of gamma_d is that of alpha and the document's words."""
-        even = (alpha.sum() + rows.counts.sum(1, keepdims=True)) / alpha.size
-        return cls(rows, prepared, prepared.table[rows.ids], jnp.maximum(_psi(even), -30))
-
-    def pull(self, gamma: Float[Array, "n k"]) -> Float[Array, "n k"]:
-        """sum_i c_di phi_dik."""
-        share, norm, lost = self._shares(gamma)
-        fast = share * jnp.einsum("nlk,nl->nk", self.table, self.rows.counts / norm)
-        return _unless(lost, fast, lambda: self._in_logarithms(gamma)[0].sum(1))[:, : gamma.shape[1]]
-
-    def scored(self, gamma: Float[Array, "n k"]) -> tuple[Float[Array, "n l padded"], Float[Array, " n"]]:
-        """c_di phi_dik; and sum_i c_di log sum_k exp(E[log theta_dk] + E[log beta_kw])."""
-        share, norm, lost = self._shares(gamma)
-        words = self.table * share[:, None, :] * (self.rows.counts / norm)[..., None]
-        logs = jnp.log(norm) + self.unit + self.prepared.top[self.rows.ids]
-        words, logs = _unless(lost, (words, logs), lambda: self._in_logarithms(gamma))
-        return words, (self.rows.counts * (logs - _psi(gamma.sum(1, keepdims=True)))).sum(1)
-
-    def _shares(self, gamma: Array) -> tuple[Array, Array, Array]:
-        """exp E[log theta] but for a factor; the words' sums over topics; whether the mass of any is lost."""
-        share = jnp.pad(jnp.exp(_psi(gamma) - self.unit), ((0, 0), (0, self._padding(gamma))))
-        norm = jnp.einsum("nlk,nk->nl", self.table, share)
-        none = norm < float(jnp.finfo(norm.dtype).tiny) ** 0.5
-        return share, jnp.where(none, 1, norm), (none & (self.rows.counts > 0)).any()
-
-    def _in_logarithms(self, gamma: Array) -> tuple[Array, Array]:
-        log = jnp.pad(_psi(gamma), ((0, 0), (0, self._padding(gamma))), constant_values=-jnp.inf)
-        scores = self.prepared.log[self.rows.ids] + log[:, None, :]
-        return self.rows.counts[..., None] * jax.nn.softmax(scores, -1), logsumexp(scores, -1)
-
-    def _padding(self, gamma: Array) -> int:
-        return self.table.shape[-1] - gamma.shape[1]
-
-
-def _psi(gamma: Array) -> Array:
-    """The digamma function."""
-    return jnp.log(gamma) + digamma_remainder(gamma)
-
-
-def _unless(lost: Array, fast: Any, exact: Callable[[], Any]) -> Any:
-    """`exact()` where anything is lost. A loop of one turn or none, which costs nothing where none is needed,
-    under `vmap` too; no derivative goes through it.
-    """
-    start = (lost, *jax.tree.leaves(lax.stop_gradient(fast)))
-    once = lambda _: (jnp.zeros_like(lost), *jax.tree.leaves(exact()))
-    return jax.tree.unflatten(jax.tree.structure(fast), lax.while_loop(lambda c: c[0], once, start)[1:])
+    topics: Topics
+    alpha: Float[Array, " k"]
 
 
 @pytree
@@ -121,20 +55,25 @@ class LatentDirichletAllocation(ConjugateModel):
     documents x vocabulary or tokens x topics is ever made.
 
     Data: `vb.Documents`, or what `Documents.of` takes. Empty documents and words that never occur are legal.
-    A row is a document; the tolerance of a fit is per token. The factor is `topics` (Dirichlet, (K, V)).
+    A row is a document; the tolerance of a fit is per token. The factor is `topics` (Dirichlet, (K, V)); with
+    learned concentrations also `doc_concentration` (K,) and `topic_concentration`, points that maximise the
+    bound (`.mean`).
 
     Args:
         n_topics: K.
         doc_concentration: alpha, a number or (K,); by default 1 / K.
         topic_concentration: eta, a number or (V,); by default 1 / K.
         document_sweeps: updates of a document's topics in one pass over the corpus.
+        learn_doc_concentration: whether alpha is learned, one number for each topic.
+        learn_topic_concentration: whether eta is learned, one number for all words: it starts at the mean.
 
     Raises:
         ValueError: what is no corpus of counts; a concentration that is not positive.
 
     References:
         Blei, Ng & Jordan (2003), Latent Dirichlet allocation, JMLR 3, section 5.4 and appendix A.3; Hoffman,
-        Blei & Bach (2010), Online learning for LDA, eq. 1 to 5.
+        Blei & Bach (2010), Online learning for LDA, eq. 1 to 5; Wallach, Mimno & McCallum (2009), Rethinking
+        LDA: why priors matter, on which concentrations to learn.
 
     >>> import jax, vbjax as vb
     >>> corpus = [[(0, 5), (1, 4)], [(0, 3), (1, 6)], [(2, 5), (3, 5)], [(2, 4), (3, 7)]]
@@ -148,6 +87,8 @@ class LatentDirichletAllocation(ConjugateModel):
     doc_concentration: Any = None
     topic_concentration: Any = None
     document_sweeps: int = static(default=1, kw_only=True)
+    learn_doc_concentration: bool = static(default=False, kw_only=True)
+    learn_topic_concentration: bool = static(default=False, kw_only=True)
 
     interacting_locals = True
 
@@ -155,7 +96,14 @@ class LatentDirichletAllocation(ConjugateModel):
     def factors(self) -> Record:
         if np.ndim(self.topic_concentration) != 1:
             raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
-        return Record(topics=Dirichlet(self.topic_concentration.shape[0], plate=(self.n_topics,)))
+        factors: dict[str, Family] = dict(
+            topics=Dirichlet(self.topic_concentration.shape[0], plate=(self.n_topics,))
+        )
+        if self.learn_doc_concentration:
+            factors["doc_concentration"] = Delta(Gamma((self.n_topics,)))
+        if self.learn_topic_concentration:
+            factors["topic_concentration"] = Delta(Gamma())
+        return Record(factors)
 
     def read(self, data: Any) -> Documents:
         read_count(self.n_topics, "n_topics")
@@ -183,12 +131,16 @@ class LatentDirichletAllocation(ConjugateModel):
             filled[name] = jnp.broadcast_to(value, size)
         return in_dtype(dataclasses.replace(self, **filled), float_dtype(data))
 
-    def log_prior(self, s: Record) -> Array:
-        return terms.dirichlet(s.topics, self.topic_concentration).sum()
+    def alpha(self, params: Any) -> Float[Array, " k"]:
+        """The documents' concentration, given or learned."""
+        return params.doc_concentration.mean if self.learn_doc_concentration else self.doc_concentration
 
-    def _global_terms(self, params: Any, expectation: Expectation) -> dict[str, Array]:
-        prior = DirichletState(self.topic_concentration)
-        return {"topics": -params.topics.kl(prior).sum()}
+    def eta(self, params: Any) -> Float[Array, " v"]:
+        """The topics' concentration, given or learned."""
+        given = self.topic_concentration
+        return (
+            jnp.full_like(given, params.topic_concentration.mean) if self.learn_topic_concentration else given
+        )
 
     def init(self, key: Array, data: Documents, weights: Array | None = None) -> Record:
         """Every document's words belong, for a start, to one topic at random; and a little to all."""
@@ -203,7 +155,12 @@ class LatentDirichletAllocation(ConjugateModel):
 
         both = dataclasses.replace(data, parts=tuple(zip(data.parts, data.split(share), strict=True)))
         total = sum_over_rows(count, both, weights, chunk=self.chunk_rows(data))
-        return Record(topics=DirichletState(self.topic_concentration + total.T))
+        params = Record(topics=DirichletState(self.topic_concentration + total.T))
+        if self.learn_doc_concentration:
+            params |= dict(doc_concentration=point(self.doc_concentration))
+        if self.learn_topic_concentration:
+            params |= dict(topic_concentration=point(self.topic_concentration.mean()))
+        return params
 
     # -- the E-step ----------------------------------------------------------------------------------
 
@@ -219,41 +176,37 @@ class LatentDirichletAllocation(ConjugateModel):
         return Record(theta=DirichletState(self.doc_concentration + even))
 
     def prepare(self, params: Any) -> Prepared:
-        log = params.topics.expected().log.T
-        log = jnp.pad(log, ((0, 0), (0, -self.n_topics % _SIMD)), constant_values=-jnp.inf)
-        top = log.max(1)
-        return Prepared(log, jnp.exp(log - top[:, None]), top)
+        return Prepared(Topics.of(params.topics.expected().log), self.alpha(params))
 
     def e_step(self, prepared: Prepared, rows: Bags, weights: Array) -> Expectation:
         """From even documents, until they have settled."""
-        local = self.neutral_local(rows)
-        return self._pass(prepared, rows, weights, local, 1000)._replace(local=None)
+        return self._pass(prepared, rows, weights, self.neutral_local(rows), 1000)._replace(local=None)
 
     def carried_e_step(self, prepared: Prepared, rows: Bags, weights: Array, local: Any) -> Expectation:
         return self._pass(prepared, rows, weights, local, self.document_sweeps - 1)
 
     def _pass(self, prepared: Prepared, rows: Bags, weights: Array, local: Any, turns: int) -> Expectation:
         """So many turns of documents and words; then the bound, the sums, and the documents' next turn."""
-        words = Words.of(prepared, rows, self.doc_concentration)
-        gamma = self._settled(words, local.theta.concentration, turns)
+        words = Words.of(prepared.topics, rows, prepared.alpha)
+        gamma = self._settled(words, prepared.alpha, local.theta.concentration, turns)
         shares, bound = words.scored(gamma)
-        bound = bound - DirichletState(gamma).kl(DirichletState(self.doc_concentration))
+        bound = bound - DirichletState(gamma).kl(DirichletState(prepared.alpha))
         bound = jnp.where(weights == 0, 0, weights * bound)
         values = (weights[:, None, None] * shares).reshape(-1, shares.shape[-1])
-        moved = DirichletState(self.doc_concentration + shares.sum(1)[:, : self.n_topics])
-        return Expectation(
-            Record(topics=Scattered(rows.ids.reshape(-1), values, prepared.top.shape[0])),
-            bound.sum(),
-            jnp.abs(bound).sum(),
-            (weights * rows.counts.sum(1)).sum(),
-            Record(theta=moved),
+        moved = DirichletState(prepared.alpha + shares.sum(1)[:, : self.n_topics])
+        sums: dict[str, Any] = dict(
+            topics=Scattered(rows.ids.reshape(-1), values, prepared.topics.top.shape[0])
         )
+        if self.learn_doc_concentration:
+            sums |= dict(doc_concentration=(weights @ moved.expected().log, weights.sum()))
+        tokens = (weights * rows.counts.sum(1)).sum()
+        return Expectation(Record(sums), bound.sum(), jnp.abs(bound).sum(), tokens, Record(theta=moved))
 
-    def _settled(self, words: Words, gamma: Array, turns: int) -> Float[Array, "n k"]:
+    def _settled(self, words: Words, alpha: Array, gamma: Array, turns: int) -> Float[Array, "n k"]:
         """The documents' concentrations after so many turns, or once they have settled."""
         if turns == 0:
             return gamma
-        alpha, words, gamma = lax.stop_gradient((self.doc_concentration, words, gamma))
+        words, alpha, gamma = lax.stop_gradient((words, alpha, gamma))
         least = _SETTLED * words.rows.counts.sum(1)
 
         def turn(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -266,8 +219,41 @@ class LatentDirichletAllocation(ConjugateModel):
 
     def collect(self, expectation: Expectation) -> Expectation:
         log = expectation.statistics.topics[:, : self.n_topics].T
-        statistics = DirichletStatistics(log, jnp.zeros_like(log[:, 0]))
-        return expectation._replace(statistics=Record(topics=statistics))
+        topics = DirichletStatistics(log, jnp.zeros_like(log[:, 0]))
+        return expectation._replace(statistics=expectation.statistics | dict(topics=topics))
+
+    # -- the M-step and the bound --------------------------------------------------------------------
+
+    def m_step(self, params: Any, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
+        """lambda = eta + the words' sums; concentrations at their optimum given the new q(theta), q(beta)."""
+        moved = Record(params)
+        for name in block:
+            if name == "topics":
+                state: Any = DirichletState(self.eta(params) + statistics["topics"].log)
+            elif name == "doc_concentration":
+                log, n = statistics["doc_concentration"]
+                state = point(best_concentration(log / n, params.doc_concentration.mean))
+            else:
+                log = moved.topics.expected().log
+                state = point(best_symmetric_concentration(log, params.topic_concentration.mean))
+            moved |= {name: state}
+        return moved
+
+    def log_prior(self, s: Record) -> Array:
+        eta = s.topic_concentration.value if self.learn_topic_concentration else self.topic_concentration
+        return terms.dirichlet(s.topics, eta).sum()
+
+    def _global_terms(self, params: Any, expectation: Expectation) -> dict[str, Array]:
+        """Prior and entropy of the topics, paired; the concentrations have neither."""
+        return {"topics": -params.topics.kl(DirichletState(self.eta(params))).sum()}
+
+    def local_entropies(self, params: Any, rows: Bags) -> dict[str, Array]:
+        prepared = self.prepare(params)
+        words = Words.of(prepared.topics, rows, prepared.alpha)
+        gamma = self._settled(words, prepared.alpha, self.neutral_local(rows).theta.concentration, 1000)
+        shares, counts = words.scored(gamma)[0], rows.counts[..., None]
+        z = -xlogy(shares, shares / jnp.where(counts == 0, 1, counts)).sum((1, 2))
+        return {"theta": DirichletState(gamma).entropy(), "z": z}
 
     # -- use -----------------------------------------------------------------------------------------
 
@@ -281,8 +267,9 @@ def _document_topics(model: LatentDirichletAllocation, params: Any, data: Docume
     prepared = model.prepare(params)
 
     def settle(rows: Bags, _: Array, own: Any) -> tuple[Any, Any]:
-        words = Words.of(prepared, rows, model.doc_concentration)
-        return (), Record(theta=DirichletState(model._settled(words, own.theta.concentration, 1000)))
+        words = Words.of(prepared.topics, rows, prepared.alpha)
+        gamma = model._settled(words, prepared.alpha, own.theta.concentration, 1000)
+        return (), Record(theta=DirichletState(gamma))
 
     own = model.neutral_local(data)
     return data.join(sweep_rows(settle, data, None, own, chunk=model.chunk_rows(data))[1]).theta
