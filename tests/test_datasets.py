@@ -1,7 +1,8 @@
-"""Laws of the tables.
+"""Laws of the readers.
 
 Old Faithful is the bundled file, in the default float; a CSV file comes back number for number, with its
-names; and a bad one is refused with the file, the line and the column.
+names; a corpus, count for count, with its words (and as the other ways of giving it: test_documents.py);
+and a bad file is refused with its name, the line and the column.
 """
 
 import csv
@@ -101,3 +102,88 @@ def test_bad_tables_are_refused_with_their_place(table, text, message):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         datasets.read_table(tmp_path / "none.csv")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    def write(text):
+        path = tmp_path / "corpus.ldac"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("text", ["2 0:2 3:1\n0\n1 1:1", "\ufeff2 3:1  0:2 \r\n0\r\n1 1:1\r\n\r\n \r\n"])
+def test_a_corpus_is_read_count_for_count(corpus, text):
+    documents = datasets.read_ldac(corpus(text))
+    np.testing.assert_array_equal(documents.tokens(), [3, 0, 1])
+    np.testing.assert_array_equal(documents.word_counts(), [2, 1, 0, 1])
+    assert datasets.read_ldac(corpus(text), 6).n_words == 6
+
+
+def test_a_corpus_cut_in_a_line_is_refused_with_the_line(corpus):
+    text = "2 0:2 3:1\n1 1:1\n3 0:1 1:1 2:1"
+    for end in range(1, len(text)):
+        line = text[:end].count("\n") + 1
+        if text[end - 1] == "\n" or text[end] == "\n":
+            assert len(datasets.read_ldac(corpus(text[:end]))) == line - (text[end - 1] == "\n")
+        else:
+            with pytest.raises(ValueError, match=f"corpus.ldac, line {line}: "):
+                datasets.read_ldac(corpus(text[:end]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "2 0:1 1:1\n2 0:1\n",
+            "corpus.ldac, line 2: begins with '2'; expected the number of its pairs id:count, 1",
+        ),
+        ("1 0:1 1:1\n", "corpus.ldac, line 1: begins with '1'; expected .*, 2"),
+        ("0:1 1:1\n", "corpus.ldac, line 1: begins with '0:1'; expected .*, 1"),
+        ("1 0:1\n\n1 0:1\n", "corpus.ldac, line 2: begins with ''; expected"),
+        ("1 0:1\n1 -1:1\n", "corpus.ldac, line 2: '-1:1'; expected id:count, whole numbers"),
+        ("1 0:-1\n", "corpus.ldac, line 1: '0:-1'; expected id:count, whole numbers"),
+        ("2 0:1 1:1.5\n", "corpus.ldac, line 1: '1:1.5'; expected"),
+        ("1 0:nan\n", "corpus.ldac, line 1: '0:nan'; expected"),
+        ("1 a:1\n", "corpus.ldac, line 1: 'a:1'; expected"),
+        ("1 0:1_0\n", "corpus.ldac, line 1: '0:1_0'; expected"),
+        ("1 0:1:2\n", "corpus.ldac, line 1: '0:1:2'; expected"),
+        ("1 0\n", "corpus.ldac, line 1: '0'; expected"),
+        ("1 0:\n", "corpus.ldac, line 1: '0:'; expected"),
+        ("1 4294967296:1\n", "corpus.ldac, line 1: '4294967296:1'; expected .* nine digits"),
+        ("0\n3 4:1 0:1 4:2\n", "corpus.ldac, line 2: word 4 twice"),
+        ("2 0:1 4:1\n1 5:1\n", "corpus.ldac, line 2: word 5; expected numbers less than n_words = 5"),
+        ("", "corpus.ldac: no document"),
+        ("\n \n", "corpus.ldac: no document"),
+        (b"1 0:1\xff\n", "corpus.ldac: not a text in UTF-8"),
+    ],
+)
+def test_bad_corpora_are_refused_with_their_line(corpus, text, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.read_ldac(corpus(text), 5)
+
+
+def test_a_vocabulary_of_no_size_is_refused(corpus):
+    with pytest.raises(ValueError, match="n_words must be a whole number of at least 1; got 0"):
+        datasets.read_ldac(corpus("1 0:1"), 0)
+
+
+def test_the_words_of_a_vocabulary_are_those_of_its_lines(corpus):
+    path = corpus("\ufeffto\r\nbe or\r\n  naïve \r\n\r\n")
+    assert datasets.read_vocabulary(path) == ["to", "be or", "naïve"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "corpus.ldac: no word"),
+        ("\n\n", "corpus.ldac: no word"),
+        ("to\n\nbe\n", "corpus.ldac, line 2: blank; expected a word"),
+        (b"to\nb\xff", "corpus.ldac: not a text in UTF-8"),
+    ],
+)
+def test_bad_vocabularies_are_refused(corpus, text, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.read_vocabulary(corpus(text))

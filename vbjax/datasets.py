@@ -1,6 +1,6 @@
-"""Tables of numbers: the one data set that comes with the package, and a strict reader of CSV files.
+"""The one data set that comes with the package, and strict readers of tables and of corpora.
 
-The reader serves the command line: it says in which line and column of which file the trouble is.
+The readers serve the command line: they say in which line (and column) of which file the trouble is.
 """
 
 from __future__ import annotations
@@ -8,12 +8,18 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 from collections.abc import Sequence
 from importlib import resources
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from vbjax.core.inputs import read_count
+from vbjax.documents import Documents
+
+_PAIR = re.compile(r"([0-9]{1,9}):([0-9]{1,9})")
 
 
 def old_faithful() -> Array:
@@ -120,3 +126,88 @@ def _column(path: str | os.PathLike[str], column: str | int, names: list[str]) -
     if isinstance(column, int) and 0 <= column < len(names):
         return column
     raise ValueError(f"{path}: no column {column!r} in columns; expected a name or number of {names}")
+
+
+def read_ldac(path: str | os.PathLike[str], n_words: int | None = None) -> Documents:
+    r"""Reads a corpus in the format of lda-c, one document a line: `M id:count id:count ...`.
+
+    M is the number of the document's distinct words, each of which follows as its number, from 0, and how
+    often it is there: `0` is an empty document. Blank lines at the end are passed over.
+
+    Args:
+        path: the file, UTF-8.
+        n_words: the size of the vocabulary; by default one more than the greatest number of a word.
+
+    Raises:
+        ValueError: no text in UTF-8; no document; a line where M is not the number of pairs, as where a file
+            was cut; what is no pair of whole numbers, at least 0 and of nine digits at most; a word twice
+            in a document, or outside the vocabulary. The message names the file and the line (from 1).
+        OSError: the file cannot be opened, for example FileNotFoundError.
+
+    References:
+        Blei, Ng & Jordan (2003), Latent Dirichlet allocation, JMLR 3, and its program lda-c.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "corpus.ldac")
+    >>> _ = path.write_text("2 0:2 3:1\n1 1:1\n0\n")
+    >>> read_ldac(path)
+    Documents(3 documents, 4 words, 4 tokens)
+    """
+    size = 10**9 if n_words is None else read_count(n_words, "n_words")
+    lengths: list[int] = []
+    ids: list[int] = []
+    counts: list[int] = []
+    for number, line in enumerate(_text(path, "document"), 1):
+        length, *pairs = line.split() or [""]
+        found = [_PAIR.fullmatch(pair) for pair in pairs]
+        words = [int(match[1]) for match in found if match]
+        if len(words) < len(pairs):
+            what = f"{pairs[found.index(None)]!r}; expected id:count, whole numbers of one to nine digits"
+        elif length != str(len(pairs)):
+            what = f"begins with {length!r}; expected the number of its pairs id:count, {len(pairs)}"
+        elif len(set(words)) < len(words):
+            twice = next(word for i, word in enumerate(words) if word in words[:i])
+            what = f"word {twice} twice; expected every word of a document once"
+        elif max(words, default=0) >= size:
+            what = f"word {max(words)}; expected numbers less than n_words = {size}"
+        else:
+            lengths.append(len(words))
+            ids.extend(words)
+            counts.extend(int(match[2]) for match in found if match)
+            continue
+        raise ValueError(f"{path}, line {number}: {what}")
+    size = max(ids, default=0) + 1 if n_words is None else size
+    return Documents.packed(np.array(lengths), np.array(ids, int), np.array(counts, int), size)
+
+
+def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
+    """Reads the words of a corpus, one a line: word w of the documents is that of line w + 1.
+
+    Spaces around a word and blank lines at the end are passed over.
+
+    Args:
+        path: the file, UTF-8.
+
+    Raises:
+        ValueError: no text in UTF-8; no word; a blank line before the last word. The message names the file,
+            and the line (from 1).
+        OSError: the file cannot be opened, for example FileNotFoundError.
+    """
+    words = _text(path, "word")
+    if "" in words:
+        raise ValueError(f"{path}, line {words.index('') + 1}: blank; expected a word")
+    return words
+
+
+def _text(path: str | os.PathLike[str], what: str) -> list[str]:
+    """The lines of a file without the spaces around them and the blank lines at the end; at least one."""
+    with open(path, encoding="utf-8-sig") as file:
+        try:
+            lines = [line.strip() for line in file]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not a text in UTF-8: {error}") from error
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise ValueError(f"{path}: no {what}; expected one a line")
+    return lines

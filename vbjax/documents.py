@@ -5,6 +5,8 @@ Imports core; imported by topic models, `datasets` and the command line.
 
 from __future__ import annotations
 
+import reprlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from vbjax.core.inputs import is_concrete, read_count
 from vbjax.core.ragged import Ragged, buckets
 from vbjax.families.base import pytree, static
 
@@ -34,7 +37,8 @@ class Documents(Ragged):
     """A corpus, sparse: every document as its distinct words and their counts. A pytree.
 
     Documents of similar length stand together in parts (`Bags`), so that less than an eighth of the cells is
-    padding and a fit compiles a few shapes. `Documents.of` makes them.
+    padding and a fit compiles a few shapes. `Documents.of`, `Documents.from_tokens` and
+    `vb.datasets.read_ldac` make them.
 
     Attributes:
         parts, order: see `Ragged`.
@@ -53,26 +57,70 @@ class Documents(Ragged):
         """A corpus from counts.
 
         Args:
-            corpus: for every document its pairs (number of a word, count); or a table of counts, documents x
-                words, as an array or a scipy.sparse matrix.
+            corpus: for every document its pairs (number of a word, count), a word that comes twice counting
+                twice; or a table of counts, documents x words, as an array or a scipy.sparse matrix.
             n_words: the size of the vocabulary; by default the table's columns, or one more than the
-                greatest number.
+                greatest number, and at least 1.
             dtype: of the counts.
 
         Raises:
-            ValueError: no document; counts that are negative or no whole numbers; a number of a word that
-                is negative, no whole number, or outside the vocabulary.
+            ValueError: no document; a document that is not pairs; counts that are negative, no whole numbers
+                or not below 2^31; a number of a word that is so, or outside the vocabulary.
         """
-        lengths, ids, counts, columns = _triples(corpus)
-        if not len(lengths):
+        n, document, word, count, columns = _cells(corpus)
+        if not n:
             raise ValueError("corpus must have at least one document")
-        whole = np.isfinite(counts) & (counts >= 0) & (counts == np.round(counts))
-        _require(whole, lengths, "counts must be whole numbers, at least 0", counts)
-        size = columns if columns is not None else int(ids.max(initial=-1)) + 1
-        size = max(size, 1) if n_words is None else int(n_words)
-        _require((ids >= 0) & (ids == np.round(ids)), lengths, "words must be whole numbers from 0", ids)
-        _require(ids < size, lengths, f"words must be less than n_words = {size}", ids)
-        return cls.packed(lengths, ids, counts, size, dtype)
+        for what, values in (("words", word), ("counts", count)):
+            fine = (values >= 0) & (values < 2**31) & (values == np.round(values))
+            _require(fine, document, values, f"{what} must be whole numbers, at least 0 and less than 2^31")
+        columns = int(word.max(initial=-1)) + 1 if columns is None else columns
+        size = max(columns, 1) if n_words is None else read_count(n_words, "n_words")
+        _require(word < size, document, word, f"words must be less than n_words = {size}")
+        cell, place = np.unique(document * size + word.astype(int), return_inverse=True)
+        count = np.bincount(place, count)
+        cell, count = cell[count > 0], count[count > 0]
+        return cls.packed(np.bincount(cell // size, minlength=n), cell % size, count, size, dtype)
+
+    @classmethod
+    def from_tokens(
+        cls,
+        texts: Iterable[Iterable[str]],
+        vocabulary: Sequence[str] | None = None,
+        dtype: DTypeLike = float,
+    ) -> tuple[Documents, list[str]]:
+        """A corpus from texts that have been cut into words.
+
+        Args:
+            texts: for every document its words, in any order.
+            vocabulary: the words to count, word by number; words of the texts that are not among them are
+                left out. By default the texts' distinct words, sorted.
+            dtype: of the counts.
+
+        Returns:
+            The documents, and the vocabulary as a list: word w of the documents is `vocabulary[w]`.
+
+        Raises:
+            ValueError: no document; a text or a vocabulary that is not words, such as a string not cut into
+                words yet; a vocabulary without a word, or with the same twice.
+
+        >>> import vbjax as vb
+        >>> vb.Documents.from_tokens([["to", "be", "or", "not", "to", "be"], ["be"]])
+        (Documents(2 documents, 4 words, 7 tokens), ['be', 'not', 'or', 'to'])
+        """
+        if not isinstance(texts, Iterable) or isinstance(texts, (str, bytes)):
+            raise ValueError(f"texts must be lists of words; got {type(texts).__name__}")
+        bags = [Counter(_words(text, f"text {i}")) for i, text in enumerate(texts)]
+        if not bags:
+            raise ValueError("texts must have at least one document")
+        words = sorted(set().union(*bags)) if vocabulary is None else _words(vocabulary, "vocabulary")
+        if not words:
+            raise ValueError("vocabulary must have at least one word")
+        number = {word: i for i, word in enumerate(words)}
+        if len(number) < len(words):
+            twice = next(word for i, word in enumerate(words) if number[word] != i)
+            raise ValueError(f"vocabulary must have every word once; it has {twice!r} twice")
+        pairs = [[(number[word], c) for word, c in bag.items() if word in number] for bag in bags]
+        return cls.of(pairs, len(words), dtype), words
 
     @classmethod
     def packed(
@@ -109,47 +157,50 @@ class Documents(Ragged):
         return self.n_rows
 
     def __repr__(self) -> str:
-        return f"Documents({self.n_rows} documents, {self.n_words} words, {self.n_tokens:.0f} tokens)"
+        tokens = f", {self.n_tokens:.0f} tokens" if is_concrete(self) else ""
+        return f"Documents({self.n_rows} documents, {self.n_words} words{tokens})"
 
 
-def _triples(corpus: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, int | None]:
-    """Lengths of the documents, their words and counts end to end; the number of columns of a table."""
-    if hasattr(corpus, "tocsr"):
-        corpus = corpus.tocsr(copy=True)
-        corpus.sum_duplicates()
-        corpus.eliminate_zeros()
-        return np.diff(corpus.indptr), corpus.indices, np.asarray(corpus.data, float), corpus.shape[1]
-    if isinstance(corpus, (np.ndarray, Array)):
-        table = np.asarray(corpus)
-        if table.ndim != 2 or table.dtype.kind not in "biuf":
+def _cells(corpus: Any) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, int | None]:
+    """The number of documents; document, word and count of every cell; the number of a table's columns."""
+    sparse = hasattr(corpus, "tocoo")
+    if sparse or hasattr(corpus, "__array__"):
+        table: Any = corpus.tocoo() if sparse else np.asarray(corpus)
+        if table.ndim != 2 or not np.can_cast(table.dtype, float):
             raise ValueError(f"corpus must be a table of counts; got {table.dtype}, shape {table.shape}")
-        row, column = np.nonzero(table)
-        return (
-            np.bincount(row, minlength=len(table)),
-            column,
-            table[row, column].astype(float),
-            table.shape[1],
-        )
+        row, column = (table.row, table.col) if sparse else np.nonzero(table)
+        count = table.data if sparse else table[row, column]
+        return table.shape[0], row.astype(int), column, count.astype(float), table.shape[1]
     if not isinstance(corpus, Iterable) or isinstance(corpus, (str, bytes, dict)):
         raise ValueError(f"corpus must be documents, or a table of counts; got {type(corpus).__name__}")
     pairs = [_pairs(document, i) for i, document in enumerate(corpus)]
-    flat = np.concatenate([np.zeros((0, 2)), *pairs])
-    return np.array([len(p) for p in pairs], int), flat[:, 0], flat[:, 1], None
+    document = np.repeat(np.arange(len(pairs)), np.array([len(p) for p in pairs], int))
+    word, count = np.concatenate([np.zeros((0, 2)), *pairs]).T
+    return len(pairs), document, word, count, None
 
 
-def _pairs(document: Sequence[Any], i: int) -> np.ndarray:
+def _pairs(document: Any, i: int) -> np.ndarray:
+    """Words and counts of a document, (m, 2)."""
     try:
-        pairs = np.asarray(list(document), float).reshape(-1, 2) if len(document) else np.zeros((0, 2))
-    except (TypeError, ValueError):
-        raise ValueError(f"document {i} must be pairs (word, count) of numbers; got {document!r}") from None
-    ids, place = np.unique(pairs[:, 0], return_inverse=True)
-    if len(ids) < len(pairs):  # a word that comes twice counts twice
-        pairs = np.column_stack([ids, np.bincount(place, pairs[:, 1])])
-    return pairs
+        pairs = np.asarray(list(document))
+    except (TypeError, ValueError):  # no iterable, or of unequal lengths
+        pairs = np.zeros(1)
+    if len(pairs) and (pairs.shape[1:] != (2,) or not np.can_cast(pairs.dtype, float)):
+        raise ValueError(f"document {i} must be pairs (word, count) of numbers; got {reprlib.repr(document)}")
+    return pairs.reshape(-1, 2)
 
 
-def _require(fine: np.ndarray, lengths: np.ndarray, what: str, values: np.ndarray) -> None:
+def _words(words: Any, name: str) -> list[str]:
+    if not isinstance(words, Iterable) or isinstance(words, (str, bytes)):
+        raise ValueError(f"{name} must be a list of words; got {reprlib.repr(words)}")
+    words = list(words)
+    for word in words:
+        if not isinstance(word, str):
+            raise ValueError(f"{name} must be a list of words; it has {reprlib.repr(word)}")
+    return words
+
+
+def _require(fine: np.ndarray, document: np.ndarray, values: np.ndarray, what: str) -> None:
     if not fine.all():
         first = int((~fine).argmax())
-        document = int(np.searchsorted(np.cumsum(lengths), first, side="right"))
-        raise ValueError(f"{what}; document {document} has {values[first]:g}")
+        raise ValueError(f"{what}; document {document[first]} has {values[first]:.15g}")
