@@ -1,0 +1,125 @@
+"""Pictures of a topic model: what its topics are about, and what documents are about.
+
+Like `plots`, which draws the trace of the fit, it needs matplotlib and is imported by name: `from vbjax
+import topic_plots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
+
+from vbjax import topics as use
+from vbjax.families.dirichlet import DirichletState
+from vbjax.plots import _INK, _PALETTE, _TITLE, _axes, _tidy
+
+_MOST_PANELS = 12
+_MOST_ROWS = 30
+
+
+def top_words(
+    topics: DirichletState,
+    vocabulary: Sequence[str],
+    n: int = 8,
+    figure: Figure | SubFigure | None = None,
+    *,
+    which: Sequence[int] | None = None,
+) -> Figure | SubFigure:
+    """The words of highest expected probability of every topic, a panel for each, with their posterior sd.
+
+    Args:
+        topics: `fit.params.topics`.
+        vocabulary: V words; `vocabulary[i]` is the one of number i.
+        n: words in a panel.
+        figure: where to draw; by default a new one.
+        which: numbers of the topics to draw, in this order; by default the twelve that hold most words, the
+            largest first.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: a vocabulary that does not have V words; `n` or `which` out of range.
+
+    >>> topics = DirichletState(jnp.array([[8.0, 2.0, 1.0], [1.0, 3.0, 9.0]]))
+    >>> [ax.get_title(loc="left") for ax in top_words(topics, ["ball", "game", "vote"], 2).axes]
+    ['topic 1', 'topic 0']
+    """
+    words = use.top_words(topics, vocabulary, n)
+    concentration = np.asarray(topics.concentration)
+    if which is None:
+        which = np.argsort(-concentration.sum(1), kind="stable")[:_MOST_PANELS].tolist()
+    if not len(which) or not all(0 <= k < len(words) for k in which):
+        raise ValueError(f"which must be some of the topics 0 to {len(words) - 1}; got {list(which)}")
+    mean, sd = (np.asarray(value, float) for value in _top_moments(topics, use.top_ids(topics, n)))
+    across = min(4, len(which))
+    down = -(-len(which) // across)
+    if figure is None:
+        figure = Figure(figsize=(2.7 * across, down * (0.22 * n + 0.8)), layout="constrained", dpi=120)
+    panels = list(figure.subplots(down, across, squeeze=False).flat)
+    for ax in panels[len(which) :]:
+        ax.remove()
+    bars = np.arange(n)
+    for ax, k in zip(panels, which, strict=False):
+        ax.barh(bars, mean[k], xerr=sd[k], color=_PALETTE[0], alpha=0.75, error_kw=dict(ecolor=_INK, lw=1))
+        ax.set_title(f"topic {k}", **_TITLE)
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+        _tidy(ax).set_yticks(bars, words[k], parse_math=False)
+        ax.set(xlim=(0, None), ylim=(n - 0.4, -0.6))
+        ax.tick_params(axis="y", length=0)
+    figure.supxlabel("probability, with posterior sd", fontsize=9)
+    return figure
+
+
+def document_topics(
+    shares: DirichletState | ArrayLike, ax: Axes | None = None, *, documents: Sequence[int] | None = None
+) -> Axes:
+    """A heat map of the topics' shares in some documents, a row for each.
+
+    Args:
+        shares: `model.document_topics(params, docs)`, drawn by its mean, or a table of shares, (n, K).
+        ax: where to draw; by default on a new figure, `ax.figure`.
+        documents: numbers of the documents to draw, from the top down; by default the first 30.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: `shares` that are no table; `documents` out of range.
+
+    >>> document_topics(jnp.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]), documents=[2, 0]).get_ylabel()
+    'document'
+    """
+    table = np.asarray(shares.mean if isinstance(shares, DirichletState) else shares, float)
+    if table.ndim != 2:
+        raise ValueError(f"shares must have shape (documents, topics); got {table.shape}")
+    rows = list(range(min(len(table), _MOST_ROWS)) if documents is None else documents)
+    if not rows or not all(0 <= i < len(table) for i in rows):
+        raise ValueError(f"documents must be some of 0 to {len(table) - 1}; got {rows}")
+    ax = _tidy(_axes(ax))
+    image = ax.imshow(table[rows], cmap="Blues", vmin=0, aspect="auto", interpolation="nearest")
+    ticks = np.arange(0, len(rows), -(-len(rows) // _MOST_ROWS))
+    ax.set_yticks(ticks, [str(rows[i]) for i in ticks])
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=20))
+    ax.set(xlabel="topic", ylabel="document")
+    bar: Any = ax.figure.colorbar(image, ax=ax)
+    bar.set_label("share of the document")
+    bar.ax.tick_params(labelsize=9)
+    bar.outline.set_visible(False)
+    return ax
+
+
+@jax.jit
+def _top_moments(topics: DirichletState, ids: Array) -> tuple[Array, Array]:
+    """Means and standard deviations of the probabilities of these words."""
+    take = lambda table: jnp.take_along_axis(table, ids, 1)
+    return take(topics.mean), take(topics.sd)
