@@ -36,7 +36,7 @@ class Bags(NamedTuple):
 class Documents(Ragged):
     """A corpus, sparse: every document as its distinct words and their counts. A pytree.
 
-    Documents of similar length stand together in parts (`Bags`), so that less than an eighth of the cells is
+    Documents of similar length stand together in parts (`Bags`), so that a sixth of the cells at most is
     padding and a fit compiles a few shapes. `Documents.of`, `Documents.from_tokens` and
     `vb.datasets.read_ldac` make them.
 

@@ -45,8 +45,8 @@ class Ragged:
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *parts)
 
 
-def buckets(lengths: np.ndarray, spare: float = 1 / 8) -> list[np.ndarray]:
-    """Rows grouped by length, in as few groups as leave less than a share `spare` of padding.
+def buckets(lengths: np.ndarray, spare: float = 1 / 6) -> list[np.ndarray]:
+    """Rows grouped by length, in as few groups as leave at most a share `spare` of padding.
 
     Args:
         lengths: (n,), the rows' lengths, at least 1 once padded.
@@ -57,11 +57,12 @@ def buckets(lengths: np.ndarray, spare: float = 1 / 8) -> list[np.ndarray]:
     """
     order = np.argsort(lengths, kind="stable")
     lengths = np.maximum(lengths[order], 1)
-    # a group ends at one of at most 64 lengths: the distinct ones, or those nearest to equal shares of cells
+    # a group ends at one of the distinct lengths; of many, at the longest of those that differ by less than a
+    # share of spare / 2, so that a group for every end leaves less than that of padding
     ends = np.flatnonzero(np.append(np.diff(lengths) > 0, True)) + 1
-    if len(ends) > 64:
-        mass = np.cumsum(lengths)[ends - 1]
-        ends = np.unique(ends[np.searchsorted(mass, np.linspace(0, 1, 65)[1:] * mass[-1])])
+    if len(ends) > 64 and spare > 0:
+        step = np.floor(np.log(lengths[ends - 1]) / np.log1p(spare / 2))
+        ends = ends[np.append(np.diff(step) > 0, True)]
     starts = np.append(0, ends)
     # cost[i, j]: cells of a group of the rows from starts[i] to ends[j]
     # best[b][j]: of all rows to ends[j], in b + 1 groups or fewer; came[b][j]: where the last of them begins

@@ -1,22 +1,22 @@
-"""Point estimates of Dirichlet concentrations, which have no conjugate prior: Newton steps on the bound.
+"""Point estimates of Dirichlet concentrations, which have no conjugate prior: a Newton step in each sweep.
 
 Imported by models that learn them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Float
 
 from vbjax.families.delta import DeltaState
 from vbjax.families.dirichlet import DirichletStatistics, dirichlet_log_density
 from vbjax.families.gamma import GammaState
 
-_STEPS = 50
+_STRIDE = 0.05  # in log alpha, at most: what alpha describes must come apart before alpha follows it
 
 
 def point(value: Array) -> DeltaState:
@@ -24,59 +24,40 @@ def point(value: Array) -> DeltaState:
     return DeltaState(GammaState(jnp.full_like(value, 2), 1 / value))
 
 
-def best_concentration(log: Float[Array, " k"], start: Float[Array, " k"]) -> Float[Array, " k"]:
-    """argmax over alpha of E[log Dirichlet(x | alpha)], where E[log x] is `log` (an average over many x).
+def step_concentration(log: Float[Array, " k"], alpha: Float[Array, " k"]) -> Float[Array, " k"]:
+    """From alpha towards the maximum of E[log Dirichlet(x | alpha)]; `log` is E[log x], a mean over many x.
 
-    Newton steps in log alpha, in O(k) by the structure of the Hessian, each as long as is best of 1, 1/2,
-    1/4, ...: the value never falls below that of `start`.
+    A Newton step in log alpha, in O(k) by the structure of the Hessian; see `_step`.
 
     References:
         Minka (2000), Estimating a Dirichlet distribution, section 1, eq. 5 to 18.
     """
     statistics = DirichletStatistics(log, jnp.zeros((), log.dtype))
     value = lambda u: dirichlet_log_density(statistics, jnp.exp(u))
-
-    def direction(u: Array) -> Array:
-        """Newton's where it ascends, a scaled gradient elsewhere (the function is concave in alpha alone)."""
-        alpha = jnp.exp(u)
-        total, trigamma = alpha.sum(), lambda a: jax.scipy.special.polygamma(1, a)
-        slope = jax.grad(value)(u)
-        # the Hessian is diag(d) + c alpha alpha'
-        d, c = -jnp.abs(slope - alpha**2 * trigamma(alpha)), trigamma(total)
-        lift = c * (alpha * slope / d).sum() / (1 + c * (alpha**2 / d).sum())
-        newton = (alpha * lift - slope) / d
-        return jnp.where(newton @ slope > 0, newton, slope / jnp.abs(d))
-
-    return jnp.exp(_climb(value, direction, jnp.log(start)))
+    slope, total = jax.grad(value)(jnp.log(alpha)), alpha.sum()
+    # the Hessian is diag(d) + c alpha alpha'; concave in alpha, it may not be so in log alpha
+    d, c = -jnp.abs(slope - alpha**2 * _trigamma(alpha)), _trigamma(total)
+    lift = c * (alpha * slope / d).sum() / (1 + c * (alpha**2 / d).sum())
+    newton = (alpha * lift - slope) / d
+    return jnp.exp(_step(value, jnp.log(alpha), jnp.where(newton @ slope > 0, newton, slope / jnp.abs(d))))
 
 
-def best_symmetric_concentration(log: Float[Array, "n k"], start: Float[Array, ""]) -> Float[Array, ""]:
+def step_symmetric_concentration(log: Float[Array, "n k"], alpha: Float[Array, ""]) -> Float[Array, ""]:
     """The same for a Dirichlet whose k concentrations are one number, given E[log x] of n draws."""
-    size, mean = log.shape[-1], log.mean(0)
-    statistics = DirichletStatistics(mean, jnp.zeros((), log.dtype))
-    value = lambda u: dirichlet_log_density(statistics, jnp.full(size, jnp.exp(u)))
-    slope = jax.grad(value)
-
-    def direction(u: Array) -> Array:
-        return slope(u) / jnp.maximum(jnp.abs(jax.grad(slope)(u)), jnp.finfo(u.dtype).tiny)
-
-    return jnp.exp(_climb(value, direction, jnp.log(start)))
+    statistics = DirichletStatistics(log.mean(0), jnp.zeros((), log.dtype))
+    value = lambda u: dirichlet_log_density(statistics, jnp.full(log.shape[-1], jnp.exp(u)))
+    u, slope = jnp.log(alpha), jax.grad(value)
+    return jnp.exp(_step(value, u, slope(u) / jnp.abs(jax.grad(slope)(u))))
 
 
-def _climb(value: Any, direction: Any, u: Array) -> Array:
-    """Steps along `direction` of the best of a few lengths, until none is better."""
-    lengths = 0.5 ** jnp.arange(12, dtype=u.dtype)
+def _trigamma(a: Array) -> Array:
+    return jax.scipy.special.polygamma(1, a)
 
-    def step(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        u, best, _, number = carry
-        way = direction(u)
-        way = jnp.clip(jnp.where(jnp.isfinite(way), way, 0), -2, 2)
-        tries = u + lengths.reshape(-1, *[1] * u.ndim) * way
-        values = jax.vmap(value)(tries)
-        values = jnp.where(jnp.isnan(values), -jnp.inf, values)
-        winner = values.argmax()
-        better = values[winner] > best
-        return jnp.where(better, tries[winner], u), jnp.maximum(values[winner], best), better, number + 1
 
-    going = lambda carry: carry[2] & (carry[3] < _STEPS)
-    return lax.while_loop(going, step, (u, value(u), jnp.asarray(True), jnp.asarray(0)))[0]
+def _step(value: Callable[[Array], Array], u: Array, way: Array) -> Array:
+    """Along `way`, at most `_STRIDE` far: the best of 1, 1/2, 1/4, ... of it and nothing, so never downhill."""
+    way = jnp.where(jnp.isfinite(way), way, 0)
+    way = way * jnp.minimum(1, _STRIDE / jnp.maximum(jnp.abs(way).max(), _STRIDE))
+    lengths = jnp.append(0.5 ** jnp.arange(8, dtype=u.dtype), 0)
+    tries = u + lengths.reshape(-1, *[1] * u.ndim) * way
+    return tries[jnp.nanargmax(jax.vmap(value)(tries))]

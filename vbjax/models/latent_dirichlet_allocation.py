@@ -22,7 +22,7 @@ from vbjax.families.base import Family, pytree, static
 from vbjax.families.delta import Delta
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
 from vbjax.families.gamma import Gamma
-from vbjax.models.concentrations import best_concentration, best_symmetric_concentration, point
+from vbjax.models.concentrations import point, step_concentration, step_symmetric_concentration
 from vbjax.models.document_words import Topics, Words
 from vbjax.record import Record
 
@@ -225,17 +225,17 @@ class LatentDirichletAllocation(ConjugateModel):
     # -- the M-step and the bound --------------------------------------------------------------------
 
     def m_step(self, params: Any, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
-        """lambda = eta + the words' sums; concentrations at their optimum given the new q(theta), q(beta)."""
+        """lambda = eta + the words' sums; and a step of the concentrations, given q(theta) and q(beta)."""
         moved = Record(params)
         for name in block:
             if name == "topics":
                 state: Any = DirichletState(self.eta(params) + statistics["topics"].log)
             elif name == "doc_concentration":
                 log, n = statistics["doc_concentration"]
-                state = point(best_concentration(log / n, params.doc_concentration.mean))
+                state = point(step_concentration(log / n, params.doc_concentration.mean))
             else:
                 log = moved.topics.expected().log
-                state = point(best_symmetric_concentration(log, params.topic_concentration.mean))
+                state = point(step_symmetric_concentration(log, params.topic_concentration.mean))
             moved |= {name: state}
         return moved
 
