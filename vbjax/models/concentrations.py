@@ -55,7 +55,7 @@ def _trigamma(a: Array) -> Array:
 
 
 def _step(value: Callable[[Array], Array], u: Array, way: Array) -> Array:
-    """Along `way`, at most `_STRIDE` far: the best of 1, 1/2, 1/4, ... of it and nothing, so never downhill."""
+    """Along `way`, at most `_STRIDE` far: the best of 1, 1/2, 1/4, ... of it and nothing."""
     way = jnp.where(jnp.isfinite(way), way, 0)
     way = way * jnp.minimum(1, _STRIDE / jnp.maximum(jnp.abs(way).max(), _STRIDE))
     lengths = jnp.append(0.5 ** jnp.arange(8, dtype=u.dtype), 0)

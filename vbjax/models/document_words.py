@@ -21,18 +21,17 @@ _SIMD = 8  # topics are padded to a multiple of so many: twice as fast on a CPU 
 
 
 class Topics(NamedTuple):
-    """E[log beta_kw], words along the leading axis; and exp(log - top), `top` the greatest of each word."""
+    """E[log beta], topics along the leading axis; each word's greatest; and exp(log - top), transposed."""
 
-    log: Float[Array, "v k"]
-    table: Float[Array, "v k"]
+    log: Float[Array, "k v"]
     top: Float[Array, " v"]
+    table: Float[Array, "v padded"]
 
     @classmethod
     def of(cls, log: Float[Array, "k v"]) -> Topics:
-        """From E[log beta], topics along the leading axis."""
-        log = jnp.pad(log.T, ((0, 0), (0, -log.shape[0] % _SIMD)), constant_values=-jnp.inf)
-        top = log.max(1)
-        return cls(log, jnp.exp(log - top[:, None]), top)
+        """From E[log beta]."""
+        top = log.max(0)
+        return cls(log, top, jnp.pad(jnp.exp(log - top).T, ((0, 0), (0, -log.shape[0] % _SIMD))))
 
 
 class Words(NamedTuple):
@@ -80,9 +79,9 @@ class Words(NamedTuple):
         return share, jnp.where(none, 1, norm), (none & (self.rows.counts > 0)).any()
 
     def _in_logarithms(self, gamma: Array) -> tuple[Array, Array]:
-        log = jnp.pad(psi(gamma), ((0, 0), (0, self._padding(gamma))), constant_values=-jnp.inf)
-        scores = self.topics.log[self.rows.ids] + log[:, None, :]
-        return self.rows.counts[..., None] * jax.nn.softmax(scores, -1), logsumexp(scores, -1)
+        scores = jnp.moveaxis(self.topics.log[:, self.rows.ids], 0, -1) + psi(gamma)[:, None, :]
+        words = self.rows.counts[..., None] * jax.nn.softmax(scores, -1)
+        return jnp.pad(words, ((0, 0), (0, 0), (0, self._padding(gamma)))), logsumexp(scores, -1)
 
     def _padding(self, gamma: Array) -> int:
         return self.table.shape[-1] - gamma.shape[1]

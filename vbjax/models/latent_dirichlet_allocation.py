@@ -26,7 +26,7 @@ from vbjax.models.concentrations import point, step_concentration, step_symmetri
 from vbjax.models.document_words import Topics, Words
 from vbjax.record import Record
 
-_CHUNK = 2**18  # numbers in a chunk's table of documents x words x topics, which stays in the cache
+_CHUNK = 2**16  # numbers in a chunk's table of documents x words x topics, which stays in the cache
 _SETTLED = 1e-4  # a document has settled where a turn moves less than this share of its words
 
 
