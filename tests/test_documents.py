@@ -318,3 +318,14 @@ def test_no_other_grouping_has_fewer_groups_or_as_many_and_less_padding(lengths,
 def test_what_is_no_corpus_is_refused_with_its_place(corpus, n_words, message):
     with pytest.raises(ValueError, match=message):
         Documents.of(corpus, n_words)
+
+
+def test_documents_in_the_parts_of_others_are_the_same_and_empty_ones_after_them():
+    like = Documents.of([[(0, 1)], [(w, 1) for w in range(9)], [], [(2, 1), (3, 1)]], 20)
+    docs = Documents.of([[(w, 2) for w in range(15)], [(4, 3)]], 20)
+    moved = docs.in_parts_of(like)
+    assert [part.ids.shape[0] for part in moved.parts] == [part.ids.shape[0] for part in like.parts]
+    np.testing.assert_array_equal(dense(moved), np.vstack([dense(docs), np.zeros((2, 20))]))
+    again = like.in_parts_of(moved)
+    assert [part.ids.shape for part in again.parts] == [part.ids.shape for part in moved.parts]
+    np.testing.assert_array_equal(dense(again), dense(like))

@@ -54,6 +54,63 @@ def test_whole_steps_on_all_rows_are_coordinate_ascent(name, float64):
     close(fit.trace, objective[:, 0], factor=10)
 
 
+def documents(dtype="float32", n=30):
+    """A corpus of short and long documents, in several parts."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(0, 40, n)
+    return vb.Documents.of(np.array([rng.multinomial(m, np.full(8, 1 / 8)) for m in sizes]), dtype=dtype)
+
+
+def topics(dtype="float32"):
+    """A topic model, and where it starts."""
+    concentration = np.random.default_rng(1).uniform(1, 3, (2, 8))
+    start = vb.Record(topics=vb.families.DirichletState(jnp.asarray(concentration, dtype)))
+    return vb.LatentDirichletAllocation(2, 0.5, 0.3), start
+
+
+def test_whole_steps_on_a_whole_corpus_are_coordinate_ascent(float64):
+    docs, (model, start) = documents("float64"), topics("float64")
+    fit = vb.fit_stochastic(
+        model, docs, key=KEY, batch_size=docs.n_rows, n_epochs=3, forgetting=0.0, params=start
+    )
+    params, objective, _ = sweeps(model.resolve(docs), start, docs, None, n_sweeps=3)
+    close(fit.params, params, factor=100)  # the documents come in another order
+    close(fit.trace, objective[:, 0], factor=10)
+    streamed = vb.fit_stochastic(
+        model, iter([docs]), key=KEY, total_rows=docs.n_rows, forgetting=0.0, params=start
+    )
+    close(streamed.trace[0], fit.trace[0], factor=10)
+
+
+def test_minibatches_stand_for_the_corpus_whatever_their_documents_lengths(float64):
+    """From one point, many of them: the mean of their estimates is the bound, within its standard error."""
+    docs, (model, start) = documents("float64"), topics("float64")
+    assert len(docs.parts) > 1
+    fit = vb.fit_stochastic(
+        model, docs, key=KEY, batch_size=10, n_epochs=100, delay=1e12, forgetting=1.0, params=start
+    )
+    estimates = np.asarray(fit.trace)
+    error = estimates.std() / np.sqrt(estimates.size)
+    bound = vb.elbo(model.resolve(docs), start, docs)
+    assert abs(estimates.mean() - bound) < 4 * error < 0.02 * abs(bound)
+
+
+def test_a_stream_of_documents_may_grow_and_end_short(float64):
+    model, start = topics("float64")
+    corpus = [[(w, 1 + d) for w in range(1 + d % 7)] for d in range(20)]
+    batches = [vb.Documents.of(corpus[i : i + 8], 8) for i in (0, 8, 16)]
+    fit = vb.fit_stochastic(model, iter(batches), key=KEY, total_rows=20, forgetting=0.0, params=start)
+    for number, batch in enumerate(batches):
+        weights, docs = jnp.full(len(batch), 20 / len(batch)), batch
+        params, objective, _ = sweeps(model.resolve(docs), start, docs, weights, n_sweeps=1)
+        # documents settle in the company of their chunk, a little more or less
+        np.testing.assert_allclose(fit.trace[number], objective[0, 0], rtol=1e-6)
+        start = params
+    np.testing.assert_allclose(fit.params.topics.concentration, start.topics.concentration, rtol=1e-3)
+    with pytest.raises(ValueError, match="at most 8 documents"):
+        vb.fit_stochastic(model, iter([batches[0], vb.Documents.of(corpus, 8)]), key=KEY, total_rows=20)
+
+
 def test_one_epoch_at_rates_one_over_t_is_the_exact_update(dtype):
     x = rows(dtype)
     exact = vb.fit(location(), x, key=KEY)

@@ -127,15 +127,52 @@ class Documents(Ragged):
         cls, lengths: np.ndarray, ids: np.ndarray, counts: np.ndarray, n_words: int, dtype: DTypeLike = float
     ) -> Documents:
         """The same from arrays that have been read: lengths (n,) of the documents, their words end to end."""
-        starts = np.cumsum(lengths) - lengths
-        parts, order = [], buckets(lengths)
-        for rows in order:
+        groups = buckets(lengths)
+        starts, parts = np.cumsum(lengths) - lengths, []
+        for rows in groups:
             column = np.arange(max(1, lengths[rows].max(initial=0)))
             there = column < lengths[rows][:, None]
             cell = np.where(there, starts[rows][:, None] + column, len(ids))
             padded = (np.append(x, 0)[cell] for x in (ids, counts))
             parts.append(Bags(*map(jnp.asarray, padded, (jnp.int32, dtype))))
-        return cls(tuple(parts), jnp.asarray(np.concatenate(order), jnp.int32), n_words)
+        return cls(tuple(parts), jnp.asarray(np.concatenate(groups), jnp.int32), n_words)
+
+    def in_parts_of(self, other: Documents) -> Documents:
+        """The same documents, and empty ones after them, in parts of the shapes that another corpus has.
+
+        Where a document is longer than its part, all parts become a fifth longer than they need: minibatches
+        compile one program, and few others.
+
+        Raises:
+            ValueError: more documents than the other corpus has.
+        """
+        n = other.n_rows
+        if self.n_rows > n:
+            raise ValueError(
+                f"data must have at most {n} documents, as the first minibatch; got {self.n_rows}"
+            )
+        counts = [row for part in self.parts for row in np.asarray(part.counts)]
+        ids = [row for part in self.parts for row in np.asarray(part.ids)]
+        place = np.concatenate([np.asarray(self.order), np.arange(self.n_rows, n)])
+        lengths = np.zeros(n, int)
+        lengths[: self.n_rows] = [(row > 0).sum() for row in counts]
+        rising = np.argsort(lengths, kind="stable")
+        groups = np.split(rising, np.cumsum([part.ids.shape[0] for part in other.parts])[:-1])
+        need = np.array([lengths[rows].max(initial=0) for rows in groups])
+        width = np.array([part.ids.shape[1] for part in other.parts])
+        if (need > width).any():
+            width = np.maximum(width, need + need // 5)
+        parts = []
+        for rows, columns in zip(groups, width, strict=True):
+            words = np.zeros((len(rows), columns), np.int32)
+            times = np.zeros(words.shape, other.parts[0].counts.dtype)
+            for to, row in enumerate(rows):
+                if row < self.n_rows:
+                    there = counts[row] > 0
+                    words[to, : lengths[row]] = ids[row][there]
+                    times[to, : lengths[row]] = counts[row][there]
+            parts.append(Bags(jnp.asarray(words), jnp.asarray(times)))
+        return Documents(tuple(parts), jnp.asarray(place[rising], jnp.int32), self.n_words)
 
     @property
     def n_tokens(self) -> Array:

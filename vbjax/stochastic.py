@@ -9,6 +9,7 @@ memory), the next one being read while the device works. Imports core; knows no 
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,7 @@ from vbjax.core.expectation import expectation, float_dtype, n_rows
 from vbjax.core.fit import Fit, read_params, resolved
 from vbjax.core.inputs import read_count, read_key
 from vbjax.core.model import ConjugateModel
+from vbjax.core.ragged import Ragged
 from vbjax.core.restarts import Runs
 from vbjax.record import Record
 
@@ -45,12 +47,13 @@ def fit_stochastic(
 
     Args:
         model: any conjugate model.
-        data: arrays as `fit` takes them; or an iterator of minibatches (each what `fit` takes, of one
-            number of rows but for the last), read once from beginning to end. Defaults that follow the
-            data then follow the first minibatch: give hyperparameters, or a resolved model, to be exact.
+        data: as `fit` takes them; or an iterator of minibatches (each what `fit` takes, of one number of
+            rows but for the last), read once from beginning to end. Defaults that follow the data then
+            follow the first minibatch: give hyperparameters, or a resolved model, to be exact. Documents
+            may be longer than those of the minibatches before, at the price of a new compilation.
         key: `jax.random.key(...)`: the start, and the order of the rows.
         batch_size: rows of a minibatch; each epoch takes all rows in a new order, and drops the few
-            that do not fill a minibatch.
+            that do not fill a minibatch. Of documents it has some of every length, and about so many.
         n_epochs: passes over the data. (Of an iterator there is one.)
         delay: at least 0; larger ones make the first steps smaller.
         forgetting: between 0.5 (excluded) and 1, the rates of Robbins and Monro; 0 takes whole steps.
@@ -103,17 +106,31 @@ def _from_arrays(
     model: Any, params: Record, data: Any, key: Array, rates: Any, *, batch_size: int, n_epochs: int
 ) -> tuple[Record, Array, Array]:
     n = n_rows(data)
+    ragged = isinstance(data, Ragged)
+    parts = data.parts if ragged else (data,)
     n_batches = n // batch_size
+    # of ragged rows a minibatch takes as many of every part as there are in all, a part of few rows in turns
+    sizes = (
+        [(n_rows(part), n_rows(part) // n_batches or 1) for part in parts] if ragged else [(n, batch_size)]
+    )
+    stands_for = [jnp.full(take, total / take, float_dtype((params, data))) for total, take in sizes]
+    weights = jnp.concatenate(stands_for) if ragged else None
 
-    def step(carry: tuple[Record, Array], rows: Array) -> tuple[tuple[Record, Array], Array]:
+    def step(carry: tuple[Record, Array], rows: list[Array]) -> tuple[tuple[Record, Array], Array]:
         params, t = carry
-        batch = jax.tree.map(lambda x: x[rows], data)
-        params, objective = _step(model, params, batch, None, n, t, rates)
+        drawn = tuple(jax.tree.map(lambda x, r=r: x[r], p) for p, r in zip(parts, rows, strict=True))
+        order = jnp.arange(sum(take for _, take in sizes))
+        batch = dataclasses.replace(data, parts=drawn, order=order) if ragged else drawn[0]
+        params, objective = _step(model, params, batch, weights, n, t, rates)
         return (params, t + 1), objective
 
     def epoch(carry: tuple[Record, Array], key: Array) -> tuple[tuple[Record, Array], Array]:
-        order = jax.random.permutation(key, n)[: n_batches * batch_size]
-        return jax.lax.scan(step, carry, order.reshape(n_batches, batch_size))
+        def places(key: Array, total: int, take: int) -> Array:
+            turns = jnp.arange(n_batches * take) % total
+            return jax.random.permutation(key, total)[turns].reshape(n_batches, take)
+
+        keys = jax.random.split(key, len(parts)) if ragged else [key]
+        return jax.lax.scan(step, carry, [places(k, *size) for k, size in zip(keys, sizes, strict=True)])
 
     start = params, jnp.ones((), jnp.int32)
     (params, _), trace = jax.lax.scan(epoch, start, jax.random.split(key, n_epochs))
@@ -128,12 +145,16 @@ def _from_iterator(
         raise ValueError("data must give at least one minibatch; the iterator is empty")
     model, first = resolved(model, first, None)[0], model.read(first)
     params = _start(model, key, first, params)
-    size, shapes = n_rows(first), jax.tree.map(jnp.shape, first)
+    size, shapes, like = n_rows(first), jax.tree.map(jnp.shape, first), first
 
     def read(batch: Any) -> tuple[Any, Array]:
         """A minibatch on the device, a short one filled up with rows of weight 0."""
+        nonlocal like
         batch = model.read(batch)
         missing = max(size - n_rows(batch), 0)
+        if isinstance(batch, Ragged):
+            like = batch.in_parts_of(like)
+            return like, jnp.arange(size) < size - missing
         batch = jax.tree.map(lambda x: jnp.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))), batch)
         got = jax.tree.map(jnp.shape, batch)
         if got != shapes:

@@ -6,7 +6,7 @@ Imported by core's expectation, and by what describes such data.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,10 @@ class Ragged:
         """What is there for every row of every part, in the order in which the rows were given."""
         back = jnp.argsort(self.order)
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *parts)
+
+    def in_parts_of(self, other: Self) -> Self:
+        """The same rows, and empty ones after them, in parts of the shapes that others have."""
+        raise TypeError("given by the subclass")
 
 
 def buckets(lengths: np.ndarray, spare: float = 1 / 6) -> list[np.ndarray]:
