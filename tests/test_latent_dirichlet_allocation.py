@@ -324,3 +324,13 @@ def test_documents_of_another_vocabulary_are_refused():
     model, _, params = given("float32")
     with pytest.raises(ValueError, match=f"{V} words"):
         model.document_topics(params, vb.Documents.of(np.ones((2, V + 1))))
+
+
+def test_what_documents_cannot_do_says_so():
+    model, docs, params = given("float32")
+    with pytest.raises(ValueError, match="not seen data"):
+        vb.LatentDirichletAllocation(K).document_topics(params, docs)
+    with pytest.raises(ValueError, match="documents"):
+        vb.gibbs(model, docs, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="local factors that interact"):
+        vb.linear_response(model, params, docs)

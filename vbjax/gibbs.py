@@ -18,6 +18,7 @@ from vbjax.core.expectation import float_dtype
 from vbjax.core.fit import resolved
 from vbjax.core.inputs import read_count, read_key
 from vbjax.core.model import ConjugateModel
+from vbjax.core.ragged import Ragged
 from vbjax.record import Record
 
 
@@ -62,6 +63,8 @@ def gibbs(
     sizes = dict(n_draws=n_draws, n_warmup=n_warmup, n_chains=n_chains)
     sizes = {name: read_count(n, name, least=int(name != "n_warmup")) for name, n in sizes.items()}
     model, data, _ = resolved(model, data, None)
+    if isinstance(data, Ragged):
+        raise ValueError("data must be arrays: documents, whose cells stand for several words, are not drawn")
     return _gibbs(model, data, read_key(key), **sizes)
 
 

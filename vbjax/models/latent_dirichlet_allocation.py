@@ -94,8 +94,7 @@ class LatentDirichletAllocation(ConjugateModel):
 
     @property
     def factors(self) -> Record:
-        if np.ndim(self.topic_concentration) != 1:
-            raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
+        self._require_resolved()
         factors: dict[str, Family] = dict(
             topics=Dirichlet(self.topic_concentration.shape[0], plate=(self.n_topics,))
         )
@@ -104,6 +103,10 @@ class LatentDirichletAllocation(ConjugateModel):
         if self.learn_topic_concentration:
             factors["topic_concentration"] = Delta(Gamma())
         return Record(factors)
+
+    def _require_resolved(self) -> None:
+        if np.ndim(self.topic_concentration) != 1:
+            raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
 
     def read(self, data: Any) -> Documents:
         read_count(self.n_topics, "n_topics")
@@ -259,6 +262,7 @@ class LatentDirichletAllocation(ConjugateModel):
 
     def document_topics(self, params: Any, data: Any) -> DirichletState:
         """q(theta_d) of documents, seen or new, (n, K): `.mean`, the shares of the topics, and `.sd`."""
+        self._require_resolved()
         return _document_topics(self, params, self.read(data))
 
 

@@ -1,0 +1,260 @@
+"""Topics against scikit-learn and gensim: a pass over the corpus, and the way to a held-out perplexity.
+
+The corpus is that of notebooks/data: 2,246 documents of the Associated Press, a tenth of them held out. All
+score the same held-out words of the same documents: half of a document's words, drawn once, are given, and
+the others are predicted by E[theta] E[beta] (document completion), E[theta] by our inference for everyone.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gensim.models
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+import sklearn.decomposition
+
+import vbjax as vb
+from bench.measure import interleaved, machine, save, table
+from vbjax.core.algorithm import CoordinateAscent
+from vbjax.models import latent_dirichlet_allocation as module
+
+DATA = pathlib.Path(__file__).parents[1] / "notebooks" / "data"
+TURNS = 20  # updates of a document in one pass
+PASSES = 3  # in one program
+K = (20, 100, 200)
+TARGETS = {20: 5, 100: 4, 200: 4}
+
+
+def corpus(repeats: int = 1) -> tuple[vb.Documents, scipy.sparse.csr_matrix]:
+    """The documents, so many times, for us and for scikit-learn."""
+    docs = vb.datasets.read_ldac(DATA / "ap.ldac")
+    rows = sparse(docs)
+    if repeats > 1:
+        rows = scipy.sparse.vstack([rows] * repeats).tocsr()
+        docs = vb.Documents.of(rows)
+    return docs, rows
+
+
+def sparse(docs: vb.Documents) -> scipy.sparse.csr_matrix:
+    """Documents as scikit-learn takes them."""
+    cells = []
+    for part, place in zip(docs.parts, docs.split(np.arange(docs.n_rows)), strict=True):
+        row = np.broadcast_to(np.asarray(place)[:, None], part.ids.shape)
+        cells.append([np.ravel(x) for x in (part.counts, row, part.ids)])
+    count, row, column = (np.concatenate(x) for x in zip(*cells, strict=True))
+    there = count > 0
+    shape = (docs.n_rows, docs.n_words)
+    return scipy.sparse.csr_matrix((count[there], (row[there], column[there])), shape, dtype=np.float32)
+
+
+# -- a pass ------------------------------------------------------------------------------------------------
+
+
+def our_passes(docs: vb.Documents, k: int) -> tuple[Callable[[], Any], float]:
+    """PASSES passes of TURNS updates each, whether a document has settled or not; and seconds to compile."""
+    model, data, _ = vb.core.fit.resolved(vb.LatentDirichletAllocation(k, document_sweeps=TURNS), docs, None)
+    ascent = CoordinateAscent(model, jnp.asarray(0.0))
+    start = jax.jit(lambda ascent, docs: ascent.start(ascent.model.init(jax.random.key(0), docs), docs))
+
+    def run(ascent: CoordinateAscent, state: Any, docs: vb.Documents) -> Any:
+        return jax.lax.fori_loop(0, PASSES, lambda _, s: ascent.step(s, docs, None)[0], state)
+
+    state, begun = start(ascent, data), time.perf_counter()
+    program = jax.jit(run).lower(ascent, state, data).compile()
+    return functools.partial(program, ascent, state, data), time.perf_counter() - begun
+
+
+def their_passes(rows: scipy.sparse.csr_matrix, k: int, n_jobs: int, passes: int) -> Callable[[], Any]:
+    """So many passes of scikit-learn's batch algorithm."""
+    peer = sklearn.decomposition.LatentDirichletAllocation(
+        k,
+        max_iter=passes,
+        learning_method="batch",
+        max_doc_update_iter=TURNS,
+        mean_change_tol=0.0,
+        n_jobs=n_jobs,
+        random_state=0,
+    )
+    return lambda: peer.fit(rows).components_
+
+
+def passes(report: list[str]) -> None:
+    """Milliseconds of a pass at every K, and at one K over larger corpora."""
+    docs, rows = corpus()
+    settled, module._SETTLED = module._SETTLED, 0.0
+    lines = []
+    for k in K:
+        ours, compiled = our_passes(docs, k)
+        # of scikit-learn the difference of two fits: it starts and ends with work of another kind
+        runs = [their_passes(rows, k, jobs, n) for jobs in (1, 2) for n in (1, 1 + PASSES)]
+        for run in (ours, *runs):
+            run()
+        times = interleaved(ours, *runs, repeats=3)
+        own = times[0] / PASSES
+        one, two = ((times[i + 1] - times[i]) / PASSES for i in (1, 3))
+        lines.append(
+            [str(k), f"{1e3 * own:.0f}", f"{1e3 * one:.0f}", f"{1e3 * two:.0f}", f"{one / own:.1f}x",
+             f"{two / own:.1f}x", f"{TARGETS[k]}x", f"{compiled:.1f}"]
+        )  # fmt: skip
+        print(*lines[-1], sep="  ", flush=True)
+    sizes = []
+    for repeats in (1, 4, 16):
+        more, _ = corpus(repeats)
+        ours, _ = our_passes(more, 20)
+        ours()
+        (taken,) = interleaved(ours, repeats=3)
+        n_tokens, milliseconds = int(more.n_tokens), 1e3 * taken / PASSES
+        sizes.append(
+            [str(more.n_rows), str(n_tokens), f"{milliseconds:.0f}", f"{1e6 * milliseconds / n_tokens:.0f}"]
+        )
+        print(*sizes[-1], sep="  ", flush=True)
+    module._SETTLED = settled
+    header = [
+        "K",
+        "vbjax ms",
+        "scikit-learn ms, 1 job",
+        "2 jobs",
+        "ratio, 1 job",
+        "2 jobs",
+        "target",
+        "compile s",
+    ]
+    report += [
+        f"## Topics: a pass of {TURNS} updates of every document; Associated Press, float32",
+        table(header, lines),
+        "The same corpus once, 4 and 16 times, K = 20:",
+        table(["documents", "tokens", "ms", "ns per token"], sizes),
+    ]
+
+
+# -- the way to a perplexity ---------------------------------------------------------------------------------
+
+
+def perplexities(report: list[str]) -> None:
+    """Seconds to the held-out perplexity that the best of the peers ends with."""
+    docs, rows = corpus()
+    held_out = np.random.default_rng(0).permutation(docs.n_rows) < docs.n_rows // 10
+    train, test = vb.Documents.of(rows[~held_out]), vb.Documents.of(rows[held_out])
+    given, scored = vb.topics.halves(test, jax.random.key(1))
+    lines = []
+    for k in (20, 100):
+        model = vb.LatentDirichletAllocation(k).resolve(train)
+
+        def perplexity(concentration: Any, model: Any = model) -> float:
+            params = vb.Record(topics=vb.families.DirichletState(jnp.asarray(concentration, jnp.float32)))
+            score = vb.topics.log_completion(model, params, given, scored)
+            return float(jnp.exp(-score.sum() / scored.n_tokens))
+
+        ways = {
+            "scikit-learn, batch, 2 jobs": sklearn_batch(rows[~held_out], k),
+            "gensim LdaModel": gensim_online(train, k, gensim.models.LdaModel),
+            "gensim LdaMulticore, 1 worker more": gensim_online(train, k, gensim.models.LdaMulticore),
+            "vbjax, batch": our_batch(train, k),
+            "vbjax, stochastic": our_stochastic(train, k),
+        }
+        curves = {name: [(t, perplexity(c)) for t, c in way] for name, way in ways.items()}
+        peers = [name for name in curves if not name.startswith("vbjax")]
+        target = min(p for name in peers for _, p in curves[name])
+        fastest = min(reach(curves[name], target) for name in peers)
+        online = min(p for _, p in curves["gensim LdaModel"])
+        for name, curve in curves.items():
+            end, taken = curve[-1], reach(curve, target)
+            to_online = reach(curve, online)
+            lines.append(
+                [str(k), name, f"{end[0]:.2f}", f"{end[1]:.0f}", f"{target:.0f}", f"{taken:.2f}",
+                 f"{fastest / taken:.1f}x", f"{online:.0f}", f"{to_online:.2f}",
+                 f"{reach(curves['gensim LdaModel'], online) / to_online:.1f}x"]
+            )  # fmt: skip
+            print(*lines[-1], sep="  ", flush=True)
+    header = [
+        "K", "way", "seconds in all", "perplexity then", "the peers' best", "seconds to it",
+        "fastest peer / this (5x)", "gensim online's best", "seconds to it", "gensim / this (3x)",
+    ]  # fmt: skip
+    report += [
+        "## Topics: seconds to a held-out perplexity, each way from its own start; inf: never reached",
+        table(header, lines),
+    ]
+
+
+def reach(curve: list[tuple[float, float]], target: float) -> float:
+    """Seconds until a perplexity is reached."""
+    return next((t for t, p in curve if p <= target * (1 + 1e-6)), np.inf)
+
+
+Curve = Iterator[tuple[float, Any]]
+
+
+def sklearn_batch(rows: scipy.sparse.csr_matrix, k: int) -> Curve:
+    """Passes of scikit-learn by `partial_fit`'s batch twin: fits of more and more passes from one seed."""
+    for n in (1, 2, 4, 8, 16, 32):
+        peer = sklearn.decomposition.LatentDirichletAllocation(
+            k, max_iter=n, learning_method="batch", n_jobs=2, random_state=0
+        )
+        begun = time.perf_counter()
+        peer.fit(rows)
+        yield time.perf_counter() - begun, peer.components_
+
+
+def gensim_online(docs: vb.Documents, k: int, kind: Any) -> Curve:
+    """More and more passes of gensim's online algorithm, minibatches of 256."""
+    rows = sparse(docs)
+    bags = [list(zip(*(x.tolist() for x in (row.indices, row.data)), strict=True)) for row in rows]
+    words = {w: str(w) for w in range(docs.n_words)}
+    extra = dict(workers=2) if kind is gensim.models.LdaMulticore else {}
+    for n in (1, 2, 4, 8, 16):
+        begun = time.perf_counter()
+        peer = kind(
+            bags, k, id2word=words, chunksize=256, passes=n, decay=0.7, offset=10.0, random_state=0,
+            eval_every=None, **extra,
+        )  # fmt: skip
+        yield time.perf_counter() - begun, peer.state.get_lambda()
+
+
+def our_batch(docs: vb.Documents, k: int) -> Curve:
+    """Plain sweeps, more and more."""
+    model = vb.LatentDirichletAllocation(k)
+    for n in (5, 10, 20, 40, 80, 160):
+        run = functools.partial(vb.fit, model, docs, key=jax.random.key(0), max_iter=n)
+        yield timed(run)
+
+
+def our_stochastic(docs: vb.Documents, k: int) -> Curve:
+    """Minibatches of 256, as gensim has them; more and more epochs."""
+    model = vb.LatentDirichletAllocation(k)
+    for n in (1, 2, 4, 8, 16):
+        run = functools.partial(
+            vb.fit_stochastic, model, docs, key=jax.random.key(0), batch_size=256, n_epochs=n, delay=10.0
+        )
+        yield timed(run)
+
+
+def timed(run: Callable[[], vb.Fit]) -> tuple[float, Any]:
+    """Seconds of a second call, and the topics that it found."""
+    run()
+    begun = time.perf_counter()
+    fit = jax.block_until_ready(run())
+    return time.perf_counter() - begun, fit.params.topics.concentration
+
+
+PARTS = {"passes": passes, "perplexities": perplexities}
+
+
+def run(only: list[str] | None) -> None:
+    """Run the parts, print them, and write each one's section of RESULTS.md."""
+    warnings.filterwarnings("ignore", module="sklearn|gensim")
+    for name, part in PARTS.items():
+        if only is None or name in only:
+            report: list[str] = []
+            part(report)
+            report.insert(1, machine(["jax", "jaxlib", "numpy", "scikit-learn", "gensim"]))
+            text = "\n\n".join(report)
+            print("\n" + text + "\n", flush=True)
+            save(f"topics {name}", text)
