@@ -76,23 +76,14 @@ def table(found: dict[str, np.ndarray], words: list[str]) -> list[str]:
     The words are the ten of highest probability, without those that have less than half a token in the topic,
     whose order means nothing.
     """
-    best, counts, sizes = (
-        np.asarray(topics.top_ids(found["topics"], min(_TOP, len(words)))),
-        _counts(found),
-        found["sizes"],
-    )
+    best = np.asarray(topics.top_ids(found["topics"], min(_TOP, len(words))))
+    counts, sizes = _counts(found), found["sizes"]
     lines = [f"{'topic':>5}   {'tokens':>6}   words"]
     for k in np.argsort(-sizes, kind="stable")[: (sizes > 1).sum()]:
         head = f"{k:>5}   {100 * sizes[k] / sizes.sum():>5.1f}%   "
         names = [" ".join(words[i].split()) for i in best[k] if counts[k, i] > 0.5]
-        text = textwrap.fill(
-            ", ".join(names),
-            _WIDTH,
-            initial_indent=head,
-            subsequent_indent=" " * len(head),
-            break_on_hyphens=False,
-        )
-        lines += text.splitlines()
+        wrap = textwrap.TextWrapper(_WIDTH, head, " " * len(head), break_on_hyphens=False)
+        lines += wrap.wrap(", ".join(names)) or [head.rstrip()]
     return lines
 
 
