@@ -1,5 +1,6 @@
-"""The shell command on a corpus: its topics are those of the fit, and a bad file is one line with its line."""
+"""The shell command on a corpus: its topics are those of the fit, and a bad file is one line on stderr."""
 
+import dataclasses
 import os
 
 import jax
@@ -241,5 +242,10 @@ def test_the_page_has_the_topics_the_trace_and_the_restarts(folder):
     np.testing.assert_allclose(trace.lines[-2].get_ydata(), direct.trace)
     assert restarts.get_title(loc="left").startswith("2 restarts")
     assert figure.get_suptitle() == "Latent Dirichlet allocation: 2 topics"
+    concentration = direct.params.topics.concentration.at[0].set(0.5)  # an empty topic is not drawn
+    emptied = vb.Record(topics=vb.families.DirichletState(concentration))
+    figure = topic_plots.overview(dataclasses.replace(direct, params=emptied), WORDS)
+    assert [ax.get_title(loc="left") for ax in figure.axes[:-2]] == ["topic 1"]
+    assert figure.get_suptitle() == "Latent Dirichlet allocation: the 1 largest of 2 topics"
     with pytest.raises(ValueError, match="vocabulary must have 12 words; got 11"):
         topic_plots.overview(direct, WORDS[1:])

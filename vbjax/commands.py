@@ -54,7 +54,7 @@ class Options:
     covariance: str | None = None
     weight_concentration: float | None = 1e-3
     vocab: str | None = None
-    restarts: int | None = None  # 64; 4 for lda, where one takes as long as a thousand of the others
+    restarts: int | None = None  # 64; 4 for lda, whose fits take longer
     seed: int = 0
     max_iter: int = 1000
     tol: float = 1e-6

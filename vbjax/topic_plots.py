@@ -122,6 +122,8 @@ def document_topics(
 def overview(fit: Fit, vocabulary: Sequence[str], n: int = 8) -> Figure:
     """One page on a fit: the words of its largest topics, the best run's trace, and the restarts.
 
+    Topics are drawn that hold more than one token, twelve at most; where none does, the largest.
+
     Args:
         fit: a `Fit` of `LatentDirichletAllocation`.
         vocabulary: V words; `vocabulary[i]` is the one of number i.
@@ -134,17 +136,18 @@ def overview(fit: Fit, vocabulary: Sequence[str], n: int = 8) -> Figure:
         ValueError: as for `top_words` and `trace`.
     """
     _single(fit)
-    n, total = min(n, len(vocabulary)), fit.params.topics.concentration.shape[0]
-    shown = min(total, _MOST_PANELS)
+    sizes = np.asarray(fit.params.topics.concentration - fit.model.eta(fit.params)).sum(1, dtype=float)
+    n, shown = min(n, len(vocabulary)), min(max(1, (sizes > 1).sum()), _MOST_PANELS)
+    which = np.argsort(-sizes, kind="stable")[:shown].tolist()
     above = -(-shown // 4) * (0.22 * n + 0.8)
     figure = Figure(figsize=(11, above + 3.6), layout="constrained", dpi=150)
     upper, lower = cast(Any, figure.subfigures(2, 1, height_ratios=[above, 3.2]))
-    top_words(fit.params.topics, vocabulary, n, upper)
+    top_words(fit.params.topics, vocabulary, n, upper, which=which)
     left, right = lower.subplots(1, 2)
     trace(fit, left)
     restarts(fit, right)
-    some = f"the {shown} largest of " if shown < total else ""
-    what = f"Latent Dirichlet allocation: {some}{total} topic{'s' * (total != 1)}"
+    some = f"the {shown} largest of " if shown < len(sizes) else ""
+    what = f"Latent Dirichlet allocation: {some}{len(sizes)} topic{'s' * (len(sizes) != 1)}"
     figure.suptitle(what, x=0.01, ha="left", fontsize=12)
     return figure
 
