@@ -169,7 +169,7 @@ BAD = {
     "a seed": (fit_command("gmm", "--seed", "4294967296"), "from 0 to 4294967295"),
     "a tolerance": (fit_command("gmm", "--tol", "nan"), "argument --tol: 'nan' is not a number"),
     "a concentration": (fit_command("bayesian-gmm", "--weight-concentration", "0"), "not a number above 0"),
-    "a model": (["fit", "lda", "table.csv"], "argument MODEL: invalid choice: 'lda'"),
+    "a model": (["fit", "pca", "table.csv"], "argument MODEL: invalid choice: 'pca'"),
     "a command": (["draw"], "invalid choice: 'draw'"),
     "a column": (["fit", "gmm", "table.csv", "--columns", "width"], "no column 'width'"),
     "a column twice": (["fit", "gmm", "table.csv", "--columns", "0,0"], "different columns"),

@@ -154,7 +154,7 @@ def test_a_corpus_cut_in_a_line_is_refused_with_the_line(corpus):
         ("1 0:\n", "corpus.ldac, line 1: '0:'; expected"),
         ("1 4294967296:1\n", "corpus.ldac, line 1: '4294967296:1'; expected .* nine digits"),
         ("0\n3 4:1 0:1 4:2\n", "corpus.ldac, line 2: word 4 twice"),
-        ("2 0:1 4:1\n1 5:1\n", "corpus.ldac, line 2: word 5; expected numbers less than n_words = 5"),
+        ("2 0:1 4:1\n1 5:1\n", "corpus.ldac, line 2: word 5; expected numbers less than 5"),
         ("", "corpus.ldac: no document"),
         ("\n \n", "corpus.ldac: no document"),
         (b"1 0:1\xff\n", "corpus.ldac: not a text in UTF-8"),

@@ -17,12 +17,13 @@ from vbjax.commands import MODELS, Options, UserError, run
 from vbjax.models.components import STRUCTURES
 
 _ABOUT = """\
-Fits clusterings and mixtures by expectation maximisation and variational Bayes,
-each from many random starts, and says how far to trust the result.
+Fits clusterings, mixtures and topics by expectation maximisation and
+variational Bayes, each from many random starts, and says how far to trust the
+result.
 
 Without a command it fits a mixture of up to 6 Gaussians to the eruptions of the
 Old Faithful geyser, which come with the package, prints the components it found
-and draws them in old_faithful.png. The command 'fit' fits a table of your own.
+and draws them in old_faithful.png. The command 'fit' fits data of your own.
 """
 
 _ABOUT_EXAMPLE = """\
@@ -33,21 +34,27 @@ examples:
 """
 
 _FIT = """\
-Fits a model to a table of numbers, and prints what it found.
+Fits a model to a table of numbers, or to documents, and prints what it found.
 
 DATA.csv has one row for each observation and one column for each measurement,
-separated by commas; a first line of names is optional. MODEL is one of
+separated by commas; a first line of names is optional. CORPUS.ldac has one line
+`M id:count id:count ...` for each document: how many different words are in it,
+then the number of each, from 0, and how often it is there. MODEL is one of
 
   kmeans        K clusters: each row belongs to the nearest of K centres
   gmm           K Gaussian components, by maximum likelihood (EM)
   bayesian-gmm  at most K Gaussian components, by variational Bayes: those not
                 needed empty themselves, and every number has an uncertainty
+  lda           K topics of the documents of CORPUS.ldac, by variational Bayes
+                (latent Dirichlet allocation)
 """
 
 _FIT_EXAMPLE = """\
-example:
+examples:
   python -m vbjax fit bayesian-gmm flowers.csv --columns length,width \\
       --components 6 --out flowers.npz --plot flowers.png
+  python -m vbjax fit lda news.ldac --vocab words.txt --components 50 \\
+      --out topics.npz --plot topics.png
 """
 
 
@@ -101,13 +108,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     fit = commands.add_parser(
         "fit",
-        help="fit a model to a table of your own",
+        help="fit a model to data of your own",
         description=_FIT,
         epilog=_FIT_EXAMPLE,
         formatter_class=as_written,
     )
     fit.add_argument("model", metavar="MODEL", choices=list(MODELS), help=", ".join(MODELS))
-    fit.add_argument("data", metavar="DATA.csv", help="the table: numbers separated by commas")
+    fit.add_argument("data", metavar="DATA", help="DATA.csv, or for lda CORPUS.ldac")
     _add_what_to_fit(fit.add_argument_group("what to fit"))
     _add_how_to_fit(fit.add_argument_group("how to fit it"))
     output = fit.add_argument_group("output")
@@ -125,19 +132,20 @@ def _add_what_to_fit(group: Any) -> None:
         metavar="K",
         type=_whole(1),
         default=6,
-        help="number of clusters or components; an upper bound for bayesian-gmm (default: %(default)s)",
+        help="number of clusters, components or topics; an upper bound for bayesian-gmm "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--columns",
         metavar="A,B,...",
         type=_columns,
-        help="the columns to use: names, or numbers counted from 0 (default: all)",
+        help="the columns to use: names, or numbers counted from 0 (default: all; not for lda)",
     )
     group.add_argument(
         "--covariance",
         choices=list(STRUCTURES),
         help="the shape of the components: any ellipse (full), one ellipse for all (tied), along the axes "
-        "(diag) or round (spherical) (default: full; not for kmeans)",
+        "(diag) or round (spherical) (default: full; not for kmeans and lda)",
     )
     group.add_argument(
         "--weight-concentration",
@@ -146,6 +154,12 @@ def _add_what_to_fit(group: Any) -> None:
         help="prior of the weights, bayesian-gmm only: the smaller, the sooner a component empties itself "
         "(default: 1/K)",
     )
+    group.add_argument(
+        "--vocab",
+        metavar="WORDS.txt",
+        help="the words of the corpus, one a line in the order of their numbers, lda only (default: words "
+        "are shown by their numbers)",
+    )
 
 
 def _add_how_to_fit(group: Any) -> None:
@@ -153,8 +167,7 @@ def _add_how_to_fit(group: Any) -> None:
         "--restarts",
         metavar="R",
         type=_whole(1),
-        default=64,
-        help="random starts, of which the best wins (default: %(default)s)",
+        help="random starts, of which the best wins (default: 64; 4 for lda)",
     )
     group.add_argument(
         "--seed",
@@ -175,8 +188,8 @@ def _add_how_to_fit(group: Any) -> None:
         metavar="T",
         type=_number(least=0),
         default=1e-6,
-        help="converged when a sweep gains less than this per row; kmeans: less than this share of the "
-        "inertia (default: %(default)s)",
+        help="converged when a sweep gains less than this per row; lda: per token; kmeans: less than this "
+        "share of the inertia (default: %(default)s)",
     )
 
 

@@ -1,53 +1,50 @@
-"""What the shell command does: read a table, fit, print, write. `__main__` reads the arguments.
+"""What the shell command does: read the data, fit, print, write. `__main__` reads the arguments.
 
-Output paths are checked before the fit, which may take long, and files are written beside their place and
-moved there when they are complete, so that no failure leaves half a file or harms an older one.
+Output paths are checked before the fit, which may take long. `commands_files` writes files whole or not at
+all; what is peculiar to topics is in `commands_topics`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vbjax import datasets, metrics
+from vbjax import commands_topics, datasets, metrics
+from vbjax.commands_files import UserError, check_outputs, reading, replacing
 from vbjax.core.algorithm import Status
 from vbjax.core.fit import Fit, fit
-from vbjax.models import BayesianGaussianMixture, GaussianMixture, KMeans
+from vbjax.models import BayesianGaussianMixture, GaussianMixture, KMeans, LatentDirichletAllocation
 
-MODELS = {"kmeans": KMeans, "gmm": GaussianMixture, "bayesian-gmm": BayesianGaussianMixture}
+MODELS = {
+    "kmeans": KMeans,
+    "gmm": GaussianMixture,
+    "bayesian-gmm": BayesianGaussianMixture,
+    "lda": LatentDirichletAllocation,
+}
 # the model in words; its objective, with its unit and the sign that makes it one to be read
 _WORDS = {
     "kmeans": ("k-means", "inertia", "", -1),
     "gmm": ("Gaussian mixture by maximum likelihood", "log likelihood", " nats", 1),
     "bayesian-gmm": ("Gaussian mixture by variational Bayes", "ELBO", " nats", 1),
+    "lda": ("latent Dirichlet allocation", "ELBO", " nats", 1),
 }
-_PICTURES = (".png", ".pdf", ".svg")
 _MOST_PAIRED = 20_000  # rows; the pairwise silhouette of more takes long
-
-
-class UserError(Exception):
-    """Bad input; the message is one line."""
-
-    def __init__(self, message: object) -> None:
-        super().__init__(" ".join(str(message).split()))
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What to fit, how, and where the results go; the defaults are the example on Old Faithful.
 
-    `data` is the path of a CSV file, None for Old Faithful; the other fields are the options of the command.
+    `data` is the path of a CSV file, of a corpus for lda, and None for Old Faithful; the other fields are the
+    options of the command.
     """
 
     model: str = "bayesian-gmm"
@@ -56,7 +53,8 @@ class Options:
     columns: list[str | int] | None = None
     covariance: str | None = None
     weight_concentration: float | None = 1e-3
-    restarts: int = 64
+    vocab: str | None = None
+    restarts: int | None = None  # 64; 4 for lda, whose fits take longer
     seed: int = 0
     max_iter: int = 1000
     tol: float = 1e-6
@@ -75,15 +73,17 @@ def run(options: Options) -> None:
         UserError: bad input, or a file that cannot be read or written.
         KeyboardInterrupt: Ctrl-C before there was a fit, or while files were being written.
     """
-    _check_outputs(options)
+    source = "the corpus" if options.model == "lda" else "the table"
+    inputs = {source: options.data, "the vocabulary": options.vocab}
+    check_outputs(inputs, out=options.out, plot=options.plot)
     model = _model(options)
-    x, columns = _load(options)
+    data, names = _load(options)
     try:
         result = fit(
             model,
-            x,
+            data,
             key=jax.random.key(options.seed),
-            n_restarts=options.restarts,
+            n_restarts=options.restarts or (4 if options.model == "lda" else 64),
             max_iter=options.max_iter,
             tol=options.tol,
             progress=not options.quiet,
@@ -92,17 +92,18 @@ def run(options: Options) -> None:
         raise UserError(error) from error
     if not np.isfinite(float(result.objective)):
         raise UserError(f"no restart gave a finite result: {result.verdict()}")
-    found = describe(result, x)
-    _say(report(options, result, found, columns))
+    found = describe(result, data)
+    _say(report(options, result, found, names))
     if options.out:
-        with _replacing(options.out) as file:
-            np.savez(file, **archive(options.model, result, found, columns))
+        with replacing(options.out) as file:
+            np.savez(file, **archive(options.model, result, found, names))
         _say(f"{'saved':<15} {options.out}")
     if options.plot:
-        from vbjax import plots  # matplotlib takes a second to import
+        from vbjax import plots, topic_plots  # matplotlib takes a second to import
 
-        picture = plots.overview(result, x, columns)
-        with _replacing(options.plot) as file:
+        lda = options.model == "lda"
+        picture = topic_plots.overview(result, names) if lda else plots.overview(result, data, names)
+        with replacing(options.plot) as file:
             picture.savefig(file, format=Path(options.plot).suffix[1:].lower())
         _say(f"{'picture':<15} {options.plot}")
 
@@ -113,10 +114,16 @@ def run(options: Options) -> None:
 def _model(options: Options) -> Any:
     if options.model == "kmeans" and options.covariance is not None:
         raise UserError("--covariance is not for kmeans, whose clusters have no covariance")
+    if options.model == "lda" and options.covariance is not None:
+        raise UserError("--covariance is not for lda, whose topics have no covariance")
+    if options.model == "lda" and options.columns is not None:
+        raise UserError("--columns is not for lda, whose data are documents, not a table")
     if options.model != "bayesian-gmm" and options.weight_concentration is not None:
         raise UserError(f"--weight-concentration is for bayesian-gmm only, not for {options.model}")
-    if options.model == "kmeans":
-        return KMeans(options.components)
+    if options.model != "lda" and options.vocab is not None:
+        raise UserError(f"--vocab is for lda only, not for {options.model}")
+    if options.model in ("kmeans", "lda"):
+        return MODELS[options.model](options.components)
     covariance = options.covariance or "full"
     if options.model == "gmm":
         return GaussianMixture(options.components, covariance)
@@ -125,16 +132,14 @@ def _model(options: Options) -> Any:
     )
 
 
-def _load(options: Options) -> tuple[Array, list[str]]:
-    """The table in JAX's default float, and the columns' names."""
+def _load(options: Options) -> tuple[Any, list[str]]:
+    """The table in JAX's default float and the columns' names; or the documents and the words."""
     if options.data is None:
         return datasets.old_faithful(), ["eruption (min)", "waiting (min)"]
-    try:
+    if options.model == "lda":
+        return commands_topics.load(options.data, options.vocab, options.components)
+    with reading(options.data):
         table, columns = datasets.read_table(options.data, options.columns)
-    except OSError as error:
-        raise UserError(f"{options.data}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(error) from error
     needed = 2 if options.model == "bayesian-gmm" else max(2, options.components)
     if len(table) < needed:
         rows = f"{len(table)} row{'s' * (len(table) != 1)}"
@@ -153,53 +158,6 @@ def _load(options: Options) -> tuple[Array, list[str]]:
 # -- output --------------------------------------------------------------------------------------------
 
 
-def _check_outputs(options: Options) -> None:
-    """Raise before the fit what would fail after it."""
-    if options.plot and Path(options.plot).suffix.lower() not in _PICTURES:
-        raise UserError(f"{options.plot}: a picture's name must end in {', '.join(_PICTURES)}")
-    taken: dict[str, str] = {}
-    for name, path in (("the table", options.data), ("--out", options.out), ("--plot", options.plot)):
-        if not path:
-            continue
-        place = os.path.realpath(path)
-        if place in taken:
-            raise UserError(f"{path}: {name} would overwrite {taken[place]}")
-        taken[place] = name
-        if name == "the table":
-            continue
-        if os.path.lexists(path) and not os.path.isfile(path):
-            raise UserError(f"{path}: exists and is not a file")
-        with _failures(path):
-            beside = _beside(path)
-            beside.open("xb").close()
-            beside.unlink()
-
-
-def _beside(path: str) -> Path:
-    return Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-
-
-@contextlib.contextmanager
-def _failures(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-@contextlib.contextmanager
-def _replacing(path: str) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` once it is complete, or not at all."""
-    beside = _beside(path)
-    with _failures(path):
-        try:
-            with beside.open("xb") as file:
-                yield file
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-
-
 def _say(text: str) -> None:
     encoding = sys.stdout.encoding or "ascii"
     try:
@@ -209,13 +167,15 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def archive(model: str, result: Fit, found: dict[str, np.ndarray], columns: list[str]) -> dict[str, Any]:
-    """What --out saves, by name: `found`, objective, trace, n_iter, status, runs_*, columns and model."""
+def archive(model: str, result: Fit, found: dict[str, np.ndarray], names: list[str]) -> dict[str, Any]:
+    """What --out saves, by name: `found`, objective, trace, n_iter, status, runs_*, model, and `names` as
+    columns, as vocabulary for lda."""
     runs = {f"runs_{name}": value for name, value in result.runs._asdict().items()}
     arrays = dict(objective=result.objective, trace=result.trace, n_iter=result.n_iter, **runs)
     arrays = {name: np.asarray(value) for name, value in arrays.items()}
-    status = np.array(result.status.name)
-    return {**found, **arrays, "status": status, "columns": np.array(columns), "model": np.array(model)}
+    labels = dict(status=result.status.name, model=model)
+    labels["vocabulary" if model == "lda" else "columns"] = names
+    return {**found, **arrays, **{name: np.array(value) for name, value in labels.items()}}
 
 
 # -- what was found ------------------------------------------------------------------------------------
@@ -231,20 +191,23 @@ def _parameters(model: Any, params: Any) -> dict[str, Array]:
     return found
 
 
-def describe(result: Fit, x: Array) -> dict[str, np.ndarray]:
+def describe(result: Fit, x: Any) -> dict[str, np.ndarray]:
     """The fitted parameters, and which rows belong where.
 
     Args:
         result: a fit of one of `MODELS`.
-        x: the data, (n, d).
+        x: the data, (n, d), or documents.
 
     Returns:
         For k-means `centers` (k, d), `labels` (n,), `inertia`, `sizes` (k,) and, of two clusters or more,
         `silhouette`. For mixtures `weights` (k,), `means` (k, d), `covariances` (k, d, d), `responsibilities`
         (n, k), `labels` (n,), `sizes` (k,), the expected rows, and `sds` (k, d), standard deviations; of the
-        Bayesian one also `weights_sd`, `means_sd` and `sds_sd`, how uncertain these are.
+        Bayesian one also `weights_sd`, `means_sd` and `sds_sd`, how uncertain these are. For topics see
+        `commands_topics.describe`.
     """
     model, params = result.model, result.params
+    if isinstance(model, LatentDirichletAllocation):
+        return commands_topics.describe(result, x)
     if isinstance(model, KMeans):
         labels = np.asarray(model.predict(params, x))
         found = dict(centers=np.asarray(model.centers(params)), labels=labels)
@@ -296,14 +259,21 @@ def _posterior_sds(components: Any, shape: tuple[int, int]) -> tuple[np.ndarray,
 # -- the report ----------------------------------------------------------------------------------------
 
 
-def report(options: Options, result: Fit, found: dict[str, np.ndarray], columns: list[str]) -> str:
+def report(options: Options, result: Fit, found: dict[str, np.ndarray], names: list[str]) -> str:
     """The fit in words and numbers, for a terminal of 80 columns; `found` comes from `describe`."""
     data = "Old Faithful" if options.data is None else Path(options.data).name
-    covariance = "" if options.model == "kmeans" else f", {result.model.covariance_type} covariance"
-    size = f"{len(found['labels'])} rows, {len(columns)} column{'s' * (len(columns) != 1)}"
-    lines = [f"{_WORDS[options.model][0]}{covariance}", f"{data}: {size}; seed {options.seed}", ""]
-    lines += _clusters(found, columns) if options.model == "kmeans" else _components(found, columns)
-    return "\n".join([*lines, "", *_trust(options.model, result, found)])
+    title = _WORDS[options.model][0]
+    if options.model == "lda":
+        title += f", {len(found['sizes'])} topic{'s' * (len(found['sizes']) != 1)}"
+        size, lines = commands_topics.size(found), commands_topics.table(found, names)
+        lines += _emptied(found["sizes"], "topic", "token")
+        lines += [] if options.vocab else ["words are shown by their numbers; --vocab names them"]
+    else:
+        title += "" if options.model == "kmeans" else f", {result.model.covariance_type} covariance"
+        size = f"{len(found['labels'])} rows, {len(names)} column{'s' * (len(names) != 1)}"
+        lines = _clusters(found, names) if options.model == "kmeans" else _components(found, names)
+    head = [title, f"{data}: {size}; seed {options.seed}", ""]
+    return "\n".join([*head, *lines, "", *_trust(options.model, result, found)])
 
 
 def _components(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
@@ -321,12 +291,15 @@ def _components(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
         for j, column in enumerate(columns):
             table.append([*head, column, show("means", (k, j)), show("sds", (k, j))])
             head = ["", "", ""]
-    lines = _aligned(table, right=2)
-    empty = len(found["weights"]) - len(kept)
-    if empty:
-        verb = "emptied itself" if empty == 1 else "emptied themselves"
-        lines.append(f"{empty} of {empty + len(kept)} components {verb}: no more than one row each")
+    lines = [*_aligned(table, right=2), *_emptied(found["sizes"], "component", "row")]
     return [*lines, "± is one posterior standard deviation"] if bayesian else lines
+
+
+def _emptied(sizes: np.ndarray, part: str, unit: str) -> list[str]:
+    """A line on the parts that have no place in the table, if there are any."""
+    empty = int((sizes <= 1).sum())
+    verb = "emptied itself" if empty == 1 else "emptied themselves"
+    return [f"{empty} of {len(sizes)} {part}s {verb}: no more than one {unit} each"] if empty else []
 
 
 def _clusters(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
@@ -360,6 +333,8 @@ def _trust(model: str, result: Fit, found: dict[str, np.ndarray]) -> list[str]:
     ]
     if model == "kmeans":
         notes.insert(1, ("silhouette", _silhouette(found)))
+    if model == "lda":
+        notes.insert(1, ("", f"{best / found['tokens'].sum(dtype=float):.6g} nats per token"))
     if not finite.all():
         why = "interrupted, " if (status == Status.INTERRUPTED).any() else ""
         notes.insert(-1, ("", f"{why}{(~finite).sum()} without a result"))

@@ -169,7 +169,7 @@ def read_ldac(path: str | os.PathLike[str], n_words: int | None = None) -> Docum
             twice = next(word for i, word in enumerate(words) if word in words[:i])
             what = f"word {twice} twice; expected every word of a document once"
         elif max(words, default=0) >= size:
-            what = f"word {max(words)}; expected numbers less than n_words = {size}"
+            what = f"word {max(words)}; expected numbers less than {size}, the size of the vocabulary"
         else:
             lengths.append(len(words))
             ids.extend(words)

@@ -1,13 +1,13 @@
-"""Pictures of a topic model: what its topics are about, and what documents are about.
+"""Pictures of a topic model: what its topics are about, what documents are about, and a page on the fit.
 
-Like `plots`, which draws the trace of the fit, it needs matplotlib and is imported by name: `from vbjax
-import topic_plots`.
+Like `plots`, which draws the trace and the restarts of any fit, it needs matplotlib and is imported by name:
+`from vbjax import topic_plots`. The command line imports it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from vbjax import topics as use
+from vbjax.core.fit import Fit
 from vbjax.families.dirichlet import DirichletState
-from vbjax.plots import _INK, _PALETTE, _TITLE, _axes, _tidy
+from vbjax.plots import _INK, _PALETTE, _TITLE, _axes, _single, _tidy, restarts, trace
 
 _MOST_PANELS = 12
 _MOST_ROWS = 30
@@ -116,6 +117,39 @@ def document_topics(
     bar.ax.tick_params(labelsize=9)
     bar.outline.set_visible(False)
     return ax
+
+
+def overview(fit: Fit, vocabulary: Sequence[str], n: int = 8) -> Figure:
+    """One page on a fit: the words of its largest topics, the best run's trace, and the restarts.
+
+    Topics are drawn that hold more than one token, twelve at most; where none does, the largest.
+
+    Args:
+        fit: a `Fit` of `LatentDirichletAllocation`.
+        vocabulary: V words; `vocabulary[i]` is the one of number i.
+        n: words in a panel, of V at most.
+
+    Returns:
+        A figure that belongs to no window; save it with `figure.savefig("topics.png")`.
+
+    Raises:
+        ValueError: as for `top_words` and `trace`.
+    """
+    _single(fit)
+    sizes = np.asarray(fit.params.topics.concentration - fit.model.eta(fit.params)).sum(1, dtype=float)
+    n, shown = min(n, len(vocabulary)), min(max(1, (sizes > 1).sum()), _MOST_PANELS)
+    which = np.argsort(-sizes, kind="stable")[:shown].tolist()
+    above = -(-shown // 4) * (0.22 * n + 0.8)
+    figure = Figure(figsize=(11, above + 3.6), layout="constrained", dpi=150)
+    upper, lower = cast(Any, figure.subfigures(2, 1, height_ratios=[above, 3.2]))
+    top_words(fit.params.topics, vocabulary, n, upper, which=which)
+    left, right = lower.subplots(1, 2)
+    trace(fit, left)
+    restarts(fit, right)
+    some = f"the {shown} largest of " if shown < len(sizes) else ""
+    what = f"Latent Dirichlet allocation: {some}{len(sizes)} topic{'s' * (len(sizes) != 1)}"
+    figure.suptitle(what, x=0.01, ha="left", fontsize=12)
+    return figure
 
 
 @jax.jit

@@ -1,0 +1,86 @@
+"""The shell command's files: checked before the fit, written whole or not at all, and errors of one line.
+
+Files are written beside their place and moved there when they are complete, so that no failure leaves half a
+file or harms an older one. Imported by `commands` and `commands_topics`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+_PICTURES = (".png", ".pdf", ".svg")
+
+
+class UserError(Exception):
+    """Bad input; the message is one line."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(" ".join(str(message).split()))
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """What goes wrong with this file is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(error) from error
+
+
+def check_outputs(inputs: Mapping[str, str | None], *, out: str | None, plot: str | None) -> None:
+    """Raise before the fit what would fail after it.
+
+    Args:
+        inputs: paths of the files that are read, by what they are called.
+        out, plot: paths of the files to write, if any.
+
+    Raises:
+        UserError: a path that cannot be written, or would overwrite another one.
+    """
+    if plot and Path(plot).suffix.lower() not in _PICTURES:
+        raise UserError(f"{plot}: a picture's name must end in {', '.join(_PICTURES)}")
+    taken = {os.path.realpath(path): name for name, path in inputs.items() if path}
+    for name, path in (("--out", out), ("--plot", plot)):
+        if not path:
+            continue
+        place = os.path.realpath(path)
+        if place in taken:
+            raise UserError(f"{path}: {name} would overwrite {taken[place]}")
+        taken[place] = name
+        if os.path.lexists(path) and not os.path.isfile(path):
+            raise UserError(f"{path}: exists and is not a file")
+        with _failures(path):
+            beside = _beside(path)
+            beside.open("xb").close()
+            beside.unlink()
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` once it is complete, or not at all."""
+    beside = _beside(path)
+    with _failures(path):
+        try:
+            with beside.open("xb") as file:
+                yield file
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _beside(path: str) -> Path:
+    return Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+
+
+@contextlib.contextmanager
+def _failures(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
