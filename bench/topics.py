@@ -244,7 +244,36 @@ def timed(run: Callable[[], vb.Fit]) -> tuple[float, Any]:
     return time.perf_counter() - begun, fit.params.topics.concentration
 
 
-PARTS = {"passes": passes, "perplexities": perplexities}
+# -- memory --------------------------------------------------------------------------------------------------
+
+
+def memory(report: list[str]) -> None:
+    """A large vocabulary and many topics in float32: what a sweep allocates beside its input and output."""
+    rng, k, n_words, n, length = np.random.default_rng(0), 200, 50_000, 4096, 128
+    words = np.minimum(rng.zipf(1.3, (n, length)) - 1, n_words - 1)
+    docs = vb.Documents.of([[(w, 1) for w in row] for row in words.tolist()], n_words)
+    model, data, _ = vb.core.fit.resolved(vb.LatentDirichletAllocation(k), docs, None)
+    ascent = CoordinateAscent(model, jnp.asarray(0.0))
+    state = ascent.start(model.init(jax.random.key(0), data), data)
+    step = jax.jit(lambda ascent, state, docs: ascent.step(state, docs, None))
+    program: Any = step.lower(ascent, state, data).compile()
+    temporary = program.memory_analysis().temp_size_in_bytes / 2**20
+    _, info = program(ascent, state, data)
+    cells = sum(part.ids.size for part in data.parts)
+    lines = [
+        ["temporaries of a sweep", f"{temporary:.0f}"],
+        ["topics x vocabulary", f"{4 * k * n_words / 2**20:.0f}"],
+        ["cells of documents x topics", f"{4 * cells * k / 2**20:.0f}"],
+        ["documents x vocabulary", f"{4 * n * n_words / 2**20:.0f}"],
+    ]
+    report += [
+        f"## Topics: memory in MiB, {n} documents, {n_words} words, {k} topics; float32",
+        f"The bound is {float(info.objective):.6g}, its claimed rounding error {float(info.error):.2g}.",
+        table(["what", "MiB"], lines),
+    ]
+
+
+PARTS = {"passes": passes, "perplexities": perplexities, "memory": memory}
 
 
 def run(only: list[str] | None) -> None:

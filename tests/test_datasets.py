@@ -163,6 +163,8 @@ def test_a_corpus_cut_in_a_line_is_refused_with_the_line(corpus):
 def test_bad_corpora_are_refused_with_their_line(corpus, text, message):
     with pytest.raises(ValueError, match=message):
         datasets.read_ldac(corpus(text), 5)
+    with pytest.raises(ValueError, match=message):
+        list(datasets.stream_ldac(corpus(text), 5))
 
 
 def test_a_vocabulary_of_no_size_is_refused(corpus):
@@ -187,3 +189,12 @@ def test_the_words_of_a_vocabulary_are_those_of_its_lines(corpus):
 def test_bad_vocabularies_are_refused(corpus, text, message):
     with pytest.raises(ValueError, match=message):
         datasets.read_vocabulary(corpus(text))
+
+
+def test_a_stream_gives_the_documents_of_the_file_in_their_order(corpus):
+    path = corpus("2 0:1 4:2\n0\n1 1:3\n3 0:1 1:1 2:1\n1 3:2\n\n")
+    whole, batches = datasets.read_ldac(path, 5), list(datasets.stream_ldac(path, 5, batch_size=2))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    assert all(batch.n_words == 5 for batch in batches)
+    np.testing.assert_array_equal(np.concatenate([batch.tokens() for batch in batches]), whole.tokens())
+    np.testing.assert_array_equal(sum(batch.word_counts() for batch in batches), whole.word_counts())

@@ -9,7 +9,7 @@ import csv
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 
 import jax.numpy as jnp
@@ -154,30 +154,76 @@ def read_ldac(path: str | os.PathLike[str], n_words: int | None = None) -> Docum
     Documents(3 documents, 4 words, 4 tokens)
     """
     size = 10**9 if n_words is None else read_count(n_words, "n_words")
-    lengths: list[int] = []
-    ids: list[int] = []
-    counts: list[int] = []
-    for number, line in enumerate(_text(path, "document"), 1):
-        length, *pairs = line.split() or [""]
-        found = [_PAIR.fullmatch(pair) for pair in pairs]
-        words = [int(match[1]) for match in found if match]
-        if len(words) < len(pairs):
-            what = f"{pairs[found.index(None)]!r}; expected id:count, whole numbers of one to nine digits"
-        elif length != str(len(pairs)):
-            what = f"begins with {length!r}; expected the number of its pairs id:count, {len(pairs)}"
-        elif len(set(words)) < len(words):
-            twice = next(word for i, word in enumerate(words) if word in words[:i])
-            what = f"word {twice} twice; expected every word of a document once"
-        elif max(words, default=0) >= size:
-            what = f"word {max(words)}; expected numbers less than {size}, the size of the vocabulary"
-        else:
-            lengths.append(len(words))
-            ids.extend(words)
-            counts.extend(int(match[2]) for match in found if match)
-            continue
-        raise ValueError(f"{path}, line {number}: {what}")
-    size = max(ids, default=0) + 1 if n_words is None else size
-    return Documents.packed(np.array(lengths), np.array(ids, int), np.array(counts, int), size)
+    documents = [_document(path, *line, size) for line in enumerate(_text(path, "document"), 1)]
+    if n_words is None:
+        size = max((max(words, default=0) for words, _ in documents), default=0) + 1
+    return _packed(documents, size)
+
+
+def stream_ldac(path: str | os.PathLike[str], n_words: int, batch_size: int = 256) -> Iterator[Documents]:
+    r"""The same file by minibatches, for a corpus larger than memory: what `vb.fit_stochastic` takes.
+
+    Args:
+        path: the file, UTF-8.
+        n_words: the size of the vocabulary.
+        batch_size: documents of a minibatch; the last one may have fewer.
+
+    Raises:
+        ValueError, OSError: as from `read_ldac`, when the line is reached.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "corpus.ldac")
+    >>> _ = path.write_text("2 0:2 3:1\n1 1:1\n0\n")
+    >>> list(stream_ldac(path, n_words=4, batch_size=2))
+    [Documents(2 documents, 4 words, 4 tokens), Documents(1 documents, 4 words, 0 tokens)]
+    """
+    size, batch_size = read_count(n_words, "n_words"), read_count(batch_size, "batch_size")
+    batch: list[tuple[list[int], list[int]]] = []
+    blank: list[tuple[int, str]] = []
+    number = 0
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    blank.append((number, line))
+                    continue
+                batch += [_document(path, *each, size) for each in [*blank[:1], (number, line)]]
+                if len(batch) == batch_size:
+                    yield _packed(batch, size)
+                    batch = []
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text in UTF-8") from None
+    if number == len(blank):
+        raise ValueError(f"{path}: no document")
+    if batch:
+        yield _packed(batch, size)
+
+
+def _document(path: str | os.PathLike[str], number: int, line: str, size: int) -> tuple[list[int], list[int]]:
+    """The words of a line, and their counts."""
+    length, *pairs = line.split() or [""]
+    found = [_PAIR.fullmatch(pair) for pair in pairs]
+    words = [int(match[1]) for match in found if match]
+    if len(words) < len(pairs):
+        what = f"{pairs[found.index(None)]!r}; expected id:count, whole numbers of one to nine digits"
+    elif length != str(len(pairs)):
+        what = f"begins with {length!r}; expected the number of its pairs id:count, {len(pairs)}"
+    elif len(set(words)) < len(words):
+        twice = next(word for i, word in enumerate(words) if word in words[:i])
+        what = f"word {twice} twice; expected every word of a document once"
+    elif max(words, default=0) >= size:
+        what = f"word {max(words)}; expected numbers less than {size}, the size of the vocabulary"
+    else:
+        return words, [int(match[2]) for match in found if match]
+    raise ValueError(f"{path}, line {number}: {what}")
+
+
+def _packed(documents: Sequence[tuple[list[int], list[int]]], n_words: int) -> Documents:
+    lengths = np.array([len(words) for words, _ in documents])
+    ids, counts = (
+        np.array([x for each in column for x in each], int) for column in zip(*documents, strict=True)
+    )
+    return Documents.packed(lengths, ids, counts, n_words)
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
