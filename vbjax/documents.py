@@ -140,7 +140,7 @@ class Documents(Ragged):
     def in_parts_of(self, other: Documents) -> Documents:
         """The same documents, and empty ones after them, in parts of the shapes that another corpus has.
 
-        Where a document is longer than its part, all parts become a fifth longer than they need: minibatches
+        Where a document is longer than its part, all parts become a half longer than they need: minibatches
         compile one program, and few others.
 
         Raises:
@@ -161,7 +161,7 @@ class Documents(Ragged):
         need = np.array([lengths[rows].max(initial=0) for rows in groups])
         width = np.array([part.ids.shape[1] for part in other.parts])
         if (need > width).any():
-            width = np.maximum(width, need + need // 5)
+            width = np.maximum(width, need + need // 2)
         parts = []
         for rows, columns in zip(groups, width, strict=True):
             words = np.zeros((len(rows), columns), np.int32)
