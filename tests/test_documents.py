@@ -5,6 +5,7 @@ Every document stands in one part, of which little is padding; sums are those of
 grouped by length in as few groups as the padding allows. What is no corpus is refused with its place.
 """
 
+import dataclasses
 import itertools
 import math
 
@@ -148,6 +149,47 @@ def test_a_corpus_is_a_pytree_and_its_text_says_what_is_known():
 
     np.testing.assert_array_equal(traced(documents), TABLE.sum(0))
     assert texts == ["Documents(4 documents, 5 words)"]
+
+
+@settings(max_examples=25)
+@given(tables, st.data())
+def test_taken_documents_are_the_rows_of_the_table(table, data):
+    documents = Documents.of(table)
+    rows = data.draw(st.lists(st.integers(0, len(table) - 1), min_size=1, max_size=8))
+    taken = documents.take(rows)
+    assert jax.tree.structure(taken) == jax.tree.structure(Documents.of(table[rows]))
+    jax.tree.map(np.testing.assert_array_equal, taken, Documents.of(table[rows]))
+    mask = np.arange(len(table)) >= len(table) // 2
+    jax.tree.map(np.testing.assert_array_equal, documents.take(mask), Documents.of(table[mask]))
+
+
+def test_taken_documents_leave_out_counts_of_zero_and_keep_the_dtype():
+    some = Documents.of(TABLE, dtype="int32")
+    none = jax.tree.map(jnp.zeros_like, some.parts)
+    emptied = dataclasses.replace(
+        some, parts=(*some.parts[:-1], some.parts[-1]._replace(counts=none[-1].counts))
+    )
+    taken = emptied.take(np.arange(4))
+    np.testing.assert_array_equal(dense(taken), dense(emptied))
+    assert {part.counts.dtype for part in taken.parts} == {np.dtype("int32")}
+    jax.tree.map(np.testing.assert_array_equal, some.take(jnp.arange(4)), some)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "rows must be numbers of documents, at least one, or a mask of shape .4,.; got ..$"),
+        ([0.0], "rows must be numbers of documents"),
+        (2, "rows must be numbers of documents"),
+        ([True, False], "rows must be numbers of documents"),
+        ([False] * 4, "rows must be numbers of documents"),
+        ([0, 4], "rows must be from 0 to 3; got 0 to 4"),
+        ([-1], "rows must be from 0 to 3; got -1 to -1"),
+    ],
+)
+def test_rows_that_are_no_documents_are_refused(rows, message):
+    with pytest.raises(ValueError, match=message):
+        Documents.of(TABLE).take(rows)
 
 
 # -- tokens ------------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.core.inputs import is_concrete, read_count
 from vbjax.core.ragged import Ragged, buckets
@@ -173,6 +174,37 @@ class Documents(Ragged):
                     times[to, : lengths[row]] = counts[row][there]
             parts.append(Bags(jnp.asarray(words), jnp.asarray(times)))
         return Documents(tuple(parts), jnp.asarray(place[rising], jnp.int32), self.n_words)
+
+    def take(self, rows: ArrayLike) -> Documents:
+        """Some of the documents, with the vocabulary of all: those of a fit, say, and those held out.
+
+        Args:
+            rows: numbers of documents, (m,), in any order and as often as wanted; or a mask, (n,).
+
+        Raises:
+            ValueError: `rows` that are neither, out of range, or none at all.
+
+        >>> import vbjax as vb
+        >>> docs = vb.Documents.of([[(0, 2), (3, 1)], [(1, 1)], []])
+        >>> docs.take([2, 0])
+        Documents(2 documents, 4 words, 3 tokens)
+        """
+        chosen = np.asarray(rows)
+        if chosen.dtype == bool and chosen.shape == (self.n_rows,):
+            chosen = np.flatnonzero(chosen)
+        if chosen.ndim != 1 or not chosen.size or not np.issubdtype(chosen.dtype, np.integer):
+            what = f"numbers of documents, at least one, or a mask of shape ({self.n_rows},)"
+            raise ValueError(f"rows must be {what}; got {reprlib.repr(rows)}")
+        if chosen.min() < 0 or chosen.max() >= self.n_rows:
+            raise ValueError(
+                f"rows must be from 0 to {self.n_rows - 1}; got {chosen.min()} to {chosen.max()}"
+            )
+        parts = [jax.tree.map(np.asarray, part) for part in self.parts]
+        bags = [(ids[c > 0], c[c > 0]) for part in parts for ids, c in zip(*part, strict=True)]
+        place = np.argsort(np.asarray(self.order))
+        words, counts = zip(*(bags[place[i]] for i in chosen), strict=True)
+        lengths, dtype = np.array([len(own) for own in words]), parts[0].counts.dtype
+        return Documents.packed(lengths, np.concatenate(words), np.concatenate(counts), self.n_words, dtype)
 
     @property
     def n_tokens(self) -> Array:
