@@ -152,11 +152,9 @@ class Documents(Ragged):
             raise ValueError(
                 f"data must have at most {n} documents, as the first minibatch; got {self.n_rows}"
             )
-        counts = [row for part in self.parts for row in np.asarray(part.counts)]
-        ids = [row for part in self.parts for row in np.asarray(part.ids)]
-        place = np.concatenate([np.asarray(self.order), np.arange(self.n_rows, n)])
+        bags = self._bags()
         lengths = np.zeros(n, int)
-        lengths[: self.n_rows] = [(row > 0).sum() for row in counts]
+        lengths[: self.n_rows] = [len(ids) for ids, _ in bags]
         rising = np.argsort(lengths, kind="stable")
         groups = np.split(rising, np.cumsum([part.ids.shape[0] for part in other.parts])[:-1])
         need = np.array([lengths[rows].max(initial=0) for rows in groups])
@@ -167,13 +165,11 @@ class Documents(Ragged):
         for rows, columns in zip(groups, width, strict=True):
             words = np.zeros((len(rows), columns), np.int32)
             times = np.zeros(words.shape, other.parts[0].counts.dtype)
-            for to, row in enumerate(rows):
-                if row < self.n_rows:
-                    there = counts[row] > 0
-                    words[to, : lengths[row]] = ids[row][there]
-                    times[to, : lengths[row]] = counts[row][there]
+            for to in np.flatnonzero(rows < self.n_rows):
+                length = lengths[rows[to]]
+                words[to, :length], times[to, :length] = bags[rows[to]]
             parts.append(Bags(jnp.asarray(words), jnp.asarray(times)))
-        return Documents(tuple(parts), jnp.asarray(place[rising], jnp.int32), self.n_words)
+        return Documents(tuple(parts), jnp.asarray(rising, jnp.int32), self.n_words)
 
     def take(self, rows: ArrayLike) -> Documents:
         """Some of the documents, with the vocabulary of all: those of a fit, say, and those held out.
@@ -199,12 +195,16 @@ class Documents(Ragged):
             raise ValueError(
                 f"rows must be from 0 to {self.n_rows - 1}; got {chosen.min()} to {chosen.max()}"
             )
+        bags = self._bags()
+        words, counts = zip(*(bags[i] for i in chosen), strict=True)
+        lengths, dtype = np.array([len(own) for own in words]), self.parts[0].counts.dtype
+        return Documents.packed(lengths, np.concatenate(words), np.concatenate(counts), self.n_words, dtype)
+
+    def _bags(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The words of every document and their counts, in the order in which the documents were given."""
         parts = [jax.tree.map(np.asarray, part) for part in self.parts]
         bags = [(ids[c > 0], c[c > 0]) for part in parts for ids, c in zip(*part, strict=True)]
-        place = np.argsort(np.asarray(self.order))
-        words, counts = zip(*(bags[place[i]] for i in chosen), strict=True)
-        lengths, dtype = np.array([len(own) for own in words]), parts[0].counts.dtype
-        return Documents.packed(lengths, np.concatenate(words), np.concatenate(counts), self.n_words, dtype)
+        return [bags[i] for i in np.argsort(np.asarray(self.order))]
 
     @property
     def n_tokens(self) -> Array:

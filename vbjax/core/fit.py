@@ -119,7 +119,7 @@ def fit(
         max_iter: sweeps of a run at most; a new value is a new program.
         tol: a run has converged when a sweep changes the objective by at most `tol` per row (for
             k-means: relative to the inertia), or by no more than its rounding error.
-        lanes: runs that step at the same time; by default 4 on a CPU and 64 on an accelerator.
+        lanes: runs that step at the same time; by default 4 on a CPU (1 for topics) and 64 on an accelerator.
         accelerate: mix successive sweeps, for fits that converge slowly (overlapping components, factor
             models): fewer sweeps, each of one pass as before, and the objective still never falls
             (`AcceleratedAscent`).
@@ -142,15 +142,15 @@ def fit(
     """
     n_restarts = read_count(n_restarts, "n_restarts")
     max_iter = read_count(max_iter, "max_iter")
-    if lanes is None:
-        lanes = 4 if jax.default_backend() == "cpu" else 64
-    lanes = read_count(lanes, "lanes")
     tol = read_tolerance(tol)
     given = not isinstance(model, ConjugateModel)
     if given and not hasattr(model, "step"):
         raise ValueError(f"model must be a model or an algorithm; got {model!r}")
     key = read_key(key)
     subject = model.model if given else model
+    if lanes is None:
+        lanes = subject.lanes_on_cpu if jax.default_backend() == "cpu" else 64
+    lanes = read_count(lanes, "lanes")
     subject, data, weights = resolved(subject, data, weights)
     if given:
         algorithm = dataclasses.replace(model, model=subject)

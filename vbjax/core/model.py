@@ -48,6 +48,9 @@ class ConjugateModel:
     interacting_locals = False
     """Whether local factors interact: they are then updated in turn, and carried from sweep to sweep."""
 
+    lanes_on_cpu = 4
+    """Runs of a fit that step at the same time on a CPU, unless given: few, where one alone fills the caches."""
+
     local_sweeps = 8
     """Turns of interacting local factors in one pass over the rows, at most."""
 

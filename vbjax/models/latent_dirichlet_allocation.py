@@ -27,6 +27,7 @@ from vbjax.models.document_words import Topics, Words
 from vbjax.record import Record
 
 _CHUNK = 2**16  # numbers in a chunk's table of documents x words x topics, which stays in the cache
+_NOISE, _PASSES, _TURNS = 0.1, 10, 10  # of the start: in log topics, passes, and turns of documents in each
 _SETTLED = 1e-4  # a document has settled where a turn moves less than this share of its words
 
 
@@ -55,15 +56,17 @@ class LatentDirichletAllocation(ConjugateModel):
     documents x vocabulary or tokens x topics is ever made.
 
     Data: `vb.Documents`, or what `Documents.of` takes. Empty documents and words that never occur are legal.
-    A row is a document; the tolerance of a fit is per token. The factor is `topics` (Dirichlet, (K, V)); with
+    A row is a document; the tolerance of a fit is per token, not per row. The factor is `topics` (Dirichlet, (K, V)); with
     learned concentrations also `doc_concentration` (K,) and `topic_concentration`, points that maximise the
     bound (`.mean`).
 
     Args:
         n_topics: K.
         doc_concentration: alpha, a number or (K,); by default 1 / K.
-        topic_concentration: eta, a number or (V,); by default 1 / K.
-        document_sweeps: updates of a document's topics in one pass over the corpus.
+        topic_concentration: eta, a number or (V,); by default 1 / K. Topics of many words want more, 0.1 to 1:
+            compare the bound, or held-out perplexity.
+        document_sweeps: updates of a document's topics in one pass over the corpus. More of them need fewer
+            passes, and as a rule end at a lower bound.
         learn_doc_concentration: whether alpha is learned, one number for each topic.
         learn_topic_concentration: whether eta is learned, one number for all words: it starts at the mean.
 
@@ -91,6 +94,7 @@ class LatentDirichletAllocation(ConjugateModel):
     learn_topic_concentration: bool = static(default=False, kw_only=True)
 
     interacting_locals = True
+    lanes_on_cpu = 1
 
     @property
     def factors(self) -> Record:
@@ -146,24 +150,29 @@ class LatentDirichletAllocation(ConjugateModel):
         )
 
     def init(self, key: Array, data: Documents, weights: Array | None = None) -> Record:
-        """Every document's words belong, for a start, to one topic at random; and a little to all."""
-        k, n = self.n_topics, data.n_rows
+        """Nearly even topics, after a few passes in which every document begins anew.
+
+        Documents that are carried stay with the topics that they have found: until topics have taken shape it
+        is better that they do not.
+        """
         dtype = float_dtype(data)
-        share = 0.5 / k + 0.5 * jax.nn.one_hot(jax.random.randint(key, (n,), 0, k), k, dtype=dtype)
-
-        def count(rows: tuple[Bags, Array], w: Array) -> Scattered:
-            (ids, counts), share = rows
-            values = (w[:, None] * counts)[..., None] * share[:, None, :]
-            return Scattered(ids.reshape(-1), values.reshape(-1, k), data.n_words)
-
-        both = dataclasses.replace(data, parts=tuple(zip(data.parts, data.split(share), strict=True)))
-        total = sum_over_rows(count, both, weights, chunk=self.chunk_rows(data))
-        params = Record(topics=DirichletState(self.topic_concentration + total.T))
+        noise = jnp.exp(_NOISE * jax.random.normal(key, (self.n_topics, data.n_words), dtype))
+        params = Record(topics=DirichletState(noise))
         if self.learn_doc_concentration:
             params |= dict(doc_concentration=point(self.doc_concentration))
         if self.learn_topic_concentration:
             params |= dict(topic_concentration=point(self.topic_concentration.mean()))
-        return params
+
+        def begin_anew(_: Any, params: Record) -> Record:
+            prepared = self.prepare(params)
+
+            def anew(rows: Bags, w: Array) -> Expectation:
+                return self._pass(prepared, rows, w, self.neutral_local(rows), _TURNS)._replace(local=None)
+
+            total = sum_over_rows(anew, data, weights, chunk=self.chunk_rows(data))
+            return self.m_step(params, self.collect(total).statistics, ("topics",))
+
+        return lax.fori_loop(0, _PASSES, begin_anew, params)
 
     # -- the E-step ----------------------------------------------------------------------------------
 
