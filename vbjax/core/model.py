@@ -49,7 +49,7 @@ class ConjugateModel:
     """Whether local factors interact: they are then updated in turn, and carried from sweep to sweep."""
 
     lanes_on_cpu = 4
-    """Runs of a fit that step at the same time on a CPU, unless given: few, where one alone fills the caches."""
+    """Runs of a fit that step at the same time on a CPU, unless given: fewer where one fills the caches."""
 
     local_sweeps = 8
     """Turns of interacting local factors in one pass over the rows, at most."""

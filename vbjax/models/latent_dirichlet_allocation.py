@@ -56,15 +56,15 @@ class LatentDirichletAllocation(ConjugateModel):
     documents x vocabulary or tokens x topics is ever made.
 
     Data: `vb.Documents`, or what `Documents.of` takes. Empty documents and words that never occur are legal.
-    A row is a document; the tolerance of a fit is per token, not per row. The factor is `topics` (Dirichlet, (K, V)); with
-    learned concentrations also `doc_concentration` (K,) and `topic_concentration`, points that maximise the
-    bound (`.mean`).
+    A row is a document; the tolerance of a fit is per token, not per row. The factor is `topics` (Dirichlet,
+    (K, V)); with learned concentrations also `doc_concentration` (K,) and `topic_concentration`, points that
+    maximise the bound (`.mean`).
 
     Args:
         n_topics: K.
         doc_concentration: alpha, a number or (K,); by default 1 / K.
-        topic_concentration: eta, a number or (V,); by default 1 / K. Topics of many words want more, 0.1 to 1:
-            compare the bound, or held-out perplexity.
+        topic_concentration: eta, a number or (V,); by default 1 / K. Topics of many words want more, 0.1 to
+            1: compare the bound, or held-out perplexity.
         document_sweeps: updates of a document's topics in one pass over the corpus. More of them need fewer
             passes, and as a rule end at a lower bound.
         learn_doc_concentration: whether alpha is learned, one number for each topic.
