@@ -45,8 +45,9 @@ class MeanFieldTable(ConjugateModel):
     >>> import jax, vbjax as vb
     >>> model = vb.MeanFieldTable(jax.numpy.log(jax.numpy.array([[0.06, 0.14], [0.24, 0.56]])))
     >>> fit = vb.fit(model, key=jax.random.key(0))
-    >>> print(fit.params.z1.probabilities, f"{fit.objective:.4f} {abs(model.log_evidence()):.4f}")
-    [0.2 0.8] 0.0000 0.0000
+    >>> p = fit.params.z1.probabilities
+    >>> print(f"{p[0]:.4f} {p[1]:.4f}; {abs(fit.objective):.4f} {abs(model.log_evidence()):.4f}")
+    0.2000 0.8000; 0.0000 0.0000
     """
 
     log_joint: Any
