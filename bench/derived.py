@@ -20,7 +20,7 @@ import vbjax as vb
 from bench import derived_updates as written
 from bench.derived_acceleration import acceleration
 from bench.derived_bayespy import bayespy
-from bench.measure import interleaved, machine, save, table
+from bench.measure import interleaved, run_parts, table
 from vbjax.core.expectation import sum_over_rows
 from vbjax.core.model import ConjugateModel
 
@@ -238,12 +238,5 @@ PARTS = {"updates": updates, "bayespy": bayespy, "acceleration": acceleration}
 
 
 def run(only: list[str] | None) -> None:
-    """Run the parts, print them, and write each one's section of RESULTS.md."""
-    for name, part in PARTS.items():
-        if only is None or name in only:
-            report: list[str] = []
-            part(report)
-            report.insert(1, machine(["jax", "jaxlib", "numpy", "bayespy"]))
-            text = "\n\n".join(report)
-            print("\n" + text + "\n", flush=True)
-            save(f"derived {name}", text)
+    """Run the parts, all or some."""
+    run_parts("derived", PARTS, ["bayespy"], only)

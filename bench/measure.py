@@ -9,7 +9,7 @@ import pathlib
 import platform
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -60,3 +60,18 @@ def save(name: str, text: str) -> None:
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     new = pattern.sub(lambda _: section, old) if pattern.search(old) else f"{old.rstrip()}\n\n{section}\n"
     RESULTS.write_text(new)
+
+
+Parts = Mapping[str, Callable[[list[str]], None]]
+
+
+def run_parts(name: str, parts: Parts, packages: Sequence[str], only: Sequence[str] | None) -> None:
+    """Run the parts of a benchmark, print them, and write each one's section of RESULTS.md."""
+    for part, measure in parts.items():
+        if only is None or part in only:
+            report: list[str] = []
+            measure(report)
+            report.insert(1, machine(["jax", "jaxlib", "numpy", *packages]))
+            text = "\n\n".join(report)
+            print("\n" + text + "\n", flush=True)
+            save(f"{name} {part}", text)

@@ -20,7 +20,7 @@ import sklearn.cluster
 import sklearn.mixture
 
 import vbjax as vb
-from bench.measure import interleaved, machine, save, seconds, table
+from bench.measure import interleaved, run_parts, seconds, table
 
 EM_SHAPES = {
     (102400, 2, 8): (25, 10),
@@ -284,13 +284,6 @@ PARTS = {"em": em, "kmeans": kmeans, "restarts": restarts, "compilation": compil
 
 
 def run(only: list[str] | None) -> None:
-    """Run the parts, print them, and write each one's section of RESULTS.md."""
+    """Run the parts, all or some."""
     warnings.simplefilter("ignore")  # scikit-learn warns that five iterations have not converged
-    for name, part in PARTS.items():
-        if only is None or name in only:
-            report: list[str] = []
-            part(report)
-            report.insert(1, machine(["jax", "jaxlib", "numpy", "scikit-learn"]))
-            text = "\n\n".join(report)
-            print("\n" + text + "\n", flush=True)
-            save(f"mixtures {name}", text)
+    run_parts("mixtures", PARTS, ["scikit-learn"], only)

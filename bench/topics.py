@@ -22,7 +22,7 @@ import scipy.sparse
 import sklearn.decomposition
 
 import vbjax as vb
-from bench.measure import interleaved, machine, save, table
+from bench.measure import interleaved, run_parts, table
 from vbjax.core.algorithm import CoordinateAscent
 from vbjax.models import latent_dirichlet_allocation as module
 
@@ -277,13 +277,6 @@ PARTS = {"passes": passes, "perplexities": perplexities, "memory": memory}
 
 
 def run(only: list[str] | None) -> None:
-    """Run the parts, print them, and write each one's section of RESULTS.md."""
+    """Run the parts, all or some."""
     warnings.filterwarnings("ignore", module="sklearn|gensim")
-    for name, part in PARTS.items():
-        if only is None or name in only:
-            report: list[str] = []
-            part(report)
-            report.insert(1, machine(["jax", "jaxlib", "numpy", "scikit-learn", "gensim"]))
-            text = "\n\n".join(report)
-            print("\n" + text + "\n", flush=True)
-            save(f"topics {name}", text)
+    run_parts("topics", PARTS, ["scikit-learn", "gensim"], only)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special
+from textbook import dirichlet_term, expected_log
 from tolerances import close
 
 import vbjax as vb
@@ -45,20 +46,6 @@ def corpus(seed=0):
     topics = np.array([[0.5, 0.4, 0.1, 0, 0], [0, 0, 0.1, 0.4, 0.5]])
     shares = rng.dirichlet([0.5, 0.5], N)
     return jnp.asarray([[rng.choice(V, p=share @ topics) for _ in range(L)] for share in shares], "int32")
-
-
-def expected_log(alpha):
-    return special.digamma(alpha) - special.digamma(alpha.sum(-1, keepdims=True))
-
-
-def log_beta(alpha):
-    return special.gammaln(alpha).sum(-1) - special.gammaln(alpha.sum(-1))
-
-
-def dirichlet_term(prior, alpha):
-    """E[log p] + H[q] of a Dirichlet."""
-    log = expected_log(alpha)
-    return (log_beta(alpha) - log_beta(np.full_like(alpha, prior)) + ((prior - alpha) * log).sum(-1)).sum()
 
 
 def by_hand(topics, words, turns):

@@ -176,3 +176,17 @@ def evidence_of_labels(prior, x, labels):
     """log p(x, labels), exact."""
     posterior = prior.update(x, np.eye(len(prior.alpha))[list(labels)])
     return posterior.log_normalizer() - prior.log_normalizer() - x.size / 2 * np.log(np.pi)
+
+
+def expected_log(alpha):
+    return special.digamma(alpha) - special.digamma(alpha.sum(-1, keepdims=True))
+
+
+def log_beta(alpha):
+    return special.gammaln(alpha).sum(-1) - special.gammaln(alpha.sum(-1))
+
+
+def dirichlet_term(prior, alpha):
+    """E[log p] + H[q] of a Dirichlet."""
+    log = expected_log(alpha)
+    return (log_beta(alpha) - log_beta(np.full_like(alpha, prior)) + ((prior - alpha) * log).sum(-1)).sum()

@@ -129,9 +129,24 @@ class Documents(Ragged):
     ) -> Documents:
         """The same from arrays that have been read: lengths (n,) of the documents, their words end to end."""
         groups = buckets(lengths)
+        widths = [max(1, lengths[rows].max(initial=0)) for rows in groups]
+        return cls._padded(groups, widths, lengths, ids, counts, n_words, dtype)
+
+    @classmethod
+    def _padded(
+        cls,
+        groups: Sequence[np.ndarray],
+        widths: Sequence[int],
+        lengths: np.ndarray,
+        ids: np.ndarray,
+        counts: np.ndarray,
+        n_words: int,
+        dtype: DTypeLike,
+    ) -> Documents:
+        """A part for every group of documents, of so many columns."""
         starts, parts = np.cumsum(lengths) - lengths, []
-        for rows in groups:
-            column = np.arange(max(1, lengths[rows].max(initial=0)))
+        for rows, width in zip(groups, widths, strict=True):
+            column = np.arange(width)
             there = column < lengths[rows][:, None]
             cell = np.where(there, starts[rows][:, None] + column, len(ids))
             padded = (np.append(x, 0)[cell] for x in (ids, counts))
@@ -152,24 +167,16 @@ class Documents(Ragged):
             raise ValueError(
                 f"data must have at most {n} documents, as the first minibatch; got {self.n_rows}"
             )
-        bags = self._bags()
-        lengths = np.zeros(n, int)
-        lengths[: self.n_rows] = [len(ids) for ids, _ in bags]
-        rising = np.argsort(lengths, kind="stable")
-        groups = np.split(rising, np.cumsum([part.ids.shape[0] for part in other.parts])[:-1])
+        lengths, ids, counts = self._flat(range(self.n_rows))
+        lengths = np.append(lengths, np.zeros(n - self.n_rows, int))
+        ends = np.cumsum([part.ids.shape[0] for part in other.parts])[:-1]
+        groups = np.split(np.argsort(lengths, kind="stable"), ends)
         need = np.array([lengths[rows].max(initial=0) for rows in groups])
-        width = np.array([part.ids.shape[1] for part in other.parts])
-        if (need > width).any():
-            width = np.maximum(width, need + need // 2)
-        parts = []
-        for rows, columns in zip(groups, width, strict=True):
-            words = np.zeros((len(rows), columns), np.int32)
-            times = np.zeros(words.shape, other.parts[0].counts.dtype)
-            for to in np.flatnonzero(rows < self.n_rows):
-                length = lengths[rows[to]]
-                words[to, :length], times[to, :length] = bags[rows[to]]
-            parts.append(Bags(jnp.asarray(words), jnp.asarray(times)))
-        return Documents(tuple(parts), jnp.asarray(rising, jnp.int32), self.n_words)
+        widths = np.array([part.ids.shape[1] for part in other.parts])
+        if (need > widths).any():
+            widths = np.maximum(widths, need + need // 2)
+        dtype = other.parts[0].counts.dtype
+        return self._padded(groups, widths.tolist(), lengths, ids, counts, self.n_words, dtype)
 
     def take(self, rows: ArrayLike) -> Documents:
         """Some of the documents, with the vocabulary of all: those of a fit, say, and those held out.
@@ -195,16 +202,15 @@ class Documents(Ragged):
             raise ValueError(
                 f"rows must be from 0 to {self.n_rows - 1}; got {chosen.min()} to {chosen.max()}"
             )
-        bags = self._bags()
-        words, counts = zip(*(bags[i] for i in chosen), strict=True)
-        lengths, dtype = np.array([len(own) for own in words]), self.parts[0].counts.dtype
-        return Documents.packed(lengths, np.concatenate(words), np.concatenate(counts), self.n_words, dtype)
+        return self.packed(*self._flat(chosen), self.n_words, self.parts[0].counts.dtype)
 
-    def _bags(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The words of every document and their counts, in the order in which the documents were given."""
+    def _flat(self, rows: Iterable[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lengths of some of the documents as they were given, and their words and counts end to end."""
         parts = [jax.tree.map(np.asarray, part) for part in self.parts]
         bags = [(ids[c > 0], c[c > 0]) for part in parts for ids, c in zip(*part, strict=True)]
-        return [bags[i] for i in np.argsort(np.asarray(self.order))]
+        place = np.argsort(np.asarray(self.order))
+        ids, counts = zip(*(bags[place[i]] for i in rows), strict=True)
+        return np.array([len(own) for own in ids]), np.concatenate(ids), np.concatenate(counts)
 
     @property
     def n_tokens(self) -> Array:

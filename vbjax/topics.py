@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 
 from vbjax.core.expectation import float_dtype, sum_over_rows, sweep_rows
 from vbjax.core.inputs import is_concrete, read_count, read_key
+from vbjax.core.ragged import by_part
 from vbjax.documents import Bags, Documents
 from vbjax.families.dirichlet import DirichletState
 
@@ -363,7 +364,7 @@ def _log_completion(
         return (), (share, xlogy(rows.counts, probability).sum(1))
 
     own = docs.split((theta.mean, jnp.zeros(docs.n_rows, word.dtype)))
-    return docs.join(sweep_rows(score, docs, None, own, chunk=model.chunk_rows(docs))[1])[1]
+    return docs.join(sweep_rows(score, docs, None, own, chunk=by_part(model.chunk_rows, docs))[1])[1]
 
 
 @jax.jit

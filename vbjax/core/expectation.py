@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from vbjax.core.ragged import Ragged
+from vbjax.core.ragged import Ragged, by_part
 from vbjax.families.base import pytree, static
 
 
@@ -194,7 +194,7 @@ def expectation(
 
     Args:
         model: gives `prepare(params)`, `e_step(prepared, rows, weights)`, `collect(sums)` and
-            `chunk_rows(data)`.
+            `chunk_rows(rows)`.
         params: states of the global factors.
         data: pytree of arrays with a common leading axis, `Ragged` rows, or None for a model without data.
         weights: (n,) or None.
@@ -203,7 +203,7 @@ def expectation(
     """
     if data is None:
         return model.no_rows(params)
-    prepared, chunk = model.prepare(params), model.chunk_rows(data)
+    prepared, chunk = model.prepare(params), by_part(model.chunk_rows, data)
     if local is None:
         e_step = lambda rows, w: model.e_step(prepared, rows, w)
         return model.collect(sum_over_rows(e_step, data, weights, chunk=chunk))

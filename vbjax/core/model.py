@@ -7,7 +7,7 @@ the bound is the same energy plus the factors' entropies.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from vbjax.core.expectation import Expectation, expectation, float_dtype, n_rows, sum_over_rows
 from vbjax.core.inputs import read_arrays
-from vbjax.core.ragged import Ragged
+from vbjax.core.ragged import by_part
 from vbjax.core.settling import settle, share_of_bound, statistics_of
 from vbjax.families.base import Family, State
 from vbjax.record import Record
@@ -98,7 +98,7 @@ class ConjugateModel:
         """The model, examined before its first fit; `Model` refuses here what is not conjugate."""
         return self
 
-    def chunk_rows(self, data: Any) -> Any:
+    def chunk_rows(self, data: Any) -> int:
         """How many rows a pass takes at a time: so few that XLA keeps them on one core, and in its cache."""
         return 8192 // jnp.dtype(float_dtype(data)).itemsize
 
@@ -140,17 +140,20 @@ class ConjugateModel:
         """The optimal local factors of rows given the global ones."""
         return self._optimum(_without_base(self.expected(params)), rows)[0]
 
-    def local_entropies(self, params: Mapping[str, State], rows: Any) -> dict[str, Array]:
-        """The entropy of every local factor in each of the rows, (n,), by name."""
-        local = self.posterior(params, rows).items()
-        return {name: q.entropy().reshape(n_rows(rows), -1).sum(-1) for name, q in local}
+    def local_entropies(self, params: Mapping[str, State]) -> Callable[[Any], dict[str, Array]]:
+        """Of some rows, the entropy of every local factor in each of them, (n,), by name."""
+        s = _without_base(self.expected(params))
+
+        def entropies(rows: Any) -> dict[str, Array]:
+            local = self._optimum(s, rows)[0].items()
+            return {name: q.entropy().reshape(n_rows(rows), -1).sum(-1) for name, q in local}
+
+        return entropies
 
     def neutral_local(self, data: Any) -> Any:
-        """Where local factors that interact begin (part by part, of `Ragged` rows); None without any."""
+        """Where local factors that interact begin; None where there are none."""
         if not self.interacting_locals:
             return None
-        if isinstance(data, Ragged):
-            return tuple(self.neutral_local(part) for part in data.parts)
         dtype = float_dtype(data)
         return Record({name: family.neutral(dtype) for name, family in self.local(data).items()})
 
@@ -306,12 +309,12 @@ def _elbo_terms(
     s = model.expected(params)
     terms = {"log_likelihood": total.bound, "log_prior": model._scalar_prior(s)}
     if data is not None:
+        of_rows = model.local_entropies(params)
 
         def entropies(rows: Any, w: Array) -> dict[str, Array]:
-            each = model.local_entropies(params, rows).items()
-            return {name: jnp.where(w == 0, 0, w * h).sum() for name, h in each}
+            return {name: jnp.where(w == 0, 0, w * h).sum() for name, h in of_rows(rows).items()}
 
-        local = sum_over_rows(entropies, data, weights, chunk=model.chunk_rows(data))
+        local = sum_over_rows(entropies, data, weights, chunk=by_part(model.chunk_rows, data))
         terms["log_likelihood"] = total.bound - sum(local.values())
         terms |= {f"entropy of {name}": h for name, h in local.items()}
     return terms | {f"entropy of {name}": params[name].entropy().sum() for name in model.factors}

@@ -5,7 +5,7 @@ Imported by core's expectation, and by what describes such data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import jax
@@ -47,6 +47,11 @@ class Ragged:
     def in_parts_of(self, other: Self) -> Self:
         """The same rows, and empty ones after them, in parts of the shapes that others have."""
         raise TypeError("given by the subclass")
+
+
+def by_part(function: Callable[[Any], Any], data: Any) -> Any:
+    """A function of rows, of every part where they are `Ragged`."""
+    return tuple(map(function, data.parts)) if isinstance(data, Ragged) else function(data)
 
 
 def buckets(lengths: np.ndarray, spare: float = 1 / 6) -> list[np.ndarray]:

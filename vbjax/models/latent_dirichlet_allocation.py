@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from vbjax import terms
 from vbjax.core.expectation import Expectation, Scattered, float_dtype, sum_over_rows, sweep_rows
 from vbjax.core.inputs import is_concrete, read_count
 from vbjax.core.model import ConjugateModel, in_dtype
+from vbjax.core.ragged import by_part
 from vbjax.documents import Bags, Documents
 from vbjax.families.base import Family, pytree, static
 from vbjax.families.delta import Delta
@@ -28,6 +29,7 @@ from vbjax.record import Record
 
 _CHUNK = 2**16  # numbers in a chunk's table of documents x words x topics, which stays in the cache
 _NOISE, _PASSES, _TURNS = 0.1, 10, 10  # of the start: in log topics, passes, and turns of documents in each
+_MOST = 1000  # turns of a document that is to settle
 _SETTLED = 1e-4  # a document has settled where a turn moves less than this share of its words
 
 
@@ -169,21 +171,17 @@ class LatentDirichletAllocation(ConjugateModel):
             def anew(rows: Bags, w: Array) -> Expectation:
                 return self._pass(prepared, rows, w, self.neutral_local(rows), _TURNS)._replace(local=None)
 
-            total = sum_over_rows(anew, data, weights, chunk=self.chunk_rows(data))
+            total = sum_over_rows(anew, data, weights, chunk=by_part(self.chunk_rows, data))
             return self.m_step(params, self.collect(total).statistics, ("topics",))
 
         return lax.fori_loop(0, _PASSES, begin_anew, params)
 
     # -- the E-step ----------------------------------------------------------------------------------
 
-    def chunk_rows(self, data: Any) -> Any:
-        if isinstance(data, Documents):
-            return tuple(self.chunk_rows(part) for part in data.parts)
+    def chunk_rows(self, data: Bags) -> int:
         return max(4, _CHUNK // (data.counts.shape[1] * self.n_topics))
 
-    def neutral_local(self, data: Any) -> Any:
-        if isinstance(data, Documents):
-            return tuple(self.neutral_local(part) for part in data.parts)
+    def neutral_local(self, data: Bags) -> Record:
         even = data.counts.sum(1, keepdims=True) / self.n_topics
         return Record(theta=DirichletState(self.doc_concentration + even))
 
@@ -192,7 +190,7 @@ class LatentDirichletAllocation(ConjugateModel):
 
     def e_step(self, prepared: Prepared, rows: Bags, weights: Array) -> Expectation:
         """From even documents, until they have settled."""
-        return self._pass(prepared, rows, weights, self.neutral_local(rows), 1000)._replace(local=None)
+        return self._pass(prepared, rows, weights, self.neutral_local(rows), _MOST)._replace(local=None)
 
     def carried_e_step(self, prepared: Prepared, rows: Bags, weights: Array, local: Any) -> Expectation:
         return self._pass(prepared, rows, weights, local, self.document_sweeps - 1)
@@ -259,13 +257,17 @@ class LatentDirichletAllocation(ConjugateModel):
         """Prior and entropy of the topics, paired; the concentrations have neither."""
         return {"topics": -params.topics.kl(DirichletState(self.eta(params))).sum()}
 
-    def local_entropies(self, params: Any, rows: Bags) -> dict[str, Array]:
+    def local_entropies(self, params: Any) -> Callable[[Bags], dict[str, Array]]:
         prepared = self.prepare(params)
-        words = Words.of(prepared.topics, rows, prepared.alpha)
-        gamma = self._settled(words, prepared.alpha, self.neutral_local(rows).theta.concentration, 1000)
-        shares, counts = words.scored(gamma)[0], rows.counts[..., None]
-        z = -xlogy(shares, shares / jnp.where(counts == 0, 1, counts)).sum((1, 2))
-        return {"theta": DirichletState(gamma).entropy(), "z": z}
+
+        def entropies(rows: Bags) -> dict[str, Array]:
+            words = Words.of(prepared.topics, rows, prepared.alpha)
+            gamma = self._settled(words, prepared.alpha, self.neutral_local(rows).theta.concentration, _MOST)
+            shares, counts = words.scored(gamma)[0], rows.counts[..., None]
+            z = -xlogy(shares, shares / jnp.where(counts == 0, 1, counts)).sum((1, 2))
+            return {"theta": DirichletState(gamma).entropy(), "z": z}
+
+        return entropies
 
     # -- use -----------------------------------------------------------------------------------------
 
@@ -281,8 +283,8 @@ def _document_topics(model: LatentDirichletAllocation, params: Any, data: Docume
 
     def settle(rows: Bags, _: Array, own: Any) -> tuple[Any, Any]:
         words = Words.of(prepared.topics, rows, prepared.alpha)
-        gamma = model._settled(words, prepared.alpha, own.theta.concentration, 1000)
+        gamma = model._settled(words, prepared.alpha, own.theta.concentration, _MOST)
         return (), Record(theta=DirichletState(gamma))
 
-    own = model.neutral_local(data)
-    return data.join(sweep_rows(settle, data, None, own, chunk=model.chunk_rows(data))[1]).theta
+    own, chunk = by_part(model.neutral_local, data), by_part(model.chunk_rows, data)
+    return data.join(sweep_rows(settle, data, None, own, chunk=chunk)[1]).theta
