@@ -19,7 +19,7 @@ from tolerances import close
 
 import vbjax as vb
 from vbjax.core.algorithm import CoordinateAscent
-from vbjax.models import latent_dirichlet_allocation as module
+from vbjax.models import topic_model as module
 
 K, V, N = 3, 12, 30
 ALPHA, ETA = np.array([0.2, 0.5, 0.9]), np.linspace(0.1, 0.6, V)

@@ -9,6 +9,7 @@ from vbjax.models.factor_analysis import FactorAnalysis
 from vbjax.models.gamma_mixture import GammaMixture
 from vbjax.models.gaussian_mean_precision import GaussianMeanPrecision
 from vbjax.models.gaussian_mixture import GaussianMixture
+from vbjax.models.hdp_topics import HDPTopics
 from vbjax.models.hierarchical_normal import HierarchicalNormal
 from vbjax.models.kmeans import KMeans
 from vbjax.models.latent_dirichlet_allocation import LatentDirichletAllocation
@@ -36,6 +37,7 @@ __all__ = [
     "GammaMixture",
     "GaussianMeanPrecision",
     "GaussianMixture",
+    "HDPTopics",
     "HierarchicalNormal",
     "KMeans",
     "LatentDirichletAllocation",

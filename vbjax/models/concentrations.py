@@ -1,4 +1,4 @@
-"""Point estimates of Dirichlet concentrations, which have no conjugate prior: a Newton step in each sweep.
+"""Steps uphill for what has no conjugate prior: Newton's towards the best Dirichlet concentrations.
 
 Imported by models that learn them.
 """
@@ -27,7 +27,7 @@ def point(value: Array) -> DeltaState:
 def step_concentration(log: Float[Array, " k"], alpha: Float[Array, " k"]) -> Float[Array, " k"]:
     """From alpha towards the maximum of E[log Dirichlet(x | alpha)]; `log` is E[log x], a mean over many x.
 
-    A Newton step in log alpha, in O(k) by the structure of the Hessian; see `_step`.
+    A Newton step in log alpha, in O(k) by the structure of the Hessian; see `ascend`.
 
     References:
         Minka (2000), Estimating a Dirichlet distribution, section 1, eq. 5 to 18.
@@ -36,10 +36,11 @@ def step_concentration(log: Float[Array, " k"], alpha: Float[Array, " k"]) -> Fl
     value = lambda u: dirichlet_log_density(statistics, jnp.exp(u))
     slope, total = jax.grad(value)(jnp.log(alpha)), alpha.sum()
     # the Hessian is diag(d) + c alpha alpha'; concave in alpha, it may not be so in log alpha
-    d, c = -jnp.abs(slope - alpha**2 * _trigamma(alpha)), _trigamma(total)
+    d, c = -jnp.abs(slope - alpha**2 * trigamma(alpha)), trigamma(total)
     lift = c * (alpha * slope / d).sum() / (1 + c * (alpha**2 / d).sum())
     newton = (alpha * lift - slope) / d
-    return jnp.exp(_step(value, jnp.log(alpha), jnp.where(newton @ slope > 0, newton, slope / jnp.abs(d))))
+    way = jnp.where(newton @ slope > 0, newton, slope / jnp.abs(d))
+    return jnp.exp(ascend(value, jnp.log(alpha), way, _STRIDE))
 
 
 def step_symmetric_concentration(log: Float[Array, "n k"], alpha: Float[Array, ""]) -> Float[Array, ""]:
@@ -47,17 +48,18 @@ def step_symmetric_concentration(log: Float[Array, "n k"], alpha: Float[Array, "
     statistics = DirichletStatistics(log.mean(0), jnp.zeros((), log.dtype))
     value = lambda u: dirichlet_log_density(statistics, jnp.full(log.shape[-1], jnp.exp(u)))
     u, slope = jnp.log(alpha), jax.grad(value)
-    return jnp.exp(_step(value, u, slope(u) / jnp.abs(jax.grad(slope)(u))))
+    return jnp.exp(ascend(value, u, slope(u) / jnp.abs(jax.grad(slope)(u)), _STRIDE))
 
 
-def _trigamma(a: Array) -> Array:
+def trigamma(a: Array) -> Array:
+    """The derivative of the digamma function."""
     return jax.scipy.special.polygamma(1, a)
 
 
-def _step(value: Callable[[Array], Array], u: Array, way: Array) -> Array:
-    """Along `way`, at most `_STRIDE` far: the best of 1, 1/2, 1/4, ... of it and nothing."""
+def ascend(value: Callable[[Array], Array], u: Array, way: Array, stride: float) -> Array:
+    """Along `way`, by at most `stride` in any entry: the best of 1, 1/2, 1/4, ... of it and nothing."""
     way = jnp.where(jnp.isfinite(way), way, 0)
-    way = way * jnp.minimum(1, _STRIDE / jnp.maximum(jnp.abs(way).max(), _STRIDE))
+    way = way * jnp.minimum(1, stride / jnp.maximum(jnp.abs(way).max(), stride))
     lengths = jnp.append(0.5 ** jnp.arange(8, dtype=u.dtype), 0)
     tries = u + lengths.reshape(-1, *[1] * u.ndim) * way
     return tries[jnp.nanargmax(jax.vmap(value)(tries))]
