@@ -61,6 +61,7 @@ from vbjax.models import (
     UnitVarianceMixture,
 )
 from vbjax.record import Record
+from vbjax.sequences import Sequences
 from vbjax.stochastic import fit_stochastic
 
 __all__ = [
@@ -112,6 +113,7 @@ __all__ = [
     "RegressionMixture",
     "RobustNormal",
     "Runs",
+    "Sequences",
     "Status",
     "StickBreaking",
     "TruncatedNormal",
