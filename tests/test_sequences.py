@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vbjax as vb
+from vbjax.core.expectation import sum_over_rows
 from vbjax.sequences import Sequences
 
 some_lengths = st.lists(st.integers(1, 60), min_size=1, max_size=30)
@@ -126,6 +127,21 @@ def test_sequences_are_a_pytree_and_their_text_says_what_is_known():
     assert_equal(back, sequences)
     np.testing.assert_array_equal(lengths, [5, 2, 9])
     assert n_steps == 16
+
+
+def test_a_sum_over_sequences_in_chunks_is_that_over_their_steps():
+    weights = np.array([2, 0, 1, 3, 1], "float32")
+    given = series([3, 9, 3, 3, 8], 2)
+    given[0][1] = np.nan
+    sequences = Sequences.of(given)
+    assert len(sequences.parts) == 2
+
+    def total(rows, w):
+        return (rows.values.sum((1, 2)) * w).sum(), (rows.observed.sum(1, dtype=w.dtype) * w).sum()
+
+    found = sum_over_rows(total, sequences, jnp.asarray(weights), chunk=(2, 1))
+    sums = [np.nansum(x) for x in given], [np.isfinite(x).all(1).sum() for x in given]
+    np.testing.assert_allclose(found, [weights @ x for x in sums], rtol=1e-6)
 
 
 # -- missing steps -----------------------------------------------------------------------------------
