@@ -1,7 +1,7 @@
 """Laws of the readers.
 
-Old Faithful is the bundled file, in the default float; a CSV file comes back number for number, with its
-names; a corpus, count for count, with its words (and as the other ways of giving it: test_documents.py);
+The bundled files come in the default float; a CSV file comes back number for number, with its names, or as
+sequences; a corpus, count for count, with its words (and as the other ways of giving it: test_documents.py);
 and a bad file is refused with its name, the line and the column.
 """
 
@@ -42,6 +42,18 @@ def test_old_faithful_is_the_bundled_file(dtype):
     # R's summary(faithful): means of 3.488 and 70.9 minutes
     np.testing.assert_allclose(np.mean(x, axis=0, dtype=float), expected.mean(0), rtol=1e-7)
     np.testing.assert_allclose(expected.mean(0), [3.4878, 70.8971], atol=1e-4)
+
+
+def test_earthquakes_are_the_counts_of_the_book(dtype):
+    counts = datasets.earthquakes()
+    assert counts.shape == (107, 1)
+    assert counts.dtype == dtype
+    x, names = datasets.read_table(BUNDLED.with_name("earthquakes.csv"))
+    assert names == ["year", "count"]
+    np.testing.assert_array_equal(x[:, 0], 1900 + np.arange(107))
+    np.testing.assert_array_equal(counts[:, 0], x[:, 1])
+    # Zucchini & MacDonald (2009), section 1.2: sample mean and variance
+    np.testing.assert_allclose([x[:, 1].mean(), x[:, 1].var(ddof=1)], [19.36, 51.57], atol=5e-3)
 
 
 def test_read_table_reads_the_bundled_file():
@@ -97,6 +109,53 @@ def test_columns_are_taken_by_name_or_number(table):
 def test_bad_tables_are_refused_with_their_place(table, text, message):
     with pytest.raises(ValueError, match=message):
         datasets.read_table(table(text))
+
+
+def unpacked(sequences):
+    return [x.tolist() for x in sequences.unpack([part.values for part in sequences.parts])]
+
+
+def test_a_series_is_read_step_by_step(table):
+    path = table("who,t,x,label\nb,0,1,up\nb, 1 ,-2.5,down\na,0,3e2,up\nb,2,4,\n\n")
+    assert unpacked(datasets.read_series(path, "who")) == [[[0, 1], [1, -2.5], [2, 4]], [[0, 300]]]
+    for by, column in (("who", "x"), (0, 2)):
+        assert unpacked(datasets.read_series(path, by, [column])) == [[[1], [-2.5], [4]], [[300]]]
+    assert unpacked(datasets.read_series(path)) == [[[0, 1], [1, -2.5], [0, 300], [2, 4]]]
+    assert unpacked(datasets.read_series(path, "t", ["x"])) == [[[1], [300]], [[-2.5]], [[4]]]
+
+
+def test_empty_cells_and_nan_of_a_series_are_missing(table):
+    (part,) = datasets.read_series(table("x,y,z\n,nan,up\n1, ,\nNaN,,\n2,3,down\n,,\n")).parts
+    np.testing.assert_array_equal(part.observed, [[False, True, False, True]])
+    np.testing.assert_array_equal(part.values, [[[0, 0], [1, np.nan], [0, 0], [2, 3]]])
+
+
+@pytest.mark.parametrize(
+    ("text", "by", "columns", "message"),
+    [
+        (
+            "a,b\n1,2\n3,four\n",
+            None,
+            None,
+            "line 3, column 'b': 'four'; expected a finite number, or nothing",
+        ),
+        ("a,b\n1,2\n3,inf\n", None, None, "line 3, column 'b': 'inf'; expected a finite number, or nothing"),
+        ("a,b\n1,2\n3\n", None, None, "line 3: 1 cells; expected 2"),
+        ("a,b\n1,2\n3\n", "b", None, "line 3: 1 cells; expected 2"),
+        ("a,b\n1,up\n", None, ["b"], "line 2, column 'b': 'up'; expected a finite number"),
+        ("a,b\n1,2\n", None, ["c"], "no column 'c' in columns; expected a name or number of"),
+        ("a,b\n1,2\n", "c", None, "no column 'c' in sequence; expected a name or number of"),
+        ("a,b\n1,2\n,3\n", "a", None, "line 3, column 'a': blank; expected a sequence's name"),
+        ("a,b\nup,\ndown,nan\n", None, None, "no column of numbers; expected one at least, of .'a', 'b'"),
+        ("1,2\n3,4\n", None, None, "line 1: no header; expected the names of the columns"),
+        ("1,\n3,4\n", None, None, "line 1: no header; expected the names of the columns"),
+        ("a,b\n,\n", None, None, "no data after the header in line 1"),
+        ("", None, None, "the file is empty; expected a header and lines of numbers"),
+    ],
+)
+def test_bad_series_are_refused_with_their_place(table, text, by, columns, message):
+    with pytest.raises(ValueError, match=f"table.csv.*{message}"):
+        datasets.read_series(table(text), by, columns)
 
 
 def test_missing_file(tmp_path):

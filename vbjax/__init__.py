@@ -62,6 +62,7 @@ from vbjax.models import (
     UnitVarianceMixture,
 )
 from vbjax.record import Record
+from vbjax.sequences import Sequences
 from vbjax.stochastic import fit_stochastic
 
 __all__ = [
@@ -114,6 +115,7 @@ __all__ = [
     "RegressionMixture",
     "RobustNormal",
     "Runs",
+    "Sequences",
     "Status",
     "StickBreaking",
     "TruncatedNormal",

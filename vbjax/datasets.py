@@ -1,4 +1,4 @@
-"""The one data set that comes with the package, and strict readers of tables and of corpora.
+"""The data sets that come with the package, and strict readers of tables, series and corpora.
 
 The readers serve the command line: they say in which line (and column) of which file the trouble is.
 """
@@ -18,6 +18,7 @@ from jax import Array
 
 from vbjax.core.inputs import read_count
 from vbjax.documents import Documents
+from vbjax.sequences import Sequences
 
 _PAIR = re.compile(r"([0-9]{1,9}):([0-9]{1,9})")
 
@@ -41,7 +42,30 @@ def old_faithful() -> Array:
     >>> print(x.shape, x[0])
     (272, 2) [ 3.6 79. ]
     """
-    with resources.files("vbjax").joinpath("data/old_faithful.csv").open(encoding="utf-8") as file:
+    return _bundled("old_faithful.csv")
+
+
+def earthquakes() -> Array:
+    """Earthquakes of magnitude 7 or more in the world, year by year from 1900 to 2006: a series of counts.
+
+    The counts are those of the US Geological Survey, in the public domain, by way of an example of hmmlearn
+    (plot_poisson_hmm.py, commit e01a10e, BSD-3-Clause): free to redistribute.
+
+    Returns:
+        The counts, (107, 1), in the default float dtype: row t is the year 1900 + t.
+
+    References:
+        Zucchini & MacDonald (2009), Hidden Markov Models for Time Series, Chapman & Hall, table 1.1.
+
+    >>> counts = earthquakes()
+    >>> print(counts.shape, counts[:5, 0])
+    (107, 1) [13. 14.  8. 10. 16.]
+    """
+    return _bundled("earthquakes.csv")[:, 1:]
+
+
+def _bundled(name: str) -> Array:
+    with resources.files("vbjax").joinpath("data", name).open(encoding="utf-8") as file:
         return jnp.asarray(np.loadtxt(file, delimiter=",", skiprows=1), dtype=float)
 
 
@@ -85,12 +109,89 @@ def read_table(
     if not data:
         raise ValueError(f"{path}: no data after the header in line {lines[0][0]}; expected lines of numbers")
     taken = range(len(names)) if columns is None else [_column(path, column, names) for column in columns]
+    return _numbers(path, data, names, taken), [names[j] for j in taken]
+
+
+def read_series(
+    path: str | os.PathLike[str],
+    sequence: str | int | None = None,
+    columns: Sequence[str | int] | None = None,
+) -> Sequences:
+    r"""Reads sequences from a CSV file with a header line, one step a line.
+
+    Empty cells and NaN are missing. Lines without an entry at the end are passed over.
+
+    Args:
+        path: the file, UTF-8, cells separated by commas.
+        sequence: name, or number from 0, of the column that says which sequence a line belongs to, by
+            whatever text; sequences come in the order of their first lines, their steps in the file's. By
+            default all lines are one sequence.
+        columns: the same of the columns to take, in this order. By default all but `sequence` whose first
+            entry that is not missing is a number, which leaves out columns of text.
+
+    Returns:
+        The sequences, of steps (d,) for the d columns, in the default float dtype.
+
+    Raises:
+        ValueError: as from `read_table`, but for missing entries; no header; a line without a sequence;
+            no column of numbers.
+        OSError: the file cannot be opened, for example FileNotFoundError.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "series.csv")
+    >>> _ = path.write_text("who,x,y\nann,1.5,60\nann,,61\nbob,1.75,70\n")
+    >>> read_series(path, "who")
+    Sequences(2 sequences, 3 steps of shape (2,))
+    """
+    lines = _lines(path)
+    if not lines:
+        raise ValueError(f"{path}: the file is empty; expected a header and lines of numbers")
+    (first, header), *data = lines
+    if all(not cell.strip() or _number(cell) is not None for cell in header):
+        raise ValueError(f"{path}, line {first}: no header; expected the names of the columns")
+    if not data:
+        raise ValueError(f"{path}: no data after the header in line {first}; expected lines of numbers")
+    names = [cell.strip() for cell in header]
+    by = None if sequence is None else _column(path, sequence, names, "sequence")
+    if columns is None:
+        taken = [j for j in range(len(names)) if j != by and _numeric(j, data)]
+    else:
+        taken = [_column(path, column, names) for column in columns]
+    if not taken:
+        raise ValueError(f"{path}: no column of numbers; expected one at least, of {names}")
+    values = _numbers(path, data, names, taken, missing=True)
+    if by is None:
+        return Sequences.of(values)
+    numbers: dict[str, int] = {}
+    which = np.zeros(len(data), int)
+    for i, (line, cells) in enumerate(data):
+        if not cells[by].strip():
+            raise ValueError(f"{path}, line {line}, column {names[by]!r}: blank; expected a sequence's name")
+        which[i] = numbers.setdefault(cells[by].strip(), len(numbers))
+    return Sequences.of(values[np.argsort(which, kind="stable")], np.bincount(which))
+
+
+def _numeric(j: int, data: Sequence[tuple[int, list[str]]]) -> bool:
+    """Whether the first entry of a column that is not missing is a number."""
+    entries = (cells[j] for _, cells in data if j < len(cells))
+    values = (_number(cell) for cell in entries if cell.strip())
+    return next((x is not None for x in values if x is None or not math.isnan(x)), False)
+
+
+def _numbers(
+    path: str | os.PathLike[str],
+    data: Sequence[tuple[int, list[str]]],
+    names: list[str],
+    taken: Sequence[int],
+    missing: bool = False,
+) -> np.ndarray:
+    """The cells of some columns, (n, d)."""
     rows = []
     for number, cells in data:
         if len(cells) != len(names):
             raise ValueError(f"{path}, line {number}: {len(cells)} cells; expected {len(names)}")
-        rows.append([_finite(path, number, names[j], cells[j]) for j in taken])
-    return np.array(rows), [names[j] for j in taken]
+        rows.append([_finite(path, number, names[j], cells[j], missing) for j in taken])
+    return np.array(rows)
 
 
 def _lines(path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:
@@ -113,19 +214,22 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _finite(path: str | os.PathLike[str], line: int, column: str, cell: str) -> float:
-    value = _number(cell)
-    if value is None or not math.isfinite(value):
-        raise ValueError(f"{path}, line {line}, column {column!r}: {cell!r}; expected a finite number")
+def _finite(path: str | os.PathLike[str], line: int, column: str, cell: str, missing: bool = False) -> float:
+    value = _number(cell) if cell.strip() or not missing else math.nan
+    if value is None or not (math.isfinite(value) or (missing and math.isnan(value))):
+        what = "a finite number, or nothing where it is missing" if missing else "a finite number"
+        raise ValueError(f"{path}, line {line}, column {column!r}: {cell!r}; expected {what}")
     return value
 
 
-def _column(path: str | os.PathLike[str], column: str | int, names: list[str]) -> int:
+def _column(
+    path: str | os.PathLike[str], column: str | int, names: list[str], argument: str = "columns"
+) -> int:
     if isinstance(column, str) and column in names:
         return names.index(column)
     if isinstance(column, int) and 0 <= column < len(names):
         return column
-    raise ValueError(f"{path}: no column {column!r} in columns; expected a name or number of {names}")
+    raise ValueError(f"{path}: no column {column!r} in {argument}; expected a name or number of {names}")
 
 
 def read_ldac(path: str | os.PathLike[str], n_words: int | None = None) -> Documents:

@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.core.inputs import is_concrete, read_count
-from vbjax.core.ragged import Ragged, buckets
+from vbjax.core.ragged import Ragged, buckets, groups_like, row_numbers
 from vbjax.families.base import pytree, static
 
 
@@ -156,27 +156,15 @@ class Documents(Ragged):
     def in_parts_of(self, other: Documents) -> Documents:
         """The same documents, and empty ones after them, in parts of the shapes that another corpus has.
 
-        Where a document is longer than its part, all parts become a half longer than they need: minibatches
-        compile one program, and few others.
+        Where a document is too long for them, all parts become longer.
 
         Raises:
             ValueError: more documents than the other corpus has.
         """
-        n = other.n_rows
-        if self.n_rows > n:
-            raise ValueError(
-                f"data must have at most {n} documents, as the first minibatch; got {self.n_rows}"
-            )
         lengths, ids, counts = self._flat(range(self.n_rows))
-        lengths = np.append(lengths, np.zeros(n - self.n_rows, int))
-        ends = np.cumsum([part.ids.shape[0] for part in other.parts])[:-1]
-        groups = np.split(np.argsort(lengths, kind="stable"), ends)
-        need = np.array([lengths[rows].max(initial=0) for rows in groups])
-        widths = np.array([part.ids.shape[1] for part in other.parts])
-        if (need > widths).any():
-            widths = np.maximum(widths, need + need // 2)
+        lengths, groups, widths = groups_like(lengths, [part.ids.shape for part in other.parts], "documents")
         dtype = other.parts[0].counts.dtype
-        return self._padded(groups, widths.tolist(), lengths, ids, counts, self.n_words, dtype)
+        return self._padded(groups, widths, lengths, ids, counts, self.n_words, dtype)
 
     def take(self, rows: ArrayLike) -> Documents:
         """Some of the documents, with the vocabulary of all: those of a fit, say, and those held out.
@@ -192,16 +180,7 @@ class Documents(Ragged):
         >>> docs.take([2, 0])
         Documents(2 documents, 4 words, 3 tokens)
         """
-        chosen = np.asarray(rows)
-        if chosen.dtype == bool and chosen.shape == (self.n_rows,):
-            chosen = np.flatnonzero(chosen)
-        if chosen.ndim != 1 or not chosen.size or not np.issubdtype(chosen.dtype, np.integer):
-            what = f"numbers of documents, at least one, or a mask of shape ({self.n_rows},)"
-            raise ValueError(f"rows must be {what}; got {reprlib.repr(rows)}")
-        if chosen.min() < 0 or chosen.max() >= self.n_rows:
-            raise ValueError(
-                f"rows must be from 0 to {self.n_rows - 1}; got {chosen.min()} to {chosen.max()}"
-            )
+        chosen = row_numbers(rows, self.n_rows, "documents")
         return self.packed(*self._flat(chosen), self.n_words, self.parts[0].counts.dtype)
 
     def _flat(self, rows: Iterable[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -24,15 +24,20 @@ def _all_finite(x: Array) -> Array:
     return jnp.isfinite(x).all()
 
 
-def _as_array(x: Any, name: str) -> Array:
+def as_numbers(x: Any, name: str) -> np.ndarray | Array:
+    """An array of numbers, on the host but for what is on a device already."""
     try:
         array = x if isinstance(x, jax.Array) else np.asarray(x)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be numeric arrays; got {type(x).__name__}: {error}") from None
     if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"{name} must be numbers; got an array of {array.dtype}")
+    return array
+
+
+def _as_array(x: Any, name: str) -> Array:
     with np.errstate(over="ignore"):  # what the dtype cannot hold becomes infinite, and is refused as such
-        return jnp.asarray(array)
+        return jnp.asarray(as_numbers(x, name))
 
 
 def _require_finite(x: Array, name: str, missing: bool | None = None) -> None:

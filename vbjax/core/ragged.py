@@ -5,6 +5,7 @@ Imported by core's expectation, and by what describes such data.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from vbjax.families.base import pytree
 
@@ -52,6 +54,51 @@ class Ragged:
 def by_part(function: Callable[[Any], Any], data: Any) -> Any:
     """A function of rows, of every part where they are `Ragged`."""
     return tuple(map(function, data.parts)) if isinstance(data, Ragged) else function(data)
+
+
+def row_numbers(rows: ArrayLike, n: int, what: str) -> np.ndarray:
+    """Numbers of rows (m,), at least one, from numbers or a mask (n,); errors call the rows `what`."""
+    chosen = np.asarray(rows)
+    if chosen.dtype == bool and chosen.shape == (n,):
+        chosen = np.flatnonzero(chosen)
+    if chosen.ndim != 1 or not chosen.size or not np.issubdtype(chosen.dtype, np.integer):
+        expected = f"numbers of {what}, at least one, or a mask of shape ({n},)"
+        raise ValueError(f"rows must be {expected}; got {reprlib.repr(rows)}")
+    if chosen.min() < 0 or chosen.max() >= n:
+        raise ValueError(f"rows must be from 0 to {n - 1}; got {chosen.min()} to {chosen.max()}")
+    return chosen
+
+
+def groups_like(
+    lengths: np.ndarray, shapes: Sequence[tuple[int, int]], what: str
+) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
+    """Rows, and empty ones after them, for parts of the shapes that the parts of others have.
+
+    Where a row is longer than its part, all parts become a half longer than they need: minibatches compile
+    one program, and few others.
+
+    Args:
+        lengths: (n,), the rows' lengths.
+        shapes: of the others' parts, their rows and padded length.
+        what: the rows' name in errors.
+
+    Returns:
+        The lengths of all rows, 0 for the empty ones; the rows' numbers and the padded length of every part.
+
+    Raises:
+        ValueError: more rows than the others have.
+    """
+    sizes, widths = np.array(shapes).T
+    if len(lengths) > sizes.sum():
+        raise ValueError(
+            f"data must have at most {sizes.sum()} {what}, as the first minibatch; got {len(lengths)}"
+        )
+    lengths = np.pad(lengths, (0, sizes.sum() - len(lengths)))
+    groups = np.split(np.argsort(lengths, kind="stable"), np.cumsum(sizes)[:-1])
+    need = np.array([lengths[rows].max(initial=0) for rows in groups])
+    if (need > widths).any():
+        widths = np.maximum(widths, need + need // 2)
+    return lengths, groups, widths.tolist()
 
 
 def buckets(lengths: np.ndarray, spare: float = 1 / 6) -> list[np.ndarray]:
