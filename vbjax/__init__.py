@@ -4,7 +4,7 @@ Start with `fit`, and a model: `KMeans`, `GaussianMixture`, `BayesianGaussianMix
 a log joint of your own, written with the densities of `vbjax.terms` over the factors below.
 """
 
-from vbjax import datasets, families, metrics, terms, topics
+from vbjax import chains, datasets, families, metrics, terms, topics
 from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.algorithm import Algorithm, CoordinateAscent, Info, Status
 from vbjax.core.draws import replicate, sample_posterior
@@ -121,6 +121,7 @@ __all__ = [
     "TruncatedNormal",
     "UnitVarianceMixture",
     "Wishart",
+    "chains",
     "datasets",
     "elbo",
     "expectation",

@@ -1,0 +1,374 @@
+"""Forward and backward passes over discrete Markov chains with evidence; imported by `chains`.
+
+Messages are kept as numbers, not as logarithms, and scaled at every step; sequences lie along the last axis, so
+that one step of all of them is one short vector operation. What is too small for the dtype is handled by
+bounds. The forward messages are never less than the true ones (what falls below a floor is raised to it), the
+backward ones never more (what underflows is gone); the products of the two, over the scales, then cannot
+decrease along the chain, and if they stay the same to rounding, so is every posterior marginal right. Where
+they do not, or where a scale is too small to tell, the passes are done again in logarithms.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Bool, Float, Int
+
+Weights = tuple[Array, Array, Array, Array | None]  # initial, transitions, log_likelihood, length
+
+
+class Posterior(NamedTuple):
+    """A chain given its observations.
+
+    Attributes:
+        log_normalizer: the log likelihood of the observations, a scalar.
+        marginals: of the state at every step, (T, K).
+        pairs: of the states before and after a transition, of the shape of `transitions`: summed over the steps,
+            (K, K), or for every step, (T - 1, K, K).
+    """
+
+    log_normalizer: Float[Array, ""]
+    marginals: Float[Array, "t k"]
+    pairs: Float[Array, "*steps k k"]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
+def log_normalizer(initial, transitions, log_likelihood, length, parallel):
+    """Its derivatives are the marginals; theirs are those of the passes in logarithms."""
+    return posterior(initial, transitions, log_likelihood, length, parallel).log_normalizer
+
+
+@log_normalizer.defjvp
+def _(parallel, primals, tangents):
+    value, marginals, pairs = posterior(*primals, parallel)
+    weights = marginals[0], pairs, marginals
+    return value, sum(
+        ((t * w).sum() for t, w in zip(tangents[:3], weights, strict=True)), jnp.zeros_like(value)
+    )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
+def posterior(initial, transitions, log_likelihood, length, parallel) -> Posterior:
+    """Of one sequence; `parallel` says how messages are passed."""
+    return _one(_posteriors, parallel, initial, transitions, log_likelihood, length)
+
+
+@posterior.defjvp
+def _(parallel, primals, tangents):
+    exact = lambda *weights: _posterior_in_logarithms(*weights, primals[3])
+    return posterior(*primals, parallel), jax.jvp(exact, primals[:3], tangents[:3])[1]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
+def filtered(initial, transitions, log_likelihood, length, parallel) -> tuple[Array, Array]:
+    """log p(z_t | x_1 .. x_t), (T, K), and the log of each step's scale, (T,)."""
+    return _one(_filters, parallel, initial, transitions, log_likelihood, length)
+
+
+@filtered.defjvp
+def _(parallel, primals, tangents):
+    exact = lambda *weights: _filter_in_logarithms(*weights, primals[3])
+    return filtered(*primals, parallel), jax.jvp(exact, primals[:3], tangents[:3])[1]
+
+
+def total(x: Float[Array, " t"]) -> Float[Array, ""]:
+    """A sum along the first axis, by halves: its rounding grows as log T."""
+    while x.shape[0] > 1:
+        half = x.shape[0] // 2
+        x = jnp.concatenate([x[:half] + x[half : 2 * half], x[2 * half :]])
+    return x[0]
+
+
+def without_padding(transitions: Array, log_likelihood: Array, here: Array | None) -> tuple[Array, Array]:
+    """Zeros in the place of whatever the steps after the end hold; `here`: (..., T), whether a step is one."""
+    if here is None:
+        return transitions, log_likelihood
+    if transitions.ndim > log_likelihood.ndim:
+        transitions = jnp.where(here[..., 1:, None, None], transitions, 0)
+    return transitions, jnp.where(here[..., None], log_likelihood, 0)
+
+
+# -- numbers, many sequences at a time ---------------------------------------------------------------------
+
+
+def _one(function: Callable[..., Any], parallel: bool | None, *weights: Any) -> Any:
+    """One sequence, as the only one of a batch; `jax.vmap` of it is a larger batch."""
+    out = _over_sequences(function, parallel)(*jax.tree.map(lambda x: x[None], weights))
+    return jax.tree.map(lambda x: x[0], out)
+
+
+@functools.cache
+def _over_sequences(function: Callable[..., Any], parallel: bool | None) -> Any:
+    """A function of weights with a leading axis: of length 1 where all sequences share them."""
+    run = jax.custom_batching.custom_vmap(functools.partial(function, parallel))
+
+    def more(size: int, batched: Any, *weights: Any) -> Any:
+        counts = jax.tree.map(lambda x, own: x.shape[1 if own else 0], weights, tuple(batched))
+        count = max(jax.tree.leaves(counts))
+
+        def merge(x: Array, own: bool) -> Array:
+            if not own and x.shape[0] == 1:
+                return x
+            x = jnp.broadcast_to(x, (size, count, *x.shape[2 if own else 1 :]))
+            return x.reshape(size * count, *x.shape[2:])
+
+        out = run(*jax.tree.map(merge, weights, tuple(batched)))
+        apart = jax.tree.map(lambda x: x.reshape(size, count, *x.shape[1:]), out)
+        return apart, jax.tree.map(lambda _: True, out)
+
+    run.def_vmap(more)
+    return run
+
+
+class _Chains(NamedTuple):
+    """Weights of n chains as numbers, apart from their scales.
+
+    The largest weight out of a state counts as evidence for that state, and the largest evidence of a step is
+    its scale.
+    """
+
+    start: Float[Array, "n k"]
+    matrices: Float[Array, "..."]  # (n or 1, k, k), or (n or 1, t - 1, k, k)
+    evidence: Float[Array, "n t k"]
+    scale: Float[Array, "n t"]
+    here: Bool[Array, "n t"]
+    length: Int[Array, " n"] | None
+
+    @classmethod
+    def of(cls, initial: Array, transitions: Array, log_likelihood: Array, length: Array | None) -> _Chains:
+        n = max(x.shape[0] for x in jax.tree.leaves((initial, transitions, log_likelihood, length)))
+        steps, k = log_likelihood.shape[1:]
+        at, last, here = jnp.arange(steps), steps, None
+        if length is not None:
+            length = jnp.broadcast_to(length, (n,))
+            last = length[:, None]
+            here = at < last
+        transitions, log_likelihood = without_padding(transitions, log_likelihood, here)
+        top = _finite(transitions.max(-1))
+        out = top[:, None] if transitions.ndim == 3 else jnp.pad(top, ((0, 0), (0, 1), (0, 0)))
+        log_likelihood = log_likelihood + jnp.where((at < last - 1)[..., None], out, 0)
+        log_likelihood = jnp.broadcast_to(log_likelihood, (n, steps, k))
+        scale, first = _finite(log_likelihood.max(-1)), _finite(initial.max(-1))
+        return cls(
+            jnp.broadcast_to(jnp.exp(initial - first[:, None]), (n, k)),
+            jnp.exp(transitions - top[..., None]),
+            jnp.exp(log_likelihood - scale[..., None]),
+            scale + jnp.where(at == 0, first[:, None], 0),
+            jnp.broadcast_to(at < last, (n, steps)),
+            length,
+        )
+
+    def messages(self, parallel: bool | None, *, floor: bool = False, backward: bool = False) -> Array:
+        """Before the evidence of every step, (n, t, k): p(z_t | earlier) or p(later | z_t), but for scales.
+
+        Each follows from its neighbour's, over the sum of that with its evidence.
+        """
+        start = jnp.ones_like(self.start) if backward else self.start
+        lowest = float(jnp.finfo(start.dtype).tiny) ** 0.5 if floor else 0.0
+        start = jnp.maximum(start, lowest)
+        if self.evidence.shape[1] == 1:
+            return start[:, None]
+        one_by_one = functools.partial(_one_by_one, lowest=lowest, backward=backward)
+        by_doubling = functools.partial(_by_doubling, lowest=lowest, backward=backward)
+        arguments = start, self.matrices, self.evidence, self.length if backward else None
+        if parallel is None:
+            return lax.platform_dependent(*arguments, cpu=one_by_one, default=by_doubling)
+        return (by_doubling if parallel else one_by_one)(*arguments)
+
+
+def _posteriors(parallel: bool | None, *weights: Any) -> Posterior:
+    chains = _Chains.of(*weights)
+    after = chains.messages(parallel, backward=True)
+    above = chains.messages(parallel, floor=True)
+    # only what never was raised to the floor has the zeros of the weights
+    zeros = jnp.isneginf(weights[0]).any() | jnp.isneginf(weights[1]).any()
+    before = _unless(zeros, above, lambda: chains.messages(parallel))
+    ahead = after * chains.evidence
+    lost = _lost(chains, above, after, ahead)
+    joint = before * chains.evidence
+    norm, both = joint.sum(-1), (joint * after).sum(-1)
+    first = joint[:, :-1] / both[:, :-1, None]
+    second = ahead[:, 1:] / ahead[:, 1:].sum(-1, keepdims=True)
+    if chains.length is not None:
+        second = jnp.where(chains.here[:, 1:, None], second, 0)
+    if weights[1].ndim == 3:
+        pairs = chains.matrices * jnp.einsum("nti,ntj->nij", first, second)
+    else:
+        pairs = first[..., :, None] * chains.matrices * second[..., None, :]
+    logs = jnp.where(chains.here, jnp.log(norm) + chains.scale, 0)
+    marginals = jnp.where(chains.here[..., None], joint * after / both[..., None], 0)
+    fast = Posterior(total(logs.T), marginals, pairs)
+    return _unless(lost, fast, lambda: _each(_posterior_in_logarithms, weights))
+
+
+def _lost(chains: _Chains, above: Array, after: Array, ahead: Array) -> Array:
+    """Whether any mass that matters is missing from the backward messages, or has come into the forward ones."""
+    dtype, k = above.dtype, above.shape[-1]
+    eps, tiny = float(jnp.finfo(dtype).eps), float(jnp.finfo(dtype).tiny)
+    norm, both = (above * chains.evidence).sum(-1), (above * ahead).sum(-1)
+    fine = (both > k * tiny / eps) & (norm > k * tiny**0.5)
+    growth = (both[:, 1:] / ahead[:, 1:].sum(-1)) * (norm[:, :-1] / both[:, :-1]) - 1
+    growth = jnp.where(chains.here[:, 1:], growth, 0)
+    tolerance = 8 * (k + 8) * eps
+    steps = above.shape[1] ** 0.5
+    fine = (fine | ~chains.here).all() & (jnp.abs(growth) <= tolerance).all()
+    return ~(fine & (jnp.abs(growth.sum(1)) <= tolerance * steps).all())
+
+
+def _filters(parallel: bool | None, *weights: Any) -> tuple[Array, Array]:
+    chains = _Chains.of(*weights)
+    above = (chains.messages(parallel, floor=True) * chains.evidence).sum(-1)
+    joint = chains.messages(parallel) * chains.evidence
+    norm = joint.sum(-1)
+    k, info = joint.shape[-1], jnp.finfo(joint.dtype)
+    fine = jnp.abs(above / norm - 1) <= 8 * (k + 8) * float(info.eps)
+    fine = fine & (norm > k * float(info.tiny) ** 0.5)
+    fast = jnp.log(joint / norm[..., None]), jnp.where(chains.here, jnp.log(norm) + chains.scale, 0)
+    lost = ~(fine | ~chains.here).all()
+    return _unless(lost, fast, lambda: _each(_filter_in_logarithms, weights))
+
+
+def _each(exact: Callable[..., Any], weights: Any) -> Any:
+    """For every one of the chains."""
+    n = max(x.shape[0] for x in jax.tree.leaves(weights))
+    return jax.vmap(exact)(*jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape[1:])), weights))
+
+
+def _unless(lost: Array, fast: Any, exact: Callable[[], Any]) -> Any:
+    """`exact()` where anything is lost: a loop of one turn or of none, which costs nothing."""
+    once = lambda _: (jnp.zeros_like(lost), exact())
+    return lax.while_loop(lambda carry: carry[0], once, (lost, fast))[1]
+
+
+def _finite(x: Array) -> Array:
+    return jnp.where(jnp.isneginf(x), 0, x)
+
+
+def _one_by_one(
+    start: Array, matrices: Array, evidence: Array, length: Array | None, *, lowest: float, backward: bool
+) -> Array:
+    """A scan over the steps."""
+    tiny, n_steps = float(jnp.finfo(start.dtype).tiny), evidence.shape[1]
+    # [..., from, to, n] for the direction of the pass
+    matrices = jnp.moveaxis(jnp.swapaxes(matrices, -1, -2) if backward else matrices, 0, -1)
+    size = start.size * start.shape[-1]
+    # measured: on a CPU sums over the leading axis are faster than products of matrices up to some such sizes
+    short = matrices.shape[-1] > 1 or size <= (2**14 if start.dtype.itemsize <= 4 else 2**11)
+
+    def step(message: Array, here: tuple[Array, Array]) -> tuple[Array, Array]:
+        at, seen = here
+        own = matrices
+        if own.ndim == 4:
+            own = lax.dynamic_index_in_dim(own, jnp.clip(at - backward, 0, n_steps - 2), keepdims=False)
+        joint = message * seen
+        norm = jnp.maximum(joint.sum(0), tiny)
+        if short:
+            new = (joint[:, None] * own).sum(0) / norm
+        else:
+            new = jnp.einsum("ij,in->jn", own[..., 0], joint / norm)
+        if lowest:
+            new = jnp.maximum(new, lowest)
+        if length is not None:
+            new = jnp.where(at < length, new, message)
+        return new, message
+
+    xs = jnp.arange(n_steps), jnp.moveaxis(evidence, 0, -1)
+    return jnp.moveaxis(lax.scan(step, start.T, xs, reverse=backward)[1], -1, 0)
+
+
+def _by_doubling(
+    start: Array, matrices: Array, evidence: Array, length: Array | None, *, lowest: float, backward: bool
+) -> Array:
+    """Products of all the matrices before, or after, every step, by a scan that is parallel in time."""
+    n, n_steps, k = evidence.shape
+    tiny = float(jnp.finfo(start.dtype).tiny)
+    matrices = matrices if matrices.ndim == 4 else matrices[:, None]
+    if backward:
+        links = matrices * evidence[:, 1:, None, :]
+        end = jnp.ones((n, 1, k, k), start.dtype)
+    else:
+        links = evidence[:, :-1, :, None] * matrices
+        end = jnp.broadcast_to(start[:, None, None, :], (n, 1, k, k))
+    if length is not None:
+        here = jnp.arange(1, n_steps) < length[:, None]
+        links = jnp.where(here[..., None, None], links, jnp.eye(k, dtype=start.dtype))
+
+    def product(x: Array, y: Array) -> Array:
+        z = jnp.matmul(y, x) if backward else jnp.matmul(x, y)
+        z = z / jnp.maximum(z.max((-1, -2), keepdims=True), tiny)
+        return jnp.maximum(z, lowest) if lowest else z
+
+    links = jnp.concatenate([links, end] if backward else [end, links], 1)
+    products = lax.associative_scan(product, links, reverse=backward, axis=1)
+    messages = products[..., 0] if backward else products[..., 0, :]
+    # one more step from each to the next, which gives it its scale
+    joint = messages * evidence
+    joint = joint / jnp.maximum(joint.sum(-1, keepdims=True), tiny)
+    if not backward:
+        new = jnp.maximum(jnp.einsum("...i,...ij->...j", joint[:, :-1], matrices), lowest)
+        return jnp.concatenate([start[:, None], new], 1)
+    new = jnp.einsum("...ij,...j->...i", matrices, joint[:, 1:])
+    if length is not None:
+        new = jnp.where(here[..., None], new, 1)
+    return jnp.concatenate([new, start[:, None]], 1)
+
+
+# -- logarithms, one sequence --------------------------------------------------------------------------------
+
+
+def _logsumexp(x: Array) -> Array:
+    """Over the first axis; -inf, of derivative 0, where all are."""
+    top = lax.stop_gradient(_finite(x.max(0)))
+    mass = jnp.exp(x - top).sum(0)
+    return jnp.where(mass > 0, jnp.log(jnp.where(mass > 0, mass, 1)) + top, -jnp.inf)
+
+
+def _forward_in_logarithms(
+    initial: Array, transitions: Array, log_likelihood: Array, length: Any
+) -> tuple[Array, Array, Array]:
+    """The last forward message, all of them, and their scales, which are constants to derivatives."""
+    here = None if length is None else jnp.arange(len(log_likelihood)) < length
+    transitions, log_likelihood = without_padding(transitions, log_likelihood, here)
+
+    def scaled(log: Array) -> tuple[Array, Array]:
+        top = lax.stop_gradient(_finite(log.max()))
+        return log - top, top
+
+    @jax.checkpoint
+    def step(log: Array, x: Any) -> Any:
+        at, own, seen = x
+        new, top = scaled(_logsumexp(log[:, None] + (transitions if own is None else own)) + seen)
+        if length is not None:
+            new, top = jnp.where(at < length, new, log), jnp.where(at < length, top, 0)
+        return new, (new, top)
+
+    first, top = scaled(initial + log_likelihood[0])
+    own = transitions if transitions.ndim == 3 else None
+    last, (logs, tops) = lax.scan(step, first, (jnp.arange(1, len(log_likelihood)), own, log_likelihood[1:]))
+    return last, jnp.concatenate([first[None], logs]), jnp.concatenate([top[None], tops])
+
+
+def _posterior_in_logarithms(*weights: Any) -> Posterior:
+    """The marginals are the derivatives of the log-normaliser."""
+
+    def value(initial: Array, transitions: Array, log_likelihood: Array) -> Array:
+        last, _, tops = _forward_in_logarithms(initial, transitions, log_likelihood, weights[3])
+        log = total(tops) + _logsumexp(last)
+        return log if weights[3] is None else jnp.where(weights[3] > 0, log, 0)
+
+    log, (_, pairs, marginals) = jax.value_and_grad(value, (0, 1, 2))(*weights[:3])
+    return Posterior(log, marginals, pairs)
+
+
+def _filter_in_logarithms(*weights: Any) -> tuple[Array, Array]:
+    _, logs, tops = _forward_in_logarithms(*weights)
+    sums = _logsumexp(logs.T)
+    scales = tops + sums - jnp.pad(_finite(sums)[:-1], (1, 0))
+    if weights[3] is not None:
+        scales = jnp.where(jnp.arange(len(sums)) < weights[3], scales, 0)
+    return logs - _finite(sums)[:, None], scales

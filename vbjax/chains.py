@@ -1,0 +1,447 @@
+"""Inference in discrete Markov chains with observed evidence: hidden Markov models, given their densities.
+
+Pure functions of arrays, for one sequence of T steps over K states; `jax.vmap` takes several, and is as fast as
+a function of many. What they have in common:
+
+- `initial`: log weights of the first state, (K,).
+- `transitions`: log weights [from, to], (K, K), or one such matrix for every transition, (T - 1, K, K).
+- `log_likelihood`: log p(x_t | z_t), (T, K); densities may be of any size, and impossible (-inf).
+- `length`: how many of the T steps there are, a scalar that may be traced; what the others hold is ignored.
+  All of them by default.
+- `parallel`: whether messages are passed by `jax.lax.associative_scan`, parallel in time, at K times the work; or
+  step by step. By default step by step on a CPU, and in parallel elsewhere.
+
+A path's weight is exp(initial[z_0] + sum_t transitions[z_t, z_{t+1}] + sum_t log_likelihood[t, z_t]). No weights
+need be normalised: those of variational Bayes are not (Beal 2003, section 3.4). -inf is a weight of zero.
+Results have the dtype of `log_likelihood`. Where no path is possible, the log-normaliser is -inf and marginals
+and pairs are 0.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
+
+from vbjax import chain_passes
+from vbjax.chain_passes import Posterior, total, without_padding
+from vbjax.core.inputs import is_concrete, read_count, read_key
+
+__all__ = [
+    "Filtered",
+    "Path",
+    "Posterior",
+    "entropy",
+    "filter",
+    "log_normalizer",
+    "predict",
+    "sample_paths",
+    "smoother",
+    "viterbi",
+]
+
+
+class Filtered(NamedTuple):
+    """A chain given the observations so far.
+
+    Attributes:
+        log_normalizers: log p(x_1, ..., x_t), (T,); that of the last step again where there are no more.
+        marginals: p(z_t | x_1, ..., x_t), (T, K); 0 where there are no more steps.
+    """
+
+    log_normalizers: Float[Array, " t"]
+    marginals: Float[Array, "t k"]
+
+
+class Path(NamedTuple):
+    """A path through the states.
+
+    Attributes:
+        log_weight: the log of its weight.
+        states: (T,), integers; -1 where there are no more steps.
+    """
+
+    log_weight: Float[Array, ""]
+    states: Int[Array, " t"]
+
+
+def log_normalizer(
+    initial: ArrayLike,
+    transitions: ArrayLike,
+    log_likelihood: ArrayLike,
+    length: ArrayLike | None = None,
+    *,
+    parallel: bool | None = None,
+) -> Array:
+    """The log likelihood of a sequence: log of the sum of the weights of all K^T paths.
+
+    Its gradient are the expected statistics: the first state's marginals, the pairs, and the marginals of every
+    state. Derivatives may be taken as often as is wanted, forwards and backwards.
+
+    Args:
+        initial, transitions, log_likelihood, length, parallel: see the module.
+
+    Returns:
+        A scalar; 0 of an empty sequence.
+
+    Raises:
+        ValueError: wrong shapes, NaN or +inf.
+
+    References:
+        Rabiner (1989), eq. 19-21, with the scales of eq. 91-103; Beal (2003), eq. 3.58 to 3.64.
+
+    >>> half = jnp.log(jnp.full((2, 2), 0.5))
+    >>> print(f"{log_normalizer(half[0], half, jnp.log(jnp.array([[0.1, 0.3], [0.4, 0.8]]))):.4f}")
+    -2.1203
+    """
+    return _log_normalizer(*_read(initial, transitions, log_likelihood, length), parallel=parallel)
+
+
+def smoother(
+    initial: ArrayLike,
+    transitions: ArrayLike,
+    log_likelihood: ArrayLike,
+    length: ArrayLike | None = None,
+    *,
+    parallel: bool | None = None,
+) -> Posterior:
+    """A whole E-step: the log-normaliser, the marginals of all states, and those of pairs.
+
+    gamma_t(i) = p(z_t = i | x) and xi(i, j) = sum_t p(z_t = i, z_{t+1} = j | x) by the forward-backward algorithm.
+    For the pairs of every step, give the transitions of every step, (T - 1, K, K).
+
+    Args:
+        initial, transitions, log_likelihood, length, parallel: see the module.
+
+    Returns:
+        `log_normalizer`, a scalar; `marginals`, (T, K), 0 after the end; `pairs`, of the shape of `transitions`.
+
+    Raises:
+        ValueError: wrong shapes, NaN or +inf.
+
+    References:
+        Rabiner (1989), eq. 27 and 37; Bishop (2006), eq. 13.33 and 13.43, scaled as in 13.55-13.65.
+
+    >>> half = jnp.log(jnp.full((2, 2), 0.5))
+    >>> posterior = smoother(half[0], half, jnp.log(jnp.array([[0.1, 0.3], [0.4, 0.4]])))
+    >>> print(posterior.marginals[0].round(2), posterior.pairs.round(3).tolist()[0][0])
+    [0.25 0.75] 0.125
+    """
+    return _smoother(*_read(initial, transitions, log_likelihood, length), parallel=parallel)
+
+
+def filter(
+    initial: ArrayLike,
+    transitions: ArrayLike,
+    log_likelihood: ArrayLike,
+    length: ArrayLike | None = None,
+    *,
+    parallel: bool | None = None,
+) -> Filtered:
+    """States given the observations so far, by the forward algorithm.
+
+    Args:
+        initial, transitions, log_likelihood, length, parallel: see the module.
+
+    Returns:
+        `log_normalizers` of the sequence up to every step, (T,), and `marginals`, (T, K).
+
+    Raises:
+        ValueError: wrong shapes, NaN or +inf.
+
+    References:
+        Bishop (2006), eq. 13.55-13.59.
+
+    >>> half = jnp.log(jnp.full((2, 2), 0.5))
+    >>> print(filter(half[0], half, jnp.log(jnp.array([[0.1, 0.3], [0.4, 0.4]]))).marginals[0].round(2))
+    [0.25 0.75]
+    """
+    return _filter(*_read(initial, transitions, log_likelihood, length), parallel=parallel)
+
+
+def entropy(
+    initial: ArrayLike,
+    transitions: ArrayLike,
+    log_likelihood: ArrayLike,
+    length: ArrayLike | None = None,
+    *,
+    parallel: bool | None = None,
+) -> Array:
+    """Entropy of the posterior chain, in nats: of the first state, and of every next one given the one before.
+
+    By the pairs of every step, (T - 1, K, K), and x log x; not as the log-normaliser less expected log weights,
+    which is NaN at weights of zero and keeps few digits in float32.
+
+    Args:
+        initial, transitions, log_likelihood, length, parallel: see the module.
+
+    Returns:
+        A scalar, at least 0; 0 where no path is possible.
+
+    Raises:
+        ValueError: wrong shapes, NaN or +inf.
+
+    >>> half = jnp.log(jnp.full((2, 2), 0.5))
+    >>> print(f"{entropy(half[0], half, jnp.zeros((3, 2))):.4f}")  # 3 log 2
+    2.0794
+    """
+    return _entropy(*_read(initial, transitions, log_likelihood, length), parallel=parallel)
+
+
+def viterbi(
+    initial: ArrayLike, transitions: ArrayLike, log_likelihood: ArrayLike, length: ArrayLike | None = None
+) -> Path:
+    """The path of the greatest weight.
+
+    Args:
+        initial, transitions, log_likelihood, length: see the module.
+
+    Returns:
+        `log_weight`, a scalar, -inf if no path is possible; `states`, (T,), of several such paths one.
+
+    Raises:
+        ValueError: wrong shapes, NaN or +inf.
+
+    References:
+        Viterbi (1967); Bishop (2006), eq. 13.68-13.71.
+
+    >>> sticky = jnp.log(jnp.array([[0.9, 0.1], [0.1, 0.9]]))
+    >>> seen = jnp.log(jnp.array([[0.9, 0.1], [0.4, 0.6], [0.9, 0.1]]))
+    >>> print(viterbi(jnp.log(jnp.array([0.5, 0.5])), sticky, seen).states)
+    [0 0 0]
+    """
+    return _viterbi(*_read(initial, transitions, log_likelihood, length))
+
+
+def predict(
+    initial: ArrayLike,
+    transitions: ArrayLike,
+    log_likelihood: ArrayLike,
+    length: ArrayLike | None = None,
+    *,
+    n_steps: int,
+    parallel: bool | None = None,
+) -> Array:
+    """States after the last observation: p(z_{T+s} | x) for s = 1 .. n_steps.
+
+    Args:
+        initial, log_likelihood, length, parallel: see the module.
+        transitions: log weights (K, K); those that are not normalised favour states as paths of their weights do.
+        n_steps: how many steps ahead, static.
+
+    Returns:
+        (n_steps, K), rows that sum to 1.
+
+    Raises:
+        ValueError: wrong shapes, NaN or +inf, or transitions that are given for every step.
+
+    References:
+        Bishop (2006), eq. 13.44, without the emissions.
+
+    >>> swap = jnp.log(jnp.array([[0.0, 1.0], [1.0, 0.0]]))
+    >>> print(predict(jnp.log(jnp.array([0.2, 0.8])), swap, jnp.zeros((1, 2)), n_steps=2)[0].round(2))
+    [0.8 0.2]
+    """
+    arguments = _read(initial, transitions, log_likelihood, length)
+    if arguments[1].ndim == 3:
+        raise ValueError(f"transitions must have shape (K, K) for steps ahead; got {arguments[1].shape}")
+    return _predict(*arguments, n_steps=read_count(n_steps, "n_steps"), parallel=parallel)
+
+
+def sample_paths(
+    initial: ArrayLike,
+    transitions: ArrayLike,
+    log_likelihood: ArrayLike,
+    length: ArrayLike | None = None,
+    *,
+    key: Array,
+    n_draws: int = 1,
+    parallel: bool | None = None,
+) -> Array:
+    """Paths from their posterior, independent draws: the last state of the filter, then backwards.
+
+    Args:
+        initial, transitions, log_likelihood, length, parallel: see the module.
+        key: `jax.random.key(...)`.
+        n_draws: how many paths, static.
+
+    Returns:
+        States, (n_draws, T), integers; -1 where there are no more steps.
+
+    Raises:
+        ValueError: wrong shapes, NaN or +inf.
+
+    References:
+        Fruehwirth-Schnatter (2006), algorithm 11.5.
+
+    >>> zero = jnp.log(jnp.array([[0.0, 1.0], [1.0, 0.0]]))
+    >>> print(sample_paths(jnp.log(jnp.array([1.0, 0.0])), zero, jnp.zeros((3, 2)), key=jax.random.key(0)))
+    [[0 1 0]]
+    """
+    arguments = _read(initial, transitions, log_likelihood, length)
+    n_draws = read_count(n_draws, "n_draws")
+    return _sample_paths(*arguments, read_key(key), n_draws=n_draws, parallel=parallel)
+
+
+# -- compiled --------------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnames="parallel")
+def _log_normalizer(*weights: Any, parallel: bool | None) -> Array:
+    return chain_passes.log_normalizer(*weights, parallel)
+
+
+@functools.partial(jax.jit, static_argnames="parallel")
+def _smoother(*weights: Any, parallel: bool | None) -> Posterior:
+    return chain_passes.posterior(*weights, parallel)
+
+
+@functools.partial(jax.jit, static_argnames="parallel")
+def _filter(*weights: Any, parallel: bool | None) -> Filtered:
+    logs, scales = chain_passes.filtered(*weights, parallel)
+    marginals = jnp.exp(logs)
+    if weights[3] is not None:
+        marginals = jnp.where((jnp.arange(len(scales)) < weights[3])[:, None], marginals, 0)
+    return Filtered(lax.associative_scan(jnp.add, scales), marginals)
+
+
+@functools.partial(jax.jit, static_argnames="parallel")
+def _entropy(
+    initial: Array, transitions: Array, log_likelihood: Array, length: Any, *, parallel: bool | None
+) -> Array:
+    steps, k = log_likelihood.shape
+    transitions = jnp.broadcast_to(transitions, (steps - 1, k, k))
+    _, marginals, pairs = chain_passes.posterior(initial, transitions, log_likelihood, length, parallel)
+    from_state = pairs.sum(-1, keepdims=True)
+    next_states = -_x_log(pairs, pairs / jnp.where(from_state > 0, from_state, 1)).sum((1, 2))
+    return total(jnp.concatenate([-_x_log(marginals[:1], marginals[:1]).sum(1), next_states]))
+
+
+@jax.jit
+def _viterbi(initial: Array, transitions: Array, log_likelihood: Array, length: Any) -> Path:
+    steps = len(log_likelihood)
+    at, varying = jnp.arange(steps), transitions.ndim == 3
+    here = at < (steps if length is None else length)
+    transitions, log_likelihood = without_padding(transitions, log_likelihood, here)
+
+    def forward(best: Array, x: Any) -> Any:
+        real, own, seen = x
+        through = best[:, None] + (transitions if own is None else own)
+        new = through.max(0) + seen
+        top = new.max()
+        new = new - jnp.where(jnp.isneginf(top), 0, top)
+        came = jnp.where(real, through.argmax(0), jnp.arange(len(best)))
+        return jnp.where(real, new, best), came
+
+    xs = here[1:], transitions if varying else None, log_likelihood[1:]
+    best, came = lax.scan(forward, initial + log_likelihood[0], xs)
+    last = best.argmax()
+    states = lax.scan(lambda z, back: (back[z], back[z]), last, came, reverse=True)[1]
+    states = jnp.append(states, last)
+    moves = (at[:-1], states[:-1], states[1:]) if varying else (states[:-1], states[1:])
+    weights = log_likelihood[at, states].at[1:].add(jnp.where(here[1:], transitions[moves], 0))
+    weights = jnp.where(here, weights.at[0].add(initial[states[0]]), 0)
+    return Path(total(weights), jnp.where(here, states, -1))
+
+
+@functools.partial(jax.jit, static_argnames=("n_steps", "parallel"))
+def _predict(
+    initial: Array,
+    transitions: Array,
+    log_likelihood: Array,
+    length: Any,
+    *,
+    n_steps: int,
+    parallel: bool | None,
+) -> Array:
+    logs, scales = chain_passes.filtered(initial, transitions, log_likelihood, length, parallel)
+    last = jnp.exp(logs[-1 if length is None else length - 1])
+
+    def step(state: Array, _: None) -> tuple[Array, Array]:
+        state = state @ jnp.exp(transitions - transitions.max())
+        state = state / state.sum()
+        return state, state
+
+    return lax.scan(step, last, None, length=n_steps)[1]
+
+
+@functools.partial(jax.jit, static_argnames=("n_draws", "parallel"))
+def _sample_paths(
+    initial: Array,
+    transitions: Array,
+    log_likelihood: Array,
+    length: Any,
+    key: Array,
+    *,
+    n_draws: int,
+    parallel: bool | None,
+) -> Array:
+    steps = len(log_likelihood)
+    logs = chain_passes.filtered(initial, transitions, log_likelihood, length, parallel)[0]
+    varying = transitions.ndim == 3
+    keys = jax.random.split(key, steps)
+    end = steps if length is None else length
+
+    def backward(after: Array, x: Any) -> tuple[Array, Array]:
+        at, own, log, own_key = x
+        into = (transitions if own is None else own).T[after]  # (n_draws, k)
+        into = jnp.where(at < end - 1, into, 0)
+        states = jax.random.categorical(own_key, log + into).astype(after.dtype)
+        return states, jnp.where(at < end, states, -1)
+
+    own = None
+    if varying:
+        own = without_padding(transitions, log_likelihood, jnp.arange(steps) < end)[0]
+        own = jnp.pad(own, ((0, 1), (0, 0), (0, 0)))
+    xs = jnp.arange(steps), own, logs, keys
+    return lax.scan(backward, jnp.zeros(n_draws, int), xs, reverse=True)[1].T
+
+
+def _x_log(x: Array, y: Array) -> Array:
+    """x log y, 0 where x is."""
+    return jnp.where(x > 0, x * jnp.log(jnp.where(x > 0, y, 1)), 0)
+
+
+# -- what comes in -----------------------------------------------------------------------------------------------
+
+
+def _read(
+    initial: ArrayLike, transitions: ArrayLike, log_likelihood: ArrayLike, length: ArrayLike | None
+) -> tuple[Array, Array, Array, Array | None]:
+    """Log weights of one dtype and of shapes that agree."""
+    log_likelihood = jnp.asarray(log_likelihood)
+    if not jnp.issubdtype(log_likelihood.dtype, jnp.floating):
+        log_likelihood = log_likelihood.astype(float)
+    initial, transitions = (jnp.asarray(x).astype(log_likelihood.dtype) for x in (initial, transitions))
+    if log_likelihood.ndim != 2 or 0 in log_likelihood.shape:
+        raise ValueError(
+            f"log_likelihood must have shape (T, K) of at least (1, 1); got {log_likelihood.shape}"
+        )
+    steps, k = log_likelihood.shape
+    if initial.shape != (k,):
+        raise ValueError(
+            f"initial must have shape ({k},), as log_likelihood has {k} states; got {initial.shape}"
+        )
+    if transitions.shape not in ((k, k), (steps - 1, k, k)):
+        expected = f"({k}, {k}) or ({steps - 1}, {k}, {k})"
+        raise ValueError(f"transitions must have shape {expected}; got {transitions.shape}")
+    if length is not None:
+        length = jnp.asarray(length)
+        if length.shape != () or not jnp.issubdtype(length.dtype, jnp.integer):
+            raise ValueError(f"length must be one integer; got {length.dtype} of shape {length.shape}")
+        if is_concrete(length) and not 0 <= length <= steps:
+            raise ValueError(f"length must be from 0 to {steps}; got {length}")
+    if is_concrete((initial, transitions, log_likelihood, length)):
+        here = slice(None if length is None else int(length))
+        before = slice(None if length is None else max(int(length) - 1, 0))
+        used = initial, transitions[before] if transitions.ndim == 3 else transitions, log_likelihood[here]
+        for name, x in zip(("initial", "transitions", "log_likelihood"), used, strict=True):
+            if not (np.asarray(x) < np.inf).all():
+                raise ValueError(f"{name} must have no NaN and no +inf")
+    return initial, transitions, log_likelihood, length
