@@ -133,7 +133,7 @@ class _Chains(NamedTuple):
     """
 
     start: Float[Array, "n k"]
-    matrices: Float[Array, "..."]  # (n or 1, k, k), or (n or 1, t - 1, k, k)
+    matrices: Float[Array, ...]  # (n or 1, k, k), or (n or 1, t - 1, k, k)
     evidence: Float[Array, "n t k"]
     scale: Float[Array, "n t"]
     here: Bool[Array, "n t"]

@@ -237,6 +237,14 @@ class Sequences(Ragged):
                 found.append(jax.tree.unflatten(structure, [leaf[i, :end] for leaf in leaves]))
         return [found[place] for place in np.argsort(np.asarray(self.order)).tolist()]
 
+    def steps(self) -> Any:
+        """The values of all steps that are observed, end to end, (t, ...); inside jit, of padding too."""
+        if not is_concrete(self):
+            flat = lambda *leaves: jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in leaves])
+            return jax.tree.map(flat, *(part.values for part in self.parts))
+        _, values, observed = self._flat()
+        return jax.tree.map(lambda x: x[observed], values)
+
     @property
     def lengths(self) -> Array:
         """The steps of each sequence, (n,), in the order in which they were given."""

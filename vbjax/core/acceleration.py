@@ -18,7 +18,6 @@ from jax.flatten_util import ravel_pytree
 from vbjax.core.algorithm import Info, Status, judge, sweep
 from vbjax.core.expectation import expectation, rounding_error
 from vbjax.core.model import ConjugateModel
-from vbjax.core.ragged import by_part
 from vbjax.families.base import pytree, static
 from vbjax.families.coordinates import at_coordinates, coordinates
 from vbjax.linalg import solve_pull
@@ -87,7 +86,7 @@ class AcceleratedAscent:
     def start(self, params: Any, data: Any) -> AcceleratedState:
         """At given parameters, with no history."""
         objective = jnp.asarray(-jnp.inf, jnp.asarray(self.tol).dtype)
-        local = by_part(self.model.neutral_local, data)
+        local = self.model.neutral_locals(data)
         flat = ravel_pytree(_coordinates(params, params))[0]
         history = jnp.zeros((_MEMORY, flat.size), flat.dtype)
         return AcceleratedState(

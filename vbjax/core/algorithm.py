@@ -15,7 +15,6 @@ from jax import Array, lax
 
 from vbjax.core.expectation import Expectation, expectation, rounding_error
 from vbjax.core.model import ConjugateModel
-from vbjax.core.ragged import by_part
 from vbjax.families.base import pytree, static
 from vbjax.record import Record
 
@@ -107,7 +106,7 @@ class CoordinateAscent:
     def start(self, params: Any, data: Any) -> AscentState:
         """At given parameters."""
         objective = jnp.asarray(-jnp.inf, jnp.asarray(self.tol).dtype)
-        return AscentState(params, objective, by_part(self.model.neutral_local, data))
+        return AscentState(params, objective, self.model.neutral_locals(data))
 
     def step(self, state: AscentState, data: Any, weights: Array | None) -> tuple[AscentState, Info]:
         """One sweep: every block from its own pass, the first from the pass that scores."""

@@ -151,11 +151,13 @@ class ConjugateModel:
         return entropies
 
     def neutral_local(self, data: Any) -> Any:
-        """Where local factors that interact begin; None where there are none."""
-        if not self.interacting_locals:
-            return None
+        """Where local factors of some rows begin, where they interact."""
         dtype = float_dtype(data)
         return Record({name: family.neutral(dtype) for name, family in self.local(data).items()})
+
+    def neutral_locals(self, data: Any) -> Any:
+        """The same of all rows; None where no local factors interact."""
+        return by_part(self.neutral_local, data) if self.interacting_locals else None
 
     def prepare(self, params: Mapping[str, State]) -> Any:
         """What the E-step needs of the parameters, made once before a pass over chunks of rows."""

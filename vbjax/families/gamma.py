@@ -99,6 +99,10 @@ class GammaState(State):
     def variance(self) -> Array:
         return self.concentration / self.rate**2
 
+    def at_mode(self) -> GammaStatistics:
+        mode = self.mode  # 0 has the smallest number's logarithm: 0 log 0 = 0
+        return GammaStatistics.of(jnp.maximum(mode, jnp.finfo(mode.dtype).tiny))
+
     @property
     def mode(self) -> Array:
         return jnp.maximum(self.concentration - 1, 0) / self.rate

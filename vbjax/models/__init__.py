@@ -10,6 +10,15 @@ from vbjax.models.gamma_mixture import GammaMixture
 from vbjax.models.gaussian_mean_precision import GaussianMeanPrecision
 from vbjax.models.gaussian_mixture import GaussianMixture
 from vbjax.models.hdp_topics import HDPTopics
+from vbjax.models.hidden_markov import HiddenMarkovModel
+from vbjax.models.hidden_markov_names import (
+    BayesianCategoricalHMM,
+    BayesianGaussianHMM,
+    BayesianPoissonHMM,
+    CategoricalHMM,
+    GaussianHMM,
+    PoissonHMM,
+)
 from vbjax.models.hierarchical_normal import HierarchicalNormal
 from vbjax.models.kmeans import KMeans
 from vbjax.models.latent_dirichlet_allocation import LatentDirichletAllocation
@@ -29,15 +38,21 @@ from vbjax.models.unit_variance_mixture import UnitVarianceMixture
 __all__ = [
     "PPCA",
     "ARDRegression",
+    "BayesianCategoricalHMM",
+    "BayesianGaussianHMM",
     "BayesianGaussianMixture",
     "BayesianPCA",
+    "BayesianPoissonHMM",
     "BernoulliMixture",
+    "CategoricalHMM",
     "CategoricalMixture",
     "FactorAnalysis",
     "GammaMixture",
+    "GaussianHMM",
     "GaussianMeanPrecision",
     "GaussianMixture",
     "HDPTopics",
+    "HiddenMarkovModel",
     "HierarchicalNormal",
     "KMeans",
     "LatentDirichletAllocation",
@@ -46,6 +61,7 @@ __all__ = [
     "MeanFieldGaussian",
     "MeanFieldTable",
     "MultinomialMixture",
+    "PoissonHMM",
     "PoissonMixture",
     "ProbitRegression",
     "RandomEffects",

@@ -138,8 +138,10 @@ class BayesianGaussianMixture(GaussianMixtureBase):
 
     def log_prior(self, s: Record) -> Array:
         weights = weights_prior(self.weight_prior, self.n_components, self.weight_concentration)
-        components = self.component_prior.log_density(s.components) + s.components.base
-        return weights.log_density(s.weights) + s.weights.base + components.sum()
+        return weights.log_density(s.weights) + s.weights.base + self.components_prior(s.components)
+
+    def components_prior(self, components: Any) -> Float[Array, ""]:
+        return (self.component_prior.log_density(components) + components.base).sum()
 
     def _from_seeds(self, at_seeds: Any, statistics: Record) -> Record:
         params = Record(weights=self.factors["weights"].neutral(self.scale.dtype), components=at_seeds)

@@ -8,7 +8,8 @@ of the size rows x components x columns is ever made. The updates and the bound 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +18,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from vbjax.core.expectation import Expectation, blank_idle, float_dtype, n_rows
+from vbjax.core.expectation import Expectation, blank_idle, expectation, float_dtype, n_rows
 from vbjax.core.inputs import is_concrete, read_count, read_table
 from vbjax.core.model import in_dtype
 from vbjax.families.base import Family, pytree, static
 from vbjax.families.categorical import CategoricalStatistics
+from vbjax.families.delta import Delta
+from vbjax.families.dirichlet import Dirichlet
 from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.models.mixing_weights import (
     default_concentration,
@@ -52,11 +55,14 @@ class ConjugateMixture(Mixture):
 
     Attributes:
         n_components: k, an upper bound.
+        maximum_likelihood: whether weights and parameters are points that maximise the likelihood, by EM: the
+            priors then shape the start alone, and the objective is the log likelihood.
         weight_prior: "dirichlet", or "dirichlet_process" truncated at k.
         weight_concentration: alpha0; by default 1 / k of every component, 1 of the process.
     """
 
     n_components: int = static()
+    maximum_likelihood: bool = static(default=False, kw_only=True)
     weight_prior: str = static(default="dirichlet", kw_only=True)
     weight_concentration: Any = dataclasses.field(default=None, kw_only=True)
 
@@ -109,8 +115,14 @@ class ConjugateMixture(Mixture):
 
     @property
     def factors(self) -> Record:
-        weights = weights_family(self.weight_prior, self.n_components)
-        return Record(weights=weights, components=self.component_family)
+        weights, components = weights_family(self.weight_prior, self.n_components), self.component_family
+        if self.points:
+            return Record(weights=Delta(weights), components=Delta(components))
+        return Record(weights=weights, components=components)
+
+    @property
+    def points(self) -> bool:
+        return self.maximum_likelihood
 
     def read(self, data: Any) -> Any:
         read_count(self.n_components, "n_components")
@@ -158,21 +170,59 @@ class ConjugateMixture(Mixture):
         energy = lambda s: s.weights.log[:, None] + self.table(s.components, rows).T
         return labelled_rows(energy, prepared, constant, weights)
 
+    def scored_components(self, prepared: Any, rows: Any) -> tuple[Array, Callable[[Array], Any]]:
+        rows, constant = self._split(rows)
+        density, gradient = jax.vjp(lambda components: self.table(components, rows).T, prepared)
+        return density if constant is None else density + constant, lambda r: gradient(r)[0]
+
     def log_prior(self, s: Record) -> Array:
+        if self.points:
+            return jnp.zeros((), float_dtype(s))
         weights = weights_prior(self.weight_prior, self.n_components, self.weight_concentration)
-        components = self.component_prior.log_density(s.components) + s.components.base
-        return weights.log_density(s.weights) + s.weights.base + components.sum()
+        return weights.log_density(s.weights) + s.weights.base + self.components_prior(s.components)
+
+    @property
+    def n_component_parameters(self) -> int:
+        family = self.component_family
+        shapes = jax.eval_shape(lambda: family.neutral(float).mean)
+        bound = math.prod(family.plate) if isinstance(family, Dirichlet) else 0  # each adds up to one
+        return sum(leaf.size for leaf in jax.tree.leaves(shapes)) - bound
+
+    def components_prior(self, components: Any) -> Float[Array, ""]:
+        if self.points:
+            return jnp.zeros((), float_dtype(components))
+        return (self.component_prior.log_density(components) + components.base).sum()
+
+    def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
+        moved = super().m_step(params, statistics, block)
+        if not self.points or "components" not in block:
+            return moved
+        seen = statistics["weights"].log > 0  # a component without rows keeps its parameters
+        keep = lambda new, old: jnp.where(seen.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+        return moved | dict(components=jax.tree.map(keep, moved.components, params.components))
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
-        """Every component is the prior and a seed or two: rows far from one another, by k-means++."""
+        """Every component is the prior and a seed or two: rows far from one another, by k-means++.
+
+        Points start at the moments of the rows that these components would take.
+        """
+        if self.points:
+            full = dataclasses.replace(self, maximum_likelihood=False)
+            total = expectation(full, full.init(key, data, weights), data, weights)
+            neutral = Record({n: family.neutral(float_dtype(data)) for n, family in self.factors.items()})
+            return self.m_step(neutral, total.statistics, ("weights", "components"))
         rows = self.seeds(key, data.rows if isinstance(data, Annotated) else data, weights)
         dtype, k = float_dtype(data), self.n_components
         params = Record({name: family.neutral(dtype) for name, family in self.factors.items()})
         labels = CategoricalStatistics(jax.nn.one_hot(jnp.arange(n_rows(rows)) % k, k, dtype=dtype))
-        total = self.gradient_at(self.prepare(params), Record(c=labels), rows)
-        return self.m_step(params, total, ("weights", "components"))
+        gradient = self.gradient_at(self.prepare(params), Record(c=labels), rows)
+        return self.m_step(params, gradient, ("weights", "components"))
 
     def log_components(self, params: Record, rows: Any) -> Float[Array, "n k"]:
+        if self.points:
+            table = self.table(self.prepare_components(params.components), rows)
+            constant = self.constant(rows)
+            return table if constant is None else table + constant[:, None]
         return jax.lax.map(lambda component: self.log_predictive_of(component, rows), params.components).T
 
     def draw_rows(self, params: Record, key: Array, c: Array) -> Array:

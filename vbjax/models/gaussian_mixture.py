@@ -127,12 +127,19 @@ class GaussianMixture(GaussianMixtureBase):
         if self.weight_concentration is not None:
             prior = DirichletState(jnp.broadcast_to(self.weight_concentration, self.n_components))
             total = total + prior.log_density(s.weights) + s.weights.base
-        if self.mean_precision is not None:
-            prior = self.structure.state(
-                self.location, self.mean_precision, self.degrees_of_freedom, self.inverse_scale
-            )
-            total = total + (prior.log_density(s.components) + s.components.base).sum()
-        return total
+        return total + self.components_prior(s.components)
+
+    @property
+    def points(self) -> bool:
+        return True
+
+    def components_prior(self, components: Any) -> Float[Array, ""]:
+        if self.mean_precision is None:
+            return jnp.zeros((), self.scale.dtype)
+        prior = self.structure.state(
+            self.location, self.mean_precision, self.degrees_of_freedom, self.inverse_scale
+        )
+        return (prior.log_density(components) + components.base).sum()
 
     @property
     def floor(self) -> Float[Array, " d"]:
@@ -194,10 +201,14 @@ class GaussianMixture(GaussianMixtureBase):
     @property
     def n_parameters(self) -> int:
         """Free parameters: k - 1 weights, k d locations, and the covariances'."""
+        return self.n_components - 1 + self.n_component_parameters
+
+    @property
+    def n_component_parameters(self) -> int:
         k, d = self.structure.k, self.structure.d
         matrix = d * (d + 1) // 2
         covariances = {"full": k * matrix, "tied": matrix, "diag": k * d, "spherical": k}
-        return k - 1 + k * d + covariances[self.covariance_type]
+        return k * d + covariances[self.covariance_type]
 
     def total_log_likelihood(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
         """sum_n w_n log p(x_n), in nats."""

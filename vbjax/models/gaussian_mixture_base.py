@@ -73,9 +73,16 @@ class GaussianMixtureBase(Mixture):
         return self.structure.log_density(components, rows)
 
     def prepare(self, params: Any) -> tuple[Any, Prepared]:
-        s, structure = self.expected(params), self.structure
+        return self.factors["weights"].expected(params.weights), self.prepare_components(params.components)
+
+    def prepare_components(self, components: Any) -> Prepared:
+        structure = self.structure
         prepare = structure.prepare_observed if self.missing else structure.prepare
-        return s.weights, prepare(params.components, s.components)
+        return prepare(components, self.factors["components"].expected(components))
+
+    def scored_components(self, prepared: Prepared, rows: Array) -> tuple[Array, Callable[[Array], Any]]:
+        density, moments_of = self.blocks_table(prepared, rows)
+        return density, lambda r: self.structure.gradient(moments_of(r))
 
     def blocks_table(self, c: Prepared, rows: Array) -> tuple[Array, Callable[[Array], Moments]]:
         """Expected log densities (k, block), and what makes moments of responsibilities (k, block)."""

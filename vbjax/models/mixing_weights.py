@@ -44,6 +44,6 @@ def default_concentration(kind: str, k: int) -> float:
     return 1 / k if kind == "dirichlet" else 1.0
 
 
-def from_counts(weights: Any, number: Float[Array, " k"]) -> Any:
+def from_counts(weights: Any, number: Float[Array, "*n k"]) -> Any:
     """The gradient of sum_k number_k E[log weights_k] in the statistics of the weights."""
-    return jax.grad(lambda t: number @ t.log)(weights)
+    return jax.grad(lambda t: (number * t.log).sum())(weights)

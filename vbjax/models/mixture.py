@@ -42,6 +42,34 @@ class Mixture(ConjugateModel):
     def log_likelihood(self, s: Record, rows: Any) -> Float[Array, " n"]:
         return terms.categorical(s.c, s.weights) + (s.c.p * self.table(s.components, rows)).sum(-1)
 
+    # -- for a hidden Markov model, whose labels are a chain -------------------------------------------
+
+    @property
+    def points(self) -> bool:
+        """Whether the components' parameters are points, fitted by EM."""
+        return False
+
+    def prepare_components(self, components: Any) -> Any:
+        """What `scored_components` needs of the components' states, made once for all rows."""
+        return self.factors["components"].expected(components).with_base(0.0)
+
+    def scored_components(
+        self, prepared: Any, rows: Any
+    ) -> tuple[Float[Array, "k n"], Callable[[Float[Array, "k n"]], Any]]:
+        """E[log p(row | component)], (k, n); and from responsibilities (k, n) the components' statistics."""
+        raise TypeError("given by the subclass")
+
+    @property
+    def n_component_parameters(self) -> int:
+        """Free parameters of the components."""
+        raise TypeError("given by the subclass")
+
+    def components_prior(self, components: Any) -> Float[Array, ""]:
+        """E[log p] of the components' parameters, from their statistics."""
+        raise TypeError("given by the subclass")
+
+    # ------------------------------------------------------------------------------------------------
+
     def log_components(self, params: Record, rows: Any) -> Float[Array, "n k"]:
         """Log predictive density of rows under every component, (n, k)."""
         raise TypeError("given by the subclass")
