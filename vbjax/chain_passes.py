@@ -1,11 +1,11 @@
 """Forward and backward passes over discrete Markov chains with evidence; imported by `chains`.
 
-Messages are kept as numbers, not as logarithms, and scaled at every step; sequences lie along the last axis, so
-that one step of all of them is one short vector operation. What is too small for the dtype is handled by
-bounds. The forward messages are never less than the true ones (what falls below a floor is raised to it), the
-backward ones never more (what underflows is gone); the products of the two, over the scales, then cannot
-decrease along the chain, and if they stay the same to rounding, so is every posterior marginal right. Where
-they do not, or where a scale is too small to tell, the passes are done again in logarithms.
+Messages are kept as numbers, not as logarithms, and scaled at every step; sequences lie along the last
+axis, so that a step of all of them is one short vector operation. What is too small for the dtype is met by
+bounds. Forward messages are never less than the true ones (what falls below a floor is raised to it),
+backward ones never more (what underflows is gone). Their products over the scales then cannot decrease
+along the chain, and if they stay the same to rounding, so are the posterior marginals right. Where they do
+not, or where a scale is too small to tell, the passes are done again in logarithms.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Posterior(NamedTuple):
     Attributes:
         log_normalizer: the log likelihood of the observations, a scalar.
         marginals: of the state at every step, (T, K).
-        pairs: of the states before and after a transition, of the shape of `transitions`: summed over the steps,
-            (K, K), or for every step, (T - 1, K, K).
+        pairs: of the states before and after a transition, shaped as `transitions`: (K, K), summed over the
+            steps, or (T - 1, K, K).
     """
 
     log_normalizer: Float[Array, ""]
@@ -86,7 +86,7 @@ def total(x: Float[Array, " t"]) -> Float[Array, ""]:
 
 
 def without_padding(transitions: Array, log_likelihood: Array, here: Array | None) -> tuple[Array, Array]:
-    """Zeros in the place of whatever the steps after the end hold; `here`: (..., T), whether a step is one."""
+    """Zeros in the place of whatever follows the end; `here`: (..., T), whether a step is before it."""
     if here is None:
         return transitions, log_likelihood
     if transitions.ndim > log_likelihood.ndim:
@@ -134,25 +134,38 @@ class _Chains(NamedTuple):
     """
 
     start: Float[Array, "n k"]
-    matrices: Float[Array, "..."]  # (n or 1, k, k), or (n or 1, t - 1, k, k)
+    matrices: Array  # (n or 1, k, k), or (n or 1, t - 1, k, k)
     evidence: Float[Array, "n t k"]
     scale: Float[Array, "n t"]
     here: Bool[Array, "n t"]
     length: Int[Array, " n"] | None
 
     @classmethod
-    def of(cls, initial: Array, transitions: Array, log_likelihood: Array, length: Array | None) -> _Chains:
+    def of(
+        cls,
+        initial: Array,
+        transitions: Array,
+        log_likelihood: Array,
+        length: Array | None,
+        causal: bool = False,
+    ) -> _Chains:
+        """Where `causal`, a step's evidence says nothing of later ones."""
         n = max(x.shape[0] for x in jax.tree.leaves((initial, transitions, log_likelihood, length)))
         steps, k = log_likelihood.shape[1:]
-        at, last, here = jnp.arange(steps), steps, None
+        at, here = jnp.arange(steps), None
+        last: Any = steps
         if length is not None:
             length = jnp.broadcast_to(length, (n,))
             last = length[:, None]
             here = at < last
         transitions, log_likelihood = without_padding(transitions, log_likelihood, here)
         top = _finite(transitions.max(-1))
-        out = top[:, None] if transitions.ndim == 3 else jnp.pad(top, ((0, 0), (0, 1), (0, 0)))
-        log_likelihood = log_likelihood + jnp.where((at < last - 1)[..., None], out, 0)
+        ahead, within = at < last - 1, (0, 1)
+        if causal:  # the greatest of all weights, at the step that they lead to
+            top = jnp.broadcast_to(top.max(-1, keepdims=True), top.shape)
+            ahead, within = (at > 0) & (at < last), (1, 0)
+        moved = top[:, None] if transitions.ndim == 3 else jnp.pad(top, ((0, 0), within, (0, 0)))
+        log_likelihood = log_likelihood + jnp.where(ahead[..., None], moved, 0)
         log_likelihood = jnp.broadcast_to(log_likelihood, (n, steps, k))
         scale, first = _finite(_over_states(jnp.maximum, log_likelihood)), _finite(initial.max(-1))
         return cls(
@@ -197,19 +210,22 @@ def _posteriors(parallel: bool | None, *weights: Any) -> Posterior:
     # only what never was raised to the floor has the zeros of the weights
     zeros = jnp.isneginf(weights[0]).any() | jnp.isneginf(weights[1]).any()
     before, norm, both = _unless(zeros, above, lambda: forward(False))
-    joint = before * chains.evidence
-    first = joint[:, :-1] / both[:, :-1, None]
-    second = ahead[:, 1:] / behind[:, 1:, None]
-    if chains.length is not None:
-        second = jnp.where(chains.here[:, 1:, None], second, 0)
-    if weights[1].ndim == 3:
-        pairs = chains.matrices * jnp.einsum("nti,ntj->nij", first, second)
-    else:
-        pairs = first[..., :, None] * chains.matrices * second[..., None, :]
-    logs = jnp.where(chains.here, jnp.log(norm) + chains.scale, 0)
-    marginals = jnp.where(chains.here[..., None], joint * after / both[..., None], 0)
-    fast = Posterior(total(logs.T), marginals, pairs)
-    return _unless(lost, fast, lambda: _each(_posterior_in_logarithms, weights))
+
+    def fast() -> Posterior:
+        joint = before * chains.evidence
+        first = joint[:, :-1] / both[:, :-1, None]
+        second = ahead[:, 1:] / behind[:, 1:, None]
+        if chains.length is not None:
+            second = jnp.where(chains.here[:, 1:, None], second, 0)
+        if weights[1].ndim == 3:
+            pairs = chains.matrices * jnp.einsum("nti,ntj->nij", first, second)
+        else:
+            pairs = first[..., :, None] * chains.matrices * second[..., None, :]
+        logs = jnp.where(chains.here, jnp.log(norm) + chains.scale, 0)
+        marginals = jnp.where(chains.here[..., None], joint * after / both[..., None], 0)
+        return Posterior(total(logs.T), marginals, pairs)
+
+    return lax.cond(lost, lambda: _each(_posterior_in_logarithms, weights), fast)
 
 
 def _lost(chains: _Chains, behind: Array, above: Array, norm: Array, both: Array) -> Array:
@@ -226,7 +242,7 @@ def _lost(chains: _Chains, behind: Array, above: Array, norm: Array, both: Array
 
 
 def _filters(parallel: bool | None, *weights: Any) -> tuple[Array, Array]:
-    chains = _Chains.of(*weights)
+    chains = _Chains.of(*weights, causal=True)
     above = _sum(chains.messages(parallel, floor=True), chains.evidence)
     joint = chains.messages(parallel) * chains.evidence
     norm = _sum(joint)
@@ -286,7 +302,7 @@ def _one_by_one(
         at, seen = here
         own = matrices
         if own.ndim == 4:
-            own = lax.dynamic_index_in_dim(own, jnp.clip(at - backward, 0, n_steps - 2), keepdims=False)
+            own = lax.dynamic_index_in_dim(own, jnp.clip(at - int(backward), 0, n_steps - 2), keepdims=False)
         joint = message * seen
         norm = jnp.maximum(joint.sum(0), tiny)
         if short:
