@@ -152,7 +152,7 @@ def test_draws(transitions, entries, float64):
 
 
 def long_chain(steps, seed=1):
-    """A chain of three states whose transitions are nearly those of independent states, and one that is not."""
+    """A chain that stays where it is nine times in ten."""
     rng = np.random.default_rng(seed)
     moves = np.log(rng.dirichlet(np.ones(K), size=K) * 0.1 + 0.9 * np.eye(K))
     chain = [np.log(np.full(K, 1 / K)), moves, rng.normal(size=(steps, K)) * 2 - 1]

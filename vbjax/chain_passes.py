@@ -109,8 +109,7 @@ def _over_sequences(function: Callable[..., Any], parallel: bool | None) -> Any:
     run = jax.custom_batching.custom_vmap(functools.partial(function, parallel))
 
     def more(size: int, batched: Any, *weights: Any) -> Any:
-        counts = jax.tree.map(lambda x, own: x.shape[1 if own else 0], weights, tuple(batched))
-        count = max(jax.tree.leaves(counts))
+        count = max(jax.tree.leaves(jax.tree.map(lambda x, own: x.shape[int(own)], weights, tuple(batched))))
 
         def merge(x: Array, own: bool) -> Array:
             if not own and x.shape[0] == 1:
@@ -141,16 +140,10 @@ class _Chains(NamedTuple):
     length: Int[Array, " n"] | None
 
     @classmethod
-    def of(
-        cls,
-        initial: Array,
-        transitions: Array,
-        log_likelihood: Array,
-        length: Array | None,
-        causal: bool = False,
-    ) -> _Chains:
+    def of(cls, weights: Weights, *, causal: bool = False) -> _Chains:
         """Where `causal`, a step's evidence says nothing of later ones."""
-        n = max(x.shape[0] for x in jax.tree.leaves((initial, transitions, log_likelihood, length)))
+        initial, transitions, log_likelihood, length = weights
+        n = max(x.shape[0] for x in jax.tree.leaves(weights))
         steps, k = log_likelihood.shape[1:]
         at, here = jnp.arange(steps), None
         last: Any = steps
@@ -196,7 +189,7 @@ class _Chains(NamedTuple):
 
 
 def _posteriors(parallel: bool | None, *weights: Any) -> Posterior:
-    chains = _Chains.of(*weights)
+    chains = _Chains.of(weights)
     after = chains.messages(parallel, backward=True)
     ahead = after * chains.evidence
     behind = _sum(ahead)
@@ -242,13 +235,12 @@ def _lost(chains: _Chains, behind: Array, above: Array, norm: Array, both: Array
 
 
 def _filters(parallel: bool | None, *weights: Any) -> tuple[Array, Array]:
-    chains = _Chains.of(*weights, causal=True)
+    chains = _Chains.of(weights, causal=True)
     above = _sum(chains.messages(parallel, floor=True), chains.evidence)
     joint = chains.messages(parallel) * chains.evidence
     norm = _sum(joint)
     k, info = joint.shape[-1], jnp.finfo(joint.dtype)
-    fine = jnp.abs(above / norm - 1) <= 8 * (k + 8) * float(info.eps)
-    fine = fine & (norm > k * float(info.tiny) ** 0.5)
+    fine = (jnp.abs(above / norm - 1) <= 8 * (k + 8) * float(info.eps)) & (norm > k * float(info.tiny) ** 0.5)
     fast = jnp.log(joint / norm[..., None]), jnp.where(chains.here, jnp.log(norm) + chains.scale, 0)
     lost = ~(fine | ~chains.here).all()
     return _unless(lost, fast, lambda: _each(_filter_in_logarithms, weights))
@@ -269,7 +261,7 @@ def _unless(lost: Array, fast: Any, exact: Callable[[], Any]) -> Any:
 def _over_states(operation: Callable[[Array, Array], Array], *factors: Array) -> Array:
     """Sums or maxima over the last axis of a product of tables.
 
-    Written out where it is short: XLA's own reduction was up to 25 times slower on a CPU (4 states).
+    Written out for few states: XLA's own reduction was up to 25 times slower on a CPU (4 states).
     """
     k = factors[0].shape[-1]
     if k > 4:
