@@ -19,13 +19,11 @@ from vbjax.documents import Documents
 from vbjax.families.base import pytree, static
 from vbjax.families.dirichlet import DirichletState
 from vbjax.families.stick_breaking import StickBreaking, StickBreakingState
-from vbjax.models.concentrations import ascend, trigamma
 from vbjax.models.mixing_weights import weights_prior
+from vbjax.models.shared_weights import climbed, slack, with_mean
 from vbjax.models.topic_model import TopicModel
 from vbjax.record import Record
-from vbjax.special import digamma_remainder
 
-_TURNS, _STRIDE = 10, 0.5  # of the weights in one sweep; of a turn, in logits and logs, at most
 _TRIES, _LEFT = 3, 0.01  # of the start: attempts to merge, for each topic; what a topic keeps of its weight
 
 
@@ -62,8 +60,8 @@ class HDPTopics(TopicModel):
 
     References:
         Teh, Jordan, Beal & Blei (2006), Hierarchical Dirichlet processes; Hughes, Kim & Sudderth (2015),
-        Reliable and scalable variational inference for the hierarchical Dirichlet process, eq. 6 to 13 (the
-        surrogate bound; there what is beyond the truncation has a weight of its own).
+        Reliable and scalable variational inference for the hierarchical Dirichlet process (the bound; there
+        what is beyond the truncation has a weight of its own).
 
     >>> import jax, vbjax as vb
     >>> corpus = [[(0, 9), (1, 8)], [(0, 7), (1, 9)], [(2, 9), (3, 5)], [(2, 8), (3, 9)]] * 5
@@ -99,8 +97,7 @@ class HDPTopics(TopicModel):
         return self.doc_concentration * params.weights.mean
 
     def slack(self, params: Any) -> Float[Array, ""]:
-        alpha, each = self.doc_concentration, self.alpha(params)
-        return (_log_of_mean_excess(params.weights) + gammaln(1 + each)).sum() - gammaln(1 + alpha)
+        return slack(params.weights, self.doc_concentration, jnp.zeros_like(self.doc_concentration))[0]
 
     def neutral_prior(self) -> Record:
         return Record(weights=StickBreaking(self.n_topics).neutral(self.topic_concentration.dtype))
@@ -145,7 +142,7 @@ class HDPTopics(TopicModel):
         share = jnp.where(other, params.weights.mean, _LEFT * params.weights.mean)
         share = share.at[heir].add((1 - _LEFT) * params.weights.mean[light])
         topics = topics.at[heir].set(both[heir]).at[light].set(eta)
-        return params | dict(topics=DirichletState(topics), weights=_with_mean(params.weights, share))
+        return params | dict(topics=DirichletState(topics), weights=with_mean(params.weights, share))
 
     @property
     def weights_prior(self) -> StickBreakingState:
@@ -153,18 +150,9 @@ class HDPTopics(TopicModel):
         return weights_prior("dirichlet_process", self.n_topics, self.weight_concentration)
 
     def step_prior(self, name: str, params: Record, statistics: Any) -> StickBreakingState:
-        """q(v) climbs its part of the bound, in the logits of the means and the logs of the precisions."""
-        (log, n), prior, alpha = statistics, self.weights_prior, self.doc_concentration
-
-        def value(u: Array) -> Array:
-            q = _from_coordinates(u)
-            return n * q.expected().log.sum() + alpha * (q.mean @ log) - q.kl(prior)
-
-        def turn(_: Any, u: Array) -> Array:
-            return ascend(value, u, jax.grad(value)(u) / _information(u), _STRIDE)
-
-        u = _coordinates(params.weights)
-        return _from_coordinates(lax.fori_loop(0, _TURNS, turn, u))
+        log, n = statistics
+        number = jnp.full(self.n_topics, n)
+        return climbed(params.weights, self.weights_prior, self.doc_concentration, log, number)
 
     def log_prior(self, s: Record) -> Array:
         prior = self.weights_prior
@@ -190,47 +178,12 @@ class HDPTopics(TopicModel):
         return self.words_of_topics(params) > 1
 
 
-# -- the shares of the stick -----------------------------------------------------------------------------
-
-
-def _log_of_mean_excess(q: StickBreakingState) -> Float[Array, " k"]:
-    """E[log w_k] - log E[w_k], without cancellation."""
-    total = digamma_remainder(q.concentration1 + q.concentration0)
-    rest = jnp.cumsum(digamma_remainder(q.concentration0) - total)
-    return jnp.pad(digamma_remainder(q.concentration1) - total, (0, 1)) + jnp.pad(rest, (1, 0))
-
-
-def _coordinates(q: StickBreakingState) -> Float[Array, "2 shares"]:
-    """The logits of the shares' means, and the logs of their precisions, the sums of the concentrations."""
-    a, b = q.concentration1, q.concentration0
-    return jnp.log(jnp.stack([a / b, a + b]))
-
-
-def _from_coordinates(u: Float[Array, "2 shares"]) -> StickBreakingState:
-    logit, precision = u[0], jnp.exp(u[1])
-    return StickBreakingState(precision * jax.nn.sigmoid(logit), precision * jax.nn.sigmoid(-logit))
-
-
-def _information(u: Float[Array, "2 shares"]) -> Float[Array, "2 shares"]:
-    """Fisher's, of the logit; of the log precision, between 1/2 and 1, its bound."""
-    q = _from_coordinates(u)
-    a, b = q.concentration1, q.concentration0
-    return jnp.stack([(a * b / (a + b)) ** 2 * (trigamma(a) + trigamma(b)), jnp.ones_like(a)])
-
-
-def _with_mean(q: StickBreakingState, mean: Float[Array, " k"]) -> StickBreakingState:
-    """A stick of pieces with this mean, the shares' precisions kept."""
-    left = jnp.cumsum(mean[::-1])[::-1]
-    total = q.concentration1 + q.concentration0
-    return StickBreakingState(total * mean[:-1] / left[:-1], total * left[1:] / left[:-1])
-
-
 def _heavy_first(params: Record) -> Record:
     """The topics in the order of their weight, as pieces of a stick are on average."""
     mean = params.weights.mean
     order = jnp.argsort(-mean)
     topics = DirichletState(params.topics.concentration[order])
-    return params | dict(topics=topics, weights=_with_mean(params.weights, mean[order]))
+    return params | dict(topics=topics, weights=with_mean(params.weights, mean[order]))
 
 
 def _log_beta(concentration: Float[Array, "k v"]) -> Float[Array, " k"]:
