@@ -119,7 +119,8 @@ class HiddenMarkovModel(ConjugateModel):
         return dataclasses.replace(data, parts=parts)
 
     def inspect(self, data: Sequences) -> HiddenMarkovModel:
-        return dataclasses.replace(self, emissions=self.emissions.inspect(data.steps()))
+        rows = jax.tree.map(jnp.asarray, data.steps())
+        return dataclasses.replace(self, emissions=self.emissions.inspect(rows))
 
     def resolve(self, data: Sequences, weights: Array | None = None) -> HiddenMarkovModel:
         emissions = self.emissions.resolve(*_all_rows(data, weights))
