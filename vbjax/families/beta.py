@@ -58,6 +58,10 @@ class BetaState(State):
         t = self._pair.expected()
         return BetaStatistics(t.log[..., 0], t.log[..., 1], t.base)
 
+    def at_mode(self) -> BetaStatistics:
+        t = self._pair.at_mode()  # where the mode is 0 or 1 too
+        return BetaStatistics(t.log[..., 0], t.log[..., 1], t.base)
+
     def log_density(self, statistics: BetaStatistics) -> Array:
         return beta_log_density(statistics, self.concentration1, self.concentration0)
 

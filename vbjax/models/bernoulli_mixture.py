@@ -71,6 +71,8 @@ class BernoulliMixture(ConjugateMixture):
         return dict(concentration1=one, concentration0=one)
 
     def table(self, components: BetaStatistics, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        if self.points:  # sums of what is not negative: a difference may round to one that has no mode
+            return rows @ components.log.T + (1 - rows) @ components.log_complement.T
         return rows @ (components.log - components.log_complement).T + components.log_complement.sum(-1)
 
     def log_predictive_of(self, component: BetaState, rows: Float[Array, "n d"]) -> Float[Array, " n"]:

@@ -1,0 +1,294 @@
+"""One table of hidden Markov models with data for each, and a second implementation of them by enumeration.
+
+Paths of states are listed, all of them, and densities are scipy's; nothing here knows of forward-backward.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import registry
+from scipy import special, stats
+from textbook import LOG_2PI, Posterior, dirichlet_term, expected_log
+
+import vbjax as vb
+from vbjax.core.expectation import rounding_error
+from vbjax.core.fit import resolved
+from vbjax.families import DirichletState
+
+K, LENGTHS = 3, (6, 1, 5, 6)  # states; steps of four sequences, two of them missing
+WEIGHTS = np.array([2.0, 1.0, 0.5, 1.0])
+GAUSSIAN = registry.COVARIANCE_TYPES
+
+
+def of(mixture, **options):
+    """Both ways."""
+    emissions = functools.partial(mixture, K, **options)
+    return vb.HiddenMarkovModel(K, emissions(maximum_likelihood=True)), vb.HiddenMarkovModel(K, emissions())
+
+
+PAIRS = {
+    **{kind: (vb.GaussianHMM(K, kind), vb.BayesianGaussianHMM(K, kind)) for kind in GAUSSIAN},
+    "counts": (vb.PoissonHMM(K), vb.BayesianPoissonHMM(K)),
+    "categories": (vb.CategoricalHMM(K, n_categories=4), vb.BayesianCategoricalHMM(K, n_categories=4)),
+    "binary": of(vb.BernoulliMixture),
+    "positive": of(vb.GammaMixture, known_shape=3.0),
+}
+STICKY = dict(initial_concentration=1.5, transition_concentration=2.0, stickiness=1.0)
+MODELS = {
+    **{f"{way} {name}": pair[i] for name, pair in PAIRS.items() for i, way in enumerate(("EM", "VB"))},
+    "MAP counts": vb.PoissonHMM(K, **STICKY),
+    "VB full, holes": vb.BayesianGaussianHMM(K, missing=True, **STICKY),
+}
+
+
+def kind_of(name):
+    return name.split(",")[0].split(" ")[1]
+
+
+def series(name):
+    """Sequences (t, d) as arrays; of two steps nothing is seen."""
+    kind = kind_of(name)
+    make = registry.table if kind in GAUSSIAN else getattr(registry, kind)
+    rows = np.array(make(np.random.default_rng(0))[: sum(LENGTHS)], float)
+    rows[[2, -1]] = np.nan
+    if "holes" in name:
+        rows[[0, 8], [1, 0]] = np.nan
+    return np.split(rows, np.cumsum(LENGTHS)[:-1])
+
+
+def in_dtype(sequences, dtype):
+    """Sequences in one part of the table's shape, so that programs are shared; others as they are."""
+    n, longest = len(LENGTHS), max(LENGTHS)
+    given = vb.Sequences.of([np.asarray(x, dtype) for x in sequences])
+    if len(sequences) > n or max(map(len, sequences)) > longest:
+        return given
+    like = vb.Sequences.of([np.zeros((longest, *sequences[0].shape[1:]), dtype)] * n)
+    return given.in_parts_of(like)
+
+
+def concentrations(seed=0, k=K):
+    """Of a chain without any symmetry."""
+    rng = np.random.default_rng(seed)
+    return dict(initial=rng.uniform(1.5, 4, k), transitions=rng.uniform(1.5, 4, (k, k)))
+
+
+@jax.jit
+def _init(model, key, data, weights):
+    return model.init(key, data, weights)
+
+
+def started(model, sequences, dtype, weights=WEIGHTS, seed=0):
+    """The model as a fit would use it, its data and weights, and where it starts."""
+    weights = None if weights is None else jnp.asarray(weights, dtype)
+    model, data, weights = resolved(model, in_dtype(sequences, dtype), weights)
+    params = _init(model, jax.random.key(seed), data, weights)
+    for name, value in concentrations(seed, model.n_states).items():
+        state = DirichletState(jnp.asarray(value, dtype))
+        params |= {name: vb.families.DeltaState(state) if model.emissions.points else state}
+    return model, data, weights, params
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def updates(model, params, data, weights, n=18):
+    """Updates of one factor after another.
+
+    Returns:
+        Before each: the parameters, those that a whole step would make of them, objective, rounding error.
+    """
+
+    def update(params, which):
+        total = vb.expectation(model, params, data, weights)
+        objective, magnitude = model.scored(params, total)
+        moved = [model.m_step(params, total.statistics, (name,)) for name in model.factors]
+        after = jax.tree.map(lambda *x: jnp.stack(x)[which], *moved)
+        whole = vb.Record({name: own[name] for name, own in zip(model.factors, moved, strict=True)})
+        return after, (params, whole, objective, rounding_error(magnitude))
+
+    return jax.lax.scan(update, vb.Record(params), jnp.arange(n) % len(model.factors))[1]
+
+
+@functools.cache
+def trajectory(name, dtype):
+    """The updates of a model of the table."""
+    model, data, weights, params = started(MODELS[name], series(name), dtype)
+    return model, data, weights, updates(model, params, data, weights)
+
+
+def like_the_table(name, sequences, dtype="float64"):
+    """Other sequences as a fit of the table's model has them."""
+    model = trajectory(name, dtype)[0]
+    return model.annotate(model.read(in_dtype(sequences, dtype)))
+
+
+def at(tree, i):
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+# ---------------------------------------------------------------- all paths
+
+
+@functools.cache
+def all_paths(k, t):
+    return np.array(list(itertools.product(range(k), repeat=t)))
+
+
+def path_weights(chain, table):
+    """Log weights of all paths, from log weights (initial, transitions) and densities (t, k)."""
+    initial, transitions = chain
+    t, k = table.shape
+    paths = all_paths(k, t)
+    steps = transitions[paths[:, :-1], paths[:, 1:]].sum(1)
+    return paths, initial[paths[:, 0]] + steps + table[np.arange(t), paths].sum(1)
+
+
+def log_normalizer(chain, table):
+    return special.logsumexp(path_weights(chain, table)[1])
+
+
+def marginals(chain, table):
+    """p(z_t = k), (t, k), and sums of pairs (k, k)."""
+    paths, log = path_weights(chain, table)
+    p, k = special.softmax(log), table.shape[1]
+    one = np.eye(k)[paths]
+    return np.einsum("p,ptk->tk", p, one), np.einsum("p,pti,ptj->ij", p, one[:, :-1], one[:, 1:])
+
+
+# ---------------------------------------------------------------- densities by scipy
+
+
+def as_numpy(tree):
+    return jax.tree.map(lambda x: np.asarray(x, float), tree)
+
+
+def gaussian_posterior(kind, components, model):
+    ones = DirichletState(jnp.ones(len(components.location)))
+    return Posterior.of(kind, vb.Record(weights=ones, components=components))
+
+
+def table_of(name, model, params, x):
+    """log p(x_t | z_t), or its expectation, (t, k); 0 where nothing is seen."""
+    kind, x = kind_of(name), np.asarray(x, float)
+    seen = ~np.isnan(x).all(1)
+    table = np.zeros((len(x), model.n_states))
+    table[seen] = (points if model.emissions.points else expected)(kind, model, params.components, x[seen])
+    return table
+
+
+def points(kind, model, components, x):
+    em = model.emissions
+    if kind in GAUSSIAN:
+        full = as_numpy(
+            vb.Record(
+                m=components.mean.location, s=em.structure.covariances(em.prepare_components(components))
+            )
+        )
+        normals = [stats.multivariate_normal(m, s) for m, s in zip(full.m, full.s, strict=True)]
+        return np.stack([normal.logpdf(x) for normal in normals], -1).reshape(len(x), -1)
+    p, x = np.asarray(components.mean, float), x[:, None]
+    if kind == "categories":
+        p = np.maximum(p, np.finfo(float).tiny)
+        return np.log(p[:, np.arange(x.shape[2]), x[:, 0].astype(int)]).sum(-1).T
+    density = {
+        "counts": lambda: stats.poisson.logpmf(x, p),
+        "binary": lambda: stats.bernoulli.logpmf(x, p),
+        "positive": lambda: stats.gamma.logpdf(x, np.asarray(em.known_shape, float), scale=1 / p),
+    }
+    return density[kind]().sum(-1)
+
+
+def pair(q):
+    return np.stack([q.concentration1, q.concentration0], -1)
+
+
+def expected(kind, model, components, x):
+    if kind in GAUSSIAN:
+        q = gaussian_posterior(kind, components, model)
+        d, shift = x.shape[1], x[:, None] - q.location
+        square = d / q.beta + np.einsum("nki,kij,nkj->nk", shift, q.expected_precision, shift)
+        return 0.5 * (q.expected_logdet - d * LOG_2PI - square)
+    q = as_numpy(components)
+    if kind in ("categories", "binary"):
+        log = expected_log(q.concentration if kind == "categories" else pair(q)[..., ::-1])
+        return sum(log[:, j, x[:, j].astype(int)].T for j in range(x.shape[1]))
+    log, mean = special.digamma(q.concentration) - np.log(q.rate), q.concentration / q.rate
+    if kind == "counts":
+        return x @ log.T - mean.sum(-1) - special.gammaln(x + 1).sum(-1, keepdims=True)
+    s = np.asarray(model.emissions.known_shape, float)
+    constant = ((s - 1) * np.log(x) - special.gammaln(s)).sum(-1, keepdims=True)
+    return (s * log).sum(-1) - x @ mean.T + constant
+
+
+# ---------------------------------------------------------------- divergences from the prior
+
+
+def gamma_kl(q, p):
+    a, b, a0, b0 = q.concentration, q.rate, p.concentration, p.rate
+    log = a0 * np.log(b / b0) - special.gammaln(a) + special.gammaln(a0)
+    return ((a - a0) * special.digamma(a) + log + a * (b0 - b) / b).sum()
+
+
+def gaussian_kl(kind, q, p):
+    """Normal-Wishart, or normal-gammas: <eta_q - eta_p, E[t]> less the difference of log-normalisers."""
+    d, lam = q.location.shape[1], q.expected_precision
+    matrix = lambda s: s if kind == "full" else s[..., None] * np.eye(d)
+    nu = lambda s: s.nu if kind == "full" else s.nu.mean(1)  # every column has the same
+    second = lambda s: (
+        matrix(s.inverse_scale) + s.beta[:, None, None] * np.einsum("ki,kj->kij", s.location, s.location)
+    )
+    toward = np.einsum("kij,kj->ki", lam, q.location)
+    square = d / q.beta + (toward * q.location).sum(-1)
+    inner = -(q.beta - p.beta) * square - np.einsum("kij,kij->k", second(q) - second(p), lam)
+    inner += 2 * ((q.beta[:, None] * q.location - p.beta[:, None] * p.location) * toward).sum(-1)
+    inner += (nu(q) - nu(p)) * q.expected_logdet
+    shift = 0.5 * d * np.log(2) * (nu(q) - nu(p)).sum()
+    return 0.5 * inner.sum() - shift - (q.log_normalizer() - p.log_normalizer())
+
+
+def divergence(name, model, components):
+    """KL(q || p) of the components."""
+    kind, em = kind_of(name), model.emissions
+    if kind in GAUSSIAN:
+        prior = Posterior.prior(em, model.n_states)
+        return gaussian_kl(
+            kind, gaussian_posterior(kind, components, model), prior_with(prior, np.ones(model.n_states))
+        )
+    q, p = as_numpy(components), as_numpy(em.component_prior)
+    if kind == "categories":
+        return -dirichlet_term(p.concentration, q.concentration)
+    return -dirichlet_term(pair(p), pair(q)) if kind == "binary" else gamma_kl(q, p)
+
+
+def prior_with(prior, alpha):
+    prior.alpha = alpha
+    return prior
+
+
+def chain_of(model, params):
+    """Log weights of the chain: logarithms of the points, or expected ones."""
+    if model.emissions.points:
+        with np.errstate(divide="ignore"):
+            return tuple(np.log(np.asarray(params[name].mean, float)) for name in ("initial", "transitions"))
+    return tuple(expected_log(np.asarray(params[n].concentration, float)) for n in ("initial", "transitions"))
+
+
+def objective_by_hand(name, model, params, sequences, weights=WEIGHTS):
+    """Log likelihood, or Beal (2003): log-normalisers of sub-normalised chains less the divergences."""
+    chain = chain_of(model, params)
+    each = [log_normalizer(chain, table_of(name, model, params, x)) for x in sequences]
+    total = weights @ np.array(each)
+    prior = dict(initial=model.initial_concentration, transitions=model.transition_concentration)
+    if model.transition_concentration is not None:
+        own = float(model.stickiness) * np.eye(model.n_states)
+        prior["transitions"] = np.asarray(model.transition_concentration, float) + own
+    if model.emissions.points:
+        for key, alpha in prior.items():
+            if alpha is not None:
+                rows = zip(np.atleast_2d(alpha), np.atleast_2d(params[key].mean), strict=True)
+                total += sum(stats.dirichlet.logpdf(np.asarray(p), np.asarray(a)) for a, p in rows)
+        return total
+    for key, alpha in prior.items():
+        total += dirichlet_term(np.asarray(alpha, float), np.asarray(params[key].concentration, float))
+    return total - divergence(name, model, params.components)
