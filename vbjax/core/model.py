@@ -236,6 +236,10 @@ class ConjugateModel:
         prior = jax.grad(self._scalar_prior)(s)
         return Record({name: jax.tree.map(jnp.add, prior[name], statistics[name]) for name in block})
 
+    def expected_log_prior(self, params: Mapping[str, State]) -> Array:
+        """E[log p] of the global latents, a scalar."""
+        return self._scalar_prior(self.expected(params))
+
     def _scalar_prior(self, s: Record) -> Array:
         prior = jnp.asarray(self.log_prior(self.namespace(s)), float_dtype(s))
         if prior.ndim:
@@ -294,12 +298,17 @@ class ConjugateModel:
 
     def _global_terms(self, params: Mapping[str, State], expectation: Expectation) -> dict[str, Array]:
         """Prior and entropies relative to the base measures, which cancel where there is one prior."""
-        s = self.expected(params)
-        prior, gradient = jax.value_and_grad(self._scalar_prior)(_without_base(s))
+        return self._terms_of(self.factors, params, expectation)
+
+    def _terms_of(
+        self, names: Iterable[str], params: Mapping[str, State], expectation: Expectation
+    ) -> dict[str, Array]:
+        """`log_prior`, and the entropies of these factors."""
+        prior, gradient = jax.value_and_grad(self._scalar_prior)(_without_base(self.expected(params)))
         terms = {"log_prior": prior}
-        for name, family in self.factors.items():
+        for name in names:
             n_densities = gradient[name].log_base + expectation.statistics[name].log_base
-            terms[name] = share_of_bound(family, params[name], n_densities).sum()
+            terms[name] = share_of_bound(self.factors[name], params[name], n_densities).sum()
         return terms
 
 
@@ -308,8 +317,7 @@ def _elbo_terms(
     model: ConjugateModel, params: Mapping[str, State], data: Any, weights: Array | None
 ) -> dict[str, Array]:
     total = expectation(model, params, data, weights)
-    s = model.expected(params)
-    terms = {"log_likelihood": total.bound, "log_prior": model._scalar_prior(s)}
+    terms = {"log_likelihood": total.bound, "log_prior": model.expected_log_prior(params)}
     if data is not None:
         of_rows = model.local_entropies(params)
 

@@ -9,6 +9,7 @@ from vbjax.models.factor_analysis import FactorAnalysis
 from vbjax.models.gamma_mixture import GammaMixture
 from vbjax.models.gaussian_mean_precision import GaussianMeanPrecision
 from vbjax.models.gaussian_mixture import GaussianMixture
+from vbjax.models.hdp_hidden_markov import HDPHiddenMarkovModel
 from vbjax.models.hdp_topics import HDPTopics
 from vbjax.models.hidden_markov import HiddenMarkovModel
 from vbjax.models.hidden_markov_names import (
@@ -51,6 +52,7 @@ __all__ = [
     "GaussianHMM",
     "GaussianMeanPrecision",
     "GaussianMixture",
+    "HDPHiddenMarkovModel",
     "HDPTopics",
     "HiddenMarkovModel",
     "HierarchicalNormal",

@@ -1,0 +1,117 @@
+"""Hidden Markov models of a hierarchical Dirichlet process: a lower bound, and as many states as are used."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import optimize, special
+from tolerances import close
+
+import vbjax as vb
+from vbjax.core.expectation import expectation
+from vbjax.models.shared_weights import climbed, slack
+
+K = 4
+COUNTS = np.random.default_rng(0).poisson(np.repeat([2.0, 15.0, 2.0, 40.0], 15))[:, None]
+
+
+def model(kappa, dtype="float64"):
+    """A resolved model of K states, its sequences, and parameters after a few sweeps."""
+    options = dict(transition_concentration=1.7, weight_concentration=0.8, stickiness=kappa)
+    chain = vb.HDPHiddenMarkovModel(K, vb.PoissonMixture(K), **options)
+    seqs = vb.Sequences.of([COUNTS.astype(dtype), COUNTS[::-1][:20].astype(dtype)])
+    chain, seqs, _ = vb.core.fit.resolved(chain, seqs, None)
+    return chain, seqs, jax.jit(chain.init)(jax.random.key(0), seqs)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.3, 5.0])
+def test_the_slack_makes_the_rows_prior_a_lower_bound(float64, kappa):
+    """Of E[log Dirichlet(x | alpha w + kappa at k)] over draws of w, at any x."""
+    alpha = 1.7
+    q = vb.families.StickBreakingState(*jnp.asarray([[3.0, 5.0, 0.7], [4.0, 6.0, 2.0]]))
+    w = np.asarray(q.sample(jax.random.key(0), 100_000))
+    log = np.log([0.1, 0.2, 0.05, 0.65])
+    for k, found in enumerate(np.asarray(slack(q, jnp.asarray(alpha), jnp.asarray(kappa)))):
+        density = lambda a: special.gammaln(a.sum(-1)) - special.gammaln(a).sum(-1) + (a - 1) @ log
+        own = kappa * np.eye(K)[k]
+        exact = density(alpha * w + own).mean()
+        bound = density(alpha * np.asarray(q.mean) + own) + found
+        assert exact - 1.5 < bound < exact
+
+
+@pytest.mark.parametrize("kappa", [0.0, 2.0])
+def test_no_update_lowers_the_bound(dtype, kappa):
+    chain, seqs, params = model(kappa, dtype)
+    total = jax.jit(expectation)(chain, params, seqs)
+    step = jax.jit(chain.m_step, static_argnums=2)
+    for sweep in range(3):
+        for name in chain.factors:
+            before = chain.objective(params, total)
+            params = step(params, total.statistics, (name,))
+            total = jax.jit(expectation)(chain, params, seqs)
+            after, magnitude = chain.scored(params, total)
+            assert after >= before - 8 * jnp.finfo(dtype).eps * magnitude, (sweep, name)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 2.0])
+def test_the_weights_climb_to_the_optimum_of_their_part_of_the_bound(float64, kappa):
+    """Scipy's, of the prior of all rows written out as the module has it."""
+    alpha, gamma = 1.7, 0.8
+    logs = np.log(np.random.default_rng(1).dirichlet(np.full(K, 0.7), K + 1))  # E[log] of initial and rows
+
+    def bound(a, b):
+        both = a + b
+        share, rest = special.digamma(a) - special.digamma(both), special.digamma(b) - special.digamma(both)
+        log_w = np.append(share, 0) + np.append(0, np.cumsum(rest))
+        mean = np.append(a / both, 1) * np.append(1, np.cumprod(b / both))
+        total = 0.0
+        for row, log in enumerate(logs):
+            for k in range(K):
+                own = kappa if row == k + 1 else 0.0
+                total += (alpha * mean[k] + own) * log[k]
+                if own:
+                    total -= (1 - mean[k]) * special.gammaln(own) + mean[k] * special.gammaln(own + alpha)
+                else:
+                    total += log_w[k] - mean[k] * special.gammaln(1 + alpha)
+        return total - ((a - 1) * share + (b - gamma) * rest - special.betaln(a, b)).sum()
+
+    loss = lambda u: -bound(*np.exp(u.reshape(2, K - 1)))
+    best = optimize.minimize(loss, np.zeros(2 * (K - 1)), method="BFGS", options=dict(gtol=1e-7))
+    prior = vb.families.StickBreakingState(jnp.ones(K - 1), jnp.full(K - 1, gamma))
+    number = jnp.full(K, K + 0.0 if kappa else K + 1.0)
+    own = -number * special.gammaln(1 + alpha)
+    own += special.gammaln(kappa) - special.gammaln(kappa + alpha) if kappa else 0
+    climb = lambda _, q: climbed(q, prior, jnp.asarray(alpha), jnp.asarray(logs.sum(0)), number, own)
+    q = jax.jit(lambda q: jax.lax.fori_loop(0, 30, climb, q))(prior)
+    np.testing.assert_allclose(
+        bound(*map(np.asarray, (q.concentration1, q.concentration0))), -best.fun, atol=1e-8
+    )
+
+
+def test_the_terms_add_up_to_the_bound(float64):
+    chain, _, params = model(2.0)
+    close(sum(chain.elbo_terms(params, COUNTS).values()), vb.elbo(chain, params, COUNTS), scale=1e4)
+
+
+def test_three_levels_are_three_states_of_six():
+    chain = vb.HDPHiddenMarkovModel(6, vb.PoissonMixture(6))
+    fit = vb.fit(chain, COUNTS, key=jax.random.key(0), n_restarts=32)
+    assert len(set(fit.model.decode(fit.params, COUNTS).tolist())) == 3
+    assert fit.model.used_states(fit.params).sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda: vb.HDPHiddenMarkovModel(1, vb.PoissonMixture(1)), "n_states .* at least 2"),
+        (lambda: vb.HDPHiddenMarkovModel(2, vb.PoissonMixture(2, maximum_likelihood=True)), "no points"),
+        (lambda: vb.HDPHiddenMarkovModel(2, vb.PoissonMixture(2), stickiness=-1.0), "stickiness must be"),
+        (
+            lambda: vb.HDPHiddenMarkovModel(2, vb.PoissonMixture(2), weight_concentration=0.0),
+            "weight_concentration must be positive",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_model_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        vb.fit(given(), COUNTS, key=jax.random.key(0))

@@ -1,0 +1,204 @@
+"""What hidden Markov models share: emissions that are a mixture, and the E-step of their chain.
+
+Not a model itself: `hidden_markov.py` and `hdp_hidden_markov.py` say what the chain's rows are drawn from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from vbjax import chains
+from vbjax.core.expectation import Expectation, float_dtype, n_rows, sum_over_rows, sweep_rows
+from vbjax.core.inputs import read_count
+from vbjax.core.model import ConjugateModel
+from vbjax.models.mixing_weights import from_counts
+from vbjax.models.mixture import Mixture
+from vbjax.record import Record
+from vbjax.sequences import Sequences, Steps
+
+_CHUNK = 2**22  # numbers in a chunk's table of sequences x steps x states
+
+CHAIN = ("initial", "transitions")
+
+
+class Prepared(NamedTuple):
+    """Statistics of the chain, and what the emissions need."""
+
+    initial: Any
+    transitions: Any
+    components: Any
+
+
+class HiddenMarkovBase(ConjugateModel):
+    """x_t | z_t ~ component z_t of `emissions`, z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions.
+
+    Subclasses are dataclasses with `n_states` and `emissions`, and factors `initial`, `transitions` and
+    `components`, and perhaps others.
+    """
+
+    n_states: int
+    emissions: Any
+
+    def step_chain(self, params: Record, statistics: Any, block: tuple[str, ...]) -> Record:
+        """The update of those factors of the block that are not of the emissions."""
+        raise TypeError("given by the subclass")
+
+    # -- data and hyperparameters --------------------------------------------------------------------
+
+    def read(self, data: Any) -> Sequences:
+        read_count(self.n_states, "n_states")
+        if not isinstance(self.emissions, Mixture) or self.emissions.n_components != self.n_states:
+            what = f"a mixture of n_states = {self.n_states} components"
+            raise ValueError(f"emissions must be {what}; got {self.emissions!r}")
+        data = data if isinstance(data, Sequences) else Sequences.of(data)
+        rows = self.emissions.read(data.steps())
+        cast_all = lambda x: jax.tree.map(lambda leaf, row: leaf.astype(row.dtype), x, rows)
+        parts = tuple(part._replace(values=cast_all(part.values)) for part in data.parts)
+        return dataclasses.replace(data, parts=parts)
+
+    def inspect(self, data: Sequences) -> Any:
+        rows = jax.tree.map(jnp.asarray, data.steps())
+        model: Any = self
+        return dataclasses.replace(model, emissions=self.emissions.inspect(rows))
+
+    def resolved_emissions(self, data: Sequences, weights: Array | None) -> Any:
+        """The emissions with every default that follows the data filled in."""
+        return self.emissions.resolve(*_all_rows(data, weights))
+
+    def filled(self, name: str, default: float, shape: tuple[int, ...]) -> Array:
+        """A hyperparameter for each cell of a shape."""
+        given = getattr(self, name)
+        value = jnp.asarray(default if given is None else given)
+        try:
+            return jnp.broadcast_to(value, shape)
+        except ValueError:
+            raise ValueError(f"{name} must be a number or of shape {shape}; got {value.shape}") from None
+
+    def annotate(self, data: Sequences, weights: Array | None = None) -> Sequences:
+        def annotated(part: Steps) -> Steps:
+            flat = self.emissions.annotate(_rows(part), part.observed.reshape(-1).astype(float_dtype(part)))
+            shape = part.observed.shape
+            return part._replace(values=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), flat))
+
+        return dataclasses.replace(data, parts=tuple(map(annotated, data.parts)))
+
+    def chunk_rows(self, data: Steps) -> int:
+        return max(1, _CHUNK // (data.observed.shape[1] * self.n_states))
+
+    def _as_mixture(self, params: Record) -> Record:
+        """The parameters as those of the emissions, whose weights are then of no account."""
+        weights = self.emissions.factors["weights"].neutral(float_dtype(params))
+        return Record(weights=weights, components=params.components)
+
+    def init(self, key: Array, data: Sequences, weights: Array | None = None) -> Record:
+        """Components as the mixture starts, and a chain without preferences."""
+        dtype = float_dtype(data)
+        rows, w = _all_rows(data, weights)
+        components = self.emissions.init(key, rows, w).components
+        chain = {name: f.neutral(dtype) for name, f in self.factors.items() if name != "components"}
+        return Record(chain, components=components)
+
+    # -- E-step and M-step ---------------------------------------------------------------------------
+
+    def prepare(self, params: Any) -> Prepared:
+        factors = self.factors
+        initial, transitions = (factors[name].expected(params[name]) for name in CHAIN)
+        return Prepared(initial, transitions, self.emissions.prepare_components(params.components))
+
+    def table(self, prepared: Prepared, rows: Steps) -> Float[Array, "n t k"]:
+        """E[log p(x_t | z_t)] of every step; 0 where nothing is seen."""
+
+        def score(flat: Any, seen: Array, _: Any) -> tuple[Any, Any]:
+            density = self.emissions.scored_components(prepared.components, flat)[0]
+            return (), jnp.where(seen > 0, density, 0).T
+
+        return self._by_steps(score, rows)
+
+    def _by_steps(self, score: Callable[..., Any], rows: Steps) -> Float[Array, "n t k"]:
+        flat, seen = _rows(rows), rows.observed.reshape(-1).astype(float_dtype(rows))
+        blank = jnp.zeros((seen.shape[0], self.n_states), seen.dtype)
+        chunk = self.emissions.chunk_rows(flat)
+        return sweep_rows(score, flat, seen, blank, chunk=chunk)[1].reshape(*rows.observed.shape, -1)
+
+    def posterior_chain(self, prepared: Prepared, table: Array, lengths: Array) -> chains.Posterior:
+        """The states of some sequences: log-normalisers (n,), marginals (n, t, k) and pairs (n, k, k)."""
+        smoother = functools.partial(chains.smoother, prepared.initial.log, prepared.transitions.log)
+        return jax.vmap(smoother)(table, lengths)
+
+    def e_step(self, prepared: Prepared, rows: Steps, weights: Array) -> Expectation:
+        """Rabiner (1989), eq. 27, 37 and 40: sums of marginals and pairs, and the components' statistics."""
+        table = self.table(prepared, rows)
+        found = self.posterior_chain(prepared, table, rows.lengths)
+        bound = jnp.where(weights == 0, 0, weights * found.log_normalizer)
+        # densities above and below 1 cancel in a bound, their roundings do not
+        added = jnp.where(found.marginals > 0, found.marginals * jnp.abs(table), 0).sum((1, 2))
+        magnitude = jnp.abs(bound) + jnp.where(weights == 0, 0, weights * added)
+        flat, seen = _rows(rows), rows.observed.astype(weights.dtype)
+        r = (weights[:, None, None] * seen[..., None] * found.marginals).reshape(-1, self.n_states)
+
+        def statistics(some: Any, w: Array) -> Any:
+            own, r = some
+            gradient = self.emissions.scored_components(prepared.components, own)[1](w * r.T)
+            return gradient, w @ r
+
+        chunk = self.emissions.chunk_rows(flat)
+        components, number = sum_over_rows(statistics, (flat, r), seen.reshape(-1), chunk=chunk)
+        sums = Record(
+            initial=from_counts(prepared.initial, weights @ found.marginals[:, 0]),
+            transitions=from_counts(prepared.transitions, jnp.tensordot(weights, found.pairs, 1)),
+            components=components,
+            weights=number,
+        )
+        n_steps = weights @ rows.lengths.astype(weights.dtype)
+        return Expectation(sums, bound.sum(), magnitude.sum(), n_steps)
+
+    def m_step(self, params: Any, statistics: Any, block: Iterable[str]) -> Record:
+        block = tuple(block)
+        moved = self.step_chain(Record(params), statistics, tuple(n for n in block if n != "components"))
+        if "components" in block:
+            mixture = self._as_mixture(params)
+            weights = self.emissions.factors["weights"].expected(mixture.weights)
+            sums = Record(
+                weights=from_counts(weights, statistics["weights"]), components=statistics["components"]
+            )
+            moved |= dict(components=self.emissions.m_step(mixture, sums, ("components",)).components)
+        return moved
+
+    def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
+        block = tuple(block)
+        mixed = super().mix(params, moved, rho, [name for name in block if name != "components"])
+        if "components" in block:
+            both = self._as_mixture(params), self._as_mixture(moved)
+            mixed |= dict(components=self.emissions.mix(*both, rho, ("components",)).components)
+        return mixed
+
+    def singular(self, params: Record) -> Array:
+        return self.emissions.singular(self._as_mixture(params))
+
+    def local_entropies(self, params: Any) -> Callable[[Steps], dict[str, Array]]:
+        prepared = self.prepare(params)
+        entropy = functools.partial(chains.entropy, prepared.initial.log, prepared.transitions.log)
+        return lambda rows: {"z": jax.vmap(entropy)(self.table(prepared, rows), rows.lengths)}
+
+
+def _rows(part: Steps) -> Any:
+    """The steps of all sequences of a part, end to end, padding too."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), part.values)
+
+
+def _all_rows(data: Sequences, weights: Array | None) -> tuple[Any, Array]:
+    """The steps of all sequences, and their weights: those of their sequence, 0 where nothing is seen."""
+    dtype = float_dtype(data)
+    own = data.split(jnp.ones(n_rows(data), dtype) if weights is None else weights)
+    seen = [jnp.where(x.observed, w[:, None], 0).reshape(-1) for x, w in zip(data.parts, own, strict=True)]
+    rows = jax.tree.map(lambda *x: jnp.concatenate(x), *map(_rows, data.parts))
+    return rows, jnp.concatenate(seen)

@@ -1,0 +1,170 @@
+"""What a fitted hidden Markov model is used for: states, paths, forecasts, draws, criteria."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from vbjax import chains
+from vbjax.core.draws import sample_posterior
+from vbjax.core.expectation import float_dtype
+from vbjax.core.inputs import read_count, read_key
+from vbjax.core.ragged import by_part
+from vbjax.models.hidden_markov_base import HiddenMarkovBase
+from vbjax.record import Record
+from vbjax.sequences import Sequences, Steps
+
+
+class HiddenMarkovUse(HiddenMarkovBase):
+    """Methods of the models; see `HiddenMarkovBase`."""
+
+    def state_probabilities(self, params: Any, data: Any) -> Any:
+        """q(z_t = k) of every step, (t, K): of one sequence an array, of several a list of them."""
+        data, one = self._given(data)
+        return _only(data.unpack(_marginals(self, params, data)), one)
+
+    def decode(self, params: Any, data: Any) -> Any:
+        """The most probable path of states, (t,), by Viterbi's algorithm: an array, or a list as above."""
+        data, one = self._given(data)
+        return _only(data.unpack(_paths(self, params, data)), one)
+
+    def log_predictive(self, params: Any, data: Any) -> Float[Array, " n"]:
+        """log p of every sequence, (n,), in nats: by EM the log likelihood.
+
+        By variational Bayes with the chain at its mean, and parameters of each step's own, drawn from q.
+        """
+        return _log_predictive(self, params, self.read(data))
+
+    def predict_states(self, params: Any, data: Any, n_steps: int) -> Float[Array, "n s k"]:
+        """p(z_{T+s}), s = 1 .. n_steps, after the last step of every sequence, (n, n_steps, K)."""
+        return _predict_states(self, params, self.read(data), read_count(n_steps, "n_steps"))
+
+    def forecast(self, params: Any, key: Array, data: Any, n_steps: int, n_draws: int = 1000) -> Any:
+        """Draws of what comes after the last step of every sequence, (n_draws, n, n_steps, ...).
+
+        Their quantiles are the forecast's intervals.
+        """
+        sizes = read_count(n_steps, "n_steps"), read_count(n_draws, "n_draws")
+        return _forecast(self, params, read_key(key), self.read(data), *sizes)
+
+    def sample(self, params: Any, key: Array, n_steps: int) -> tuple[Int[Array, " t"], Any]:
+        """A new sequence: its states (n_steps,) and steps (n_steps, ...)."""
+        return _sample(self, params, read_key(key), read_count(n_steps, "n_steps"))
+
+    def sample_posterior(self, params: Any, key: Array, n: int | tuple[int, ...] = ()) -> Record:
+        """Draws of the parameters."""
+        return sample_posterior(params, key, n)
+
+    def durations(self, params: Any) -> Float[Array, " k"]:
+        """Expected steps in each state before it is left, 1 / (1 - A_kk) at the mean of A, (K,)."""
+        return 1 / (1 - jnp.diagonal(params.transitions.mean))
+
+    def total_log_likelihood(self, params: Any, data: Any) -> Float[Array, ""]:
+        """The log likelihood of all sequences, in nats."""
+        return self.log_predictive(params, data).sum()
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: of the first state, the transitions and the components."""
+        if not self.emissions.points:
+            raise ValueError(
+                "n_parameters, aic and bic are of maximum likelihood; after VB compare the bounds"
+            )
+        k = self.n_states
+        return k - 1 + k * (k - 1) + self.emissions.n_component_parameters
+
+    def bic(self, params: Any, data: Any) -> Float[Array, ""]:
+        """-2 log L + (free parameters) log (steps); smaller is better (Schwarz 1978). After EM."""
+        data, penalty = self.read(data), self.n_parameters
+        log_n = jnp.log(data.n_steps.astype(float_dtype(data)))
+        return penalty * log_n - 2 * self.total_log_likelihood(params, data)
+
+    def aic(self, params: Any, data: Any) -> Float[Array, ""]:
+        """-2 log L + 2 (free parameters); smaller is better (Akaike 1974). After EM."""
+        return 2 * self.n_parameters - 2 * self.total_log_likelihood(params, data)
+
+    def _given(self, data: Any) -> tuple[Sequences, bool]:
+        return self.read(data), not isinstance(data, (list, Sequences))
+
+    def _chain_at_mean(self, params: Any) -> tuple[Array, Array]:
+        return jnp.log(params.initial.mean), jnp.log(params.transitions.mean)
+
+    def _predictive_table(self, params: Any, rows: Steps) -> Float[Array, "n t k"]:
+        """Log predictive densities of every step; 0 where nothing is seen."""
+        mixture = self._as_mixture(params)
+
+        def score(flat: Any, seen: Array, _: Any) -> tuple[Any, Any]:
+            return (), jnp.where(seen[:, None] > 0, self.emissions.log_components(mixture, flat), 0)
+
+        return self._by_steps(score, rows)
+
+
+def _only(found: list[Any], one: bool) -> Any:
+    return found[0] if one else found
+
+
+@jax.jit
+def _marginals(model: HiddenMarkovUse, params: Any, data: Sequences) -> tuple[Array, ...]:
+    prepared = model.prepare(params)
+    marginals = lambda x: model.posterior_chain(prepared, model.table(prepared, x), x.lengths).marginals
+    return by_part(marginals, data)
+
+
+@jax.jit
+def _paths(model: HiddenMarkovUse, params: Any, data: Sequences) -> tuple[Array, ...]:
+    prepared = model.prepare(params)
+    viterbi = functools.partial(chains.viterbi, prepared.initial.log, prepared.transitions.log)
+    return by_part(lambda part: jax.vmap(viterbi)(model.table(prepared, part), part.lengths).states, data)
+
+
+@jax.jit
+def _log_predictive(model: HiddenMarkovUse, params: Any, data: Sequences) -> Array:
+    normalizer = functools.partial(chains.log_normalizer, *model._chain_at_mean(params))
+    score = lambda part: jax.vmap(normalizer)(model._predictive_table(params, part), part.lengths)
+    return data.join(by_part(score, data))
+
+
+@functools.partial(jax.jit, static_argnames="n_steps")
+def _predict_states(model: HiddenMarkovUse, params: Any, data: Sequences, n_steps: int) -> Array:
+    predict = functools.partial(chains.predict, *model._chain_at_mean(params), n_steps=n_steps)
+    ahead = lambda part: jax.vmap(predict)(model._predictive_table(params, part), part.lengths)
+    return data.join(by_part(ahead, data))
+
+
+@functools.partial(jax.jit, static_argnames=("n_steps", "n_draws"))
+def _forecast(
+    model: HiddenMarkovUse, params: Any, key: Array, data: Sequences, n_steps: int, n_draws: int
+) -> Any:
+    first = jnp.log(_predict_states(model, params, data, 1)[:, 0])
+    states = _walk(model, params, key, jnp.broadcast_to(first, (n_draws, *first.shape)), n_steps)
+    return _steps_of(model, params, key, states)
+
+
+@functools.partial(jax.jit, static_argnames="n_steps")
+def _sample(model: HiddenMarkovUse, params: Any, key: Array, n_steps: int) -> tuple[Array, Any]:
+    states = _walk(model, params, key, jnp.log(params.initial.mean), n_steps)
+    return states, _steps_of(model, params, key, states)
+
+
+def _walk(model: HiddenMarkovUse, params: Any, key: Array, first: Array, n_steps: int) -> Int[Array, "*n t"]:
+    """States from log probabilities of the first, (..., K)."""
+    transitions = model._chain_at_mean(params)[1]
+
+    def step(log: Array, key: Array) -> tuple[Array, Array]:
+        state = jax.random.categorical(key, log)
+        return transitions[state], state
+
+    states = jax.lax.scan(step, first, jax.random.split(jax.random.fold_in(key, 0), n_steps))[1]
+    return jnp.moveaxis(states, 0, -1)
+
+
+def _steps_of(model: HiddenMarkovUse, params: Any, key: Array, states: Array) -> Any:
+    drawn = model.emissions.draw_rows(
+        model._as_mixture(params), jax.random.fold_in(key, 1), states.reshape(-1)
+    )
+    return jax.tree.map(lambda x: x.reshape(*states.shape, *x.shape[1:]), drawn)
