@@ -133,6 +133,14 @@ def perturbed(model, data, seed):
     return vb.Record(weights=weights, components=components)
 
 
+def perturbed_points(model, data, seed):
+    """The modes of such components."""
+    full = perturbed(dataclasses.replace(model, maximum_likelihood=False), data, seed)
+    return vb.Record({name: DeltaState(at) for name, at in full.items()}) | dict(
+        components=DeltaState(jax.tree.map(lambda x: 1 + x, full["components"]))
+    )
+
+
 def points(model, data, seed):
     """Where a point estimate of a precision may begin: not at 0."""
     one = jnp.ones((), data.dtype)
@@ -301,6 +309,9 @@ MODELS = {
     "VB full, holes": bayes("full", holed, missing=True),
     "VB spherical, holes": bayes("spherical", holed, missing=True),
     **{f"mixture of {name}": Entry(model, make, perturbed) for name, (model, make) in CONJUGATE.items()},
+    "EM of binary": Entry(
+        vb.BernoulliMixture(N_COMPONENTS, maximum_likelihood=True), binary, perturbed_points
+    ),
     "process of VB tied": Entry(
         vb.BayesianGaussianMixture(N_COMPONENTS, "tied", weight_prior="dirichlet_process"), table, drawn
     ),
