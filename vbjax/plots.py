@@ -385,10 +385,15 @@ def _tidy(ax: Axes) -> Axes:
 def _objective_name(model: Any) -> str:
     if isinstance(model, KMeans):
         return "minus the inertia"
+    emissions = getattr(model, "emissions", model)
+    if not getattr(emissions, "points", False):
+        return "ELBO (nats)"
+    priors = [getattr(emissions, "mean_precision", None)]
+    priors += [getattr(model, f"{name}_concentration", None) for name in ("initial", "transition")]
     if isinstance(model, GaussianMixture):
-        given = model.mean_precision is not None or model.weight_concentration is not None
-        return "log posterior (nats)" if given else "log likelihood (nats)"
-    return "ELBO (nats)"
+        priors.append(model.weight_concentration)
+    given = any(prior is not None for prior in priors)
+    return "log posterior (nats)" if given else "log likelihood (nats)"
 
 
 def _name(model: Any) -> str:
