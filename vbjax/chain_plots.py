@@ -7,7 +7,7 @@ Like `plots`, which draws the trace and the restarts of any fit, it needs matplo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -21,7 +21,8 @@ from matplotlib.ticker import MaxNLocator
 
 from vbjax.core.fit import Fit
 from vbjax.models import GammaMixture, HiddenMarkovModel
-from vbjax.plots import _FAINT, _INK, _MOST_COLUMNS, _PALETTE, _TITLE, _axes, _single, _tidy, restarts, trace
+from vbjax.plot_style import FAINT, INK, PALETTE, TITLE, new_axes, tidy
+from vbjax.plots import _MOST_COLUMNS, _single, restarts, trace
 from vbjax.sequences import Sequences
 
 # Tol (2021), the muted ones that are unlike those of `plots`, and a grey.
@@ -38,7 +39,7 @@ def state_colors(n_states: int) -> np.ndarray:
     >>> state_colors(3).shape
     (3, 3)
     """
-    every = np.array([to_rgb(color) for color in _PALETTE + _MORE])
+    every = np.array([to_rgb(color) for color in PALETTE + _MORE])
     return every[np.arange(n_states) % len(every)]
 
 
@@ -108,7 +109,7 @@ def state_probabilities(table: ArrayLike, ax: Axes | None = None) -> Axes:
     table = np.asarray(table, float)
     if table.ndim != 2:
         raise ValueError(f"table must have shape (steps, states); got {table.shape}")
-    ax, t = _tidy(_axes(ax)), len(table)
+    ax, t = tidy(new_axes(ax)), len(table)
     # every step is as wide as one, also the first and the last
     places = np.concatenate([[-0.5], np.arange(t), [t - 0.5]])
     padded = np.concatenate([table[:1], table, table[-1:]])
@@ -143,7 +144,7 @@ def transitions(table: ArrayLike, ax: Axes | None = None, *, states: Sequence[in
     shown = list(range(len(table)) if states is None else states)
     if not shown or not all(0 <= k < len(table) for k in shown):
         raise ValueError(f"states must be some of 0 to {len(table) - 1}; got {shown}")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     n = len(shown)
     angle = np.pi / 2 - 2 * np.pi * np.arange(n) / n
     place = np.stack([np.cos(angle), np.sin(angle)], 1) * (n > 1)
@@ -155,7 +156,7 @@ def transitions(table: ArrayLike, ax: Axes | None = None, *, states: Sequence[in
         light = palette[k] @ [0.3, 0.6, 0.1] > 0.5
         text = f"{k}\n{table[k, k]:.2f}" if n <= 2 * _LABELLED else str(k)
         look: dict[str, Any] = dict(ha="center", va="center", fontsize=9 if n <= _LABELLED else 7, zorder=4)
-        ax.text(x, y, text, color=_INK if light else "white", weight="bold", **look)
+        ax.text(x, y, text, color=INK if light else "white", weight="bold", **look)
     for i, k in enumerate(shown):
         for j, m in enumerate(shown):
             if i != j and table[k, m] >= _LEAST_ARROW:
@@ -191,7 +192,7 @@ def segments(
         raise ValueError("paths must be lists of whole numbers of at least 0, one for each sequence")
     if names is not None and len(names) != len(read):
         raise ValueError(f"names must be given for each of the {len(read)} paths; got {len(names)}")
-    ax = _tidy(_axes(ax))
+    ax = tidy(new_axes(ax))
     palette = state_colors(max(path.max() for path in read) + 1)
     for i, path in enumerate(read):
         extent = (-0.5, len(path) - 0.5, i + 0.4, i - 0.4)
@@ -232,18 +233,19 @@ def overview(
     p, bands = min(x.shape[1], _MOST_COLUMNS), min(len(paths), _MOST_BANDS) if len(paths) > 1 else 0
     heights = [1.6 * p + 1.5, 0.22 * bands + 0.9 if bands else 0, 3.4]
     figure = Figure(figsize=(11, sum(heights)), layout="constrained", dpi=150)
-    parts = list(figure.subfigures(3 if bands else 2, 1, height_ratios=[h for h in heights if h]))
+    shares = [h for h in heights if h]
+    parts: Any = figure.subfigures(len(shares), 1, height_ratios=shares)
     *panels, ribbons = parts[0].subplots(p + 1, 1, sharex=True, height_ratios=[1.6] * p + [0.9])
     _panels(panels, model, params, x, paths[longest], columns)
     state_probabilities(tables[longest], ribbons)
     if bands:
         ribbons.set_xlabel(f"step of sequence {names[longest]}", parse_math=False)
         title = f"all {bands} sequences" if bands == len(paths) else f"the first {bands} sequences"
-        segments(paths[:bands], parts[1].subplots(), names=names[:bands]).set_title(title, **_TITLE)
+        segments(paths[:bands], parts[1].subplots(), names=names[:bands]).set_title(title, **TITLE)
     sizes = np.sum([table.sum(0, dtype=float) for table in tables], 0)
     kept = np.flatnonzero(sizes > 1).tolist() or [int(sizes.argmax())]
-    graph, left, right = cast(Any, parts[-1]).subplots(1, 3, width_ratios=[1.05, 1, 1])
-    transitions(params.transitions.mean, graph, states=kept).set_title("transitions", **_TITLE)
+    graph, left, right = parts[-1].subplots(1, 3, width_ratios=[1.05, 1, 1])
+    transitions(params.transitions.mean, graph, states=kept).set_title("transitions", **TITLE)
     trace(fit, left)
     restarts(fit, right)
     n = model.n_states
@@ -299,14 +301,15 @@ def _panels(
     palette, means, t = state_colors(model.n_states), _means(model, params, x.shape[1]), np.arange(len(x))
     size = float(np.clip(6000 / len(x), 3, 22))
     states = np.unique(path)
+    ends = np.repeat(t, 2) + np.tile([-0.5, 0.5], len(t))
     for j, ax in enumerate(axes):
-        ax.plot(t, x[:, j], color=_FAINT, lw=0.7, zorder=1)
+        ax.plot(t, x[:, j], color=FAINT, lw=0.7, zorder=1)
         ax.scatter(t, x[:, j], c=palette[path], s=size, lw=0, zorder=3)
-        for k in states if means is not None else ():
-            level = np.repeat(np.where(path == k, means[k, j], np.nan), 2)
-            ends = np.repeat(t, 2) + np.tile([-0.5, 0.5], len(t))
-            ax.plot(ends, level, color=palette[k], lw=2.2, alpha=0.8, zorder=2, solid_capstyle="butt")
-        _tidy(ax).set_ylabel(names[j], parse_math=False)
+        if means is not None:
+            for k in states:
+                level = np.repeat(np.where(path == k, means[k, j], np.nan), 2)
+                ax.plot(ends, level, color=palette[k], lw=2.2, alpha=0.8, zorder=2, solid_capstyle="butt")
+        tidy(ax).set_ylabel(names[j], parse_math=False)
         ax.set_xlim(-0.5, len(x) - 0.5)
         ax.yaxis.set_major_locator(MaxNLocator(4))
     handles = [Line2D([], [], ls="", marker="o", color=palette[k], label=f"state {k}") for k in states]
@@ -314,7 +317,7 @@ def _panels(
         rest = Line2D([], [], ls="", label=f"{len(handles) - _MOST_IN_LEGEND + 1} more")
         handles = [*handles[: _MOST_IN_LEGEND - 1], rest]
     if means is not None:
-        handles.append(Line2D([], [], color=_INK, lw=2.2, label="the state's mean"))
+        handles.append(Line2D([], [], color=INK, lw=2.2, label="the state's mean"))
     if len(axes) < x.shape[1]:
         handles.append(Line2D([], [], ls="", label=f"the first {len(axes)} of {x.shape[1]} columns"))
     look: dict[str, Any] = dict(fontsize=9, frameon=False, handletextpad=0.4, columnspacing=1.4)
@@ -335,7 +338,7 @@ def _arrow(
         arrowstyle="-|>",
         mutation_scale=8 + 8 * probability,
         lw=0.6 + 5 * probability,
-        color=_INK,
+        color=INK,
         alpha=float(np.clip(0.3 + probability, 0.3, 0.8)),
         zorder=2,
     )
@@ -346,4 +349,4 @@ def _arrow(
         x, y = (1 - at) ** 2 * start + 2 * at * (1 - at) * control + at**2 * end
         halo: list[Any] = [withStroke(linewidth=2.5, foreground="white")]
         place: dict[str, Any] = dict(ha="center", va="center", fontsize=8, zorder=5)
-        ax.text(x, y, f"{probability:.2f}", color=_INK, path_effects=halo, **place)
+        ax.text(x, y, f"{probability:.2f}", color=INK, path_effects=halo, **place)

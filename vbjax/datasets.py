@@ -199,12 +199,13 @@ def read_series_table(
     values = _numbers(path, data, names, taken, missing=True)
     numbers: dict[str, int] = {} if by is not None else {"": 0}
     which = np.zeros(len(data), int)
-    for i, (line, cells) in enumerate(data if by is not None else ()):
-        if not cells[by].strip():
-            raise ValueError(f"{path}, line {line}, column {names[by]!r}: blank; expected a sequence's name")
-        which[i] = numbers.setdefault(cells[by].strip(), len(numbers))
-    chosen = [names[j] for j in taken]
-    return Series(values, chosen, which, list(numbers), np.array([line for line, _ in data]))
+    for i, (line, cells) in enumerate(data):
+        if by is not None:
+            if not (own := cells[by].strip()):
+                place = f"{path}, line {line}, column {names[by]!r}"
+                raise ValueError(f"{place}: blank; expected a sequence's name")
+            which[i] = numbers.setdefault(own, len(numbers))
+    return Series(values, [names[j] for j in taken], which, list(numbers), np.array([i for i, _ in data]))
 
 
 def _numeric(j: int, data: Sequence[tuple[int, list[str]]]) -> bool:
