@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -13,7 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
+DTYPES = {"float32": np.float32, "float64": np.float64}
 RESULTS = pathlib.Path(__file__).with_name("RESULTS.md")
 
 
@@ -29,6 +32,18 @@ def interleaved(*functions: Callable[[], Any], repeats: int) -> list[float]:
     """The least seconds of each function, called in turns; every function has been called before."""
     rounds = [[seconds(function) for function in functions] for _ in range(repeats)]
     return [min(column) for column in zip(*rounds, strict=True)]
+
+
+def per_iteration(long: float, short: float, n: int) -> float:
+    """Seconds of one iteration from two fits n iterations apart."""
+    return max(long - short, 0.0) / n
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def sweeps(algorithm: Any, params: Any, x: Any, n: int) -> Any:
+    """n sweeps of coordinate ascent: what `fit` runs, without its stopping."""
+    state = algorithm.start(params, x)
+    return jax.lax.scan(lambda s, _: (algorithm.step(s, x, None)[0], None), state, length=n)[0]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

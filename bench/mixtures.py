@@ -20,7 +20,7 @@ import sklearn.cluster
 import sklearn.mixture
 
 import vbjax as vb
-from bench.measure import interleaved, run_parts, seconds, table
+from bench.measure import DTYPES, interleaved, per_iteration, run_parts, seconds, sweeps, table
 
 EM_SHAPES = {
     (102400, 2, 8): (25, 10),
@@ -29,7 +29,6 @@ EM_SHAPES = {
     (20480, 64, 16): (6, 3),
 }
 KMEANS_SHAPES = [(204800, 2, 8), (204800, 16, 16), (102400, 64, 64), (102400, 128, 256)]
-DTYPES = {"float32": np.float32, "float64": np.float64}
 
 
 def blobs(n: int, d: int, k: int, dtype: Any, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -38,18 +37,6 @@ def blobs(n: int, d: int, k: int, dtype: Any, spread: float = 2.0) -> tuple[np.n
     centers = spread * rng.normal(size=(k, d))
     x = centers[rng.integers(k, size=n)] + rng.normal(size=(n, d))
     return x.astype(dtype), x[rng.choice(n, k, replace=False)].astype(dtype)
-
-
-def per_iteration(long: float, short: float, n: int) -> float:
-    """Seconds of one iteration from two fits n iterations apart."""
-    return max(long - short, 0.0) / n
-
-
-@functools.partial(jax.jit, static_argnames="n")
-def sweeps(algorithm: Any, params: Any, x: jax.Array, n: int) -> Any:
-    """n sweeps of coordinate ascent: what `fit` runs, without its stopping."""
-    state = algorithm.start(params, x)
-    return jax.lax.scan(lambda s, _: (algorithm.step(s, x, None)[0], None), state, length=n)[0]
 
 
 def em(report: list[str]) -> None:

@@ -24,7 +24,7 @@ import sklearn.decomposition
 import vbjax as vb
 from bench.measure import interleaved, run_parts, table
 from vbjax.core.algorithm import CoordinateAscent
-from vbjax.models import latent_dirichlet_allocation as module
+from vbjax.models import topic_model as module
 
 DATA = pathlib.Path(__file__).parents[1] / "notebooks" / "data"
 TURNS = 20  # updates of a document in one pass

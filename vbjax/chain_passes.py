@@ -1,16 +1,17 @@
 """Forward and backward passes over discrete Markov chains with evidence; imported by `chains`.
 
-Messages are kept as numbers, not as logarithms, and scaled at every step; sequences lie along the last axis, so
-that one step of all of them is one short vector operation. What is too small for the dtype is handled by
-bounds. The forward messages are never less than the true ones (what falls below a floor is raised to it), the
-backward ones never more (what underflows is gone); the products of the two, over the scales, then cannot
-decrease along the chain, and if they stay the same to rounding, so is every posterior marginal right. Where
-they do not, or where a scale is too small to tell, the passes are done again in logarithms.
+Messages are kept as numbers, not as logarithms, and scaled at every step; sequences lie along the last
+axis, so that a step of all of them is one short vector operation. What is too small for the dtype is met by
+bounds. Forward messages are never less than the true ones (what falls below a floor is raised to it),
+backward ones never more (what underflows is gone). Their products over the scales then cannot decrease
+along the chain, and if they stay the same to rounding, so are the posterior marginals right. Where they do
+not, or where a scale is too small to tell, the passes are done again in logarithms.
 """
 
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,8 +29,8 @@ class Posterior(NamedTuple):
     Attributes:
         log_normalizer: the log likelihood of the observations, a scalar.
         marginals: of the state at every step, (T, K).
-        pairs: of the states before and after a transition, of the shape of `transitions`: summed over the steps,
-            (K, K), or for every step, (T - 1, K, K).
+        pairs: of the states before and after a transition, shaped as `transitions`: (K, K), summed over the
+            steps, or (T - 1, K, K).
     """
 
     log_normalizer: Float[Array, ""]
@@ -85,7 +86,7 @@ def total(x: Float[Array, " t"]) -> Float[Array, ""]:
 
 
 def without_padding(transitions: Array, log_likelihood: Array, here: Array | None) -> tuple[Array, Array]:
-    """Zeros in the place of whatever the steps after the end hold; `here`: (..., T), whether a step is one."""
+    """Zeros in the place of whatever follows the end; `here`: (..., T), whether a step is before it."""
     if here is None:
         return transitions, log_likelihood
     if transitions.ndim > log_likelihood.ndim:
@@ -108,8 +109,7 @@ def _over_sequences(function: Callable[..., Any], parallel: bool | None) -> Any:
     run = jax.custom_batching.custom_vmap(functools.partial(function, parallel))
 
     def more(size: int, batched: Any, *weights: Any) -> Any:
-        counts = jax.tree.map(lambda x, own: x.shape[1 if own else 0], weights, tuple(batched))
-        count = max(jax.tree.leaves(counts))
+        count = max(jax.tree.leaves(jax.tree.map(lambda x, own: x.shape[int(own)], weights, tuple(batched))))
 
         def merge(x: Array, own: bool) -> Array:
             if not own and x.shape[0] == 1:
@@ -133,27 +133,34 @@ class _Chains(NamedTuple):
     """
 
     start: Float[Array, "n k"]
-    matrices: Float[Array, ...]  # (n or 1, k, k), or (n or 1, t - 1, k, k)
+    matrices: Array  # (n or 1, k, k), or (n or 1, t - 1, k, k)
     evidence: Float[Array, "n t k"]
     scale: Float[Array, "n t"]
     here: Bool[Array, "n t"]
     length: Int[Array, " n"] | None
 
     @classmethod
-    def of(cls, initial: Array, transitions: Array, log_likelihood: Array, length: Array | None) -> _Chains:
-        n = max(x.shape[0] for x in jax.tree.leaves((initial, transitions, log_likelihood, length)))
+    def of(cls, weights: Weights, *, causal: bool = False) -> _Chains:
+        """Where `causal`, a step's evidence says nothing of later ones."""
+        initial, transitions, log_likelihood, length = weights
+        n = max(x.shape[0] for x in jax.tree.leaves(weights))
         steps, k = log_likelihood.shape[1:]
-        at, last, here = jnp.arange(steps), steps, None
+        at, here = jnp.arange(steps), None
+        last: Any = steps
         if length is not None:
             length = jnp.broadcast_to(length, (n,))
             last = length[:, None]
             here = at < last
         transitions, log_likelihood = without_padding(transitions, log_likelihood, here)
         top = _finite(transitions.max(-1))
-        out = top[:, None] if transitions.ndim == 3 else jnp.pad(top, ((0, 0), (0, 1), (0, 0)))
-        log_likelihood = log_likelihood + jnp.where((at < last - 1)[..., None], out, 0)
+        ahead, within = at < last - 1, (0, 1)
+        if causal:  # the greatest of all weights, at the step that they lead to
+            top = jnp.broadcast_to(top.max(-1, keepdims=True), top.shape)
+            ahead, within = (at > 0) & (at < last), (1, 0)
+        moved = top[:, None] if transitions.ndim == 3 else jnp.pad(top, ((0, 0), within, (0, 0)))
+        log_likelihood = log_likelihood + jnp.where(ahead[..., None], moved, 0)
         log_likelihood = jnp.broadcast_to(log_likelihood, (n, steps, k))
-        scale, first = _finite(log_likelihood.max(-1)), _finite(initial.max(-1))
+        scale, first = _finite(_over_states(jnp.maximum, log_likelihood)), _finite(initial.max(-1))
         return cls(
             jnp.broadcast_to(jnp.exp(initial - first[:, None]), (n, k)),
             jnp.exp(transitions - top[..., None]),
@@ -182,37 +189,44 @@ class _Chains(NamedTuple):
 
 
 def _posteriors(parallel: bool | None, *weights: Any) -> Posterior:
-    chains = _Chains.of(*weights)
+    chains = _Chains.of(weights)
     after = chains.messages(parallel, backward=True)
-    above = chains.messages(parallel, floor=True)
+    ahead = after * chains.evidence
+    behind = _sum(ahead)
+
+    def forward(floor: bool) -> tuple[Array, Array, Array]:
+        before = chains.messages(parallel, floor=floor)
+        return before, _sum(before, chains.evidence), _sum(before, ahead)
+
+    above = forward(True)
+    lost = _lost(chains, behind, *above)
     # only what never was raised to the floor has the zeros of the weights
     zeros = jnp.isneginf(weights[0]).any() | jnp.isneginf(weights[1]).any()
-    before = _unless(zeros, above, lambda: chains.messages(parallel))
-    ahead = after * chains.evidence
-    lost = _lost(chains, above, after, ahead)
-    joint = before * chains.evidence
-    norm, both = joint.sum(-1), (joint * after).sum(-1)
-    first = joint[:, :-1] / both[:, :-1, None]
-    second = ahead[:, 1:] / ahead[:, 1:].sum(-1, keepdims=True)
-    if chains.length is not None:
-        second = jnp.where(chains.here[:, 1:, None], second, 0)
-    if weights[1].ndim == 3:
-        pairs = chains.matrices * jnp.einsum("nti,ntj->nij", first, second)
-    else:
-        pairs = first[..., :, None] * chains.matrices * second[..., None, :]
-    logs = jnp.where(chains.here, jnp.log(norm) + chains.scale, 0)
-    marginals = jnp.where(chains.here[..., None], joint * after / both[..., None], 0)
-    fast = Posterior(total(logs.T), marginals, pairs)
-    return _unless(lost, fast, lambda: _each(_posterior_in_logarithms, weights))
+    before, norm, both = _unless(zeros, above, lambda: forward(False))
+
+    def fast() -> Posterior:
+        joint = before * chains.evidence
+        first = joint[:, :-1] / both[:, :-1, None]
+        second = ahead[:, 1:] / behind[:, 1:, None]
+        if chains.length is not None:
+            second = jnp.where(chains.here[:, 1:, None], second, 0)
+        if weights[1].ndim == 3:
+            pairs = chains.matrices * jnp.einsum("nti,ntj->nij", first, second)
+        else:
+            pairs = first[..., :, None] * chains.matrices * second[..., None, :]
+        logs = jnp.where(chains.here, jnp.log(norm) + chains.scale, 0)
+        marginals = jnp.where(chains.here[..., None], joint * after / both[..., None], 0)
+        return Posterior(total(logs.T), marginals, pairs)
+
+    return lax.cond(lost, lambda: _each(_posterior_in_logarithms, weights), fast)
 
 
-def _lost(chains: _Chains, above: Array, after: Array, ahead: Array) -> Array:
-    """Whether any mass that matters is missing from the backward messages, or has come into the forward ones."""
-    dtype, k = above.dtype, above.shape[-1]
-    eps, tiny = float(jnp.finfo(dtype).eps), float(jnp.finfo(dtype).tiny)
-    norm, both = (above * chains.evidence).sum(-1), (above * ahead).sum(-1)
+def _lost(chains: _Chains, behind: Array, above: Array, norm: Array, both: Array) -> Array:
+    """Whether any mass that matters is missing from backward messages, or was added to forward ones."""
+    k, info = above.shape[-1], jnp.finfo(above.dtype)
+    eps, tiny = float(info.eps), float(info.tiny)
     fine = (both > k * tiny / eps) & (norm > k * tiny**0.5)
-    growth = (both[:, 1:] / ahead[:, 1:].sum(-1)) * (norm[:, :-1] / both[:, :-1]) - 1
+    growth = (both[:, 1:] / behind[:, 1:]) * (norm[:, :-1] / both[:, :-1]) - 1
     growth = jnp.where(chains.here[:, 1:], growth, 0)
     tolerance = 8 * (k + 8) * eps
     steps = above.shape[1] ** 0.5
@@ -221,13 +235,12 @@ def _lost(chains: _Chains, above: Array, after: Array, ahead: Array) -> Array:
 
 
 def _filters(parallel: bool | None, *weights: Any) -> tuple[Array, Array]:
-    chains = _Chains.of(*weights)
-    above = (chains.messages(parallel, floor=True) * chains.evidence).sum(-1)
+    chains = _Chains.of(weights, causal=True)
+    above = _sum(chains.messages(parallel, floor=True), chains.evidence)
     joint = chains.messages(parallel) * chains.evidence
-    norm = joint.sum(-1)
+    norm = _sum(joint)
     k, info = joint.shape[-1], jnp.finfo(joint.dtype)
-    fine = jnp.abs(above / norm - 1) <= 8 * (k + 8) * float(info.eps)
-    fine = fine & (norm > k * float(info.tiny) ** 0.5)
+    fine = (jnp.abs(above / norm - 1) <= 8 * (k + 8) * float(info.eps)) & (norm > k * float(info.tiny) ** 0.5)
     fast = jnp.log(joint / norm[..., None]), jnp.where(chains.here, jnp.log(norm) + chains.scale, 0)
     lost = ~(fine | ~chains.here).all()
     return _unless(lost, fast, lambda: _each(_filter_in_logarithms, weights))
@@ -245,7 +258,24 @@ def _unless(lost: Array, fast: Any, exact: Callable[[], Any]) -> Any:
     return lax.while_loop(lambda carry: carry[0], once, (lost, fast))[1]
 
 
+def _over_states(operation: Callable[[Array, Array], Array], *factors: Array) -> Array:
+    """Sums or maxima over the last axis of a product of tables.
+
+    Written out for few states: XLA's own reduction was up to 25 times slower on a CPU (4 states).
+    """
+    k = factors[0].shape[-1]
+    if k > 4:
+        product = functools.reduce(operator.mul, factors)
+        return product.sum(-1) if operation is operator.add else product.max(-1)
+    columns = (functools.reduce(operator.mul, [x[..., j] for x in factors]) for j in range(k))
+    return functools.reduce(operation, columns)
+
+
+_sum = functools.partial(_over_states, operator.add)
+
+
 def _finite(x: Array) -> Array:
+    """0 in the place of -inf."""
     return jnp.where(jnp.isneginf(x), 0, x)
 
 
@@ -264,7 +294,7 @@ def _one_by_one(
         at, seen = here
         own = matrices
         if own.ndim == 4:
-            own = lax.dynamic_index_in_dim(own, jnp.clip(at - backward, 0, n_steps - 2), keepdims=False)
+            own = lax.dynamic_index_in_dim(own, jnp.clip(at - int(backward), 0, n_steps - 2), keepdims=False)
         joint = message * seen
         norm = jnp.maximum(joint.sum(0), tiny)
         if short:
