@@ -64,7 +64,7 @@ def gibbs(
     sizes = {name: read_count(n, name, least=int(name != "n_warmup")) for name, n in sizes.items()}
     model, data, _ = resolved(model, data, None)
     if isinstance(data, Ragged):
-        raise ValueError("data must be arrays: documents, whose cells stand for several words, are not drawn")
+        raise ValueError("data must be arrays: what documents and sequences have of their own is not drawn")
     return _gibbs(model, data, read_key(key), **sizes)
 
 

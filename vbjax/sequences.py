@@ -131,7 +131,7 @@ class Sequences(Ragged):
                 padded[seen] = x[step]
                 return jnp.asarray(padded)
 
-            own = jnp.asarray(lengths[rows], jnp.int32)
+            own = jnp.asarray(lengths[rows], int)
             parts.append(Steps(jax.tree.map(fill, values), jnp.asarray(seen), own))
         return cls(tuple(parts), jnp.asarray(np.concatenate(groups), jnp.int32))
 

@@ -157,7 +157,7 @@ def sweep(
     for block in blocks:
         before, statistics = total, total.statistics
         if pull is not None:
-            statistics = {name: jax.tree.map(jnp.add, statistics[name], pull[name]) for name in block}
+            statistics |= {name: jax.tree.map(jnp.add, statistics[name], pull[name]) for name in block}
         moved = model.m_step(Record(params), statistics, block)
         previous, params = params, moved if rho is None else model.mix(Record(params), moved, rho, block)
         if check or block != last:

@@ -7,6 +7,7 @@ coordinates (a covariance's Cholesky factor is at hand, no matrix is inverted tw
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -87,3 +88,17 @@ class Delta(Family):
         point = self.from_gradient(statistics, gradient)
         t = point.expected().like(statistics)
         return t.inner(gradient) + gradient.log_base * t.log_base
+
+
+def unless_unknown(moved: DeltaState, before: DeltaState, plate: int) -> DeltaState:
+    """Points after an update; those before it where no data say what they are: a mode of 0 / 0.
+
+    `plate`: how many leading axes tell the points from one another.
+    """
+
+    def known(x: Array) -> Array:
+        return jnp.isfinite(x).all(tuple(range(plate, x.ndim)))
+
+    fine = functools.reduce(jnp.logical_and, map(known, jax.tree.leaves(moved.mode)))
+    keep = lambda new, old: jnp.where(fine.reshape(*fine.shape, *[1] * (new.ndim - plate)), new, old)
+    return jax.tree.map(keep, moved, before)

@@ -23,7 +23,7 @@ from vbjax.core.inputs import is_concrete, read_count, read_table
 from vbjax.core.model import in_dtype
 from vbjax.families.base import Family, pytree, static
 from vbjax.families.categorical import CategoricalStatistics
-from vbjax.families.delta import Delta
+from vbjax.families.delta import Delta, unless_unknown
 from vbjax.families.dirichlet import Dirichlet
 from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.models.mixing_weights import (
@@ -197,9 +197,8 @@ class ConjugateMixture(Mixture):
         moved = super().m_step(params, statistics, block)
         if not self.points or "components" not in block:
             return moved
-        seen = statistics["weights"].log > 0  # a component without rows keeps its parameters
-        keep = lambda new, old: jnp.where(seen.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-        return moved | dict(components=jax.tree.map(keep, moved.components, params.components))
+        components = unless_unknown(moved.components, params.components, 1)
+        return moved | dict(components=components)  # without rows a component keeps its parameters
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """Every component is the prior and a seed or two: rows far from one another, by k-means++.

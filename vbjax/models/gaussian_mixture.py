@@ -190,6 +190,9 @@ class GaussianMixture(GaussianMixtureBase):
             components=DeltaState(structure.at_point(means, covariances)),
         )
 
+    def log_components(self, params: Record, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        return self.blocks_table(self.prepare_components(params.components), rows)[0].T
+
     def log_density(self, params: Record, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return logsumexp(self.labels_table(params, x), -1)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from vbjax import chains
@@ -20,7 +21,7 @@ from vbjax.core.inputs import is_concrete, read_count, read_key
 from vbjax.core.model import ConjugateModel, in_dtype
 from vbjax.core.ragged import by_part
 from vbjax.families.base import pytree, static
-from vbjax.families.delta import Delta
+from vbjax.families.delta import Delta, unless_unknown
 from vbjax.families.dirichlet import Dirichlet, DirichletState
 from vbjax.models.mixing_weights import from_counts
 from vbjax.models.mixture import Mixture
@@ -197,15 +198,19 @@ class HiddenMarkovModel(ConjugateModel):
         chunk = self.emissions.chunk_rows(flat)
         return sweep_rows(score, flat, seen, blank, chunk=chunk)[1].reshape(*rows.observed.shape, -1)
 
-    def posterior_chain(self, prepared: Prepared, rows: Steps) -> chains.Posterior:
+    def posterior_chain(self, prepared: Prepared, table: Array, lengths: Array) -> chains.Posterior:
         """The states of some sequences: log-normalisers (n,), marginals (n, t, k) and pairs (n, k, k)."""
         smoother = functools.partial(chains.smoother, prepared.initial.log, prepared.transitions.log)
-        return jax.vmap(smoother)(self.table(prepared, rows), rows.lengths)
+        return jax.vmap(smoother)(table, lengths)
 
     def e_step(self, prepared: Prepared, rows: Steps, weights: Array) -> Expectation:
         """Rabiner (1989), eq. 27, 37 and 40: sums of marginals and pairs, and the components' statistics."""
-        found = self.posterior_chain(prepared, rows)
+        table = self.table(prepared, rows)
+        found = self.posterior_chain(prepared, table, rows.lengths)
         bound = jnp.where(weights == 0, 0, weights * found.log_normalizer)
+        # densities above and below 1 cancel in a bound, their roundings do not
+        added = jnp.where(found.marginals > 0, found.marginals * jnp.abs(table), 0).sum((1, 2))
+        magnitude = jnp.abs(bound) + jnp.where(weights == 0, 0, weights * added)
         flat, seen = _rows(rows), rows.observed.astype(weights.dtype)
         r = (weights[:, None, None] * seen[..., None] * found.marginals).reshape(-1, self.n_states)
 
@@ -222,21 +227,16 @@ class HiddenMarkovModel(ConjugateModel):
             components=components,
             weights=number,
         )
-        return Expectation(
-            sums, bound.sum(), jnp.abs(bound).sum(), weights @ rows.lengths.astype(weights.dtype)
-        )
+        n_steps = weights @ rows.lengths.astype(weights.dtype)
+        return Expectation(sums, bound.sum(), magnitude.sum(), n_steps)
 
     def m_step(self, params: Any, statistics: Any, block: Iterable[str]) -> Record:
         block = tuple(block)
         chain = tuple(name for name in block if name != "components")
         moved = super().m_step(params, statistics, chain)
-        if (
-            self.emissions.points
-        ):  # a state that is never left, or never the first, says nothing of what is next
-            for name in chain:
-                said = statistics[name].log.sum(-1, keepdims=True) > 0
-                keep = lambda new, old, said=said: jnp.where(said, new, old)
-                moved |= {name: jax.tree.map(keep, moved[name], params[name])}
+        if self.emissions.points:  # of a state that is never left nobody knows what comes next
+            plates = dict(initial=0, transitions=1)
+            moved |= {name: unless_unknown(moved[name], params[name], plates[name]) for name in chain}
         if "components" in block:
             mixture = self._as_mixture(params)
             weights = self.emissions.factors["weights"].expected(mixture.weights)
@@ -245,6 +245,14 @@ class HiddenMarkovModel(ConjugateModel):
             )
             moved |= dict(components=self.emissions.m_step(mixture, sums, ("components",)).components)
         return moved
+
+    def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
+        block = tuple(block)
+        mixed = super().mix(params, moved, rho, [name for name in block if name != "components"])
+        if "components" in block:
+            both = self._as_mixture(params), self._as_mixture(moved)
+            mixed |= dict(components=self.emissions.mix(*both, rho, ("components",)).components)
+        return mixed
 
     def singular(self, params: Record) -> Array:
         return self.emissions.singular(self._as_mixture(params))
@@ -297,24 +305,27 @@ class HiddenMarkovModel(ConjugateModel):
         """Expected steps in each state before it is left, 1 / (1 - A_kk) at the mean of A, (K,)."""
         return 1 / (1 - jnp.diagonal(params.transitions.mean))
 
-    def log_likelihood_of(self, params: Any, data: Any) -> Float[Array, ""]:
+    def total_log_likelihood(self, params: Any, data: Any) -> Float[Array, ""]:
         """The log likelihood of all sequences, in nats."""
         return self.log_predictive(params, data).sum()
 
     @property
     def n_parameters(self) -> int:
         """Free parameters: of the first state, the transitions and the components."""
+        if not self.emissions.points:
+            raise ValueError("n_parameters, aic and bic are of maximum likelihood; after VB compare the bounds")
         k = self.n_states
         return k - 1 + k * (k - 1) + self.emissions.n_component_parameters
 
     def bic(self, params: Any, data: Any) -> Float[Array, ""]:
         """-2 log L + (free parameters) log (steps); smaller is better (Schwarz 1978). After EM."""
-        data = self.read(data)
-        return -2 * self.log_likelihood_of(params, data) + self.n_parameters * jnp.log(data.n_steps)
+        data, penalty = self.read(data), self.n_parameters
+        log_n = jnp.log(data.n_steps.astype(float_dtype(data)))
+        return penalty * log_n - 2 * self.total_log_likelihood(params, data)
 
     def aic(self, params: Any, data: Any) -> Float[Array, ""]:
         """-2 log L + 2 (free parameters); smaller is better (Akaike 1974). After EM."""
-        return -2 * self.log_likelihood_of(params, data) + 2 * self.n_parameters
+        return 2 * self.n_parameters - 2 * self.total_log_likelihood(params, data)
 
     def _given(self, data: Any) -> tuple[Sequences, bool]:
         return self.read(data), not isinstance(data, (list, Sequences))
@@ -341,7 +352,7 @@ def _all_rows(data: Sequences, weights: Array | None) -> tuple[Any, Array]:
     """The steps of all sequences, and their weights: those of their sequence, 0 where nothing is seen."""
     dtype = float_dtype(data)
     own = data.split(jnp.ones(n_rows(data), dtype) if weights is None else weights)
-    seen = [(part.observed * w[:, None]).reshape(-1) for part, w in zip(data.parts, own, strict=True)]
+    seen = [jnp.where(x.observed, w[:, None], 0).reshape(-1) for x, w in zip(data.parts, own, strict=True)]
     rows = jax.tree.map(lambda *x: jnp.concatenate(x), *map(_rows, data.parts))
     return rows, jnp.concatenate(seen)
 
@@ -353,7 +364,8 @@ def _only(found: list[Any], one: bool) -> Any:
 @jax.jit
 def _marginals(model: HiddenMarkovModel, params: Any, data: Sequences) -> tuple[Array, ...]:
     prepared = model.prepare(params)
-    return by_part(lambda part: model.posterior_chain(prepared, part).marginals, data)
+    marginals = lambda x: model.posterior_chain(prepared, model.table(prepared, x), x.lengths).marginals
+    return by_part(marginals, data)
 
 
 @jax.jit
