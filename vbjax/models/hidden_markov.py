@@ -313,9 +313,7 @@ class HiddenMarkovModel(ConjugateModel):
     def n_parameters(self) -> int:
         """Free parameters: of the first state, the transitions and the components."""
         if not self.emissions.points:
-            raise ValueError(
-                "n_parameters, aic and bic are of maximum likelihood; after VB compare the bounds"
-            )
+            raise ValueError("n_parameters, aic and bic are of maximum likelihood; after VB compare the bounds")
         k = self.n_states
         return k - 1 + k * (k - 1) + self.emissions.n_component_parameters
 
