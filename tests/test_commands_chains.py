@@ -1,4 +1,4 @@
-"""The shell command on sequences: its states are the fit's, line by line; a bad file is one line on stderr."""
+"""The shell command on sequences: its states are the fit's, line by line; a bad file is one line of error."""
 
 import os
 
@@ -329,7 +329,7 @@ def test_a_sequence_of_its_own(gaussian):
         chain_plots.series(vb.KMeans(2), fit.params, x)
 
 
-@pytest.mark.parametrize("n", [1, 2, 6, 14])
+@pytest.mark.parametrize("n", [1, 2, 4, 14])
 def test_the_graph_has_a_circle_for_each_state_and_an_arrow_for_each_transition(n):
     table = np.full((n, n), 0.5 / n) + 0.5 * np.eye(n)
     table[0, -1] -= 0.5 / n - 0.001  # too improbable for an arrow
@@ -337,7 +337,7 @@ def test_the_graph_has_a_circle_for_each_state_and_an_arrow_for_each_transition(
     ax.figure.draw_without_rendering()
     arrows = n * (n - 1) - (n > 1)
     assert len(ax.patches) == n + arrows
-    assert len(ax.texts) == n + (arrows if n <= 6 else 0)
+    assert len(ax.texts) == n + (arrows if n <= 4 else 0)
     assert len(chain_plots.transitions(table, states=[n - 1]).patches) == 1
 
 

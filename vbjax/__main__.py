@@ -148,8 +148,8 @@ def _add_what_to_fit(group: Any) -> None:
         "--columns",
         metavar="A,B,...",
         type=_columns,
-        help="the columns to use: names, or numbers counted from 0 (default: all, for a chain all of numbers; "
-        "not for lda)",
+        help="the columns to use: names, or numbers counted from 0 (default: all, for a chain all of "
+        "numbers; not for lda)",
     )
     group.add_argument(
         "--covariance",
@@ -212,8 +212,8 @@ def _add_how_to_fit(group: Any) -> None:
         metavar="T",
         type=_number(least=0),
         default=1e-6,
-        help="converged when a sweep gains less than this per row (lda: token; hmm: step); kmeans: less than this "
-        "share of the inertia (default: %(default)s)",
+        help="converged when a sweep gains less than this per row (lda: token; hmm: step); kmeans: less "
+        "than this share of the inertia (default: %(default)s)",
     )
 
 

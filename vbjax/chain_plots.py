@@ -30,7 +30,7 @@ _MORE = ["#DDCC77", "#882255", "#999933", "#332288", "#A8A8A8", "#117733", "#CC6
 _MOST_BANDS = 20
 _MOST_IN_LEGEND = 10
 _LEAST_ARROW = 0.01  # the probability of a transition that is drawn
-_LABELLED = 6  # states up to which arrows have their probabilities beside them
+_LABELLED, _LARGE, _INSIDE = 4, 6, 12  # states up to which there are numbers: by arrows, large, small
 
 
 def state_colors(n_states: int) -> np.ndarray:
@@ -121,7 +121,7 @@ def state_probabilities(table: ArrayLike, ax: Axes | None = None) -> Axes:
 def transitions(table: ArrayLike, ax: Axes | None = None, *, states: Sequence[int] | None = None) -> Axes:
     """The chain as a graph: states on a circle, each with the probability to stay, and arrows between them.
 
-    Arrows are as wide as their transition is probable; below 0.01 they are left out. Of six states or fewer
+    Arrows are as wide as their transition is probable; below 0.01 they are left out. Of four states or fewer
     they have their probability beside them.
 
     Args:
@@ -154,8 +154,8 @@ def transitions(table: ArrayLike, ax: Axes | None = None, *, states: Sequence[in
     for k, (x, y) in zip(shown, place, strict=True):
         nodes.append(ax.add_patch(Circle((x, y), radius, fc=palette[k], ec="white", lw=1.5, zorder=3)))
         light = palette[k] @ [0.3, 0.6, 0.1] > 0.5
-        text = f"{k}\n{table[k, k]:.2f}" if n <= 2 * _LABELLED else str(k)
-        look: dict[str, Any] = dict(ha="center", va="center", fontsize=9 if n <= _LABELLED else 7, zorder=4)
+        text = f"{k}\n{table[k, k]:.2f}" if n <= _INSIDE else str(k)
+        look: dict[str, Any] = dict(ha="center", va="center", fontsize=9 if n <= _LARGE else 7, zorder=4)
         ax.text(x, y, text, color=INK if light else "white", weight="bold", **look)
     for i, k in enumerate(shown):
         for j, m in enumerate(shown):
