@@ -14,7 +14,7 @@ import pytest
 import scipy.stats
 
 import vbjax as vb
-from vbjax import commands
+from vbjax import commands, commands_tables
 from vbjax.__main__ import main
 
 
@@ -143,7 +143,7 @@ def test_uncertainty_of_the_sds_is_that_of_posterior_draws(covariance):
         zero = jnp.zeros(())
         state = getattr(vb.families, kinds[covariance])(zero, zero, shapes, rate)
     sds = np.sqrt(np.broadcast_to(variance, (n, *shape)))
-    mean, sd = commands._posterior_sds(state, shape)
+    mean, sd = commands_tables.posterior_sds(state, shape)
     assert mean.shape == sd.shape == shape
     assert (abs(sds.mean(0) - mean) < 5 * sd / np.sqrt(n)).all()
     kurtosis = ((sds - sds.mean(0)) ** 4).mean(0) / sds.var(0) ** 2
@@ -153,7 +153,9 @@ def test_uncertainty_of_the_sds_is_that_of_posterior_draws(covariance):
 def test_uncertainty_of_the_sds_for_many_rows_joins_the_exact_one():
     shapes = np.array([[9.99e3, 1.001e4]])
     state = vb.families.NormalGammaState(np.zeros((1, 2)), np.ones((1, 2)), shapes, shapes)
-    np.testing.assert_allclose(commands._posterior_sds(state, (1, 2))[1], 0.5 / np.sqrt(shapes), rtol=1e-3)
+    np.testing.assert_allclose(
+        commands_tables.posterior_sds(state, (1, 2))[1], 0.5 / np.sqrt(shapes), rtol=1e-3
+    )
 
 
 BAD = {
@@ -304,7 +306,7 @@ def test_numbers_have_the_digits_their_uncertainty_warrants():
         (1.5e-12, 2e-13): "1.500e-12 ± 2.0e-13",
         (2.0, float("nan")): "2.000",
     }
-    assert {pair: commands.measure(*pair) for pair in shown} == shown
+    assert {pair: commands_tables.measure(*pair) for pair in shown} == shown
 
 
 def test_help_in_a_shell_and_matplotlib_stays_away():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vbjax as vb
-from vbjax import commands, commands_topics, topic_plots
+from vbjax import commands, commands_tables, commands_topics, topic_plots
 from vbjax.__main__ import main
 
 WORDS = [
@@ -220,7 +220,7 @@ def test_a_topic_shows_ten_words_in_80_columns_heaviest_first():
     # topic 2 holds less than one token; of topic 0 the third word is less than half a token
     assert text == f"1 {share[1]:.1f}% {ten} 0 {share[0]:.1f}% orchestra 01, orchestra 00"
     assert all(line.startswith(" " * 17) for line in lines if "%" not in line)
-    assert commands._emptied(counts.sum(1), "topic", "token") == [
+    assert commands_tables.emptied(counts.sum(1), "topic", "token") == [
         "1 of 3 topics emptied itself: no more than one token each"
     ]
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
 import vbjax as vb
-from vbjax import plots
+from vbjax import plot_style, plots
 
 
 def clouds(n=60, d=2):
@@ -72,7 +72,7 @@ def test_components_are_two_ellipses_each_and_the_points_have_their_colours():
 
     (points,) = ax.collections
     np.testing.assert_allclose(points.get_offsets(), x, rtol=1e-6)
-    palette = np.array([to_rgb(color) for color in plots._PALETTE[:2]])
+    palette = np.array([to_rgb(color) for color in plot_style.PALETTE[:2]])
     r = np.asarray(model.responsibilities(params, x))
     np.testing.assert_allclose(points.get_facecolors()[:, :3], r[:, [2, 0]] @ palette, atol=1e-4)
 

@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from vbjax.commands import MODELS, Options, UserError, run
+from vbjax.commands_chains import OUTPUTS
 from vbjax.models.components import STRUCTURES
 
 _ABOUT = """\
-Fits clusterings, mixtures and topics by expectation maximisation and
-variational Bayes, each from many random starts, and says how far to trust the
-result.
+Fits clusterings, mixtures, topics and hidden Markov models by expectation
+maximisation and variational Bayes, each from many random starts, and says how
+far to trust the result.
 
 Without a command it fits a mixture of up to 6 Gaussians to the eruptions of the
 Old Faithful geyser, which come with the package, prints the components it found
@@ -34,12 +35,14 @@ examples:
 """
 
 _FIT = """\
-Fits a model to a table of numbers, or to documents, and prints what it found.
+Fits a model to a table, to sequences or to documents, and prints what it found.
 
 DATA.csv has one row for each observation and one column for each measurement,
 separated by commas; a first line of names is optional. CORPUS.ldac has one line
 `M id:count id:count ...` for each document: how many different words are in it,
-then the number of each, from 0, and how often it is there. MODEL is one of
+then the number of each, from 0, and how often it is there. SERIES.csv has one
+line for each step of a sequence, in order, and a first line of names; empty
+cells are missing. MODEL is one of
 
   kmeans        K clusters: each row belongs to the nearest of K centres
   gmm           K Gaussian components, by maximum likelihood (EM)
@@ -47,6 +50,9 @@ then the number of each, from 0, and how often it is there. MODEL is one of
                 needed empty themselves, and every number has an uncertainty
   lda           K topics of the documents of CORPUS.ldac, by variational Bayes
                 (latent Dirichlet allocation)
+  hmm           a chain of K states behind the steps of SERIES.csv, by maximum
+                likelihood (EM): a hidden Markov model
+  bayesian-hmm  the same with at most K states, by variational Bayes
 """
 
 _FIT_EXAMPLE = """\
@@ -55,6 +61,8 @@ examples:
       --components 6 --out flowers.npz --plot flowers.png
   python -m vbjax fit lda news.ldac --vocab words.txt --components 50 \\
       --out topics.npz --plot topics.png
+  python -m vbjax fit hmm visits.csv --columns visits --output poisson \\
+      --sequence person --states 3 --out states.npz --plot states.png
 """
 
 
@@ -114,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=as_written,
     )
     fit.add_argument("model", metavar="MODEL", choices=list(MODELS), help=", ".join(MODELS))
-    fit.add_argument("data", metavar="DATA", help="DATA.csv, or for lda CORPUS.ldac")
+    fit.add_argument("data", metavar="DATA", help="DATA.csv, for lda CORPUS.ldac, or SERIES.csv")
     _add_what_to_fit(fit.add_argument_group("what to fit"))
     _add_how_to_fit(fit.add_argument_group("how to fit it"))
     output = fit.add_argument_group("output")
@@ -129,23 +137,25 @@ def _parser() -> argparse.ArgumentParser:
 def _add_what_to_fit(group: Any) -> None:
     group.add_argument(
         "--components",
+        "--states",
         metavar="K",
         type=_whole(1),
         default=6,
-        help="number of clusters, components or topics; an upper bound for bayesian-gmm "
-        "(default: %(default)s)",
+        help="number of clusters, components, topics or states; an upper bound for bayesian-gmm and "
+        "bayesian-hmm (default: %(default)s)",
     )
     group.add_argument(
         "--columns",
         metavar="A,B,...",
         type=_columns,
-        help="the columns to use: names, or numbers counted from 0 (default: all; not for lda)",
+        help="the columns to use: names, or numbers counted from 0 (default: all, for a chain all of "
+        "numbers; not for lda)",
     )
     group.add_argument(
         "--covariance",
         choices=list(STRUCTURES),
         help="the shape of the components: any ellipse (full), one ellipse for all (tied), along the axes "
-        "(diag) or round (spherical) (default: full; not for kmeans and lda)",
+        "(diag) or round (spherical) (default: full; not for kmeans, lda and output that is not gaussian)",
     )
     group.add_argument(
         "--weight-concentration",
@@ -160,6 +170,20 @@ def _add_what_to_fit(group: Any) -> None:
         help="the words of the corpus, one a line in the order of their numbers, lda only (default: words "
         "are shown by their numbers)",
     )
+    group.add_argument(
+        "--output",
+        choices=list(OUTPUTS),
+        help="what the columns hold, hmm and bayesian-hmm only: numbers (gaussian), counts (poisson), "
+        "categories 0, 1, 2, ... (categorical), 0 and 1 (bernoulli) or waiting times (exponential) (default: "
+        "gaussian)",
+    )
+    group.add_argument(
+        "--sequence",
+        metavar="COLUMN",
+        type=_column,
+        help="the column that says which sequence a line belongs to, hmm and bayesian-hmm only (default: all "
+        "lines are one sequence)",
+    )
 
 
 def _add_how_to_fit(group: Any) -> None:
@@ -167,7 +191,7 @@ def _add_how_to_fit(group: Any) -> None:
         "--restarts",
         metavar="R",
         type=_whole(1),
-        help="random starts, of which the best wins (default: 64; 4 for lda)",
+        help="random starts, of which the best wins (default: 64; 4 for lda, 16 for hmm and bayesian-hmm)",
     )
     group.add_argument(
         "--seed",
@@ -188,8 +212,8 @@ def _add_how_to_fit(group: Any) -> None:
         metavar="T",
         type=_number(least=0),
         default=1e-6,
-        help="converged when a sweep gains less than this per row; lda: per token; kmeans: less than this "
-        "share of the inertia (default: %(default)s)",
+        help="converged when a sweep gains less than this per row (lda: token; hmm: step); kmeans: less "
+        "than this share of the inertia (default: %(default)s)",
     )
 
 
@@ -228,7 +252,11 @@ def _columns(text: str) -> list[str | int]:
     names = [name.strip() for name in text.split(",")]
     if "" in names or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of different columns, as in a,b,c or 0,2")
-    return [int(name) if name.isdecimal() else name for name in names]
+    return [_column(name) for name in names]
+
+
+def _column(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
 
 
 if __name__ == "__main__":

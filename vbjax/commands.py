@@ -1,13 +1,12 @@
 """What the shell command does: read the data, fit, print, write. `__main__` reads the arguments.
 
 Output paths are checked before the fit, which may take long. `commands_files` writes files whole or not at
-all; what is peculiar to topics is in `commands_topics`.
+all; what is peculiar to topics is in `commands_topics`, to sequences in `commands_chains`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vbjax import commands_topics, datasets, metrics
-from vbjax.commands_files import UserError, check_outputs, reading, replacing
+from vbjax import commands_chains, commands_topics, datasets, metrics
+from vbjax.commands_files import UserError, check_digits, check_outputs, reading, replacing
+from vbjax.commands_tables import aligned, emptied, measure, posterior_sds
 from vbjax.core.algorithm import Status
 from vbjax.core.fit import Fit, fit
-from vbjax.models import BayesianGaussianMixture, GaussianMixture, KMeans, LatentDirichletAllocation
+from vbjax.datasets import Series
+from vbjax.models import (
+    BayesianGaussianMixture,
+    GaussianMixture,
+    HiddenMarkovModel,
+    KMeans,
+    LatentDirichletAllocation,
+)
 
 MODELS = {
     "kmeans": KMeans,
     "gmm": GaussianMixture,
     "bayesian-gmm": BayesianGaussianMixture,
     "lda": LatentDirichletAllocation,
+    "hmm": HiddenMarkovModel,
+    "bayesian-hmm": HiddenMarkovModel,
 }
 # the model in words; its objective, with its unit and the sign that makes it one to be read
 _WORDS = {
@@ -35,7 +44,11 @@ _WORDS = {
     "gmm": ("Gaussian mixture by maximum likelihood", "log likelihood", " nats", 1),
     "bayesian-gmm": ("Gaussian mixture by variational Bayes", "ELBO", " nats", 1),
     "lda": ("latent Dirichlet allocation", "ELBO", " nats", 1),
+    "hmm": ("hidden Markov model by maximum likelihood", "log likelihood", " nats", 1),
+    "bayesian-hmm": ("hidden Markov model by variational Bayes", "ELBO", " nats", 1),
 }
+_CHAINS = ("hmm", "bayesian-hmm")
+_RESTARTS = {"lda": 4, "hmm": 16, "bayesian-hmm": 16}  # 64 of the others, whose fits take less
 _MOST_PAIRED = 20_000  # rows; the pairwise silhouette of more takes long
 
 
@@ -44,7 +57,7 @@ class Options:
     """What to fit, how, and where the results go; the defaults are the example on Old Faithful.
 
     `data` is the path of a CSV file, of a corpus for lda, and None for Old Faithful; the other fields are the
-    options of the command.
+    options of the command, None where it has a default of its own for the model.
     """
 
     model: str = "bayesian-gmm"
@@ -54,13 +67,20 @@ class Options:
     covariance: str | None = None
     weight_concentration: float | None = 1e-3
     vocab: str | None = None
-    restarts: int | None = None  # 64; 4 for lda, whose fits take longer
+    output: str | None = None
+    sequence: str | int | None = None
+    restarts: int | None = None
     seed: int = 0
     max_iter: int = 1000
     tol: float = 1e-6
     out: str | None = None
     plot: str | None = None
     quiet: bool = False
+
+    @property
+    def emission(self) -> str:
+        """The output of a chain's states."""
+        return self.output or "gaussian"
 
 
 def run(options: Options) -> None:
@@ -76,14 +96,15 @@ def run(options: Options) -> None:
     source = "the corpus" if options.model == "lda" else "the table"
     inputs = {source: options.data, "the vocabulary": options.vocab}
     check_outputs(inputs, out=options.out, plot=options.plot)
-    model = _model(options)
+    _check(options)
     data, names = _load(options)
+    model = _model(options, data)
     try:
         result = fit(
             model,
-            data,
+            data.sequences() if isinstance(data, Series) else data,
             key=jax.random.key(options.seed),
-            n_restarts=options.restarts or (4 if options.model == "lda" else 64),
+            n_restarts=options.restarts or _RESTARTS.get(options.model, 64),
             max_iter=options.max_iter,
             tol=options.tol,
             progress=not options.quiet,
@@ -99,10 +120,7 @@ def run(options: Options) -> None:
             np.savez(file, **archive(options.model, result, found, names))
         _say(f"{'saved':<15} {options.out}")
     if options.plot:
-        from vbjax import plots, topic_plots  # matplotlib takes a second to import
-
-        lda = options.model == "lda"
-        picture = topic_plots.overview(result, names) if lda else plots.overview(result, data, names)
+        picture = _picture(result, data, names)
         with replacing(options.plot) as file:
             picture.savefig(file, format=Path(options.plot).suffix[1:].lower())
         _say(f"{'picture':<15} {options.plot}")
@@ -111,47 +129,55 @@ def run(options: Options) -> None:
 # -- input ---------------------------------------------------------------------------------------------
 
 
-def _model(options: Options) -> Any:
+def _check(options: Options) -> None:
+    """Raise where an option is not for the model."""
+    chain = options.model in _CHAINS
     if options.model == "kmeans" and options.covariance is not None:
         raise UserError("--covariance is not for kmeans, whose clusters have no covariance")
     if options.model == "lda" and options.covariance is not None:
         raise UserError("--covariance is not for lda, whose topics have no covariance")
+    if chain and options.emission != "gaussian" and options.covariance is not None:
+        raise UserError(f"--covariance is for gaussian output only, not for {options.emission}")
     if options.model == "lda" and options.columns is not None:
         raise UserError("--columns is not for lda, whose data are documents, not a table")
     if options.model != "bayesian-gmm" and options.weight_concentration is not None:
         raise UserError(f"--weight-concentration is for bayesian-gmm only, not for {options.model}")
     if options.model != "lda" and options.vocab is not None:
         raise UserError(f"--vocab is for lda only, not for {options.model}")
+    for name in ("output", "sequence"):
+        if not chain and getattr(options, name) is not None:
+            raise UserError(f"--{name} is for {' and '.join(_CHAINS)} only, not for {options.model}")
+
+
+def _model(options: Options, data: Any) -> Any:
+    k, covariance = options.components, options.covariance or "full"
+    if options.model in _CHAINS:
+        bayesian = options.model == "bayesian-hmm"
+        return commands_chains.model(k, options.emission, data, bayesian=bayesian, covariance=covariance)
     if options.model in ("kmeans", "lda"):
-        return MODELS[options.model](options.components)
-    covariance = options.covariance or "full"
+        return MODELS[options.model](k)
     if options.model == "gmm":
-        return GaussianMixture(options.components, covariance)
-    return BayesianGaussianMixture(
-        options.components, covariance, weight_concentration=options.weight_concentration
-    )
+        return GaussianMixture(k, covariance)
+    return BayesianGaussianMixture(k, covariance, weight_concentration=options.weight_concentration)
 
 
 def _load(options: Options) -> tuple[Any, list[str]]:
-    """The table in JAX's default float and the columns' names; or the documents and the words."""
+    """The table in JAX's default float and its columns; the documents and the words; or the series."""
     if options.data is None:
         return datasets.old_faithful(), ["eruption (min)", "waiting (min)"]
     if options.model == "lda":
         return commands_topics.load(options.data, options.vocab, options.components)
+    needed = 2 if options.model.startswith("bayesian") else max(2, options.components)
+    if options.model in _CHAINS:
+        where = options.data, options.sequence, options.columns
+        series = commands_chains.load(*where, options.emission, needed)
+        return series, series.columns
     with reading(options.data):
         table, columns = datasets.read_table(options.data, options.columns)
-    needed = 2 if options.model == "bayesian-gmm" else max(2, options.components)
     if len(table) < needed:
         rows = f"{len(table)} row{'s' * (len(table) != 1)}"
         raise UserError(f"{options.data}: {rows}; expected at least {needed} for this model")
-    with np.errstate(over="ignore"):
-        lost = np.abs(table.astype(jnp.result_type(float)) - table).max(0)
-    for column, loss, spread in zip(columns, lost, table.std(0), strict=True):
-        if loss > 0.01 * spread > 0:
-            raise UserError(
-                f"{options.data}, column {column!r}: too few digits in float32; subtract an offset, "
-                "change the unit, or set JAX_ENABLE_X64=1 in the environment"
-            )
+    check_digits(options.data, table, columns)
     return jnp.asarray(table, float), columns
 
 
@@ -165,6 +191,16 @@ def _say(text: str) -> None:
     except UnicodeEncodeError:
         text = text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
     print(text, flush=True)
+
+
+def _picture(result: Fit, data: Any, names: list[str]) -> Any:
+    from vbjax import chain_plots, plots, topic_plots  # matplotlib takes a second to import
+
+    if isinstance(result.model, LatentDirichletAllocation):
+        return topic_plots.overview(result, names)
+    if isinstance(result.model, HiddenMarkovModel):
+        return chain_plots.overview(result, data.sequences(), names, sequences=data.names)
+    return plots.overview(result, data, names)
 
 
 def archive(model: str, result: Fit, found: dict[str, np.ndarray], names: list[str]) -> dict[str, Any]:
@@ -196,18 +232,20 @@ def describe(result: Fit, x: Any) -> dict[str, np.ndarray]:
 
     Args:
         result: a fit of one of `MODELS`.
-        x: the data, (n, d), or documents.
+        x: the data, (n, d), or documents, or a series.
 
     Returns:
         For k-means `centers` (k, d), `labels` (n,), `inertia`, `sizes` (k,) and, of two clusters or more,
         `silhouette`. For mixtures `weights` (k,), `means` (k, d), `covariances` (k, d, d), `responsibilities`
         (n, k), `labels` (n,), `sizes` (k,), the expected rows, and `sds` (k, d), standard deviations; of the
         Bayesian one also `weights_sd`, `means_sd` and `sds_sd`, how uncertain these are. For topics see
-        `commands_topics.describe`.
+        `commands_topics.describe`, for hidden Markov models `commands_chains.describe`.
     """
     model, params = result.model, result.params
     if isinstance(model, LatentDirichletAllocation):
         return commands_topics.describe(result, x)
+    if isinstance(model, HiddenMarkovModel):
+        return commands_chains.describe(result, x)
     if isinstance(model, KMeans):
         labels = np.asarray(model.predict(params, x))
         found = dict(centers=np.asarray(model.centers(params)), labels=labels)
@@ -225,35 +263,10 @@ def describe(result: Fit, x: Any) -> dict[str, np.ndarray]:
     found["labels"] = found["responsibilities"].argmax(-1)
     found["sizes"] = found["responsibilities"].sum(0)
     if isinstance(model, BayesianGaussianMixture):
-        found["sds"], found["sds_sd"] = _posterior_sds(params.components, found["means"].shape)
+        found["sds"], found["sds_sd"] = posterior_sds(params.components, found["means"].shape)
     else:
         found["sds"] = np.sqrt(np.diagonal(found["covariances"], axis1=1, axis2=2))
     return found
-
-
-def _posterior_sds(components: Any, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior mean and standard deviation of the components' standard deviations, each (k, d).
-
-    Under a Wishart (or Gamma) precision every variance is inverse Gamma(a, b), with a = (nu - d + 1) / 2 and
-    b half the diagonal of W^-1; so E[sd] = sqrt(b) Gamma(a - 1/2) / Gamma(a), E[sd^2] = b / (a - 1).
-    """
-    if hasattr(components, "rate"):  # diag (k, d), spherical (k,)
-        a, b = np.asarray(components.concentration, float), np.asarray(components.rate, float)
-        a, b = (np.broadcast_to(v if v.ndim == 2 else v[:, None], shape) for v in (a, b))
-    else:  # full (k,) and (k, d, d), tied () and (d, d)
-        nu = np.asarray(components.degrees_of_freedom, float)[..., None]
-        inverse_scale = np.asarray(components.inverse_scale, float)
-        b = np.broadcast_to(0.5 * np.diagonal(inverse_scale, axis1=-2, axis2=-1), shape)
-        a = np.broadcast_to(0.5 * (nu - shape[1] + 1), shape)
-    ratio = np.vectorize(lambda a: math.exp(math.lgamma(a - 0.5) - math.lgamma(a)) if a > 0.5 else math.nan)(
-        a
-    )
-    mean = np.sqrt(b) * ratio
-    with np.errstate(divide="ignore"):
-        square = np.where(a > 1, b / (a - 1), np.nan)
-    # for large a the difference cancels, and 1 / (4 a) of the square is left of it
-    spread = np.where(a > 1e4, square / (4 * a), square - mean**2)
-    return mean, np.sqrt(np.maximum(spread, 0))
 
 
 # -- the report ----------------------------------------------------------------------------------------
@@ -266,8 +279,12 @@ def report(options: Options, result: Fit, found: dict[str, np.ndarray], names: l
     if options.model == "lda":
         title += f", {len(found['sizes'])} topic{'s' * (len(found['sizes']) != 1)}"
         size, lines = commands_topics.size(found), commands_topics.table(found, names)
-        lines += _emptied(found["sizes"], "topic", "token")
+        lines += emptied(found["sizes"], "topic", "token")
         lines += [] if options.vocab else ["words are shown by their numbers; --vocab names them"]
+    elif options.model in _CHAINS:
+        title += f", {options.emission} output"
+        size = commands_chains.size(found, names)
+        lines = commands_chains.table(found, names, options.emission)
     else:
         title += "" if options.model == "kmeans" else f", {result.model.covariance_type} covariance"
         size = f"{len(found['labels'])} rows, {len(names)} column{'s' * (len(names) != 1)}"
@@ -291,15 +308,8 @@ def _components(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
         for j, column in enumerate(columns):
             table.append([*head, column, show("means", (k, j)), show("sds", (k, j))])
             head = ["", "", ""]
-    lines = [*_aligned(table, right=2), *_emptied(found["sizes"], "component", "row")]
+    lines = [*aligned(table, right=2), *emptied(found["sizes"], "component", "row")]
     return [*lines, "± is one posterior standard deviation"] if bayesian else lines
-
-
-def _emptied(sizes: np.ndarray, part: str, unit: str) -> list[str]:
-    """A line on the parts that have no place in the table, if there are any."""
-    empty = int((sizes <= 1).sum())
-    verb = "emptied itself" if empty == 1 else "emptied themselves"
-    return [f"{empty} of {len(sizes)} {part}s {verb}: no more than one {unit} each"] if empty else []
 
 
 def _clusters(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
@@ -310,7 +320,7 @@ def _clusters(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
         for j, column in enumerate(columns):
             table.append([*head, column, measure(found["centers"][k, j])])
             head = ["", ""]
-    return _aligned(table, right=2)
+    return aligned(table, right=2)
 
 
 def _trust(model: str, result: Fit, found: dict[str, np.ndarray]) -> list[str]:
@@ -335,6 +345,8 @@ def _trust(model: str, result: Fit, found: dict[str, np.ndarray]) -> list[str]:
         notes.insert(1, ("silhouette", _silhouette(found)))
     if model == "lda":
         notes.insert(1, ("", f"{best / found['tokens'].sum(dtype=float):.6g} nats per token"))
+    if "bic" in found:
+        notes.insert(1, ("BIC", f"{found['bic']:.7g} of {found['n_parameters']} parameters"))
     if not finite.all():
         why = "interrupted, " if (status == Status.INTERRUPTED).any() else ""
         notes.insert(-1, ("", f"{why}{(~finite).sum()} without a result"))
@@ -349,26 +361,3 @@ def _silhouette(found: dict[str, np.ndarray]) -> str:
     score = float(found["silhouette"])
     way = "" if len(found["labels"]) <= _MOST_PAIRED else " (simplified: distances to the centres)"
     return f"{score:.3f}: {metrics.silhouette_reading(score)}{way}"
-
-
-def measure(value: Any, sd: Any = None) -> str:
-    """A number for people: four digits, or with its uncertainty as many as that warrants.
-
-    >>> measure(1234.567), measure(1234.567, 2.34), measure(0.64273, 0.029)
-    ('1235', '1234.6 ± 2.3', '0.643 ± 0.029')
-    """
-    value, sd = float(value), 0.0 if sd is None else float(sd)
-    if not math.isfinite(sd) or sd <= 0:
-        return f"{value:#.4g}".rstrip(".")
-    decimals = max(0, 1 - math.floor(math.log10(sd)))
-    if decimals > 6 or abs(value) >= 1e7:
-        return f"{value:.3e} ± {sd:.1e}"
-    return f"{value:.{decimals}f} ± {sd:.{decimals}f}"
-
-
-def _aligned(table: list[list[str]], *, right: int) -> list[str]:
-    """Columns of equal width, the first `right` of them flush right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    flush = [">" if j < right else "<" for j in range(len(widths))]
-    rows = [[f"{c:{f}{w}}" for c, f, w in zip(row, flush, widths, strict=True)] for row in table]
-    return ["   ".join(row).rstrip() for row in rows]

@@ -1,7 +1,7 @@
 """The shell command's files: checked before the fit, written whole or not at all, and errors of one line.
 
 Files are written beside their place and moved there when they are complete, so that no failure leaves half a
-file or harms an older one. Imported by `commands` and `commands_topics`.
+file or harms an older one. Imported by `commands` and the modules of its kinds of models.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
+
+import jax.numpy as jnp
+import numpy as np
 
 _PICTURES = (".png", ".pdf", ".svg")
 
@@ -31,6 +34,22 @@ def reading(path: str) -> Iterator[None]:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
         raise UserError(error) from error
+
+
+def check_digits(path: str, table: np.ndarray, columns: list[str]) -> None:
+    """Raise where the default float would lose what a column, with NaN where missing, says.
+
+    Raises:
+        UserError: a column that varies too little for its size.
+    """
+    with np.errstate(over="ignore"):
+        lost = np.nanmax(np.abs(table.astype(jnp.result_type(float)) - table), 0)
+    for column, loss, spread in zip(columns, lost, np.nanstd(table, 0), strict=True):
+        if loss > 0.01 * spread > 0:
+            raise UserError(
+                f"{path}, column {column!r}: too few digits in float32; subtract an offset, "
+                "change the unit, or set JAX_ENABLE_X64=1 in the environment"
+            )
 
 
 def check_outputs(inputs: Mapping[str, str | None], *, out: str | None, plot: str | None) -> None:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +113,33 @@ def read_table(
     return _numbers(path, data, names, taken), [names[j] for j in taken]
 
 
+class Series(NamedTuple):
+    """A table of sequences as it is in its file, a row for each line.
+
+    Attributes:
+        values: (t, d), NaN where missing, in float64.
+        columns: d names.
+        sequence: (t,), the number of the sequence that a row belongs to.
+        names: of the sequences; a single one without a name is "".
+        lines: (t,), the line of each row, from 1.
+    """
+
+    values: np.ndarray
+    columns: list[str]
+    sequence: np.ndarray
+    names: list[str]
+    lines: np.ndarray
+
+    def sequences(self) -> Sequences:
+        """The rows of each sequence, in the default float dtype."""
+        return Sequences.of(self.values[self.order], np.bincount(self.sequence))
+
+    @property
+    def order(self) -> np.ndarray:
+        """The rows, (t,), sequence by sequence."""
+        return np.argsort(self.sequence, kind="stable")
+
+
 def read_series(
     path: str | os.PathLike[str],
     sequence: str | int | None = None,
@@ -143,6 +171,15 @@ def read_series(
     >>> read_series(path, "who")
     Sequences(2 sequences, 3 steps of shape (2,))
     """
+    return read_series_table(path, sequence, columns).sequences()
+
+
+def read_series_table(
+    path: str | os.PathLike[str],
+    sequence: str | int | None = None,
+    columns: Sequence[str | int] | None = None,
+) -> Series:
+    """The same with the names and the lines of the file; arguments and errors are those of `read_series`."""
     lines = _lines(path)
     if not lines:
         raise ValueError(f"{path}: the file is empty; expected a header and lines of numbers")
@@ -160,15 +197,15 @@ def read_series(
     if not taken:
         raise ValueError(f"{path}: no column of numbers; expected one at least, of {names}")
     values = _numbers(path, data, names, taken, missing=True)
-    if by is None:
-        return Sequences.of(values)
-    numbers: dict[str, int] = {}
+    numbers: dict[str, int] = {} if by is not None else {"": 0}
     which = np.zeros(len(data), int)
     for i, (line, cells) in enumerate(data):
-        if not cells[by].strip():
-            raise ValueError(f"{path}, line {line}, column {names[by]!r}: blank; expected a sequence's name")
-        which[i] = numbers.setdefault(cells[by].strip(), len(numbers))
-    return Sequences.of(values[np.argsort(which, kind="stable")], np.bincount(which))
+        if by is not None:
+            if not (own := cells[by].strip()):
+                place = f"{path}, line {line}, column {names[by]!r}"
+                raise ValueError(f"{place}: blank; expected a sequence's name")
+            which[i] = numbers.setdefault(own, len(numbers))
+    return Series(values, [names[j] for j in taken], which, list(numbers), np.array([i for i, _ in data]))
 
 
 def _numeric(j: int, data: Sequence[tuple[int, list[str]]]) -> bool:

@@ -1,6 +1,6 @@
 """Pictures of a fit: its components over the data, its trace, its restarts, and all three on one page.
 
-The only module that needs matplotlib, so `import vbjax` does not import it: `from vbjax import plots`.
+The modules of pictures need matplotlib, so `import vbjax` does not import it: `from vbjax import plots`.
 Every function draws on the axes it is given, or on a new `Figure` of its own (without pyplot, so no
 window and no display are needed), and changes no global setting. The command line imports it.
 """
@@ -23,10 +23,8 @@ from matplotlib.ticker import MaxNLocator
 from vbjax.core.algorithm import Status
 from vbjax.core.fit import Fit
 from vbjax.models import BayesianGaussianMixture, GaussianMixture, KMeans
+from vbjax.plot_style import FAINT, INK, PALETTE, TITLE, WARN, new_axes, objective_name, tidy
 
-# Okabe & Ito (2008), told apart by the colour-blind; without the yellow, too light on white.
-_PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]
-_INK, _FAINT, _WARN = "#333333", "#B0B0B0", "#D55E00"
 _MOST_POINTS = 5000
 _MOST_COLUMNS = 4
 _MOST_IN_LEGEND = 8
@@ -88,7 +86,7 @@ def components(
     features = tuple(range(min(d, 2)) if features is None else features)
     if len(features) not in (1, 2) or not all(0 <= j < d for j in features):
         raise ValueError(f"features must be one or two of the columns 0 to {d - 1}; got {features}")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     if len(features) == 1:
         _densities(ax, groups, features[0])
     else:
@@ -143,13 +141,13 @@ def trace(fit: Fit, ax: Axes | None = None) -> Axes:
         ValueError: a batched fit.
     """
     _single(fit)
-    ax = _axes(ax)
+    ax = new_axes(ax)
     values = np.asarray(fit.trace, float)
     sweeps = np.arange(1, len(values) + 1)
     runs = np.asarray(fit.runs.trace, float)[~np.asarray(fit.runs.singular), : int(np.max(fit.runs.n_iter))]
     if len(runs) > 1:
-        ax.plot(np.arange(1, runs.shape[1] + 1), runs.T, color=_FAINT, lw=0.8, zorder=1)
-    ax.plot(sweeps, values, color=_PALETTE[0], lw=1.8, marker="o", ms=3 if len(values) < 80 else 0)
+        ax.plot(np.arange(1, runs.shape[1] + 1), runs.T, color=FAINT, lw=0.8, zorder=1)
+    ax.plot(sweeps, values, color=PALETTE[0], lw=1.8, marker="o", ms=3 if len(values) < 80 else 0)
     finite = values[np.isfinite(values)]
     if len(finite):
         # the first steps of a run rise from far below, and would flatten all that follows
@@ -158,12 +156,12 @@ def trace(fit: Fit, ax: Axes | None = None) -> Axes:
         low, high = min(low, finite[-1]), max(finite.max(), shown.max())
         margin = 0.08 * max(high - low, 1e-4 * abs(high), 1e-12)
         ax.set_ylim(low - margin, high + margin)
-        ax.axhline(high, color=_FAINT, lw=0.8, zorder=0)
-    ax.set(xlabel="sweep", ylabel=_objective_name(fit.model))
+        ax.axhline(high, color=FAINT, lw=0.8, zorder=0)
+    ax.set(xlabel="sweep", ylabel=objective_name(fit.model))
     last = f"{values[-1]:.6g}".replace("-", "\N{MINUS SIGN}")
-    ax.set_title(f"best run: {last} after {len(values)} sweep{'s' * (len(values) != 1)}", **_TITLE)
+    ax.set_title(f"best run: {last} after {len(values)} sweep{'s' * (len(values) != 1)}", **TITLE)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _tidy(ax)
+    return tidy(ax)
 
 
 def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
@@ -172,7 +170,7 @@ def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
     Arguments, result and errors are those of `trace`.
     """
     _single(fit)
-    ax = _axes(ax)
+    ax = new_axes(ax)
     value, status = np.asarray(fit.runs.objective, float), np.asarray(fit.runs.status)
     singular = np.asarray(fit.runs.singular)
     order = np.argsort(-value, kind="stable")
@@ -180,13 +178,13 @@ def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
     value, status, singular = value[order], status[order], singular[order]
     rank, converged = np.arange(1, len(value) + 1), status == Status.CONVERGED
     kinds: list[tuple[str, np.ndarray, dict[str, Any]]] = [
-        ("converged", converged & ~singular, dict(color=_PALETTE[0], marker="o")),
-        ("did not converge", ~converged & ~singular, dict(color=_INK, marker="o", mfc="white")),
-        ("singular", singular, dict(color=_WARN, marker="x")),
+        ("converged", converged & ~singular, dict(color=PALETTE[0], marker="o")),
+        ("did not converge", ~converged & ~singular, dict(color=INK, marker="o", mfc="white")),
+        ("singular", singular, dict(color=WARN, marker="x")),
     ]
     best = float(fit.objective) if len(value) else 0.0
     near = 1e-4 * max(1.0, abs(best))
-    ax.axhspan(best - near, best + near, color=_FAINT, alpha=0.4, lw=0, label="within 1e-4 of the best")
+    ax.axhspan(best - near, best + near, color=FAINT, alpha=0.4, lw=0, label="within 1e-4 of the best")
     for label, which, style in kinds:
         if which.any():
             ax.plot(rank[which], value[which], ls="", ms=4, label=label, **style)
@@ -194,12 +192,12 @@ def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
     margin = max(0.08 * (high - low), 5 * near)
     ax.set_ylim(low - margin, high + margin)
     total = np.size(fit.runs.objective)
-    ax.set(xlabel="restart, from the best down", ylabel=_objective_name(fit.model), xlim=(0, total + 1))
+    ax.set(xlabel="restart, from the best down", ylabel=objective_name(fit.model), xlim=(0, total + 1))
     close = int(((abs(value - best) <= near) & ~singular).sum())
-    ax.set_title(f"{total} restart{'s' * (total != 1)}: {close} within 1e-4 of the best", **_TITLE)
+    ax.set_title(f"{total} restart{'s' * (total != 1)}: {close} within 1e-4 of the best", **TITLE)
     ax.legend(loc="best", fontsize=8, frameon=False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _tidy(ax)
+    return tidy(ax)
 
 
 def overview(fit: Fit, x: Any, columns: Sequence[str] | None = None) -> Figure:
@@ -259,7 +257,7 @@ def _groups(model: Any, params: Any, x: Any, columns: Sequence[str] | None) -> _
     kept = share.sum(0) > (0 if kmeans else 1)
     kept = kept if kept.any() else np.ones_like(kept)
     number = np.argsort(-np.where(kept, weight, -1), kind="stable")[: kept.sum()]
-    palette = np.array([to_rgb(color) for color in _PALETTE])
+    palette = np.array([to_rgb(color) for color in PALETTE])
     covariance = None if covariance is None else covariance[number].astype(float)
     return _Groups(
         "cluster" if kmeans else "component",
@@ -304,7 +302,7 @@ def _scatter(ax: Axes, groups: _Groups, i: int, j: int) -> None:
         )
     ax.autoscale_view()
     ax.set(xlabel=groups.columns[i], ylabel=groups.columns[j])
-    _tidy(ax)
+    tidy(ax)
 
 
 def _ellipse(center: np.ndarray, covariance: np.ndarray, radius: float, color: Any, style: str) -> Ellipse:
@@ -320,7 +318,7 @@ def _densities(ax: Axes, groups: _Groups, j: int) -> None:
     x, scale = groups.x[:, j], len(groups.x)
     edges = np.histogram_bin_edges(x, bins=int(np.clip(np.sqrt(scale) * 1.5, 8, 60)))
     weights = np.full((scale, 1), 1.0)
-    color = [_FAINT]
+    color = [FAINT]
     if groups.covariance is None:
         weights, color = groups.share, list(groups.color)
     scaled = weights / (scale * np.diff(edges)[0])
@@ -337,14 +335,12 @@ def _densities(ax: Axes, groups: _Groups, j: int) -> None:
         total += groups.weight[m] * density
         ax.plot(grid, groups.weight[m] * density, color=edge, lw=1.6)
     if groups.covariance is not None and len(groups.number) > 1:
-        ax.plot(grid, total, color=_INK, lw=1, ls=":")
+        ax.plot(grid, total, color=INK, lw=1, ls=":")
     ax.set(xlabel=groups.columns[j], ylabel="density", ylim=(0, None))
-    _tidy(ax)
+    tidy(ax)
 
 
 # -- how it looks --------------------------------------------------------------------------------------
-
-_TITLE: dict[str, Any] = dict(loc="left", fontsize=10, color=_INK)
 
 
 def _legend(
@@ -360,35 +356,15 @@ def _legend(
         handles = [*handles[: _MOST_IN_LEGEND - 1], Line2D([], [], ls="", label=label)]
     if groups.covariance is None:
         mark: dict[str, Any] = dict(ls="", marker="X") if ellipses else {}
-        handles.append(Line2D([], [], color=_INK, label="centre", **mark))
+        handles.append(Line2D([], [], color=INK, label="centre", **mark))
     elif ellipses:
-        handles += [Line2D([], [], color=_INK, ls=s, label=f"{r} sd") for r, s in ((1, "-"), (2, "--"))]
+        handles += [Line2D([], [], color=INK, ls=s, label=f"{r} sd") for r, s in ((1, "-"), (2, "--"))]
     elif len(handles) > 1:
-        handles.append(Line2D([], [], color=_INK, ls=":", lw=1, label="all"))
+        handles.append(Line2D([], [], color=INK, ls=":", lw=1, label="all"))
     if note:
         handles.append(Line2D([], [], ls="", label=note))
     look = dict(fontsize=9, frameon=False, handletextpad=0.4, columnspacing=1.4)
     where.legend(handles=handles, ncols=columns, **look, **place)
-
-
-def _axes(ax: Axes | None) -> Axes:
-    return Figure(figsize=(6, 4.5), layout="constrained", dpi=120).subplots() if ax is None else ax
-
-
-def _tidy(ax: Axes) -> Axes:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelsize=9)
-    ax.ticklabel_format(useOffset=False, scilimits=(-4, 6))
-    return ax
-
-
-def _objective_name(model: Any) -> str:
-    if isinstance(model, KMeans):
-        return "minus the inertia"
-    if isinstance(model, GaussianMixture):
-        given = model.mean_precision is not None or model.weight_concentration is not None
-        return "log posterior (nats)" if given else "log likelihood (nats)"
-    return "ELBO (nats)"
 
 
 def _name(model: Any) -> str:

@@ -21,7 +21,8 @@ from matplotlib.ticker import MaxNLocator
 from vbjax import topics as use
 from vbjax.core.fit import Fit
 from vbjax.families.dirichlet import DirichletState
-from vbjax.plots import _INK, _PALETTE, _TITLE, _axes, _single, _tidy, restarts, trace
+from vbjax.plot_style import INK, PALETTE, TITLE, new_axes, tidy
+from vbjax.plots import _single, restarts, trace
 
 _MOST_PANELS = 12
 _MOST_ROWS = 30
@@ -71,10 +72,10 @@ def top_words(
         ax.remove()
     bars = np.arange(n)
     for ax, k in zip(panels, which, strict=False):
-        ax.barh(bars, mean[k], xerr=sd[k], color=_PALETTE[0], alpha=0.75, error_kw=dict(ecolor=_INK, lw=1))
-        ax.set_title(f"topic {k}", **_TITLE)
+        ax.barh(bars, mean[k], xerr=sd[k], color=PALETTE[0], alpha=0.75, error_kw=dict(ecolor=INK, lw=1))
+        ax.set_title(f"topic {k}", **TITLE)
         ax.xaxis.set_major_locator(MaxNLocator(3))
-        _tidy(ax).set_yticks(bars, words[k], parse_math=False)
+        tidy(ax).set_yticks(bars, words[k], parse_math=False)
         ax.set(xlim=(0, None), ylim=(n - 0.4, -0.6))
         ax.tick_params(axis="y", length=0)
     figure.supxlabel("probability, with posterior sd", fontsize=9)
@@ -106,7 +107,7 @@ def document_topics(
     rows = list(range(min(len(table), _MOST_ROWS)) if documents is None else documents)
     if not rows or not all(0 <= i < len(table) for i in rows):
         raise ValueError(f"documents must be some of 0 to {len(table) - 1}; got {rows}")
-    ax = _tidy(_axes(ax))
+    ax = tidy(new_axes(ax))
     image = ax.imshow(table[rows], cmap="Blues", vmin=0, aspect="auto", interpolation="nearest")
     ticks = np.arange(0, len(rows), -(-len(rows) // _MOST_ROWS))
     ax.set_yticks(ticks, [str(rows[i]) for i in ticks])

@@ -80,7 +80,7 @@ class CategoricalMixture(ConjugateMixture):
             require(lambda x: x < n_categories, x, f"data must be categories below {n_categories}")
         return x.astype(jnp.int32)
 
-    def inspect(self, data: Array) -> CategoricalMixture:
+    def inspect(self, data: Any) -> CategoricalMixture:
         if self.n_categories is None and is_concrete(data):
             return dataclasses.replace(self, n_categories=int(np.max(np.asarray(data))) + 1)
         return self

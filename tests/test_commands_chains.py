@@ -1,0 +1,384 @@
+"""The shell command on sequences: its states are the fit's, line by line; a bad file is one line of error."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+
+import vbjax as vb
+from vbjax import chain_plots, commands, commands_chains, plot_style
+from vbjax.__main__ import main
+
+LENGTHS = (30, 18, 24)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A current directory with visits.csv: three sequences in turns, and in it columns of every kind."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    lines = []
+    for who, length in zip(("ann", "bob", "cy"), LENGTHS, strict=True):
+        state = (np.arange(length) // 7) % 2
+        count, size = rng.poisson(np.where(state, 12, 2)), rng.normal(np.where(state, 5, -5))
+        wait, kind = rng.exponential(np.where(state, 1, 20)) + 1e-3, 2 * state * rng.integers(0, 2, length)
+        flag = rng.random(length) < np.where(state, 0.9, 0.1)
+        columns = zip(count, size, 0.5 * size, wait, kind, flag, strict=True)
+        own = [f"{who},{a},{b:.4f},{c:.4f},{d:.4f},{e},{f:d}" for a, b, c, d, e, f in columns]
+        lines.append(own)
+    turns = [own[t] for t in range(max(LENGTHS)) for own in lines if t < len(own)]
+    header = "who,count,size,half,wait,kind,flag"
+    (tmp_path / "visits.csv").write_text("\n".join([header, *turns]) + "\n")
+    return tmp_path
+
+
+def fit_command(model, *options):
+    small = ["--states", "2", "--restarts", "2", "--sequence", "who", "--quiet"]
+    return ["fit", model, "visits.csv", *small, *options]
+
+
+def direct_fit(model, *columns):
+    x = vb.datasets.read_series("visits.csv", "who", list(columns))
+    return vb.fit(model, x, key=jax.random.key(0), n_restarts=2), x
+
+
+def in_lines(parts):
+    """What is there for each sequence, in the order of the file's lines."""
+    return np.array([part[t] for t in range(max(LENGTHS)) for part in parts if t < len(part)])
+
+
+@pytest.mark.parametrize("bayesian", [False, True])
+def test_fit_prints_saves_and_draws_what_fit_finds(bayesian, folder, capsys):
+    name = "bayesian-hmm" if bayesian else "hmm"
+    options = ["--columns", "count", "--output", "poisson", "--out", "fit.npz", "--plot", "fit.png"]
+    assert main(fit_command(name, *options)) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert sorted(os.listdir()) == ["fit.npz", "fit.png", "visits.csv"]
+    assert (folder / "fit.png").read_bytes().startswith(b"\x89PNG")
+    direct, x = direct_fit(vb.BayesianPoissonHMM(2) if bayesian else vb.PoissonHMM(2), "count")
+    model, params = direct.model, direct.params
+    expected = dict(
+        initial=params.initial.mean,
+        transitions=params.transitions.mean,
+        rates=params.components.mean,
+        durations=model.durations(params),
+        states=in_lines(model.decode(params, x)),
+        state_probabilities=in_lines(model.state_probabilities(params, x)),
+        objective=direct.objective,
+        trace=direct.trace,
+        n_iter=direct.n_iter,
+        lines=np.arange(2, 74),
+    )
+    if bayesian:
+        expected |= dict(rates_sd=params.components.sd, transitions_sd=params.transitions.sd)
+    else:
+        expected |= dict(bic=model.bic(params, x), n_parameters=5)
+    expected |= {f"runs_{field}": value for field, value in direct.runs._asdict().items()}
+    with np.load("fit.npz") as file:
+        saved = dict(file)
+    for field, value in expected.items():
+        np.testing.assert_allclose(saved[field], value, rtol=1e-5, atol=1e-5, err_msg=field)
+    assert saved["sequences"].tolist() == ["ann", "bob", "cy"]
+    assert saved["sequence"][:4].tolist() == [0, 1, 2, 0]
+    assert (saved["model"], saved["columns"], saved["status"]) == (name, "count", direct.status.name)
+    np.testing.assert_allclose(saved["sizes"].sum(), 72, rtol=1e-5)
+
+    assert f"{'variational Bayes' if bayesian else 'maximum likelihood'}, poisson output" in out
+    assert "visits.csv: 3 sequences, 72 steps, 1 column; seed 0" in out
+    assert f"{float(direct.objective):.7g} nats" in out
+    assert "restarts        2: min" in out
+    assert direct.status.sentence in out
+    assert ("BIC" in out) != bayesian
+    assert max(map(len, out.splitlines())) <= 80
+    order = np.argsort(-saved["sizes"])
+    states = [line.split() for line in out.splitlines() if " count " in line]
+    assert [int(words[0]) for words in states] == order.tolist()
+    for words, k in zip(states, order, strict=True):
+        assert words[1] == f"{saved['sizes'][k] / 72:.1%}"
+        np.testing.assert_allclose(float(words[2]), saved["durations"][k], rtol=1e-3)
+        np.testing.assert_allclose(float(words[4]), saved["rates"][k, 0], atol=0.06)
+        assert ("±" in words) == bayesian
+    begin = next(i for i, line in enumerate(out.splitlines()) if line.startswith("from"))
+    matrix = [line.split()[1:] for line in out.splitlines()[begin + 1 : begin + 3]]
+    np.testing.assert_allclose(
+        np.array(matrix, float), saved["transitions"][order][:, order], atol=6e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "columns", "mixture"),
+    [
+        ("hmm", "categorical", "kind,flag", vb.CategoricalMixture(2, maximum_likelihood=True)),
+        ("bayesian-hmm", "bernoulli", "flag", vb.BernoulliMixture(2)),
+        ("hmm", "exponential", "wait", vb.GammaMixture(2, maximum_likelihood=True)),
+        ("bayesian-hmm", "gaussian", "half,size", vb.BayesianGaussianMixture(2, "diag")),
+    ],
+)
+def test_every_output_is_its_mixture_behind_a_chain(name, output, columns, mixture, folder, capsys):
+    covariance = ["--covariance", "diag"] if output == "gaussian" else ["--output", output]
+    command = fit_command(name, "--columns", columns, *covariance, "--out", "fit.npz", "--plot", "fit.svg")
+    assert main([word for word in command if word != "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert "2/2" in err  # the progress bar
+    direct, _ = direct_fit(vb.HiddenMarkovModel(2, mixture), *columns.split(","))
+    with np.load("fit.npz") as file:
+        saved = dict(file)
+    np.testing.assert_allclose(saved["objective"], direct.objective, rtol=1e-6)
+    components = direct.params.components
+    if output == "gaussian":
+        np.testing.assert_allclose(saved["means"], components.mean.location, rtol=1e-5)
+        np.testing.assert_allclose(saved["means_sd"], components.sd.location, rtol=1e-5)
+        assert saved["sds"].shape == saved["sds_sd"].shape == (2, 2)
+    else:
+        field = "rates" if output == "exponential" else "probabilities"
+        np.testing.assert_allclose(saved[field], components.mean, rtol=1e-5)
+    if output == "categorical":
+        first = saved["probabilities"][saved["sizes"].argmax()]
+        lines = [line.split() for line in out.splitlines() if line.count(": ")][1:3]
+        assert [line[-2 * (p > 0.005).sum()] for line, p in zip(lines, first, strict=True)] == [
+            f"{p.argmax()}:" for p in first
+        ]
+    assert f"{output} output" in out
+    assert saved["columns"].tolist() == columns.split(",")
+
+
+def test_missing_entries_are_missing(folder, capsys, monkeypatch):
+    """Steps of any output, single entries of a Gaussian one; the states cover them all."""
+    rows = ["a,b", "1,2", ",3", "nan,", "2,1.5", "8,9", "9,8", "8.5,"]
+    (folder / "gaps.csv").write_text("\n".join(rows) + "\n")
+    (folder / "steps.csv").write_text("\n".join(["a,b", "1,2", ",", "NaN,", "0,3", "9,9", "8,7"]) + "\n")
+    seen = []
+
+    def look(model, data, **settings):
+        seen.append((model, data))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(commands, "fit", look)
+    assert main(["fit", "bayesian-hmm", "gaps.csv", "--states", "2"]) == 2
+    assert main(["fit", "hmm", "steps.csv", "--states", "2", "--output", "poisson"]) == 2
+    assert main(["fit", "hmm", "steps.csv", "--states", "2"]) == 2
+    (some, gaps), (poisson, steps), (whole, _) = seen
+    assert some.emissions.missing
+    assert not whole.emissions.missing
+    assert repr(poisson) == repr(vb.PoissonHMM(2))
+    assert (len(gaps), int(gaps.n_steps), int(steps.n_steps)) == (1, 7, 6)
+    np.testing.assert_array_equal(steps.parts[0].observed[0], [True, False, False, True, True, True])
+
+
+BAD = {
+    "no such file": (["fit", "hmm", "missing.csv"], "missing.csv: No such file"),
+    "a folder": (["fit", "hmm", "."], "Is a directory"),
+    "no header": (["fit", "hmm", "bare.csv"], "bare.csv, line 1: no header"),
+    "no such column": (fit_command("hmm", "--columns", "height"), "visits.csv: no column 'height'"),
+    "no such sequence": (["fit", "hmm", "visits.csv", "--sequence", "9"], "no column 9 in sequence"),
+    "a blank name": (
+        ["fit", "hmm", "blank.csv", "--sequence", "who"],
+        "blank.csv, line 3, column 'who': blank",
+    ),
+    "text": (
+        fit_command("hmm", "--columns", "who"),
+        "visits.csv, line 2, column 'who': 'ann'; expected a finite",
+    ),
+    "negative": (
+        ["fit", "hmm", "bad.csv", "--columns", "a", "--output", "poisson"],
+        "bad.csv, line 3, column 'a': -1; expected a count, 0, 1, 2, ..., for poisson output",
+    ),
+    "fractional": (
+        ["fit", "bayesian-hmm", "bad.csv", "--columns", "b", "--output", "categorical"],
+        "bad.csv, line 4, column 'b': 0.5; expected a category",
+    ),
+    "neither": (
+        ["fit", "hmm", "bad.csv", "--columns", "c", "--output", "bernoulli"],
+        "line 2, column 'c': 2; ",
+    ),
+    "not positive": (
+        ["fit", "hmm", "bad.csv", "--columns", "a", "--output", "exponential"],
+        "line 3, column 'a': -1; expected a number above 0",
+    ),
+    "infinite": (["fit", "hmm", "infinite.csv"], "infinite.csv, line 2, column 'a': 'inf'"),
+    "partly missing": (
+        ["fit", "hmm", "partly.csv", "--output", "poisson"],
+        "partly.csv, line 3: an entry is missing; for poisson output all entries of a line are, or none",
+    ),
+    "wholly missing": (["fit", "hmm", "partly.csv", "--columns", "a,c"], "partly.csv, column 'c': no entry"),
+    "too few": (["fit", "hmm", "bad.csv", "--states", "4"], "bad.csv: 3 rows; expected at least 4"),
+    "one": (["fit", "bayesian-hmm", "one.csv"], "one.csv: 1 row; expected at least 2"),
+    "digits": (["fit", "hmm", "time.csv", "--states", "2"], "column 't': too few digits in float32"),
+    "a slip": (
+        ["fit", "hmm", "slip.csv", "--output", "categorical", "--states", "2"],
+        "1000000000 categories are too many for 2 states",
+    ),
+    "an output": (fit_command("hmm", "--output", "normal"), "argument --output: invalid choice: 'normal'"),
+    "no states": (fit_command("hmm", "--states", "0"), "'0' is not a whole number of at least 1"),
+    "no covariance": (
+        fit_command("hmm", "--output", "poisson", "--covariance", "diag"),
+        "--covariance is for gaussian output only, not for poisson",
+    ),
+    "not a chain": (
+        ["fit", "gmm", "visits.csv", "--output", "poisson"],
+        "--output is for hmm and bayesian-hmm only, not for gmm",
+    ),
+    "no sequences": (["fit", "kmeans", "visits.csv", "--sequence", "who"], "--sequence is for hmm and"),
+    "weights": (fit_command("hmm", "--weight-concentration", "1"), "is for bayesian-gmm only, not for hmm"),
+    "itself": (fit_command("hmm", "--out", "./visits.csv"), "--out would overwrite the table"),
+    "a picture": (fit_command("hmm", "--plot", "fit.xyz"), "must end in .png, .pdf, .svg"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_no_file(case, folder, capsys, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("the fit began")
+
+    monkeypatch.setattr(commands, "fit", never)
+    files = {
+        "bare.csv": "1,2\n3,4\n",
+        "blank.csv": "who,a\nann,1\n,2\n",
+        "bad.csv": "a,b,c\n1,0,2\n-1,1,0\n2,0.5,1\n",
+        "infinite.csv": "a\ninf\n1\n",
+        "partly.csv": "a,b,c\n1,2,\n3,,\n4,5,\n",
+        "one.csv": "a\n1\nnan\n",
+        "time.csv": "t\n1700000000\n1700000001\n1700000009\n",
+        "slip.csv": "a\n1\n0\n999999999\n",
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    before = {name: (folder / name).read_bytes() for name in os.listdir()}
+    arguments, message = BAD[case]
+    try:
+        status = main(arguments)
+    except SystemExit as stopped:  # argparse
+        status = stopped.code
+    assert status == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("vbjax: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert {name: (folder / name).read_bytes() for name in os.listdir()} == before
+
+
+def test_many_states_show_the_most_probable_next_ones():
+    transitions = np.eye(12) * 0.9 + np.roll(np.eye(12), 1, 1) * 0.097 + 0.003 / 12
+    found = dict(
+        sizes=np.r_[np.arange(40.0, 28, -1)[:11], 0.5],
+        durations=np.full(12, 9.7),
+        transitions=transitions,
+        probabilities=np.full((12, 1, 3), 1 / 3),
+    )
+    lines = commands_chains.table(found, ["kind"], "categorical")
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["state", "share", "duration", "column", "categories"]
+    assert lines[1].split("kind")[1].split() == ["0:", "0.33,", "1:", "0.33,", "2:", "0.33"]
+    assert "1 of 12 states emptied itself: no more than one step each" in lines
+    assert [line.split() for line in lines[-11:]] == [
+        [str(k), f"{k}:", "0.90,", f"{k + 1}:", "0.10"] for k in range(11)
+    ]
+
+
+# -- pictures ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    rng = np.random.default_rng(1)
+    x = [rng.normal(np.repeat([[0, 5, 0]], n, 0), 1, (n, 3)) for n in (12, 20)]
+    x[1][10:] += 8
+    x[1][3] = np.nan
+    return vb.fit(vb.GaussianHMM(2, "diag"), x, key=jax.random.key(0), n_restarts=2), x
+
+
+def test_the_page_has_the_longest_sequence_all_states_and_the_restarts(gaussian):
+    fit, x = gaussian
+    figure = chain_plots.overview(fit, x, ["x", "y", "$z"], ["ann", "b_b"])
+    figure.draw_without_rendering()
+    *panels, ribbons, bands, graph, trace, restarts = figure.axes
+    assert [ax.get_ylabel() for ax in panels] == ["x", "y", "$z"]
+    points = panels[0].collections[0].get_offsets()
+    np.testing.assert_allclose(points[:, 0], np.arange(20))
+    np.testing.assert_allclose(np.ma.filled(points[:, 1], np.nan), x[1][:, 0], rtol=1e-5)
+    path = fit.model.decode(fit.params, x)[1]
+    np.testing.assert_allclose(
+        panels[0].collections[0].get_facecolor()[:, :3], chain_plots.state_colors(2)[path], atol=1e-6
+    )
+    means = np.asarray(fit.params.components.mean.location)
+    for k, line in enumerate(panels[1].lines[1:]):
+        np.testing.assert_allclose(np.nanmean(line.get_ydata()), means[k, 1], rtol=1e-5)
+        assert np.isfinite(line.get_ydata()).sum() == 2 * (path == k).sum()
+    assert ribbons.get_ylabel() == "probability"
+    assert [label.get_text() for label in bands.get_yticklabels()] == ["ann", "b_b"]
+    assert graph.get_title(loc="left") == "transitions"
+    assert trace.get_ylabel() == "log likelihood (nats)"
+    assert restarts.get_title(loc="left").startswith("2 restarts")
+    assert figure.get_suptitle() == "Hidden Markov model: 2 states, 32 steps"
+
+
+def test_a_sequence_of_its_own(gaussian):
+    fit, x = gaussian
+    figure = chain_plots.series(fit.model, fit.params, x, sequence=0)
+    assert [ax.get_ylabel() for ax in figure.axes] == ["x0", "x1", "x2"]
+    one = chain_plots.series(fit.model, fit.params, x[0], columns=["x", "y", "z"])
+    assert len(one.axes[0].collections[0].get_offsets()) == 12
+    with pytest.raises(ValueError, match="sequence must be one of 0 to 1; got 2"):
+        chain_plots.series(fit.model, fit.params, x, sequence=2)
+    with pytest.raises(ValueError, match="columns must name the 3 columns"):
+        chain_plots.series(fit.model, fit.params, x, columns=["x"])
+    with pytest.raises(TypeError, match="must be a hidden Markov model; got KMeans"):
+        chain_plots.series(vb.KMeans(2), fit.params, x)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 14])
+def test_the_graph_has_a_circle_for_each_state_and_an_arrow_for_each_transition(n):
+    table = np.full((n, n), 0.5 / n) + 0.5 * np.eye(n)
+    table[0, -1] -= 0.5 / n - 0.001  # too improbable for an arrow
+    ax = chain_plots.transitions(table)
+    ax.figure.draw_without_rendering()
+    arrows = n * (n - 1) - (n > 1)
+    assert len(ax.patches) == n + arrows
+    assert len(ax.texts) == n + (arrows if n <= 4 else 0)
+    assert len(chain_plots.transitions(table, states=[n - 1]).patches) == 1
+
+
+def test_ribbons_add_up_to_one_over_every_step():
+    table = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
+    ax = chain_plots.state_probabilities(table)
+    tops = ax.collections[-1].get_paths()[0].vertices[:, 1]
+    assert tops.max() == pytest.approx(1)
+    assert ax.get_xlim() == (-0.5, 2.5)
+
+
+def test_bands_have_the_colours_of_their_states():
+    paths = [np.array([0, 0, 1]), np.array([16, 2])]
+    ax = chain_plots.segments(paths, names=["a", "b"])
+    colors = chain_plots.state_colors(17)
+    for image, path in zip(ax.images, paths, strict=True):
+        np.testing.assert_allclose(image.get_array()[0], colors[path])
+    assert len(np.unique(colors[:15], axis=0)) == 15
+
+
+BAD_PICTURES = {
+    "no table": (lambda: chain_plots.transitions(np.ones((2, 3))), "must have shape"),
+    "out of range": (lambda: chain_plots.transitions(np.eye(2), states=[2]), "some of 0 to 1; got"),
+    "no ribbons": (lambda: chain_plots.state_probabilities(np.ones(3)), "shape \\(steps, states\\)"),
+    "no paths": (lambda: chain_plots.segments([]), "lists of whole numbers"),
+    "fractions": (lambda: chain_plots.segments([np.ones(3)]), "lists of whole numbers"),
+    "names": (lambda: chain_plots.segments([np.ones(3, int)], names=[]), "each of the 1 paths; got 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PICTURES)
+def test_what_cannot_be_drawn_is_refused(case):
+    draw, message = BAD_PICTURES[case]
+    with pytest.raises(ValueError, match=message):
+        draw()
+
+
+def test_the_objective_is_named_by_what_was_maximised():
+    names = {
+        "log likelihood (nats)": vb.PoissonHMM(2),
+        "log posterior (nats)": vb.PoissonHMM(2, transition_concentration=2.0),
+        "ELBO (nats)": vb.BayesianGaussianHMM(2),
+    }
+    assert {name: plot_style.objective_name(model) for name, model in names.items()} == {n: n for n in names}

@@ -1,0 +1,66 @@
+"""Numbers as the shell command prints and saves them: fitting digits, columns, uncertainty.
+
+Imported by `commands` and the modules of its kinds of models.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+
+def measure(value: Any, sd: Any = None) -> str:
+    """A number for people: four digits, or with its uncertainty as many as that warrants.
+
+    >>> measure(1234.567), measure(1234.567, 2.34), measure(0.64273, 0.029)
+    ('1235', '1234.6 ± 2.3', '0.643 ± 0.029')
+    """
+    value, sd = float(value), 0.0 if sd is None else float(sd)
+    if not math.isfinite(sd) or sd <= 0:
+        return f"{value:#.4g}".rstrip(".")
+    decimals = max(0, 1 - math.floor(math.log10(sd)))
+    if decimals > 6 or abs(value) >= 1e7:
+        return f"{value:.3e} ± {sd:.1e}"
+    return f"{value:.{decimals}f} ± {sd:.{decimals}f}"
+
+
+def aligned(table: list[list[str]], *, right: int) -> list[str]:
+    """Columns of equal width, the first `right` of them flush right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    flush = [">" if j < right else "<" for j in range(len(widths))]
+    rows = [[f"{c:{f}{w}}" for c, f, w in zip(row, flush, widths, strict=True)] for row in table]
+    return ["   ".join(row).rstrip() for row in rows]
+
+
+def emptied(sizes: np.ndarray, part: str, unit: str) -> list[str]:
+    """A line on the parts that have no place in the table, if there are any."""
+    empty = int((sizes <= 1).sum())
+    verb = "emptied itself" if empty == 1 else "emptied themselves"
+    return [f"{empty} of {len(sizes)} {part}s {verb}: no more than one {unit} each"] if empty else []
+
+
+def posterior_sds(components: Any, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior mean and standard deviation of the components' standard deviations, each (k, d).
+
+    Under a Wishart (or Gamma) precision every variance is inverse Gamma(a, b), with a = (nu - d + 1) / 2 and
+    b half the diagonal of W^-1; so E[sd] = sqrt(b) Gamma(a - 1/2) / Gamma(a), E[sd^2] = b / (a - 1).
+    """
+    if hasattr(components, "rate"):  # diag (k, d), spherical (k,)
+        a, b = np.asarray(components.concentration, float), np.asarray(components.rate, float)
+        a, b = (np.broadcast_to(v if v.ndim == 2 else v[:, None], shape) for v in (a, b))
+    else:  # full (k,) and (k, d, d), tied () and (d, d)
+        nu = np.asarray(components.degrees_of_freedom, float)[..., None]
+        inverse_scale = np.asarray(components.inverse_scale, float)
+        b = np.broadcast_to(0.5 * np.diagonal(inverse_scale, axis1=-2, axis2=-1), shape)
+        a = np.broadcast_to(0.5 * (nu - shape[1] + 1), shape)
+    ratio = np.vectorize(lambda a: math.exp(math.lgamma(a - 0.5) - math.lgamma(a)) if a > 0.5 else math.nan)(
+        a
+    )
+    mean = np.sqrt(b) * ratio
+    with np.errstate(divide="ignore"):
+        square = np.where(a > 1, b / (a - 1), np.nan)
+    # for large a the difference cancels, and 1 / (4 a) of the square is left of it
+    spread = np.where(a > 1e4, square / (4 * a), square - mean**2)
+    return mean, np.sqrt(np.maximum(spread, 0))
