@@ -24,14 +24,15 @@ def model(kappa, dtype="float64"):
     return chain, seqs, jax.jit(chain.init)(jax.random.key(0), seqs)
 
 
-@pytest.mark.parametrize("kappa", [0.0, 0.3, 5.0])
+@pytest.mark.parametrize("kappa", [0.0, 5.0])
 def test_the_slack_makes_the_rows_prior_a_lower_bound(float64, kappa):
     """Of E[log Dirichlet(x | alpha w + kappa at k)] over draws of w, at any x."""
     alpha = 1.7
     q = vb.families.StickBreakingState(*jnp.asarray([[3.0, 5.0, 0.7], [4.0, 6.0, 2.0]]))
-    w = np.asarray(q.sample(jax.random.key(0), 100_000))
+    w = np.asarray(jax.jit(lambda key: q.sample(key, 100_000))(jax.random.key(0)))
     log = np.log([0.1, 0.2, 0.05, 0.65])
-    for k, found in enumerate(np.asarray(slack(q, jnp.asarray(alpha), jnp.asarray(kappa)))):
+    found_at = jax.jit(slack)(q, jnp.asarray(alpha), jnp.asarray(kappa))
+    for k, found in enumerate(np.asarray(found_at)):
         density = lambda a: special.gammaln(a.sum(-1)) - special.gammaln(a).sum(-1) + (a - 1) @ log
         own = kappa * np.eye(K)[k]
         exact = density(alpha * w + own).mean()
@@ -39,16 +40,15 @@ def test_the_slack_makes_the_rows_prior_a_lower_bound(float64, kappa):
         assert exact - 1.5 < bound < exact
 
 
-@pytest.mark.parametrize("kappa", [0.0, 2.0])
-def test_no_update_lowers_the_bound(dtype, kappa):
-    chain, seqs, params = model(kappa, dtype)
-    total = jax.jit(expectation)(chain, params, seqs)
-    step = jax.jit(chain.m_step, static_argnums=2)
+def test_no_update_lowers_the_bound(dtype):
+    chain, seqs, params = model(2.0, dtype)
+    e_step, step = jax.jit(expectation), jax.jit(chain.m_step, static_argnums=2)
+    total = e_step(chain, params, seqs)
     for sweep in range(3):
         for name in chain.factors:
             before = chain.objective(params, total)
             params = step(params, total.statistics, (name,))
-            total = jax.jit(expectation)(chain, params, seqs)
+            total = e_step(chain, params, seqs)
             after, magnitude = chain.scored(params, total)
             assert after >= before - 8 * jnp.finfo(dtype).eps * magnitude, (sweep, name)
 
