@@ -23,7 +23,7 @@ from bench.measure import DTYPES, interleaved, per_iteration, run_parts, seconds
 
 SHAPES = {(1, 10_000, 2, 4): 10, (16, 2000, 4, 8): 15, (64, 1000, 8, 16): 30}  # and hmmlearn's ratio to reach
 DYNAMAX = {"full": GaussianHMM, "diag": DiagonalGaussianHMM}
-FEW, MANY = 2, 7
+FEW, MANY, SWEEPS = 1, 4, 20
 
 
 def simulated(n: int, t: int, d: int, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,12 +110,12 @@ def iterations(report: list[str]) -> None:
                     compiled, _, _ = seconds(mine), seconds(variational), seconds(e_step)
                     seconds(peers[0])
                     short, long, own, vbs, theirs = interleaved(*peers, mine, variational, e_step, repeats=3)
-                    peer, own, vbs = per_iteration(long, short, MANY - FEW), own / 5, vbs / 5
+                    peer, own, vbs = per_iteration(long, short, MANY - FEW), own / SWEEPS, vbs / SWEEPS
                     rows.append(
                         [
                             name, f"{n}, {t}, {d}, {k}", kind, f"{peer * 1e3:.1f}", f"{theirs * 1e3:.2f}",
                             f"{own * 1e3:.2f}", f"{peer / own:.1f}x", f"{target}x", f"{theirs / own:.1f}x",
-                            f"{vbs / own:.2f}", f"{compiled - 5 * own:.1f}",
+                            f"{vbs / own:.2f}", f"{compiled - SWEEPS * own:.1f}",
                         ]
                     )  # fmt: skip
                     print(*rows[-1], sep="  ", flush=True)

@@ -25,7 +25,7 @@ from vbjax.models.mixture import Mixture
 from vbjax.record import Record
 from vbjax.sequences import Sequences, Steps
 
-_CHUNK = 2**22  # numbers in a chunk's table of sequences x steps x states
+_CHUNK = 2**17  # numbers in a chunk's table of sequences x steps x states, which stays in the cache
 
 CHAIN = ("initial", "transitions")
 
