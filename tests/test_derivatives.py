@@ -48,6 +48,9 @@ def slopes(log_prior=slopes_prior):
     )
 
 
+slope = jax.jit(jax.grad(vb.elbo))
+
+
 def fitted(model, data):
     return vb.fit(model, data, key=jax.random.key(0), tol=0.0)
 
@@ -58,7 +61,7 @@ def fitted(model, data):
 def test_the_gradient_at_the_fit_is_that_of_the_optimised_objective(float64):
     data = design("float64")
     fit = fitted(slopes(), data)
-    gradient = jax.grad(vb.elbo)(fit.model, fit.params, data).hyper
+    gradient = slope(fit.model, fit.params, data).hyper
     for name, value in slopes().hyper.items():
         high, low = (fitted(slopes().replace(**{name: value + h}), data) for h in (STEP, -STEP))
         difference = (high.objective - low.objective) / (2 * STEP)
@@ -76,7 +79,7 @@ def test_the_derivative_of_the_fixed_point_is_that_of_the_fit(float64):
     np.testing.assert_array_equal(
         at(fit.model, y), [fit.params.a.mean, fit.params.b.mean, fit.params.a.precision]
     )
-    derivative, in_data = jax.jacobian(at, argnums=(0, 1))(fit.model, y)
+    derivative, in_data = jax.jit(jax.jacobian(at, argnums=(0, 1)))(fit.model, y)
     for name, value in slopes().hyper.items():
         high, low = (fitted(slopes().replace(**{name: value + h}), (x, y)).params for h in (STEP, -STEP))
         moved = [high.a.mean - low.a.mean, high.b.mean - low.b.mean, high.a.precision - low.a.precision]
@@ -137,7 +140,7 @@ def test_models_without_data_have_derivatives(float64):
     model = MODELS["own, no data"].model
     fit = fitted(model, None)
     response = vb.linear_response(fit.model, fit.params)
-    assert jnp.isfinite(jax.grad(vb.elbo)(fit.model, fit.params).hyper.tau0)
+    assert jnp.isfinite(slope(fit.model, fit.params).hyper.tau0)
     assert response.covariance.mu.first.tau.value.shape == (3,)
 
 

@@ -20,31 +20,39 @@ def positive_definite(rng, *shape):
     return x @ np.swapaxes(x, -1, -2) / shape[-1]
 
 
+@jax.jit
+def algebra(x, b):
+    """All that is made of a matrix and of right sides."""
+    root = linalg.cholesky(x)
+    half = linalg.solve_lower(root, b)  # leading axes broadcast
+    solved = linalg.solve_lower(root, half, transposed=True)
+    inverse, logdet = linalg.inverse_from_cholesky(root), linalg.logdet_from_cholesky(root)
+    return root, half, solved, inverse, logdet, linalg.quadratic_form(x, b[..., 0])
+
+
 @pytest.mark.parametrize("size", [1, 3, 4, 40])
 def test_factor_and_solves_equal_dense_algebra(size, dtype):
     rng = np.random.default_rng(size)
     x, b = positive_definite(rng, 2, size), rng.normal(size=(5, 2, size, 3))
-    root = linalg.cholesky(jnp.asarray(x, dtype))
+    found = algebra(x.astype(dtype), b.astype(dtype))
+    assert {leaf.dtype for leaf in found} == {dtype}
+    root, half, solved, inverse, logdet, square = map(np.asarray, found)
     close(root, np.linalg.cholesky(x))
-    assert root.dtype == dtype
-    half = linalg.solve_lower(root, b.astype(dtype))  # leading axes broadcast
     close(root @ half, b)
     # the condition numbers, up to 20 here, stand in the rounding error
-    close(linalg.solve_lower(root, half, transposed=True), np.linalg.solve(x, b), factor=20)
-    inverse = linalg.inverse_from_cholesky(root)
-    np.testing.assert_array_equal(inverse, linalg.transpose(inverse))
+    close(solved, np.linalg.solve(x, b), factor=20)
+    np.testing.assert_array_equal(inverse, np.swapaxes(inverse, -1, -2))
     close(inverse, np.linalg.inv(x), factor=20)
-    close(linalg.logdet_from_cholesky(root), np.linalg.slogdet(x)[1])
-    vector = b[..., 0]
-    square = np.einsum("...i,...ij,...j", vector, x, vector)
-    close(linalg.quadratic_form(x.astype(dtype), vector.astype(dtype)), square)
+    close(logdet, np.linalg.slogdet(x)[1])
+    close(square, np.einsum("...i,...ij,...j", b[..., 0], x, b[..., 0]))
 
 
 def test_a_coordinate_that_nothing_pulls_does_not_move(dtype):
     x, b = positive_definite(np.random.default_rng(0), 3), np.arange(6.0).reshape(3, 2)
     free = np.zeros((4, 4))
     free[np.ix_([0, 1, 3], [0, 1, 3])] = x
-    half, shift = linalg.solve_pull(jnp.asarray(free, dtype), jnp.asarray(np.insert(b, 2, 0, axis=0), dtype))
+    pull = np.insert(b, 2, 0, axis=0)
+    half, shift = map(np.asarray, jax.jit(linalg.solve_pull)(free.astype(dtype), pull.astype(dtype)))
     close(shift, np.insert(np.linalg.solve(x, b), 2, 0, axis=0), factor=20)
     close(half.T @ half, b.T @ np.linalg.solve(x, b), factor=20)
 
@@ -52,16 +60,17 @@ def test_a_coordinate_that_nothing_pulls_does_not_move(dtype):
 @pytest.mark.parametrize("size", [2, 20])
 def test_gradient_of_the_log_determinant_is_the_inverse(size, float64):
     x = positive_definite(np.random.default_rng(size), size)
-    gradient = jax.grad(lambda x: linalg.logdet_from_cholesky(linalg.cholesky(x)))(jnp.asarray(x))
-    close(linalg.symmetrize(gradient), np.linalg.inv(x), factor=20)
+    gradient = jax.jit(jax.grad(lambda x: linalg.logdet_from_cholesky(linalg.cholesky(x))))(x)
+    close(0.5 * (gradient + gradient.T), np.linalg.inv(x), factor=20)
 
 
 @pytest.mark.parametrize("size", [1, 20])
 def test_what_is_not_positive_definite_gives_nan(size, dtype):
-    eye = jnp.eye(size, dtype=dtype)
-    for bad in (-eye, 0 * eye, eye.at[-1, -1].set(-1), eye.at[-1, -1].set(0)):
-        assert jnp.isnan(linalg.cholesky(bad)).any()
-        assert jnp.isnan(linalg.logdet_from_cholesky(linalg.cholesky(bad)))
+    eye, last = np.eye(size, dtype=dtype), np.eye(size, dtype=dtype)[-1:]
+    bad = np.stack([-eye, 0 * eye, eye - 2 * last.T * last, eye - last.T * last])
+    root, logdet = jax.jit(lambda x: (y := linalg.cholesky(x), linalg.logdet_from_cholesky(y)))(bad)
+    assert np.isnan(root).any((1, 2)).all()
+    assert np.isnan(logdet).all()
 
 
 def test_large_batches_at_the_same_time_end():
@@ -84,9 +93,14 @@ def test_stein_loss_equals_its_definition_and_vanishes_at_equality(dtype):
     ratio = np.geomspace(0.1, 10, 5)
     product = ratio[:, None, None] * v0 @ np.linalg.inv(v)
     desired = np.trace(product, axis1=-2, axis2=-1) - 3 - np.linalg.slogdet(product)[1]
-    v, v0, ratio = (x.astype(dtype) for x in (v, v0, ratio))
-    root, root0 = linalg.cholesky(v), linalg.cholesky(v0)
+
+    @jax.jit
+    def losses(v, v0, ratio):
+        root, root0 = linalg.cholesky(v), linalg.cholesky(v0)
+        return linalg.stein_loss(root, root0, ratio), linalg.stein_loss(root, root)
+
+    loss, at_equality = losses(*(x.astype(dtype) for x in (v, v0, ratio)))
     # the condition numbers of v and v0, up to 30 here, stand in the rounding error
-    close(linalg.stein_loss(root, root0, ratio), desired, factor=30)
-    np.testing.assert_array_less(-np.finfo(dtype).eps, linalg.stein_loss(root, root))
-    close(linalg.stein_loss(root, root), np.zeros(5), scale=3)
+    close(loss, desired, factor=30)
+    np.testing.assert_array_less(-np.finfo(dtype).eps, at_equality)
+    close(at_equality, np.zeros(5), scale=3)

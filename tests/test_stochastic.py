@@ -20,6 +20,8 @@ from vbjax.terms import normal
 KEY = jax.random.key(0)
 ONE_PASS = dict(key=KEY, delay=0.0, forgetting=1.0)
 
+elbo = jax.jit(vb.elbo)
+
 
 def rows(dtype="float32", n=24):
     return jnp.asarray(np.random.default_rng(0).normal(3, 2, size=n), dtype)
@@ -50,14 +52,15 @@ def test_whole_steps_on_all_rows_are_coordinate_ascent(name, float64):
         model, data, key=KEY, batch_size=len(data), n_epochs=3, forgetting=0.0, params=start
     )
     params, objective, _ = sweeps(model, start, data, None, n_sweeps=3)
-    close(model.expected(fit.params), model.expected(params), factor=100)  # the rows come in another order
+    expected = jax.jit(model.expected)
+    close(expected(fit.params), expected(params), factor=100)  # the rows come in another order
     close(fit.trace, objective[:, 0], factor=10)
 
 
 def documents(dtype="float32", n=30):
-    """A corpus of short and long documents, in several parts."""
+    """A corpus of short and long documents, in two parts."""
     rng = np.random.default_rng(0)
-    sizes = rng.integers(0, 40, n)
+    sizes = rng.choice([0, 1, 40, 60], n)
     return vb.Documents.of(np.array([rng.multinomial(m, np.full(8, 1 / 8)) for m in sizes]), dtype=dtype)
 
 
@@ -85,30 +88,30 @@ def test_whole_steps_on_a_whole_corpus_are_coordinate_ascent(float64):
 def test_minibatches_stand_for_the_corpus_whatever_their_documents_lengths(float64):
     """From one point, many of them: the mean of their estimates is the bound, within its standard error."""
     docs, (model, start) = documents("float64"), topics("float64")
-    assert len(docs.parts) > 1
+    assert len(docs.parts) == 2
     fit = vb.fit_stochastic(
         model, docs, key=KEY, batch_size=10, n_epochs=100, delay=1e12, forgetting=1.0, params=start
     )
     estimates = np.asarray(fit.trace)
     error = estimates.std() / np.sqrt(estimates.size)
-    bound = vb.elbo(model.resolve(docs), start, docs)
+    bound = elbo(model.resolve(docs), start, docs)
     assert abs(estimates.mean() - bound) < 4 * error < 0.03 * abs(bound)
 
 
 def test_a_stream_of_documents_may_grow_and_end_short(float64):
     model, start = topics("float64")
-    corpus = [[(w, 1 + d) for w in range(1 + d % 7)] for d in range(20)]
-    batches = [vb.Documents.of(corpus[i : i + 8], 8) for i in (0, 8, 16)]
-    fit = vb.fit_stochastic(model, iter(batches), key=KEY, total_rows=20, forgetting=0.0, params=start)
+    corpus = [[(w, 1 + d) for w in range(1 + d // 4)] for d in range(12)]
+    batches = [vb.Documents.of(some, 8) for some in (corpus[:8], corpus[8:])]
+    fit = vb.fit_stochastic(model, iter(batches), key=KEY, total_rows=12, forgetting=0.0, params=start)
     for number, batch in enumerate(batches):
-        weights, docs = jnp.full(len(batch), 20 / len(batch)), batch
+        weights, docs = jnp.full(len(batch), 12 / len(batch)), batch
         params, objective, _ = sweeps(model.resolve(docs), start, docs, weights, n_sweeps=1)
         # documents settle in the company of their chunk, a little more or less
         np.testing.assert_allclose(fit.trace[number], objective[0, 0], rtol=1e-6)
         start = params
     np.testing.assert_allclose(fit.params.topics.concentration, start.topics.concentration, rtol=1e-3)
     with pytest.raises(ValueError, match="at most 8 documents"):
-        vb.fit_stochastic(model, iter([batches[0], vb.Documents.of(corpus, 8)]), key=KEY, total_rows=20)
+        vb.fit_stochastic(model, iter([batches[0], vb.Documents.of(corpus, 8)]), key=KEY, total_rows=12)
 
 
 def test_one_epoch_at_rates_one_over_t_is_the_exact_update(dtype):
@@ -143,7 +146,7 @@ def test_steps_shrink_so_that_the_end_is_near_the_optimum(float64):
     model, start = MODELS["own, local"].started(data, None)
     best = vb.fit(model, data, key=KEY, params=start, tol=0.0)
     fit = vb.fit_stochastic(model, data, key=KEY, batch_size=10, n_epochs=200, params=start)
-    before = vb.elbo(model, start, data)
+    before = elbo(model, start, data)
     assert before < fit.objective <= best.objective + 1e-9
     assert best.objective - fit.objective < 0.02 * (best.objective - before)
 

@@ -48,9 +48,8 @@ def log_normalizer(initial, transitions, log_likelihood, length, parallel):
 def _(parallel, primals, tangents):
     value, marginals, pairs = posterior(*primals, parallel)
     weights = marginals[0], pairs, marginals
-    return value, sum(
-        ((t * w).sum() for t, w in zip(tangents[:3], weights, strict=True)), jnp.zeros_like(value)
-    )
+    slopes = ((t * w).sum() for t, w in zip(tangents[:3], weights, strict=True))
+    return value, sum(slopes, jnp.zeros_like(value))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
@@ -175,9 +174,8 @@ class _Chains(NamedTuple):
 
         Each follows from its neighbour's, over the sum of that with its evidence.
         """
-        start = jnp.ones_like(self.start) if backward else self.start
-        lowest = float(jnp.finfo(start.dtype).tiny) ** 0.5 if floor else 0.0
-        start = jnp.maximum(start, lowest)
+        lowest = float(jnp.finfo(self.start.dtype).tiny) ** 0.5 if floor else 0.0
+        start = jnp.maximum(jnp.ones_like(self.start) if backward else self.start, lowest)
         if self.evidence.shape[1] == 1:
             return start[:, None]
         one_by_one = functools.partial(_one_by_one, lowest=lowest, backward=backward)
@@ -229,9 +227,8 @@ def _lost(chains: _Chains, behind: Array, above: Array, norm: Array, both: Array
     growth = (both[:, 1:] / behind[:, 1:]) * (norm[:, :-1] / both[:, :-1]) - 1
     growth = jnp.where(chains.here[:, 1:], growth, 0)
     tolerance = 8 * (k + 8) * eps
-    steps = above.shape[1] ** 0.5
     fine = (fine | ~chains.here).all() & (jnp.abs(growth) <= tolerance).all()
-    return ~(fine & (jnp.abs(growth.sum(1)) <= tolerance * steps).all())
+    return ~(fine & (jnp.abs(growth.sum(1)) <= tolerance * above.shape[1] ** 0.5).all())
 
 
 def _filters(parallel: bool | None, *weights: Any) -> tuple[Array, Array]:
@@ -242,8 +239,7 @@ def _filters(parallel: bool | None, *weights: Any) -> tuple[Array, Array]:
     k, info = joint.shape[-1], jnp.finfo(joint.dtype)
     fine = (jnp.abs(above / norm - 1) <= 8 * (k + 8) * float(info.eps)) & (norm > k * float(info.tiny) ** 0.5)
     fast = jnp.log(joint / norm[..., None]), jnp.where(chains.here, jnp.log(norm) + chains.scale, 0)
-    lost = ~(fine | ~chains.here).all()
-    return _unless(lost, fast, lambda: _each(_filter_in_logarithms, weights))
+    return _unless(~(fine | ~chains.here).all(), fast, lambda: _each(_filter_in_logarithms, weights))
 
 
 def _each(exact: Callable[..., Any], weights: Any) -> Any:
