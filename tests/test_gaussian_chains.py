@@ -1,9 +1,9 @@
 """Laws of Gaussian Markov chains and of the Kalman filter.
 
 The dense normal of the assembled precision matrix gives the chain's log-normaliser, entropy and moments, in
-both dtypes, step by step and in parallel, whatever the padding holds; the gradient of the log-normaliser gives
-the moments, and draws have them. The filter's likelihoods and states are those of the stacked observations up to
-each step, with entries missing too. Long chains keep float32's digits. Bad input raises.
+both dtypes, step by step and in parallel, whatever the padding holds; the gradient of the log-normaliser
+gives the moments, and draws have them. The filter's likelihoods and states are those of the stacked
+observations up to each step, with entries missing too. Long chains keep float32's digits. Bad input raises.
 """
 
 import functools
