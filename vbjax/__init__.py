@@ -4,7 +4,7 @@ Start with `fit`, and a model: `KMeans`, `GaussianMixture`, `BayesianGaussianMix
 a log joint of your own, written with the densities of `vbjax.terms` over the factors below.
 """
 
-from vbjax import chains, datasets, families, metrics, terms, topics
+from vbjax import chains, datasets, families, gaussian_chains, metrics, terms, topics
 from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.algorithm import Algorithm, CoordinateAscent, Info, Status
 from vbjax.core.draws import replicate, sample_posterior
@@ -40,6 +40,7 @@ from vbjax.models import (
     BayesianCategoricalHMM,
     BayesianGaussianHMM,
     BayesianGaussianMixture,
+    BayesianLinearGaussianStateSpace,
     BayesianPCA,
     BayesianPoissonHMM,
     BernoulliMixture,
@@ -56,6 +57,7 @@ from vbjax.models import (
     HierarchicalNormal,
     KMeans,
     LatentDirichletAllocation,
+    LinearGaussianStateSpace,
     LinearRegression,
     LogisticRegression,
     MeanFieldGaussian,
@@ -81,6 +83,7 @@ __all__ = [
     "BayesianCategoricalHMM",
     "BayesianGaussianHMM",
     "BayesianGaussianMixture",
+    "BayesianLinearGaussianStateSpace",
     "BayesianPCA",
     "BayesianPoissonHMM",
     "BernoulliMixture",
@@ -108,6 +111,7 @@ __all__ = [
     "Info",
     "KMeans",
     "LatentDirichletAllocation",
+    "LinearGaussianStateSpace",
     "LinearRegression",
     "LinearResponse",
     "LocationPrecision",
@@ -144,6 +148,7 @@ __all__ = [
     "families",
     "fit",
     "fit_stochastic",
+    "gaussian_chains",
     "gibbs",
     "linear_response",
     "metrics",

@@ -23,6 +23,10 @@ from vbjax.models.hidden_markov_names import (
 from vbjax.models.hierarchical_normal import HierarchicalNormal
 from vbjax.models.kmeans import KMeans
 from vbjax.models.latent_dirichlet_allocation import LatentDirichletAllocation
+from vbjax.models.linear_gaussian_state_space import (
+    BayesianLinearGaussianStateSpace,
+    LinearGaussianStateSpace,
+)
 from vbjax.models.linear_regression import LinearRegression
 from vbjax.models.logistic_regression import LogisticRegression
 from vbjax.models.mean_field_gaussian import MeanFieldGaussian
@@ -42,6 +46,7 @@ __all__ = [
     "BayesianCategoricalHMM",
     "BayesianGaussianHMM",
     "BayesianGaussianMixture",
+    "BayesianLinearGaussianStateSpace",
     "BayesianPCA",
     "BayesianPoissonHMM",
     "BernoulliMixture",
@@ -58,6 +63,7 @@ __all__ = [
     "HierarchicalNormal",
     "KMeans",
     "LatentDirichletAllocation",
+    "LinearGaussianStateSpace",
     "LinearRegression",
     "LogisticRegression",
     "MeanFieldGaussian",
