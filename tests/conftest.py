@@ -28,6 +28,13 @@ def strict_promotion():
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Thousands of compiled programs in one process need more memory maps than Linux gives it."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request):
     """Both dtypes; float64 with x64 enabled for the test alone."""
