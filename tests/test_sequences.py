@@ -59,7 +59,6 @@ def test_sequences_come_back_in_their_order_and_a_sixth_is_padding(lengths, shap
     assert_equal(Sequences.of(np.concatenate(given), lengths), sequences)
     np.testing.assert_array_equal(sequences.lengths, lengths)
     assert len(sequences) == len(lengths)
-    assert int(sequences.n_steps) == sum(lengths)
     cells = sum(part.observed.size for part in sequences.parts)
     assert cells * 5 / 6 <= sum(lengths)
     for part in sequences.parts:  # what is padding is 0 and not observed
