@@ -18,6 +18,7 @@ from registry import N_ROWS, compilations, without_data
 
 import vbjax as vb
 from vbjax import Status
+from vbjax.core.fit import resolved
 
 STEADY = 1e-4  # a tolerance far above a rounding: another order of summation ends no run a sweep later
 
@@ -179,6 +180,15 @@ def test_other_numbers_compile_nothing():
     with compilations() as count:
         vb.fit(model, rows("unit variance")[:-1], key=key(), **HOW)
     assert count  # the listener hears
+
+
+def test_data_are_not_copied():
+    x = jnp.round(jnp.exp(rows()))
+    plain, annotated = (
+        resolved(model, x, None)[1] for model in (vb.GaussianMixture(2), vb.PoissonMixture(2))
+    )
+    for own in (plain, annotated.rows):
+        assert own.unsafe_buffer_pointer() == x.unsafe_buffer_pointer()
 
 
 def test_a_progress_bar_is_shown_and_changes_nothing(capsys):

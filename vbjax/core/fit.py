@@ -182,13 +182,28 @@ def resolved(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | Non
         weights = read_weights(weights, n_rows(data), float_dtype(data))
     elif weights is not None:
         raise ValueError("weights are for rows of data; there are none")
-    return *_resolve(model.inspect(data), data, weights), weights
+    model, annotated = _resolve(model.inspect(data), data, weights)
+    return model, _refilled(annotated, jax.tree.leaves(data)), weights
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """In the place of one of the data's own leaves: a program would return it as a copy."""
+
+    leaf: int
 
 
 @jax.jit
 def _resolve(model: Any, data: Any, weights: Array | None) -> tuple[Any, Any]:
     model = model.resolve(data, weights)
-    return model, model.annotate(data, weights)
+    given = {id(x): _Given(i) for i, x in enumerate(jax.tree.leaves(data))}
+    return model, jax.tree.map(lambda x: given.get(id(x), x), model.annotate(data, weights))
+
+
+def _refilled(annotated: Any, given: list[Any]) -> Any:
+    is_given = lambda x: isinstance(x, _Given)
+    return jax.tree.map(lambda x: given[x.leaf] if is_given(x) else x, annotated, is_leaf=is_given)
 
 
 @functools.partial(jax.jit, static_argnames=("n_restarts", "lanes", "max_iter"))
