@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
@@ -41,12 +42,14 @@ def quadratic_form(matrix: Array, x: Array) -> Array:
     return jnp.einsum("...i,...ij,...j->...", x, matrix, x)
 
 
+@jax.jit
 def cholesky(x: Array) -> Array:
     """Lower factor of a symmetric positive definite matrix; NaN from the first column where it is not one."""
     platform = functools.partial(lax.linalg.cholesky, symmetrize_input=False)
     return lax.platform_dependent(x, cpu=_cholesky, default=platform)
 
 
+@functools.partial(jax.jit, static_argnames="transposed")
 def solve_lower(scale_tril: Array, b: Array, *, transposed: bool = False) -> Array:
     """L^-1 b, or L^-T b, for a lower factor L and matrices b; leading axes broadcast."""
     shape = jnp.broadcast_shapes(scale_tril.shape[:-2], b.shape[:-2])
@@ -59,6 +62,7 @@ def solve_lower(scale_tril: Array, b: Array, *, transposed: bool = False) -> Arr
     return lax.platform_dependent(scale_tril, b, cpu=own, default=platform)
 
 
+@jax.jit
 def solve_pull(precision: Array, pull: Array) -> tuple[Array, Array]:
     """L^-1 b and P^-1 b, where P = L L' is a precision and b what pulls: matrices of columns.
 
@@ -75,6 +79,7 @@ def logdet_from_cholesky(scale_tril: Array) -> Array:
     return 2 * jnp.log(jnp.diagonal(scale_tril, axis1=-2, axis2=-1)).sum(-1)
 
 
+@jax.jit
 def inverse_from_cholesky(scale_tril: Array) -> Array:
     """(L L')^-1, exactly symmetric, from its Cholesky factor L."""
     root = solve_lower(scale_tril, jnp.eye(scale_tril.shape[-1], dtype=scale_tril.dtype))

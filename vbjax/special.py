@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
@@ -48,6 +49,7 @@ def _raised(a: Array) -> tuple[Array, Array, Array]:
     return low, jnp.where(low, a + _SWITCH, a), jnp.where(low, a, 1)
 
 
+@jax.jit
 def gammaln_remainder(a: ArrayLike) -> Array:
     """R(a) = log Gamma(a) - [(a - 1/2) log a - a + log(2 pi) / 2], for a > 0.
 
@@ -63,6 +65,7 @@ def gammaln_remainder(a: ArrayLike) -> Array:
     return jnp.where(low, series + raised, series)
 
 
+@jax.jit
 def digamma_remainder(a: ArrayLike) -> Array:
     """P(a) = digamma(a) - log(a), for a > 0.
 

@@ -39,6 +39,7 @@ def _tail(x: Array) -> tuple[Array, Array]:
     return mean, mean * (rest - mean)
 
 
+@jax.jit
 def inverse_mills(a: Array) -> Array:
     """phi(a) / Phi(a), the derivative of log Phi."""
     low, x, above = _split(a)
@@ -49,6 +50,7 @@ def _ratio(a: Array) -> Array:
     return jnp.exp(-0.5 * (a * a + LOG_2PI)) / ndtr(a)
 
 
+@jax.jit
 def _moments(a: Array) -> tuple[Array, Array]:
     """Mean and variance of z ~ N(a, 1) given z > 0."""
     low, x, above = _split(a)
@@ -57,6 +59,7 @@ def _moments(a: Array) -> tuple[Array, Array]:
     return jnp.where(low, far, mean), jnp.where(low, width, 1 - ratio * mean)
 
 
+@jax.jit
 def _log_mass(a: Array) -> Array:
     """log Phi(a) + min(a, 0)^2 / 2: of N(a, 1) over the half line, relative to its height at the mode."""
     low, x, above = _split(a)
