@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -15,7 +13,7 @@ from vbjax.families.base import pytree, static
 from vbjax.families.gamma import Gamma
 from vbjax.families.multivariate_normal import MultivariateNormal
 from vbjax.families.normal import NormalState
-from vbjax.models.defaults import filled
+from vbjax.models.defaults import filled, filled_to_shape
 from vbjax.models.regression import GaussianRegression, around, quadratic_rows
 from vbjax.record import Record
 
@@ -79,9 +77,9 @@ class ARDRegression(GaussianRegression):
     def resolve(self, data: tuple[Array, Array], weights: Array | None = None) -> ARDRegression:
         center, scale = self.units(data[0], weights, self.center)
         offset, square = self.units(data[1], weights, self.offset)
-        b = 1e-6 * square / scale if self.b is None else jnp.broadcast_to(self.b, scale.shape)
         defaults = dict(center=center, offset=offset, intercept_precision=1e-6 / square, d=1e-6 * square)
-        return filled(dataclasses.replace(self, b=b), data[0].dtype, **defaults)
+        model = filled(self, data[0].dtype, **defaults)
+        return filled_to_shape(model, data[0].dtype, b=1e-6 * square / scale)
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """The precisions around their priors' means, and the weights at their prior."""

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
 from vbjax.linalg import cholesky, solve_lower
 from vbjax.models.defaults import (
+    filled,
     observed_covariance,
     positive_definite,
     positive_scale,
@@ -124,10 +124,7 @@ class BayesianGaussianMixture(GaussianMixtureBase):
             degrees_of_freedom=structure.default_degrees_of_freedom,
             inverse_scale=structure.default_inverse_scale(covariance),
         )
-        missing: dict[str, Any] = {
-            name: value for name, value in defaults.items() if getattr(self, name) is None
-        }
-        return in_dtype(dataclasses.replace(resolved, **missing), data.dtype)
+        return filled(resolved, data.dtype, **defaults)
 
     @property
     def component_prior(self) -> Any:

@@ -16,13 +16,14 @@ from jaxtyping import Float, Int
 from vbjax import terms
 from vbjax.core.expectation import Expectation
 from vbjax.core.inputs import is_concrete
-from vbjax.core.model import in_dtype, scored_rows
+from vbjax.core.model import scored_rows
 from vbjax.families.base import pytree, static
 from vbjax.families.gamma import Gamma
 from vbjax.families.multivariate_normal import (
     MultivariateNormal,
     MultivariateNormalStatistics,
 )
+from vbjax.models.defaults import filled_to_shape
 from vbjax.models.regression import Regression, around, quadratic_rows
 from vbjax.record import Record
 
@@ -62,13 +63,8 @@ class BinaryRegression(Regression):
 
     def resolve(self: Any, data: tuple[Array, Array], weights: Array | None = None) -> Any:
         center, scale = self.units(data[0], weights, self.center)
-        filled: dict[str, Any] = dict(center=center)
-        if self.ard:
-            filled["b"] = self.a / scale if self.b is None else jnp.broadcast_to(self.b, scale.shape)
-        else:
-            precision = 0.1 * scale if self.precision is None else self.precision
-            filled["precision"] = jnp.broadcast_to(precision, scale.shape)
-        return in_dtype(dataclasses.replace(self, **filled), data[0].dtype)
+        prior: dict[str, Any] = dict(b=self.a / scale) if self.ard else dict(precision=0.1 * scale)
+        return filled_to_shape(dataclasses.replace(self, center=center), data[0].dtype, **prior)
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """The weights at their prior, its precisions at their prior's means."""

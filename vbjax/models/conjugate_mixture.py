@@ -20,12 +20,11 @@ from jaxtyping import Float
 
 from vbjax.core.expectation import Expectation, blank_idle, expectation, float_dtype, n_rows
 from vbjax.core.inputs import is_concrete, read_count, read_table
-from vbjax.core.model import in_dtype
 from vbjax.families.base import Family, pytree, static
 from vbjax.families.categorical import CategoricalStatistics
 from vbjax.families.delta import Delta, unless_unknown
 from vbjax.families.dirichlet import Dirichlet
-from vbjax.models.defaults import positive_scale, weighted_moments
+from vbjax.models.defaults import filled_to_shape, positive_scale, weighted_moments
 from vbjax.models.mixing_weights import (
     default_concentration,
     read_weight_prior,
@@ -139,19 +138,9 @@ class ConjugateMixture(Mixture):
         return read_table(data, n_features=self.n_features)
 
     def resolve(self, data: Any, weights: Array | None = None) -> Any:
-        dtype = float_dtype(data)
         concentration = default_concentration(self.weight_prior, self.n_components)
         defaults = dict(weight_concentration=concentration) | self.defaults(data, weights)
-        filled: dict[str, Any] = {name: self._filled(name, value, dtype) for name, value in defaults.items()}
-        return in_dtype(dataclasses.replace(self, **filled), dtype)
-
-    def _filled(self, name: str, default: Any, dtype: Any) -> Array:
-        given, shape = getattr(self, name), np.shape(default)
-        value = jnp.asarray(default if given is None else given, dtype)
-        try:
-            return jnp.broadcast_to(value, shape)
-        except ValueError:
-            raise ValueError(f"{name} must be a number or of shape {shape}; got {value.shape}") from None
+        return filled_to_shape(self, float_dtype(data), **defaults)
 
     def annotate(self, data: Any, weights: Array | None = None) -> Any:
         constant = self.constant(data if weights is None else blank_idle(data, weights))

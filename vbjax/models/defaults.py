@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from vbjax.core.expectation import sum_over_rows
@@ -34,6 +35,19 @@ def filled(model: Any, dtype: Any, **defaults: Any) -> Any:
     """The model with defaults in place of the None among its hyperparameters, all of one dtype."""
     missing = {name: value for name, value in defaults.items() if getattr(model, name) is None}
     return in_dtype(dataclasses.replace(model, **missing), dtype)
+
+
+def filled_to_shape(model: Any, dtype: Any, **defaults: Any) -> Any:
+    """The same, with what is given for those hyperparameters broadcast to the shape of its default."""
+    cells = {}
+    for name, default in defaults.items():
+        given, shape = getattr(model, name), np.shape(default)
+        value = jnp.asarray(default if given is None else given, dtype)
+        try:
+            cells[name] = jnp.broadcast_to(value, shape)
+        except ValueError:
+            raise ValueError(f"{name} must be a number or of shape {shape}; got {value.shape}") from None
+    return in_dtype(dataclasses.replace(model, **cells), dtype)
 
 
 def weighted_moments(x: Array, weights: Array | None = None) -> tuple[Array, Array]:

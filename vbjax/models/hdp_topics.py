@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.scipy.special import gammaln
 from jaxtyping import Bool, Float
@@ -14,11 +15,11 @@ from jaxtyping import Bool, Float
 from vbjax import terms
 from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import read_count
-from vbjax.core.model import in_dtype
 from vbjax.documents import Documents
 from vbjax.families.base import pytree, static
 from vbjax.families.dirichlet import DirichletState
 from vbjax.families.stick_breaking import StickBreaking, StickBreakingState
+from vbjax.models.defaults import filled_to_shape
 from vbjax.models.mixing_weights import weights_prior
 from vbjax.models.shared_weights import climbed, slack, with_mean
 from vbjax.models.topic_model import TopicModel
@@ -86,8 +87,7 @@ class HDPTopics(TopicModel):
         return super().read(data)
 
     def resolve(self, data: Documents, weights: Array | None = None) -> HDPTopics:
-        eta = self.filled("topic_concentration", 0.1, data.n_words)
-        return in_dtype(dataclasses.replace(self, topic_concentration=eta), float_dtype(data))
+        return filled_to_shape(self, float_dtype(data), topic_concentration=np.full(data.n_words, 0.1))
 
     @property
     def learned_prior(self) -> str:

@@ -11,10 +11,11 @@ from jax import Array
 
 from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import is_concrete
-from vbjax.core.model import ConjugateModel, in_dtype
+from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree, static
 from vbjax.families.delta import Delta, unless_unknown
 from vbjax.families.dirichlet import Dirichlet, DirichletState
+from vbjax.models.defaults import filled_to_shape
 from vbjax.models.hidden_markov_use import HiddenMarkovUse
 from vbjax.record import Record
 from vbjax.sequences import Sequences
@@ -91,13 +92,12 @@ class HiddenMarkovModel(HiddenMarkovUse):
         return read
 
     def resolve(self, data: Sequences, weights: Array | None = None) -> HiddenMarkovModel:
-        emissions = self.resolved_emissions(data, weights)
-        filled: dict[str, Any] = {}
-        shapes = dict(initial_concentration=(self.n_states,), transition_concentration=(self.n_states,) * 2)
-        for name, shape in shapes.items():
-            if getattr(self, name) is not None or not emissions.points:
-                filled[name] = self.filled(name, 1 / self.n_states, shape)
-        return in_dtype(dataclasses.replace(self, emissions=emissions, **filled), float_dtype(data))
+        resolved = dataclasses.replace(self, emissions=self.resolved_emissions(data, weights))
+        even = np.full((self.n_states, self.n_states), 1 / self.n_states)
+        defaults = dict(initial_concentration=even[0], transition_concentration=even)
+        if self.emissions.points:  # what is not given is no prior
+            defaults = {name: x for name, x in defaults.items() if getattr(self, name) is not None}
+        return filled_to_shape(resolved, float_dtype(data), **defaults)
 
     def _priors(self) -> dict[str, DirichletState]:
         """Of the chain's factors that have one."""

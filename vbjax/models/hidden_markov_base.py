@@ -74,15 +74,6 @@ class HiddenMarkovBase(ConjugateModel):
         """The emissions with every default that follows the data filled in."""
         return self.emissions.resolve(*_all_rows(data, weights))
 
-    def filled(self, name: str, default: float, shape: tuple[int, ...]) -> Array:
-        """A hyperparameter for each cell of a shape."""
-        given = getattr(self, name)
-        value = jnp.asarray(default if given is None else given)
-        try:
-            return jnp.broadcast_to(value, shape)
-        except ValueError:
-            raise ValueError(f"{name} must be a number or of shape {shape}; got {value.shape}") from None
-
     def annotate(self, data: Sequences, weights: Array | None = None) -> Sequences:
         def annotated(part: Steps) -> Steps:
             flat = self.emissions.annotate(_rows(part), part.observed.reshape(-1).astype(float_dtype(part)))

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.core.expectation import float_dtype
-from vbjax.core.model import in_dtype
 from vbjax.documents import Documents
 from vbjax.families.base import Family, pytree, static
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.dirichlet import DirichletState
 from vbjax.families.gamma import Gamma
 from vbjax.models.concentrations import point, step_concentration, step_symmetric_concentration
+from vbjax.models.defaults import filled_to_shape
 from vbjax.models.topic_model import TopicModel
 from vbjax.record import Record
 
@@ -91,11 +91,9 @@ class LatentDirichletAllocation(TopicModel):
         return super().read(data)
 
     def resolve(self, data: Documents, weights: Array | None = None) -> LatentDirichletAllocation:
-        default = 1 / self.n_topics
-        alpha = self.filled("doc_concentration", default, self.n_topics)
-        eta = self.filled("topic_concentration", default, data.n_words)
-        resolved = dataclasses.replace(self, doc_concentration=alpha, topic_concentration=eta)
-        return in_dtype(resolved, float_dtype(data))
+        sizes = dict(doc_concentration=self.n_topics, topic_concentration=data.n_words)
+        even = {name: np.full(size, 1 / self.n_topics) for name, size in sizes.items()}
+        return filled_to_shape(self, float_dtype(data), **even)
 
     @property
     def learned_prior(self) -> str | None:

@@ -114,14 +114,6 @@ class TopicModel(ConjugateModel):
             raise ValueError(f"data must have the {size} words of topic_concentration; got {data.n_words}")
         return data
 
-    def filled(self, name: str, default: float, size: int) -> Array:
-        """A hyperparameter for each of `size` cells."""
-        given = getattr(self, name)
-        value = jnp.asarray(default if given is None else given)
-        if value.shape not in ((), (size,)):
-            raise ValueError(f"{name} must be a number or of shape ({size},); got {value.shape}")
-        return jnp.broadcast_to(value, size)
-
     def init(self, key: Array, data: Documents, weights: Array | None = None) -> Record:
         """Nearly even topics, after a few passes in which every document begins anew.
 
