@@ -145,6 +145,17 @@ def read_tolerance(tol: Any) -> Any:
     return tol
 
 
+def read_positive(model: Any, *names: str, least: float | None = None, why: str = "") -> None:
+    """Hyperparameters that, where they are given, are positive; or at least `least`, for a reason."""
+    for name in names:
+        value = getattr(model, name)
+        if value is None or not is_concrete(value):
+            continue
+        if not np.all(np.asarray(value) > 0 if least is None else np.asarray(value) >= least):
+            expected = "positive" if least is None else f"at least {least}{why}"
+            raise ValueError(f"{name} must be {expected}; got {value}")
+
+
 def read_count(value: Any, name: str, *, least: int = 1) -> int:
     """A whole number of at least `least`."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:

@@ -19,7 +19,7 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax.core.expectation import Expectation, blank_idle, expectation, float_dtype, n_rows
-from vbjax.core.inputs import is_concrete, read_count, read_table
+from vbjax.core.inputs import is_concrete, read_count, read_positive, read_table
 from vbjax.families.base import Family, pytree, static
 from vbjax.families.categorical import CategoricalStatistics
 from vbjax.families.delta import Delta, unless_unknown
@@ -126,11 +126,8 @@ class ConjugateMixture(Mixture):
     def read(self, data: Any) -> Any:
         read_count(self.n_components, "n_components")
         read_weight_prior(self.weight_prior)
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            given = not field.metadata.get("static") and field.name != "location" and value is not None
-            if given and is_concrete(value) and not np.all(np.asarray(value) > 0):
-                raise ValueError(f"{field.name} must be positive; got {value}")
+        names = (field.name for field in dataclasses.fields(self) if not field.metadata.get("static"))
+        read_positive(self, *(name for name in names if name != "location"))
         return self.read_rows(data)
 
     def read_rows(self, data: Any) -> Any:

@@ -8,14 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.scipy.special import logsumexp, xlogy
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from vbjax.core.expectation import float_dtype
-from vbjax.core.inputs import is_concrete, read_table, read_weights
+from vbjax.core.inputs import read_positive, read_table, read_weights
 from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
 from vbjax.families.delta import Delta, DeltaState
@@ -87,16 +86,8 @@ class GaussianMixture(GaussianMixtureBase):
     def read(self, data: Any) -> Array:
         if self.scale is None:  # a fit; later uses may be of any number of rows
             read_table(data, min_rows=self.n_components, missing=self.missing)
-        concentration = self.weight_concentration
-        if (
-            concentration is not None
-            and is_concrete(concentration)
-            and not np.all(np.asarray(concentration) >= 1)
-        ):
-            raise ValueError(
-                f"weight_concentration must be at least 1 for MAP; got {concentration} "
-                "(below 1 the mode is on the simplex's boundary; BayesianGaussianMixture takes any)"
-            )
+        beyond = "below 1 the mode is on the simplex's boundary; BayesianGaussianMixture takes any"
+        read_positive(self, "weight_concentration", least=1, why=f" for MAP ({beyond})")
         return super().read(data)
 
     def resolve(self, data: Array, weights: Array | None = None) -> GaussianMixture:

@@ -6,13 +6,12 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.scipy.special import gammaln
 from jaxtyping import Bool, Float
 
 from vbjax.core.expectation import float_dtype
-from vbjax.core.inputs import is_concrete, read_count
+from vbjax.core.inputs import read_count, read_positive
 from vbjax.core.model import in_dtype
 from vbjax.families.base import pytree, static
 from vbjax.families.dirichlet import Dirichlet, DirichletState
@@ -80,14 +79,8 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
         data = super().read(data)
         if self.emissions.points:
             raise ValueError(f"emissions must have distributions, no points; got {self.emissions!r}")
-        for name, least in dict(transition_concentration=0, weight_concentration=0, stickiness=None).items():
-            value = getattr(self, name)
-            if is_concrete(value) and not (
-                np.asarray(value) >= 0 if least is None else np.asarray(value) > 0
-            ):
-                raise ValueError(
-                    f"{name} must be {'at least 0' if least is None else 'positive'}; got {value}"
-                )
+        read_positive(self, "transition_concentration", "weight_concentration")
+        read_positive(self, "stickiness", least=0)
         return data
 
     def resolve(self, data: Sequences, weights: Array | None = None) -> HDPHiddenMarkovModel:

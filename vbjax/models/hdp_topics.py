@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 
 from vbjax import terms
 from vbjax.core.expectation import float_dtype
-from vbjax.core.inputs import read_count
+from vbjax.core.inputs import read_count, read_positive
 from vbjax.documents import Documents
 from vbjax.families.base import pytree, static
 from vbjax.families.dirichlet import DirichletState
@@ -83,7 +83,7 @@ class HDPTopics(TopicModel):
 
     def read(self, data: Any) -> Documents:
         read_count(self.n_topics, "n_topics", least=2)
-        self.read_positive("doc_concentration", "weight_concentration")
+        read_positive(self, "doc_concentration", "weight_concentration")
         return super().read(data)
 
     def resolve(self, data: Documents, weights: Array | None = None) -> HDPTopics:

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from vbjax.core.expectation import float_dtype
-from vbjax.core.inputs import is_concrete
+from vbjax.core.inputs import read_positive
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree, static
 from vbjax.families.delta import Delta, unless_unknown
@@ -78,17 +78,9 @@ class HiddenMarkovModel(HiddenMarkovUse):
 
     def read(self, data: Any) -> Sequences:
         read = super().read(data)
-        em = self.emissions.points
-        for name in ("initial_concentration", "transition_concentration"):
-            value = getattr(self, name)
-            if value is not None and is_concrete(value):
-                value = np.asarray(value)
-                if not (value >= 1 if em else value > 0).all():
-                    raise ValueError(
-                        f"{name} must be {'at least 1 by EM' if em else 'positive'}; got {value}"
-                    )
-        if is_concrete(self.stickiness) and not np.all(np.asarray(self.stickiness) >= 0):
-            raise ValueError(f"stickiness must be at least 0; got {self.stickiness}")
+        concentrations = ("initial_concentration", "transition_concentration")
+        read_positive(self, *concentrations, least=1 if self.emissions.points else None, why=" by EM")
+        read_positive(self, "stickiness", least=0)
         return read
 
     def resolve(self, data: Sequences, weights: Array | None = None) -> HiddenMarkovModel:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.core.expectation import float_dtype
+from vbjax.core.inputs import read_positive
 from vbjax.documents import Documents
 from vbjax.families.base import Family, pytree, static
 from vbjax.families.delta import Delta, DeltaState
@@ -87,7 +88,7 @@ class LatentDirichletAllocation(TopicModel):
         return Record(factors)
 
     def read(self, data: Any) -> Documents:
-        self.read_positive("doc_concentration")
+        read_positive(self, "doc_concentration")
         return super().read(data)
 
     def resolve(self, data: Documents, weights: Array | None = None) -> LatentDirichletAllocation:

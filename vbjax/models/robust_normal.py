@@ -6,12 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Float
 
 from vbjax import terms
-from vbjax.core.inputs import is_concrete, read_column
+from vbjax.core.inputs import read_column, read_positive
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState
@@ -74,8 +73,7 @@ class RobustNormal(ConjugateModel):
         return Record(u=Gamma((rows.shape[0],)))
 
     def read(self, data: Any) -> Array:
-        if is_concrete(self.df) and not np.all(np.asarray(self.df) > 0):
-            raise ValueError(f"df must be positive; got {self.df}")
+        read_positive(self, "df")
         return read_column(data)
 
     def resolve(self, data: Array, weights: Array | None = None) -> RobustNormal:

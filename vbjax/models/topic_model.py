@@ -17,7 +17,7 @@ from jax.scipy.special import xlogy
 from jaxtyping import Float
 
 from vbjax.core.expectation import Expectation, Scattered, float_dtype, sum_over_rows, sweep_rows
-from vbjax.core.inputs import is_concrete, read_count
+from vbjax.core.inputs import read_count, read_positive
 from vbjax.core.model import ConjugateModel
 from vbjax.core.ragged import by_part
 from vbjax.documents import Bags, Documents
@@ -95,17 +95,10 @@ class TopicModel(ConjugateModel):
         if np.ndim(self.topic_concentration) != 1:
             raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
 
-    def read_positive(self, *names: str) -> None:
-        """A ValueError where a hyperparameter that is given is not positive."""
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and is_concrete(value) and not np.all(np.asarray(value) > 0):
-                raise ValueError(f"{name} must be positive; got {value}")
-
     def read(self, data: Any) -> Documents:
         read_count(self.n_topics, "n_topics")
         read_count(self.document_sweeps, "document_sweeps")
-        self.read_positive("topic_concentration")
+        read_positive(self, "topic_concentration")
         if np.ndim(self.topic_concentration) != 1:
             return data if isinstance(data, Documents) else Documents.of(data)
         size = np.shape(self.topic_concentration)[0]
