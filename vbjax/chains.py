@@ -30,7 +30,7 @@ from jax.typing import ArrayLike
 from vbjax import chain_paths
 from vbjax.chain_passes import Posterior
 from vbjax.chain_paths import Filtered, Path
-from vbjax.core.inputs import is_concrete, read_count, read_key
+from vbjax.core.inputs import as_floating, is_concrete, read_count, read_key, read_length
 
 __all__ = [
     "Filtered",
@@ -272,9 +272,7 @@ def _read(
     initial: ArrayLike, transitions: ArrayLike, log_likelihood: ArrayLike, length: ArrayLike | None
 ) -> tuple[Array, Array, Array, Array | None]:
     """Log weights of one dtype and of shapes that agree."""
-    log_likelihood = jnp.asarray(log_likelihood)
-    if not jnp.issubdtype(log_likelihood.dtype, jnp.floating):
-        log_likelihood = log_likelihood.astype(float)
+    log_likelihood = as_floating(log_likelihood)
     initial, transitions = (jnp.asarray(x).astype(log_likelihood.dtype) for x in (initial, transitions))
     if log_likelihood.ndim != 2 or 0 in log_likelihood.shape:
         raise ValueError(
@@ -288,12 +286,7 @@ def _read(
     if transitions.shape not in ((k, k), (steps - 1, k, k)):
         expected = f"({k}, {k}) or ({steps - 1}, {k}, {k})"
         raise ValueError(f"transitions must have shape {expected}; got {transitions.shape}")
-    if length is not None:
-        length = jnp.asarray(length)
-        if length.shape != () or not jnp.issubdtype(length.dtype, jnp.integer):
-            raise ValueError(f"length must be one integer; got {length.dtype} of shape {length.shape}")
-        if is_concrete(length) and not 0 <= length <= steps:
-            raise ValueError(f"length must be from 0 to {steps}; got {length}")
+    length = read_length(length, steps)
     if is_concrete((initial, transitions, log_likelihood, length)):
         here = slice(None if length is None else int(length))
         before = slice(None if length is None else max(int(length) - 1, 0))

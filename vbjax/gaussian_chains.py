@@ -32,7 +32,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from vbjax.core.inputs import is_concrete, read_count, read_key
+from vbjax.core.inputs import as_floating, is_concrete, read_count, read_key, read_length
 from vbjax.gaussian_chain_passes import backward, eliminated, kalman_steps, solve_upper, without_padding
 from vbjax.linalg import inverse_from_cholesky, logdet_from_cholesky
 from vbjax.special import LOG_2PI
@@ -256,7 +256,7 @@ def kalman_filter(
     >>> print(*(f"{x:.3f}" for x in (*found.means.ravel(), *found.covariances.ravel())))
     1.000 1.000 0.500 1.500
     """
-    y = _floating(y)
+    y = as_floating(y)
     if y.ndim != 2 or 0 in y.shape:
         raise ValueError(f"y must have shape (T, p) of at least (1, 1); got {y.shape}")
     if is_concrete(y) and np.isinf(np.asarray(y)).any():
@@ -273,7 +273,7 @@ def kalman_filter(
         "emission_covariance": (emission_covariance, (p, p)),
     }
     read = [_finite(x, y.dtype, name, shape) for name, (x, shape) in matrices.items()]
-    return _kalman_filter(y, _finite(mean, y.dtype, "initial_mean", (d,)), *read, _length(length, len(y)))
+    return _kalman_filter(y, _finite(mean, y.dtype, "initial_mean", (d,)), *read, read_length(length, len(y)))
 
 
 # -- compiled --------------------------------------------------------------------------------------------
@@ -316,11 +316,6 @@ def _kalman_filter(*arguments: Any) -> Filtered:
 # -- what comes in ---------------------------------------------------------------------------------------
 
 
-def _floating(x: ArrayLike) -> Array:
-    x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
-
-
 def _finite(
     x: ArrayLike, dtype: Any, name: str, *shapes: tuple[int, ...], used: slice = slice(None)
 ) -> Array:
@@ -336,26 +331,15 @@ def _finite(
     return x
 
 
-def _length(length: ArrayLike | None, steps: int) -> Array | None:
-    if length is None:
-        return None
-    length = jnp.asarray(length)
-    if length.shape != () or not jnp.issubdtype(length.dtype, jnp.integer):
-        raise ValueError(f"length must be one integer; got {length.dtype} of shape {length.shape}")
-    if is_concrete(length) and not 0 <= length <= steps:
-        raise ValueError(f"length must be from 0 to {steps}; got {length}")
-    return length.astype(int)
-
-
 def _read(
     precision: ArrayLike, coupling: ArrayLike, pull: ArrayLike, length: ArrayLike | None
 ) -> tuple[Array, Array, Array, Array | None]:
     """Potentials of one dtype and of shapes that agree."""
-    pull = _floating(pull)
+    pull = as_floating(pull)
     if pull.ndim != 2 or 0 in pull.shape:
         raise ValueError(f"pull must have shape (T, D) of at least (1, 1); got {pull.shape}")
     (steps, d), dtype = pull.shape, pull.dtype
-    length = _length(length, steps)
+    length = read_length(length, steps)
     stop = int(length) if length is not None and is_concrete(length) else steps
     used, links = slice(stop), slice(max(stop - 1, 0))
     return (

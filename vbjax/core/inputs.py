@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 
 def is_concrete(tree: Any) -> bool:
@@ -103,10 +104,27 @@ def read_pair(data: Any, what: str) -> tuple[Any, Any]:
 def _floating(x: Array, name: str, min_rows: int, missing: bool | None = None) -> Array:
     if x.shape[0] < min_rows:
         raise ValueError(f"{name} must have at least {min_rows} rows; got {x.shape[0]}")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        x = x.astype(jnp.result_type(float))
+    x = as_floating(x)
     _require_finite(x, name, missing)
     return x
+
+
+def as_floating(x: ArrayLike) -> Array:
+    """An array of floats: of their own dtype, or of the default one."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+
+
+def read_length(length: ArrayLike | None, steps: int) -> Array | None:
+    """How many of the steps of a chain there are, a scalar; None stays None."""
+    if length is None:
+        return None
+    length = jnp.asarray(length)
+    if length.shape != () or not jnp.issubdtype(length.dtype, jnp.integer):
+        raise ValueError(f"length must be one integer; got {length.dtype} of shape {length.shape}")
+    if is_concrete(length) and not 0 <= length <= steps:
+        raise ValueError(f"length must be from 0 to {steps}; got {length}")
+    return length.astype(int)
 
 
 def read_weights(weights: Any, n: int, dtype: Any) -> Array | None:
