@@ -263,6 +263,16 @@ class Sequences(Ragged):
         return f"Sequences({self.n_rows} sequences{steps} steps of {_text(self.parts[0].values, 2)})"
 
 
+def for_every_step(compiled: Any, model: Any, params: Any, data: Any) -> Any:
+    """What a function of a model, parameters and sequences, `compiled`, finds for every step of the data.
+
+    Of one sequence, given as arrays, the arrays for its steps; of a list or `Sequences` a list of such.
+    """
+    read = model.read(data)
+    found = read.unpack(compiled(model, params, read))
+    return found if isinstance(data, (list, Sequences)) else found[0]
+
+
 def _form(values: Any, axes: int) -> tuple[Any, list[tuple[int, ...]]]:
     """Structure and shapes of a step, of which the arrays have so many leading axes more."""
     leaves, structure = jax.tree.flatten(values)

@@ -17,7 +17,7 @@ from vbjax.core.inputs import read_count, read_key
 from vbjax.core.ragged import by_part
 from vbjax.models.hidden_markov_base import HiddenMarkovBase
 from vbjax.record import Record
-from vbjax.sequences import Sequences, Steps
+from vbjax.sequences import Sequences, Steps, for_every_step
 
 
 class HiddenMarkovUse(HiddenMarkovBase):
@@ -25,13 +25,11 @@ class HiddenMarkovUse(HiddenMarkovBase):
 
     def state_probabilities(self, params: Any, data: Any) -> Any:
         """q(z_t = k) of every step, (t, K): of one sequence an array, of several a list of them."""
-        data, one = self._given(data)
-        return _only(data.unpack(_marginals(self, params, data)), one)
+        return for_every_step(_marginals, self, params, data)
 
     def decode(self, params: Any, data: Any) -> Any:
         """The most probable path of states, (t,), by Viterbi's algorithm: an array, or a list as above."""
-        data, one = self._given(data)
-        return _only(data.unpack(_paths(self, params, data)), one)
+        return for_every_step(_paths, self, params, data)
 
     def log_predictive(self, params: Any, data: Any) -> Float[Array, " n"]:
         """log p of every sequence, (n,), in nats: by EM the log likelihood.
@@ -88,9 +86,6 @@ class HiddenMarkovUse(HiddenMarkovBase):
         """-2 log L + 2 (free parameters); smaller is better (Akaike 1974). After EM."""
         return 2 * self.n_parameters - 2 * self.total_log_likelihood(params, data)
 
-    def _given(self, data: Any) -> tuple[Sequences, bool]:
-        return self.read(data), not isinstance(data, (list, Sequences))
-
     def _chain_at_mean(self, params: Any) -> tuple[Array, Array]:
         return jnp.log(params.initial.mean), jnp.log(params.transitions.mean)
 
@@ -102,10 +97,6 @@ class HiddenMarkovUse(HiddenMarkovBase):
             return (), jnp.where(seen[:, None] > 0, self.emissions.log_components(mixture, flat), 0)
 
         return self._by_steps(score, rows)
-
-
-def _only(found: list[Any], one: bool) -> Any:
-    return found[0] if one else found
 
 
 @jax.jit

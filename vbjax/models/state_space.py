@@ -29,7 +29,7 @@ from vbjax.linalg import cholesky, inverse_from_cholesky, symmetrize
 from vbjax.models.defaults import observed_moments, positive_scale
 from vbjax.models.state_space_moments import Moments, chain_of, energies, moments_at, moments_of_spread
 from vbjax.record import Record
-from vbjax.sequences import Sequences, Steps
+from vbjax.sequences import Sequences, Steps, for_every_step
 
 _CHUNK = 2**22  # numbers in a chunk's moments, of sequences x (steps + columns) x states x states
 _PERSISTENCE = 0.9  # of the latents at the start of a run: the absolute eigenvalues of A
@@ -226,11 +226,11 @@ class StateSpaceModel(ConjugateModel):
         Of one sequence a pair of arrays, `means` and `covariances`; of several a list of such pairs. By
         variational Bayes they are those of q(x).
         """
-        return self._of_steps(_smoothed, params, data)
+        return for_every_step(_smoothed, self, params, data)
 
     def filtered(self, params: Any, data: Any) -> Any:
         """The same given the steps up to each, by the Kalman filter, with the parameters at their means."""
-        return self._of_steps(_filtered, params, data)
+        return for_every_step(_filtered, self, params, data)
 
     def log_predictive(self, params: Any, data: Any) -> Float[Array, " n"]:
         """log p of every sequence, (n,), in nats: by EM the log likelihood.
@@ -252,11 +252,6 @@ class StateSpaceModel(ConjugateModel):
     ) -> tuple[Float[Array, "{n_steps} d"], Float[Array, "{n_steps} p"]]:
         """A new sequence, with the parameters at their means: latents (n_steps, D), steps (n_steps, p)."""
         return _sample(self, params, read_key(key), read_count(n_steps, "n_steps"))
-
-    def _of_steps(self, function: Any, params: Any, data: Any) -> Any:
-        read = self.read(data)
-        found = read.unpack(function(self, params, read))
-        return found if isinstance(data, (list, Sequences)) else found[0]
 
 
 # -- compiled ------------------------------------------------------------------------------------------------
