@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from command_checks import check_refused, stopped_fits
 
 import vbjax as vb
 from vbjax import commands, commands_tables
@@ -187,30 +188,13 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_no_file(case, folder, capsys, monkeypatch):
-    def never(*args, **kwargs):
-        raise AssertionError("the fit began")
-
-    monkeypatch.setattr(commands, "fit", never)
-    (folder / "nan.csv").write_text("a,b\n1,2\n3,nan\n")
-    (folder / "few.csv").write_text("1,2\n3,4\n")
-    (folder / "one.csv").write_text("1,2\n")
-    (folder / "time.csv").write_text("t\n1700000000\n1700000001\n1700000009\n")
-    before = {name: (folder / name).read_bytes() for name in os.listdir()}
-    arguments, message = BAD[case]
-    assert status_of(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("vbjax: ")
-    assert err.count("\n") == 1
-    assert message in err
-    assert {name: (folder / name).read_bytes() for name in os.listdir()} == before
-
-
-def status_of(arguments):
-    try:
-        return main(arguments)
-    except SystemExit as stopped:  # argparse
-        return stopped.code
+    files = {
+        "nan.csv": "a,b\n1,2\n3,nan\n",
+        "few.csv": "1,2\n3,4\n",
+        "one.csv": "1,2\n",
+        "time.csv": "t\n1700000000\n1700000001\n1700000009\n",
+    }
+    check_refused(*BAD[case], files, capsys, monkeypatch)
 
 
 def test_input_that_the_model_refuses_is_one_line(folder, capsys, monkeypatch):
@@ -270,13 +254,7 @@ def test_ctrl_c_during_the_fit_reports_the_best_so_far(folder, capsys, monkeypat
 
 
 def test_options_reach_the_fit(folder, capsys, monkeypatch):
-    seen = []
-
-    def look(model, data, **settings):
-        seen.append((model, data, settings))
-        raise ValueError("enough")
-
-    monkeypatch.setattr(commands, "fit", look)
+    seen = stopped_fits(monkeypatch)
     command = ["fit", "bayesian-gmm", "table.csv", "--columns", "1", "--covariance", "spherical"]
     command += ["--components", "2", "--restarts", "5", "--max-iter", "9", "--tol", "0", "--seed", "3"]
     assert main([*command, "--weight-concentration", "0.5"]) == 2

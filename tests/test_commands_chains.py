@@ -5,9 +5,10 @@ import os
 import jax
 import numpy as np
 import pytest
+from command_checks import check_refused, stopped_fits
 
 import vbjax as vb
-from vbjax import chain_plots, commands, commands_chains, plot_style
+from vbjax import chain_plots, commands_chains, plot_style
 from vbjax.__main__ import main
 from vbjax.core.fit import resolved
 
@@ -117,16 +118,11 @@ def test_fit_prints_saves_and_draws_what_fit_finds(bayesian, folder, capsys):
     ],
 )
 def test_every_output_is_its_mixture_behind_a_chain(name, options, field, mixture, folder, monkeypatch):
-    (columns, output), seen = options.split(), []
-
-    def look(model, data, **settings):
-        seen.append((model, data))
-        raise ValueError("enough")
-
-    monkeypatch.setattr(commands, "fit", look)
+    (columns, output), seen = options.split(), stopped_fits(monkeypatch)
     assert main(fit_command(name, "--columns", columns, "--output", output)) == 2
-    assert repr(seen[0][0]) == repr(vb.HiddenMarkovModel(2, mixture))
-    model, data, _ = resolved(*seen[0], None)
+    ((given, x, _),) = seen
+    assert repr(given) == repr(vb.HiddenMarkovModel(2, mixture))
+    model, data, _ = resolved(given, x, None)
     start = lambda x: commands_chains._parameters(model, model.init(jax.random.key(0), x))
     assert jax.eval_shape(start, data)[field].shape[:2] == (2, len(columns.split(",")))
 
@@ -167,17 +163,11 @@ def test_missing_entries_are_missing(folder, capsys, monkeypatch):
     rows = ["a,b", "1,2", ",3", "nan,", "2,1.5", "8,9", "9,8", "8.5,"]
     (folder / "gaps.csv").write_text("\n".join(rows) + "\n")
     (folder / "steps.csv").write_text("\n".join(["a,b", "1,2", ",", "NaN,", "0,3", "9,9", "8,7"]) + "\n")
-    seen = []
-
-    def look(model, data, **settings):
-        seen.append((model, data))
-        raise ValueError("enough")
-
-    monkeypatch.setattr(commands, "fit", look)
+    seen = stopped_fits(monkeypatch)
     assert main(["fit", "bayesian-hmm", "gaps.csv", "--states", "2"]) == 2
     assert main(["fit", "hmm", "steps.csv", "--states", "2", "--output", "poisson"]) == 2
     assert main(["fit", "hmm", "steps.csv", "--states", "2"]) == 2
-    (some, gaps), (poisson, steps), (whole, _) = seen
+    (some, gaps, _), (poisson, steps, _), (whole, *_) = seen
     assert some.emissions.missing
     assert not whole.emissions.missing
     assert repr(poisson) == repr(vb.PoissonHMM(2))
@@ -247,10 +237,6 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_no_file(case, folder, capsys, monkeypatch):
-    def never(*args, **kwargs):
-        raise AssertionError("the fit began")
-
-    monkeypatch.setattr(commands, "fit", never)
     files = {
         "bare.csv": "1,2\n3,4\n",
         "blank.csv": "who,a\nann,1\n,2\n",
@@ -261,21 +247,7 @@ def test_bad_input_is_one_line_and_no_file(case, folder, capsys, monkeypatch):
         "time.csv": "t\n1700000000\n1700000001\n1700000009\n",
         "slip.csv": "a\n1\n0\n999999999\n",
     }
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    before = {name: (folder / name).read_bytes() for name in os.listdir()}
-    arguments, message = BAD[case]
-    try:
-        status = main(arguments)
-    except SystemExit as stopped:  # argparse
-        status = stopped.code
-    assert status == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("vbjax: ")
-    assert err.count("\n") == 1
-    assert message in err
-    assert {name: (folder / name).read_bytes() for name in os.listdir()} == before
+    check_refused(*BAD[case], files, capsys, monkeypatch)
 
 
 def test_many_states_show_the_most_probable_next_ones():

@@ -6,9 +6,10 @@ import os
 import jax
 import numpy as np
 import pytest
+from command_checks import check_refused, stopped_fits
 
 import vbjax as vb
-from vbjax import commands, commands_tables, commands_topics, topic_plots
+from vbjax import commands_tables, commands_topics, topic_plots
 from vbjax.__main__ import main
 
 WORDS = [
@@ -145,10 +146,6 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_no_file(case, folder, capsys, monkeypatch):
-    def never(*args, **kwargs):
-        raise AssertionError("the fit began")
-
-    monkeypatch.setattr(commands, "fit", never)
     files = {
         "few.txt": "bow\ncello\n",
         "blank.txt": "bow\n\ncello\n",
@@ -160,31 +157,11 @@ def test_bad_input_is_one_line_and_no_file(case, folder, capsys, monkeypatch):
         "empty.ldac": "0\n1 0:0\n",
         "slip.ldac": "1 0:1\n1 999999999:1\n",
     }
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    before = {name: (folder / name).read_bytes() for name in os.listdir()}
-    arguments, message = BAD[case]
-    try:
-        status = main(arguments)
-    except SystemExit as stopped:  # argparse
-        status = stopped.code
-    assert status == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("vbjax: ")
-    assert err.count("\n") == 1
-    assert message in err
-    assert {name: (folder / name).read_bytes() for name in os.listdir()} == before
+    check_refused(*BAD[case], files, capsys, monkeypatch)
 
 
 def test_options_reach_the_fit(folder, capsys, monkeypatch):
-    seen = []
-
-    def look(model, data, **settings):
-        seen.append((model, data, settings))
-        raise ValueError("enough")
-
-    monkeypatch.setattr(commands, "fit", look)
+    seen = stopped_fits(monkeypatch)
     command = ["fit", "lda", "news.ldac", "--seed", "3", "--max-iter", "9", "--tol", "0", "--restarts", "5"]
     assert main([*command, "--components", "3", "--vocab", "words.txt"]) == 2
     assert main(["--quiet", "fit", "lda", "news.ldac"]) == 2
