@@ -3,7 +3,6 @@
 Shapes are the same for all: a compiled program costs seconds, and a test that finds it made costs nothing.
 """
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -387,19 +386,3 @@ def read_out(model, params, kind):
         "spherical": lambda: full[:, 0, 0],
     }[kind]()
     return model.weights(params), model.means(params), shaped
-
-
-@contextlib.contextmanager
-def compilations():
-    """A list to which every compilation inside the block is added."""
-    seen = []
-
-    def listen(event, seconds, **kwargs):
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(kwargs)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield seen
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)

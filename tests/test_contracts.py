@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from registry import MODELS, N_ROWS, compilations, scaled_hyper, score, sweeps, with_hyper
+from compilations import compilations
+from registry import MODELS, N_ROWS, scaled_hyper, score, sweeps, with_hyper
 from tolerances import TOLERANCE, close
 
 import vbjax as vb

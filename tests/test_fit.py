@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from clouds import HOW, MODELS, key, rows, same, scored, unfinished
+from compilations import compilations
 from registry import MODELS as TABLE
-from registry import N_ROWS, compilations, without_data
+from registry import N_ROWS, without_data
 
 import vbjax as vb
 from vbjax import Status

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilations import compilations
 from hidden_markov_table import LENGTHS, MODELS, K, at, series, started, updates
-from registry import compilations, read_out
+from registry import read_out
 from tolerances import STANDARD_ERRORS, close
 
 import vbjax as vb

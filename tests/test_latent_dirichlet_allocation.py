@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.decomposition
-from registry import compilations
+from compilations import compilations
 from scipy import optimize, special
 from textbook import dirichlet_term, expected_log, log_beta
 from tolerances import close

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilations import compilations
 from matplotlib.figure import Figure
-from registry import compilations
 from tolerances import STANDARD_ERRORS, close
 
 import vbjax as vb
