@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import as_numbers, is_concrete, read_count
 from vbjax.core.ragged import Ragged, buckets, groups_like, row_numbers
 from vbjax.families.base import pytree
@@ -36,6 +37,11 @@ class Steps(NamedTuple):
     values: Any
     observed: Array
     lengths: Array
+
+    @property
+    def flat(self) -> Any:
+        """The values of all steps, end to end, (n L, ...), padding too."""
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.values)
 
 
 @pytree
@@ -240,10 +246,23 @@ class Sequences(Ragged):
     def steps(self) -> Any:
         """The values of all steps that are observed, end to end, (t, ...); inside jit, of padding too."""
         if not is_concrete(self):
-            flat = lambda *leaves: jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in leaves])
-            return jax.tree.map(flat, *(part.values for part in self.parts))
+            return self.weighted_steps()[0]
         _, values, observed = self._flat()
         return jax.tree.map(lambda x: x[observed], values)
+
+    def weighted_steps(self, weights: Array | None = None) -> tuple[Any, Array]:
+        """The steps of all parts, end to end, padding too; and their weights.
+
+        Args:
+            weights: (n,), those of the sequences; by default 1.
+
+        Returns:
+            Values (t, ...); weights (t,), each that of its sequence, 0 where nothing is observed.
+        """
+        own = self.split(jnp.ones(self.n_rows, float_dtype(self)) if weights is None else weights)
+        each = [jnp.where(x.observed, w[:, None], 0) for x, w in zip(self.parts, own, strict=True)]
+        rows = jax.tree.map(lambda *x: jnp.concatenate(x), *(part.flat for part in self.parts))
+        return rows, jnp.concatenate([w.reshape(-1) for w in each])
 
     @property
     def lengths(self) -> Array:

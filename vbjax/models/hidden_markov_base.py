@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from vbjax import chains
-from vbjax.core.expectation import Expectation, float_dtype, n_rows, sum_over_rows, sweep_rows
+from vbjax.core.expectation import Expectation, float_dtype, sum_over_rows, sweep_rows
 from vbjax.core.inputs import read_count
 from vbjax.core.model import ConjugateModel
 from vbjax.models.mixing_weights import from_counts
@@ -72,11 +72,11 @@ class HiddenMarkovBase(ConjugateModel):
 
     def resolved_emissions(self, data: Sequences, weights: Array | None) -> Any:
         """The emissions with every default that follows the data filled in."""
-        return self.emissions.resolve(*_all_rows(data, weights))
+        return self.emissions.resolve(*data.weighted_steps(weights))
 
     def annotate(self, data: Sequences, weights: Array | None = None) -> Sequences:
         def annotated(part: Steps) -> Steps:
-            flat = self.emissions.annotate(_rows(part), part.observed.reshape(-1).astype(float_dtype(part)))
+            flat = self.emissions.annotate(part.flat, part.observed.reshape(-1).astype(float_dtype(part)))
             shape = part.observed.shape
             return part._replace(values=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), flat))
 
@@ -93,7 +93,7 @@ class HiddenMarkovBase(ConjugateModel):
     def init(self, key: Array, data: Sequences, weights: Array | None = None) -> Record:
         """Components as the mixture starts, and a chain without preferences."""
         dtype = float_dtype(data)
-        rows, w = _all_rows(data, weights)
+        rows, w = data.weighted_steps(weights)
         components = self.emissions.init(key, rows, w).components
         chain = {name: f.neutral(dtype) for name, f in self.factors.items() if name != "components"}
         return Record(chain, components=components)
@@ -115,7 +115,7 @@ class HiddenMarkovBase(ConjugateModel):
         return self._by_steps(score, rows)
 
     def _by_steps(self, score: Callable[..., Any], rows: Steps) -> Float[Array, "n t k"]:
-        flat, seen = _rows(rows), rows.observed.reshape(-1).astype(float_dtype(rows))
+        flat, seen = rows.flat, rows.observed.reshape(-1).astype(float_dtype(rows))
         blank = jnp.zeros((seen.shape[0], self.n_states), seen.dtype)
         chunk = self.emissions.chunk_rows(flat)
         return sweep_rows(score, flat, seen, blank, chunk=chunk)[1].reshape(*rows.observed.shape, -1)
@@ -133,7 +133,7 @@ class HiddenMarkovBase(ConjugateModel):
         # densities above and below 1 cancel in a bound, their roundings do not
         added = jnp.where(found.marginals > 0, found.marginals * jnp.abs(table), 0).sum((1, 2))
         magnitude = jnp.abs(bound) + jnp.where(weights == 0, 0, weights * added)
-        flat, seen = _rows(rows), rows.observed.astype(weights.dtype)
+        flat, seen = rows.flat, rows.observed.astype(weights.dtype)
         r = (weights[:, None, None] * seen[..., None] * found.marginals).reshape(-1, self.n_states)
 
         def statistics(some: Any, w: Array) -> Any:
@@ -179,17 +179,3 @@ class HiddenMarkovBase(ConjugateModel):
         prepared = self.prepare(params)
         entropy = functools.partial(chains.entropy, prepared.initial.log, prepared.transitions.log)
         return lambda rows: {"z": jax.vmap(entropy)(self.table(prepared, rows), rows.lengths)}
-
-
-def _rows(part: Steps) -> Any:
-    """The steps of all sequences of a part, end to end, padding too."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), part.values)
-
-
-def _all_rows(data: Sequences, weights: Array | None) -> tuple[Any, Array]:
-    """The steps of all sequences, and their weights: those of their sequence, 0 where nothing is seen."""
-    dtype = float_dtype(data)
-    own = data.split(jnp.ones(n_rows(data), dtype) if weights is None else weights)
-    seen = [jnp.where(x.observed, w[:, None], 0).reshape(-1) for x, w in zip(data.parts, own, strict=True)]
-    rows = jax.tree.map(lambda *x: jnp.concatenate(x), *map(_rows, data.parts))
-    return rows, jnp.concatenate(seen)

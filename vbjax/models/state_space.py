@@ -20,7 +20,7 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax import gaussian_chains
-from vbjax.core.expectation import Expectation, float_dtype, n_rows
+from vbjax.core.expectation import Expectation, n_rows
 from vbjax.core.inputs import is_concrete, read_count, read_key
 from vbjax.core.model import ConjugateModel
 from vbjax.core.ragged import by_part
@@ -126,11 +126,7 @@ class StateSpaceModel(ConjugateModel):
 
     def unit_scale(self, data: Sequences, weights: Array | None) -> tuple[Array, Array]:
         """Mean and scale of every column, of what is observed."""
-        own = data.split(jnp.ones(n_rows(data), float_dtype(data)) if weights is None else weights)
-        blank = lambda part: jnp.where(part.observed[..., None], part.values, jnp.nan)
-        rows = [blank(part).reshape(-1, part.values.shape[-1]) for part in data.parts]
-        each = [jnp.repeat(w, part.observed.shape[1]) for w, part in zip(own, data.parts, strict=True)]
-        mean, variance = observed_moments(jnp.concatenate(rows), jnp.concatenate(each))
+        mean, variance = observed_moments(*data.weighted_steps(weights))
         return mean, positive_scale(variance)
 
     def chunk_rows(self, data: Steps) -> int:
