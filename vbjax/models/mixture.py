@@ -42,6 +42,14 @@ class Mixture(ConjugateModel):
     def log_likelihood(self, s: Record, rows: Any) -> Float[Array, " n"]:
         return terms.categorical(s.c, s.weights) + (s.c.p * self.table(s.components, rows)).sum(-1)
 
+    def log_components(self, params: Record, rows: Any) -> Float[Array, "n k"]:
+        """Log predictive density of rows under every component, (n, k)."""
+        raise TypeError("given by the subclass")
+
+    def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Any:
+        """A row for each of the given components (n,)."""
+        raise TypeError("given by the subclass")
+
     # -- for a hidden Markov model, whose labels are a chain -------------------------------------------
 
     @property
@@ -66,16 +74,6 @@ class Mixture(ConjugateModel):
 
     def components_prior(self, components: Any) -> Float[Array, ""]:
         """E[log p] of the components' parameters, from their statistics."""
-        raise TypeError("given by the subclass")
-
-    # ------------------------------------------------------------------------------------------------
-
-    def log_components(self, params: Record, rows: Any) -> Float[Array, "n k"]:
-        """Log predictive density of rows under every component, (n, k)."""
-        raise TypeError("given by the subclass")
-
-    def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Any:
-        """A row for each of the given components (n,)."""
         raise TypeError("given by the subclass")
 
     # -- use -----------------------------------------------------------------------------------------
