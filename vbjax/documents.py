@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.core.inputs import is_concrete, read_count
-from vbjax.core.ragged import Ragged, buckets, groups_like, row_numbers
+from vbjax.core.ragged import Ragged, groups_like, groups_of, row_numbers
 from vbjax.families.base import pytree, static
 
 
@@ -128,9 +128,7 @@ class Documents(Ragged):
         cls, lengths: np.ndarray, ids: np.ndarray, counts: np.ndarray, n_words: int, dtype: DTypeLike = float
     ) -> Documents:
         """The same from arrays that have been read: lengths (n,) of the documents, their words end to end."""
-        groups = buckets(lengths)
-        widths = [max(1, lengths[rows].max(initial=0)) for rows in groups]
-        return cls._padded(groups, widths, lengths, ids, counts, n_words, dtype)
+        return cls._padded(*groups_of(lengths), lengths, ids, counts, n_words, dtype)
 
     @classmethod
     def _padded(

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import as_numbers, is_concrete, read_count
-from vbjax.core.ragged import Ragged, buckets, groups_like, row_numbers
+from vbjax.core.ragged import Ragged, groups_like, groups_of, row_numbers
 from vbjax.families.base import pytree
 
 
@@ -109,10 +109,7 @@ class Sequences(Ragged):
     @classmethod
     def _packed(cls, lengths: np.ndarray, values: Any, observed: np.ndarray) -> Sequences:
         """Sequences from their lengths (n,) and, end to end, values (t, ...) and what is observed (t,)."""
-        groups = buckets(lengths)
-        return cls._padded(
-            groups, [max(1, lengths[rows].max()) for rows in groups], lengths, values, observed
-        )
+        return cls._padded(*groups_of(lengths), lengths, values, observed)
 
     @classmethod
     def _padded(

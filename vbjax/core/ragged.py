@@ -69,6 +69,12 @@ def row_numbers(rows: ArrayLike, n: int, what: str) -> np.ndarray:
     return chosen
 
 
+def groups_of(lengths: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
+    """Numbers of the rows of every part, by `buckets` from all lengths (n,), and the length of its rows."""
+    groups = buckets(lengths)
+    return groups, [max(1, lengths[rows].max(initial=0)) for rows in groups]
+
+
 def groups_like(
     lengths: np.ndarray, shapes: Sequence[tuple[int, int]], what: str
 ) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
