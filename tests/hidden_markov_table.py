@@ -20,7 +20,7 @@ from vbjax.families import DirichletState
 
 K, LENGTHS = 3, (6, 1, 5, 6)  # states; steps of four sequences, two of them missing
 WEIGHTS = np.array([2.0, 1.0, 0.5, 1.0])
-GAUSSIAN = ("full", "tied")
+GAUSSIAN = registry.COVARIANCE_TYPES
 
 
 STICKY = dict(initial_concentration=1.5, transition_concentration=2.0, stickiness=1.0)
@@ -227,17 +227,29 @@ def gamma_kl(q, p):
     return ((a - a0) * special.digamma(a) + log + a * (b0 - b) / b).sum()
 
 
+def as_wisharts(q):
+    """Degrees of freedom (k,) and inverse scales (k, d, d) of Wisharts with these factors' exponents."""
+    k, d = q.location.shape
+    if q.kind == "tied":
+        return np.full(k, q.nu / k), np.tile(q.inverse_scale / k, (k, 1, 1))
+    if q.kind == "diag":
+        return q.nu[:, 0], q.inverse_scale[:, :, None] * np.eye(d)
+    if q.kind == "spherical":
+        return q.nu / d, q.inverse_scale[:, None, None] / d * np.eye(d)
+    return q.nu, q.inverse_scale
+
+
 def gaussian_kl(q, p):
     """Normal-Wishart: <eta_q - eta_p, E[t]> less the difference of log-normalisers."""
     d, lam = q.location.shape[1], q.expected_precision
+    (nu, scale), (nu0, scale0) = as_wisharts(q), as_wisharts(p)
     outer = lambda s: s.beta[:, None, None] * np.einsum("ki,kj->kij", s.location, s.location)
-    second = lambda s: s.inverse_scale + outer(s)
     toward = np.einsum("kij,kj->ki", lam, q.location)
     square = d / q.beta + (toward * q.location).sum(-1)
-    inner = -(q.beta - p.beta) * square - np.einsum("kij,kij->k", second(q) - second(p), lam)
+    inner = -(q.beta - p.beta) * square - np.einsum("kij,kij->k", scale - scale0 + outer(q) - outer(p), lam)
     inner += 2 * ((q.beta[:, None] * q.location - p.beta[:, None] * p.location) * toward).sum(-1)
-    inner += (q.nu - p.nu) * q.expected_logdet
-    shift = 0.5 * d * np.log(2) * (q.nu - p.nu).sum()
+    inner += (nu - nu0) * q.expected_logdet
+    shift = 0.5 * d * np.log(2) * (nu - nu0).sum()
     return 0.5 * inner.sum() - shift - (q.log_normalizer() - p.log_normalizer())
 
 
