@@ -249,7 +249,9 @@ def test_rows_of_weight_zero_leave_finite_gradients(kind, float64):
     close(gradient(model, params, bad), gradient(model, params, x))
 
 
-def test_bad_labels_raise():
+def test_bad_labels_and_priors_of_other_columns_raise():
     x = np.zeros((3, 1))
     with pytest.raises(ValueError, match="y must be 0 or 1"):
         vb.fit(vb.LogisticRegression(), (x, np.array([0, 1, 2])), key=KEY)
+    with pytest.raises(ValueError, match=r"precision must be a number or of shape \(1,\); got \(2,\)"):
+        vb.fit(vb.LogisticRegression(precision=np.ones(2)), (x, np.zeros(3)), key=KEY)

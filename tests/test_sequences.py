@@ -141,6 +141,8 @@ def test_a_sum_over_sequences_in_chunks_is_that_over_their_steps():
     found = sum_over_rows(total, sequences, jnp.asarray(weights), chunk=(2, 1))
     sums = [np.nansum(x) for x in given], [np.isfinite(x).all(1).sum() for x in given]
     np.testing.assert_allclose(found, [weights @ x for x in sums], rtol=1e-6)
+    rows, w = jax.jit(Sequences.weighted_steps)(sequences, jnp.asarray(weights))  # all at once
+    np.testing.assert_allclose([rows.sum(1) @ w, w.sum()], found, rtol=1e-6)
 
 
 # -- missing steps -----------------------------------------------------------------------------------
