@@ -4,7 +4,8 @@ Start with `fit`, and a model: `KMeans`, `GaussianMixture`, `BayesianGaussianMix
 a log joint of your own, written with the densities of `vbjax.terms` over the factors below.
 """
 
-from vbjax import chains, datasets, families, gaussian_chains, metrics, terms, topics
+from vbjax import blackbox, chains, datasets, families, gaussian_chains, metrics, terms, topics
+from vbjax.blackbox import BlackBox
 from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.algorithm import Algorithm, CoordinateAscent, Info, Status
 from vbjax.core.draws import replicate, sample_posterior
@@ -74,6 +75,16 @@ from vbjax.models import (
 from vbjax.record import Record
 from vbjax.sequences import Sequences
 from vbjax.stochastic import fit_stochastic
+from vbjax.supports import (
+    cholesky_factor,
+    correlation_cholesky,
+    interval,
+    ordered,
+    positive,
+    real,
+    simplex,
+    unit_interval,
+)
 
 __all__ = [
     "PPCA",
@@ -88,6 +99,7 @@ __all__ = [
     "BayesianPoissonHMM",
     "BernoulliMixture",
     "Beta",
+    "BlackBox",
     "Categorical",
     "CategoricalHMM",
     "CategoricalMixture",
@@ -141,7 +153,10 @@ __all__ = [
     "TruncatedNormal",
     "UnitVarianceMixture",
     "Wishart",
+    "blackbox",
     "chains",
+    "cholesky_factor",
+    "correlation_cholesky",
     "datasets",
     "elbo",
     "expectation",
@@ -150,11 +165,17 @@ __all__ = [
     "fit_stochastic",
     "gaussian_chains",
     "gibbs",
+    "interval",
     "linear_response",
     "metrics",
     "optimum",
+    "ordered",
+    "positive",
+    "real",
     "replicate",
     "sample_posterior",
+    "simplex",
     "terms",
     "topics",
+    "unit_interval",
 ]

@@ -16,6 +16,7 @@ from jax import Array, lax
 from vbjax.core.expectation import Expectation, expectation, rounding_error
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree, static
+from vbjax.families.coordinates import outside
 from vbjax.record import Record
 
 
@@ -75,6 +76,9 @@ class Algorithm(Protocol):
     def step(self, state: Any, data: Any, weights: Array | None) -> tuple[Any, Info]:
         """Score the state, then move it."""
 
+    def explain(self, params: Any, data: Any, weights: Array | None) -> None:
+        """A ValueError that says why runs from such a start are not finite, where that can be said."""
+
 
 class AscentState(NamedTuple):
     """Parameters, the objective of the parameters before them, and local factors where they interact."""
@@ -119,6 +123,16 @@ class CoordinateAscent:
         if self.check:
             status = jnp.where(moved.fell, jnp.int32(Status.DECREASED), status)
         return AscentState(moved.params, objective, moved.local), Info(params, objective, error, status)
+
+    def explain(self, params: Any, data: Any, weights: Array | None) -> None:
+        """Where prior and data leave a factor without mass, nothing can be fitted: an error that names it."""
+        moved = jax.jit(sweep)(self.model, Record(params), data, weights).params
+        for name, state in moved.items():
+            if field := outside(state):
+                raise ValueError(
+                    f"the factor {name!r} ({self.model.factors[name]}) is improper: its prior and the data "
+                    f"leave it a {field} that is not positive. Give it a proper prior"
+                )
 
 
 class Swept(NamedTuple):

@@ -16,13 +16,12 @@ from tqdm import tqdm
 
 from vbjax.core import restarts
 from vbjax.core.acceleration import AcceleratedAscent
-from vbjax.core.algorithm import CoordinateAscent, Status, sweep
+from vbjax.core.algorithm import CoordinateAscent, Status
 from vbjax.core.expectation import float_dtype, n_rows
 from vbjax.core.inputs import is_concrete, read_count, read_key, read_tolerance, read_weights
 from vbjax.core.model import ConjugateModel
 from vbjax.core.restarts import Race, Runs
 from vbjax.families.base import pytree
-from vbjax.families.coordinates import outside
 from vbjax.record import Record
 
 _SLICE_SECONDS = 0.2  # the host looks up about this often: for progress, and for Ctrl-C
@@ -42,6 +41,7 @@ class Fit:
         runs: objective, n_iter, status, singularity and trace of every restart.
         full_trace: the best run's objective at every sweep, NaN after the last: `trace` without these.
         status_code: the best run's status as a number: `status` is its `Status`.
+        diagnostics: what a model knows of its approximation beyond the bound (`BlackBox`), or None.
     """
 
     model: Any
@@ -51,6 +51,7 @@ class Fit:
     runs: Runs
     full_trace: Array
     status_code: Array
+    diagnostics: Any = None
 
     @property
     def trace(self) -> Array:
@@ -85,7 +86,7 @@ class Fit:
             words += f", {int(singular.sum())} singular{aside}" if singular.any() else ""
         if singular.any() and not sound.any():
             words += "; the solution is singular: a component has collapsed, do not trust the objective"
-        return words
+        return words if self.diagnostics is None else f"{words}; {self.diagnostics.sentence}"
 
 
 def fit(
@@ -143,8 +144,8 @@ def fit(
     n_restarts = read_count(n_restarts, "n_restarts")
     max_iter = read_count(max_iter, "max_iter")
     tol = read_tolerance(tol)
-    given = not isinstance(model, ConjugateModel)
-    if given and not hasattr(model, "step"):
+    given = hasattr(model, "step")
+    if not given and not isinstance(model, ConjugateModel) and not hasattr(model, "ascent"):
         raise ValueError(f"model must be a model or an algorithm; got {model!r}")
     key = read_key(key)
     subject = model.model if given else model
@@ -154,9 +155,15 @@ def fit(
     subject, data, weights = resolved(subject, data, weights)
     if given:
         algorithm = dataclasses.replace(model, model=subject)
-    else:
+    elif isinstance(subject, ConjugateModel):
         ascent = AcceleratedAscent if accelerate else CoordinateAscent
         algorithm = ascent(subject, jnp.asarray(tol, float_dtype((subject, data))), check)
+    elif accelerate or check:
+        raise ValueError(
+            f"accelerate and check are for coordinate ascent, which {type(subject).__name__} has not"
+        )
+    else:
+        algorithm = subject.ascent(tol, data)
     if params is not None:
         params = read_params(algorithm, params, data, weights)
 
@@ -166,7 +173,7 @@ def fit(
     if is_concrete((algorithm, data, weights, key, params)):
         result = _advance_in_slices(race, algorithm, data, weights, progress)
         if not given and result.status == Status.NON_FINITE:
-            _refuse_improper(subject, race.starts, data, weights)
+            algorithm.explain(jax.tree.map(lambda x: x[0], race.starts), data, weights)
         return result
     return _advance(race, algorithm, data, weights, _NO_LIMIT, False)[1]
 
@@ -178,10 +185,10 @@ def resolved(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | Non
         ValueError: data or weights out of range; a model that is not conjugate.
     """
     data = model.read(data)
-    if data is not None:
-        weights = read_weights(weights, n_rows(data), float_dtype(data))
-    elif weights is not None:
+    if data is None and weights is not None:
         raise ValueError("weights are for rows of data; there are none")
+    if weights is not None:
+        weights = read_weights(weights, n_rows(data), float_dtype(data))
     model, annotated = _resolve(model.inspect(data), data, weights)
     return model, _refilled(annotated, jax.tree.leaves(data)), weights
 
@@ -226,24 +233,9 @@ def _advance(
         runs=race.runs,
         full_trace=race.runs.trace[winner],
         status_code=race.runs.status[winner],
+        diagnostics=algorithm.model.diagnose(race.best.params, data),
     )
     return race, so_far, race.next_run - (race.run < n_restarts).sum(dtype=jnp.int32)
-
-
-def _refuse_improper(model: ConjugateModel, starts: Any, data: Any, weights: Array | None) -> None:
-    """Where prior and data leave a factor without mass, nothing can be fitted: an error that names it."""
-    start = Record(jax.tree.map(lambda x: x[0], starts))
-    for name, state in _sweep(model, start, data, weights).items():
-        if field := outside(state):
-            raise ValueError(
-                f"the factor {name!r} ({model.factors[name]}) is improper: its prior and the data leave "
-                f"it a {field} that is not positive. Give it a proper prior"
-            )
-
-
-@jax.jit
-def _sweep(model: ConjugateModel, params: Record, data: Any, weights: Array | None) -> Record:
-    return sweep(model, params, data, weights).params
 
 
 def _advance_in_slices(race: Race, algorithm: Any, data: Any, weights: Array | None, progress: bool) -> Fit:

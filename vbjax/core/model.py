@@ -110,6 +110,10 @@ class ConjugateModel:
         """Whether the parameters lie on a boundary where the objective is not to be trusted."""
         return jnp.asarray(False)
 
+    def diagnose(self, params: Any, data: Any) -> Any:
+        """What is known of the approximation beyond the bound, kept as `Fit.diagnostics`; None by default."""
+        return None
+
     # -- what follows from it ------------------------------------------------------------------------
 
     def expected(self, params: Mapping[str, State]) -> Record:

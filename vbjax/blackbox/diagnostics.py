@@ -1,0 +1,65 @@
+"""How far to trust a black-box fit: fresh draws, their importance ratios, the bound with its error.
+
+For `BlackBox`; imports pareto.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from vbjax.blackbox.pareto import pareto_smoothed
+from vbjax.core.inputs import is_concrete
+
+N_DRAWS = 2000
+
+
+class Diagnostics(NamedTuple):
+    """From fresh draws of the approximation q, and log ratios log p - log q at them.
+
+    Attributes:
+        elbo: their mean, an unbiased estimate of the bound.
+        elbo_error: its standard error.
+        k_hat: shape of the ratios' tail (Yao et al. 2018): above 0.7 q misses part of the posterior.
+        log_evidence: from the smoothed ratios; to be trusted where k_hat is below 0.7.
+        gradient_norm: length of the natural gradient, in standard deviations of q.
+    """
+
+    elbo: Array
+    elbo_error: Array
+    k_hat: Array
+    log_evidence: Array
+    gradient_norm: Array
+
+    @property
+    def sentence(self) -> str:
+        """What to conclude."""
+        k = float(self.k_hat)
+        words = f"ELBO {float(self.elbo):.6g} +- {float(self.elbo_error):.2g} (fresh draws), k-hat {k:.2f}: "
+        if not k <= 0.7:
+            return words + "it may miss part of the posterior, do not rely on its sds"
+        return words + (
+            "close to the posterior" if k <= 0.5 else "usable, better after importance resampling"
+        )
+
+    def __str__(self) -> str:
+        return self.sentence if is_concrete(self) else repr(self)
+
+
+def diagnosed(log_ratios: Array, gradient_norm: Array) -> Diagnostics:
+    """The diagnostics of log ratios (n,) at independent draws of q."""
+    n = len(log_ratios)
+    log_w, k = pareto_smoothed(log_ratios)
+    # the ratios' mean, on the smoothed scale: all but the tail keep their distance to each other
+    least = jnp.argmin(log_ratios)
+    log_evidence = log_ratios[least] - log_w[least] - jnp.log(jnp.asarray(n, log_ratios.dtype))
+    error = log_ratios.std(ddof=1) / jnp.sqrt(jnp.asarray(n, log_ratios.dtype))
+    return Diagnostics(log_ratios.mean(), error, k, log_evidence, gradient_norm)
+
+
+def resampled_rows(log_ratios: Array, uniforms: Any) -> Array:
+    """Row numbers (n,) drawn with the smoothed weights, by one uniform number each."""
+    weights = jnp.cumsum(jnp.exp(pareto_smoothed(log_ratios)[0]))
+    return jnp.clip(jnp.searchsorted(weights / weights[-1], uniforms), 0, len(log_ratios) - 1)

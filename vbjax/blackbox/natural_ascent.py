@@ -1,0 +1,84 @@
+"""Natural-gradient ascent of the bound on fixed draws: a deterministic objective, a step, a stop.
+
+With the draws fixed the bound is an ordinary function (Giordano, Ingram & Broderick 2024). Stein's lemma
+gives the natural gradient from gradients of the log density alone (Lin, Khan & Schmidt 2019); a full step
+lands on the exact optimum of a normal target, and a step that lowers the bound is taken back and shortened.
+For `BlackBox`; imports core and the rest of this room.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vbjax.blackbox.approximation import NormalApproximation
+from vbjax.blackbox.scales import Slope
+from vbjax.core.algorithm import Info, Status
+from vbjax.core.expectation import rounding_error
+from vbjax.families.base import pytree
+
+_SHORTEST = 2.0**-40  # a step so short that no ascent is left in it
+
+
+class AscentState(NamedTuple):
+    """The best parameters so far with their bound and slope, the next to try, and the step's length."""
+
+    params: NormalApproximation
+    objective: Array
+    error: Array
+    slope: Slope
+    trial: NormalApproximation
+    rho: Array
+
+
+@pytree
+class NaturalAscent:
+    """Attributes:
+    model: a `BlackBox`.
+    tol: converged when the next step promises less than so many nats (half the squared length of the
+        natural gradient), or no more than the rounding error of the bound.
+    """
+
+    model: Any
+    tol: Array
+
+    def init(self, key: Array, data: Any, weights: Array | None) -> NormalApproximation:
+        """A narrow normal about a standard normal point."""
+        return self.model.init(key, data)
+
+    def start(self, params: NormalApproximation, data: Any) -> AscentState:
+        """At given parameters, not scored yet."""
+        low = jnp.asarray(-jnp.inf, params.location.dtype)
+        slope = jax.tree.map(jnp.zeros_like, params.family.slope(params.scale, params.base, params.base))
+        return AscentState(params, low, jnp.zeros_like(low), slope, params, jnp.ones_like(low))
+
+    def step(self, state: AscentState, data: Any, weights: Array | None) -> tuple[AscentState, Info]:
+        """Score the parameters to try; keep them if the bound did not fall; choose the next."""
+        trial, family = state.trial, state.trial.family
+        u = trial.unconstrained(trial.base)
+        value, gradient = jax.vmap(jax.value_and_grad(lambda u: self.model.log_joint(u, data)))(u)
+        objective = value.mean() + self.model.entropy(trial)
+        error = rounding_error(jnp.abs(value).mean())
+        slope = family.slope(trial.scale, trial.base, gradient)
+        finite = jnp.isfinite(objective) & jnp.isfinite(family.gain(slope))
+        kept = finite & (objective >= state.objective - error)
+
+        tried = trial, objective, error, slope
+        params, objective, error, slope = jax.tree.map(
+            lambda new, old: jnp.where(kept, new, old), tried, (state.params, *state[1:4])
+        )
+        rho = jnp.where(kept, jnp.minimum(2 * state.rho, 1), state.rho / 4)
+        stop = jnp.where(rho < _SHORTEST, Status.DECREASED, Status.UNFINISHED)
+        stop = jnp.where(family.gain(slope) <= jnp.maximum(self.tol, error), Status.CONVERGED, stop)
+        stop = jnp.where(jnp.isfinite(objective), stop, Status.NON_FINITE).astype(jnp.int32)
+        location, scale = family.move(params.location, params.scale, slope, rho)
+        trial = dataclasses.replace(params, location=location, scale=scale)
+        return AscentState(params, objective, error, slope, trial, rho), Info(params, objective, error, stop)
+
+    def explain(self, params: NormalApproximation, data: Any, weights: Array | None) -> None:
+        """Of a start whose bound is not finite: a ValueError that says at which latents."""
+        self.model.refuse_not_finite(params, data)

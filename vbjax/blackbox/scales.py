@@ -1,0 +1,100 @@
+"""The square root L of a normal's covariance in x = m + L z: entries apart, in blocks, or full.
+
+Each says how L carries draws, and how a whitened curvature moves it. For `blackbox`; imports linalg.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from vbjax.linalg import cholesky, solve_lower, transpose
+
+
+class Slope(NamedTuple):
+    """The gradient of a fixed-draw bound at (m, L), seen from the draws: L' E[g], and K.
+
+    K = -E[(L' g) z'], minus its part above the diagonal, made symmetric: the precision in units of the
+    present one, I where L is best (Stein's lemma; Lin, Khan & Schmidt 2019).
+    """
+
+    pull: Array
+    curvature: Array
+
+
+class Diagonal:
+    """Independent entries: L is a vector of standard deviations."""
+
+    def start(self, size: int, dtype: Any) -> Array:
+        return jnp.ones(size, dtype)
+
+    def apply(self, scale: Array, z: Array) -> Array:
+        """L z, for draws (n, size)."""
+        return z * scale
+
+    def log_det(self, scale: Array) -> Array:
+        return jnp.log(scale).sum()
+
+    def slope(self, scale: Array, z: Array, gradients: Array) -> Slope:
+        h = gradients * scale
+        return Slope(h.mean(0), -(h * z).mean(0))
+
+    def gain(self, slope: Slope) -> Array:
+        """Half the squared length of the natural gradient: what the next step promises, in nats."""
+        return 0.5 * (slope.pull**2).sum() + 0.25 * ((slope.curvature - 1) ** 2).sum()
+
+    def move(self, location: Array, scale: Array, slope: Slope, rho: Array) -> tuple[Array, Array]:
+        """(m, L) after a step of length rho of the natural gradient; NaN where it leaves the family."""
+        precision = 1 - rho + rho * slope.curvature
+        root = 1 / jnp.sqrt(jnp.where(precision > 0, precision, jnp.nan))
+        return location + scale * (rho * root**2 * slope.pull), scale * root
+
+
+class Full:
+    """Blocks of entries that vary together: L is lower triangular, zero between `blocks`."""
+
+    def __init__(self, blocks: tuple[int, ...] | None = None) -> None:
+        self.blocks = blocks
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Full) and self.blocks == other.blocks
+
+    def __hash__(self) -> int:
+        return hash(self.blocks)
+
+    def start(self, size: int, dtype: Any) -> Array:
+        return jnp.eye(size, dtype=dtype)
+
+    def apply(self, scale: Array, z: Array) -> Array:
+        """L z, for draws (n, size)."""
+        return z @ transpose(scale)
+
+    def log_det(self, scale: Array) -> Array:
+        return jnp.log(jnp.diagonal(scale)).sum()
+
+    def slope(self, scale: Array, z: Array, gradients: Array) -> Slope:
+        h = gradients @ scale
+        cross = jnp.tril(transpose(h) @ z / len(z))
+        curvature = -(cross + transpose(jnp.tril(cross, -1)))
+        if self.blocks is not None:
+            own = jnp.repeat(
+                jnp.arange(len(self.blocks)), jnp.asarray(self.blocks), total_repeat_length=len(scale)
+            )
+            curvature = jnp.where(own[:, None] == own, curvature, 0)
+        return Slope(h.mean(0), curvature)
+
+    def gain(self, slope: Slope) -> Array:
+        """Half the squared length of the natural gradient: what the next step promises, in nats."""
+        off = slope.curvature - jnp.eye(len(slope.pull), dtype=slope.pull.dtype)
+        return 0.5 * (slope.pull**2).sum() + 0.25 * (off**2).sum()
+
+    def move(self, location: Array, scale: Array, slope: Slope, rho: Array) -> tuple[Array, Array]:
+        """(m, L) after a step of length rho of the natural gradient; NaN where it leaves the family."""
+        eye = jnp.eye(len(location), dtype=location.dtype)
+        precision = (1 - rho) * eye + rho * slope.curvature
+        # precision = U U' with U upper, so that L U^-T is lower again
+        upper = cholesky(precision[::-1, ::-1])[::-1, ::-1]
+        root = solve_lower(transpose(upper), eye)
+        return location + scale @ (root @ (transpose(root) @ (rho * slope.pull))), scale @ root
