@@ -107,6 +107,48 @@ def regression_natural(q):
     return q.mean_precision, bw, square, q.concentration
 
 
+def planes_moments(model, rows):
+    """uu', uv', vv' and one, with u = [x - center; 1] and v = y - offset."""
+    u = np.column_stack([rows[0] - np.asarray(model.center), np.ones(len(rows[0]))])
+    v = rows[1] - np.asarray(model.offset)
+    outer = lambda a, b: a[:, :, None] * b[:, None, :]
+    return outer(u, u), outer(u, v), outer(v, v), np.ones(len(u))
+
+
+def planes_posterior(eta):
+    """Location, row precision, degrees of freedom and inverse scale."""
+    r, pull, square, nu = eta
+    location = np.linalg.solve(r, pull)
+    return location, r, nu, square - np.swapaxes(pull, 1, 2) @ location
+
+
+def planes_natural(q):
+    pull = q.mean_precision @ q.location
+    square = q.inverse_scale + np.swapaxes(q.location, 1, 2) @ pull
+    return q.mean_precision, pull, square, q.degrees_of_freedom
+
+
+def planes_normalizer(eta):
+    _, r, nu, inverse_scale = planes_posterior(eta)
+    (q, m), wishart = eta[1].shape[1:], 0.5 * nu * np.linalg.slogdet(inverse_scale)[1]
+    gammas = np.array([special.multigammaln(x / 2, m) for x in nu])
+    location = 0.5 * m * (q * np.log(2 * np.pi) - np.linalg.slogdet(r)[1])
+    return location + gammas + 0.5 * nu * m * np.log(2) - wishart
+
+
+def planes_table(model, eta, rows):
+    location, r, nu, inverse_scale = planes_posterior(eta)
+    uu, uv, vv, _ = planes_moments(model, rows)
+    m, precision = vv.shape[-1], nu[:, None, None] * np.linalg.inv(inverse_scale)
+    logdet = special.digamma((nu[:, None] - np.arange(m)) / 2).sum(-1) + m * np.log(2)
+    logdet -= np.linalg.slogdet(inverse_scale)[1]
+    second = location @ precision @ np.swapaxes(location, 1, 2) + m * np.linalg.inv(r)
+    square = np.einsum("nij,kij->nk", vv, precision) - 2 * np.einsum(
+        "nqi,kqj,kij->nk", uv, location, precision
+    )
+    return 0.5 * (logdet - m * np.log(2 * np.pi) - square - np.einsum("nqr,kqr->nk", uu, second))
+
+
 def gamma_normalizer(eta):
     return (special.gammaln(eta[0]) - eta[0] * np.log(eta[1])).sum(-1)
 
@@ -161,6 +203,13 @@ TWINS = {
         regression_normalizer,
         regression_table,
         lambda m, r: np.full(len(r[1]), -0.5 * np.log(2 * np.pi)),
+    ),
+    "planes": Twin(
+        planes_moments,
+        planes_natural,
+        planes_normalizer,
+        planes_table,
+        lambda m, r: np.full(len(r[1]), -np.log(2 * np.pi)),
     ),
 }
 
@@ -284,7 +333,11 @@ def support(name):
         if name == "positive":
             rows = np.exp(np.stack(np.meshgrid(t, t, indexing="ij"), -1).reshape(-1, 2))
             return rows, rows.prod(1) * (t[1] - t[0]) ** 2
-        return (np.tile([0.5, -1.0], (241, 1)), np.sinh(t)), np.cosh(t) * (t[1] - t[0])
+        if name == "lines":
+            return (np.tile([0.5, -1.0], (241, 1)), np.sinh(t)), np.cosh(t) * (t[1] - t[0])
+        both = np.stack(np.meshgrid(t, t, indexing="ij"), -1).reshape(-1, 2)
+        area = np.cosh(both).prod(1) * (t[1] - t[0]) ** 2
+        return (np.tile([0.5, -1.0], (len(both), 1)), np.sinh(both)), area
     return rows, np.ones(len(rows))
 
 
@@ -293,7 +346,7 @@ def test_the_predictive_density_sums_to_one_and_is_that_of_draws(name, float64):
     model, data, params = resolved(name, float64)
     params = sweeps(model, params, data, jnp.ones(N_ROWS))[0]
     rows, area = support(name)
-    new = jnp.tile(rows[0][:1], (4000, 1)) if name == "lines" else 4000
+    new = jnp.tile(rows[0][:1], (4000, 1)) if name in ("lines", "planes") else 4000
     how = dict(n_counts=6) if name == "profiles" else {}
 
     @jit
@@ -303,17 +356,18 @@ def test_the_predictive_density_sums_to_one_and_is_that_of_draws(name, float64):
     log_p, drawn = look(model, params, rows)
     mass = np.exp(np.asarray(log_p)) * area
     np.testing.assert_allclose(mass.sum(), 1, rtol=1e-6)
-    values = (rows[1], drawn) if name == "lines" else (rows, drawn)
+    values = (rows[1] if name in ("lines", "planes") else rows, drawn)
     value, draws = (np.tanh(np.asarray(x, float) / 5).reshape(len(x), -1).prod(1) for x in values)
     error = draws.std() / np.sqrt(len(draws))
     assert abs(draws.mean() - mass @ value) < STANDARD_ERRORS * error
     assert error < 0.02
 
 
-def test_the_mean_of_a_regression_mixture_is_the_predictive_densitys(float64):
-    model, data, params = resolved("lines", float64)
+@pytest.mark.parametrize("name", ["lines", "planes"])
+def test_the_mean_of_a_regression_mixture_is_the_predictive_densitys(name, float64):
+    model, data, params = resolved(name, float64)
     params = sweeps(model, params, data, jnp.ones(N_ROWS))[0]
-    (x, y), area = support("lines")
+    (x, y), area = support(name)
     mass = area * np.exp(np.asarray(model.log_predictive(params, (x, y))))
     np.testing.assert_allclose(model.mean(params, x[:1]), [mass @ y], rtol=1e-6)
 
@@ -345,7 +399,7 @@ def test_nothing_of_the_size_of_rows_times_components_times_columns_is_made(name
     n, k, d = 50, 30, 20
     rng = np.random.default_rng(0)
     data = jnp.asarray(rng.integers(1, 2, (n, d)), "int32" if name == "categories" else "float32")
-    data = (data, data[:, 0]) if name == "lines" else data
+    data = {"lines": (data, data[:, 0]), "planes": (data, data[:, :2])}.get(name, data)
     model = dataclasses.replace(CONJUGATE[name][0], n_components=k).resolve(data)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), data))
     for program in (lambda p: vb.expectation(model, p, data), lambda p: model.log_density(p, data)):

@@ -32,6 +32,7 @@ from vbjax.models.logistic_regression import LogisticRegression
 from vbjax.models.mean_field_gaussian import MeanFieldGaussian
 from vbjax.models.mean_field_table import MeanFieldTable
 from vbjax.models.multinomial_mixture import MultinomialMixture
+from vbjax.models.multivariate_regression_mixture import MultivariateRegressionMixture
 from vbjax.models.poisson_mixture import PoissonMixture
 from vbjax.models.ppca import PPCA
 from vbjax.models.probit_regression import ProbitRegression
@@ -69,6 +70,7 @@ __all__ = [
     "MeanFieldGaussian",
     "MeanFieldTable",
     "MultinomialMixture",
+    "MultivariateRegressionMixture",
     "PoissonHMM",
     "PoissonMixture",
     "ProbitRegression",
