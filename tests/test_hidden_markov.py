@@ -22,7 +22,7 @@ import vbjax as vb
 from vbjax.families import DeltaState, DirichletState
 
 # A model in a dtype is a program of some seconds, whatever the values in it.
-ORACLES = [name for name in MODELS if name not in ("VB tied", "VB full, holes")]
+ORACLES = [name for name in MODELS if name not in ("VB tied", "VB full, holes", *hand.AUTOREGRESSIVE)]
 MONOTONE = [("float64", name) for name in ORACLES] + [
     ("float32", name) for name in ("VB full", "VB tied", "VB full, holes", "EM categories")
 ]
