@@ -22,7 +22,6 @@ K, LENGTHS = 3, (6, 1, 5, 6)  # states; steps of four sequences, two of them mis
 WEIGHTS = np.array([2.0, 1.0, 0.5, 1.0])
 GAUSSIAN = registry.COVARIANCE_TYPES
 
-
 STICKY = dict(initial_concentration=1.5, transition_concentration=2.0, stickiness=1.0)
 MODELS = {
     **{f"EM {kind}": vb.GaussianHMM(K, kind) for kind in GAUSSIAN},
@@ -33,9 +32,14 @@ MODELS = {
     "VB categories": vb.BayesianCategoricalHMM(K, n_categories=4),
     "EM binary": vb.HiddenMarkovModel(K, vb.BernoulliMixture(K, maximum_likelihood=True)),
     "VB positive": vb.HiddenMarkovModel(K, vb.GammaMixture(K, known_shape=3.0)),
+    "EM auto": vb.AutoregressiveHMM(K, covariance_floor=0.05),  # as some of so few steps reach
+    "VB auto": vb.BayesianAutoregressiveHMM(K),
     "MAP counts": vb.PoissonHMM(K, **STICKY),
     "VB full, holes": vb.BayesianGaussianHMM(K, missing=True, **STICKY),
 }
+
+
+AUTOREGRESSIVE = ("EM auto", "VB auto")  # test_autoregressive.py
 
 
 def kind_of(name):
@@ -45,7 +49,7 @@ def kind_of(name):
 def series(name):
     """Sequences (t, d) as arrays; of two steps nothing is seen."""
     kind = kind_of(name)
-    make = registry.table if kind in GAUSSIAN else getattr(registry, kind)
+    make = registry.table if kind in (*GAUSSIAN, "auto") else getattr(registry, kind)
     rows = np.array(make(np.random.default_rng(0))[: sum(LENGTHS)], float)
     rows[[2, -1]] = np.nan
     if "holes" in name:
@@ -168,10 +172,29 @@ def gaussian_posterior(kind, components):
     return Posterior.of(kind, vb.Record(weights=ones, components=components))
 
 
+def with_lags(x, order=1):
+    """Columns of the steps before each, one and the step itself, (t, d order + 1 + d); where all are seen."""
+    t, d = x.shape
+    both = np.full((t, d * order + 1 + d), np.nan)
+    for i in range(order, t):
+        both[i] = np.concatenate([*x[i - order : i][::-1], [1.0], x[i]])
+    return both, ~np.isnan(both).any(1)
+
+
+def regressions(emissions, components):
+    """Weights for columns as they are, not about their centre, (k, q, d); noise covariances of points."""
+    at = as_numpy(components.mean)
+    weights = at.location.copy()
+    weights[:, -1] += np.asarray(emissions.offset) - np.asarray(emissions.center) @ at.location[:, :-1]
+    return weights, np.linalg.inv(at.precision)
+
+
 def table_of(name, model, params, x):
     """log p(x_t | z_t), or its expectation, (t, k); 0 where nothing is seen."""
     kind, x = kind_of(name), np.asarray(x, float)
     seen = ~np.isnan(x).all(1)
+    if kind == "auto":
+        x, seen = with_lags(x)
     table = np.zeros((len(x), model.n_states))
     table[seen] = (points if model.emissions.points else expected)(kind, model, params.components, x[seen])
     return table
@@ -189,6 +212,11 @@ def points(kind, model, components, x):
     if kind in GAUSSIAN:
         normals = itertools.starmap(stats.multivariate_normal, zip(*normals_of(em, components), strict=True))
         return np.stack([normal.logpdf(x) for normal in normals], -1).reshape(len(x), -1)
+    if kind == "auto":
+        (weights, covariances), q = regressions(em, components), x.shape[1] - em.n_responses
+        left = x[:, q:] - x[:, :q] @ weights
+        each = [stats.multivariate_normal(cov=c).logpdf(y) for y, c in zip(left, covariances, strict=True)]
+        return np.stack(each, -1).reshape(len(x), len(each))
     p, x = np.asarray(components.mean, float), x[:, None]
     if kind == "categories":
         p = np.maximum(p, np.finfo(float).tiny)
@@ -207,6 +235,15 @@ def expected(kind, model, components, x):
         square = d / q.beta + np.einsum("nki,kij,nkj->nk", shift, q.expected_precision, shift)
         return 0.5 * (q.expected_logdet - d * LOG_2PI - square)
     q = as_numpy(components)
+    if kind == "auto":
+        em, (weights, _) = model.emissions, regressions(model.emissions, components)
+        split, d = x.shape[1] - em.n_responses, em.n_responses
+        logdet, precision = wishart_means(q)
+        u, left = x[:, :split].copy(), x[:, split:] - x[:, :split] @ weights
+        u[:, :-1] -= np.asarray(em.center)
+        spread = np.einsum("ni,kij,nj->nk", u, np.linalg.inv(q.mean_precision), u)
+        square = np.einsum("kni,kij,knj->nk", left, precision, left) + d * spread
+        return 0.5 * (logdet - d * LOG_2PI - square)
     if kind == "categories":
         log = expected_log(q.concentration)
         return sum(log[:, j, x[:, j].astype(int)].T for j in range(x.shape[1]))
@@ -239,6 +276,30 @@ def as_wisharts(q):
     return q.nu, q.inverse_scale
 
 
+def wishart_means(q):
+    """E[log det Lam] and E[Lam]."""
+    d, nu = q.inverse_scale.shape[-1], q.degrees_of_freedom
+    logdet = special.digamma((nu[:, None] - np.arange(d)) / 2).sum(-1) + d * np.log(2)
+    return logdet - np.linalg.slogdet(q.inverse_scale)[1], nu[:, None, None] * np.linalg.inv(q.inverse_scale)
+
+
+def matrix_normal_kl(q, p):
+    """Matrix-normal-Wishart: of the locations given the precision, and of the precision."""
+    (rows, d), (logdet, precision) = q.location.shape[1:], wishart_means(q)
+    ratio, shift = np.linalg.solve(q.mean_precision, p.mean_precision), q.location - p.location
+    location = d * (np.trace(ratio, axis1=1, axis2=2) - rows - np.linalg.slogdet(ratio)[1])
+    location += np.einsum("kri,kij,ksj,krs->k", shift, precision, shift, p.mean_precision)
+
+    def normalizer(s):
+        nu = s.degrees_of_freedom
+        log = 0.5 * nu * (d * np.log(2) - np.linalg.slogdet(s.inverse_scale)[1])
+        return log + np.array([special.multigammaln(x / 2, d) for x in nu])
+
+    inner = (q.degrees_of_freedom - p.degrees_of_freedom) * logdet
+    inner -= np.einsum("kij,kij->k", q.inverse_scale - p.inverse_scale, precision)
+    return (0.5 * (location + inner) - normalizer(q) + normalizer(p)).sum()
+
+
 def gaussian_kl(q, p):
     """Normal-Wishart: <eta_q - eta_p, E[t]> less the difference of log-normalisers."""
     d, lam = q.location.shape[1], q.expected_precision
@@ -260,6 +321,8 @@ def divergence(name, model, components):
         prior = Posterior.prior(em, model.n_states)
         return gaussian_kl(gaussian_posterior(kind, components), prior_with(prior, np.ones(model.n_states)))
     q, p = as_numpy(components), as_numpy(em.component_prior)
+    if kind == "auto":
+        return matrix_normal_kl(q, p)
     if kind == "categories":
         return -dirichlet_term(p.concentration, q.concentration)
     return gamma_kl(q, p)

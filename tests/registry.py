@@ -93,6 +93,13 @@ def lines(rng):
     return x, y
 
 
+def planes(rng):
+    """Two responses of such lines, whose noise is correlated."""
+    x, y = lines(rng)
+    other = (x * classes(rng, 1.0, -1.0)).sum(1) + 0.3 * rng.normal(size=N_ROWS)
+    return x, np.stack([y, 0.5 * y + other], 1)
+
+
 def measured(rng):
     """A column, and a standard error for each of its rows."""
     return column(rng), rng.uniform(0.5, 2.0, size=N_ROWS)
@@ -127,8 +134,9 @@ def perturbed(model, data, seed):
     noise = lambda x: x * jnp.asarray(rng.uniform(0.5, 2.0, np.shape(x)), x.dtype)
     weights = model.factors.weights.neutral(model.weight_concentration.dtype)
     components = jax.tree.map(noise, model.component_prior)
-    if hasattr(components, "mean_precision"):  # a matrix, and it stays one
-        components = dataclasses.replace(components, mean_precision=model.component_prior.mean_precision)
+    for name in ("mean_precision", "inverse_scale"):  # matrices, and they stay such
+        if hasattr(components, name):
+            components = dataclasses.replace(components, **{name: getattr(model.component_prior, name)})
     return vb.Record(weights=weights, components=components)
 
 
@@ -290,6 +298,7 @@ CONJUGATE = {
     "profiles": (vb.MultinomialMixture(N_COMPONENTS), profiles),
     "positive": (vb.GammaMixture(N_COMPONENTS, known_shape=3.0), positive),
     "lines": (vb.RegressionMixture(N_COMPONENTS, concentration=0.5), lines),
+    "planes": (vb.MultivariateRegressionMixture(N_COMPONENTS, degrees_of_freedom=4.0), planes),
 }
 
 MODELS = {

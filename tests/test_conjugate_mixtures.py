@@ -12,13 +12,13 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from family_table import jit
+from mixture_twins import TWINS, as_numpy
 from registry import CONJUGATE, MODELS, N_COMPONENTS, N_ROWS, perturbed, sweeps
 from scipy import special
 from tolerances import STANDARD_ERRORS, close
@@ -27,142 +27,7 @@ import vbjax as vb
 
 K = N_COMPONENTS
 
-# ---------------------------------------------------------------- the second implementation
-
-
-def betas(q):
-    return np.stack([q.concentration1, q.concentration0], -1)
-
-
-def log_dirichlet(a):
-    """E[log p] under a Dirichlet."""
-    return special.digamma(a) - special.digamma(a.sum(-1, keepdims=True))
-
-
-def dirichlet_normalizer(a):
-    return (special.gammaln(a).sum(-1) - special.gammaln(a.sum(-1))).reshape(len(a), -1).sum(-1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Twin:
-    """A component type by its sums over rows.
-
-    `moments(model, rows)`: what each row adds to the natural parameter, a tuple of arrays (n, ...);
-    `natural(q)`: the natural parameter of states, the same with k for n;
-    `normalizer(eta)`: (k,); `table(model, eta, rows)`: expected log densities (n, k);
-    `base(model, rows)`: what the parameters do not touch, (n,).
-    """
-
-    moments: Callable
-    natural: Callable
-    normalizer: Callable
-    table: Callable
-    base: Callable = lambda model, x: np.zeros(len(x))
-
-    def posterior(self, model, rows, r):
-        """The natural parameters of components under responsibilities (n, k)."""
-        prior = self.natural(as_numpy(model.component_prior))
-        sums = [np.tensordot(r.T, m, 1) for m in self.moments(model, rows)]
-        return tuple(p + s for p, s in zip(prior, sums, strict=True))
-
-    def evidence(self, model, rows, r):
-        """log p(rows | labels) of components, (k,), for certain labels r; log h of the rows included."""
-        prior = self.normalizer(self.natural(as_numpy(model.component_prior)))
-        return self.normalizer(self.posterior(model, rows, r)) - prior + r.T @ self.base(model, rows)
-
-
-def as_numpy(tree):
-    return jax.tree.map(lambda x: np.asarray(x, float), tree)
-
-
-def indicators(model, x):
-    return np.eye(model.n_categories)[x]
-
-
-def regression_moments(model, rows):
-    x, y = rows
-    return x[:, :, None] * x[:, None, :], x * y[:, None], y**2, np.full(len(y), 0.5)
-
-
-def regression_normalizer(eta):
-    b0, bw, square, a = eta
-    half = np.einsum("ki,ki->k", bw, np.linalg.solve(b0, bw[..., None])[..., 0])
-    rate = 0.5 * (square - half)
-    location = -0.5 * np.linalg.slogdet(b0)[1] + 0.5 * bw.shape[1] * np.log(2 * np.pi)
-    return location + special.gammaln(a) - a * np.log(rate)
-
-
-def regression_table(model, eta, rows):
-    (x, y), (b0, bw, square, a) = rows, eta
-    location = np.linalg.solve(b0, bw[..., None])[..., 0]
-    rate = 0.5 * (square - np.einsum("ki,ki->k", bw, location))
-    spread = np.einsum("ni,kij,nj->nk", x, np.linalg.inv(b0), x)
-    shift = (y[:, None] - x @ location.T) ** 2 * a / rate
-    return 0.5 * (special.digamma(a) - np.log(rate) - np.log(2 * np.pi) - shift - spread)
-
-
-def regression_natural(q):
-    bw = np.einsum("kij,kj->ki", q.mean_precision, q.location)
-    square = 2 * q.rate + np.einsum("ki,ki->k", bw, q.location)
-    return q.mean_precision, bw, square, q.concentration
-
-
-def gamma_normalizer(eta):
-    return (special.gammaln(eta[0]) - eta[0] * np.log(eta[1])).sum(-1)
-
-
-def gamma_table(shape, x, eta):
-    log = special.digamma(eta[0]) - np.log(eta[1])
-    return shape @ log.T - x @ (eta[0] / eta[1]).T
-
-
-TWINS = {
-    "binary": Twin(
-        lambda m, x: (np.stack([x, 1 - x], -1),),
-        lambda q: (betas(q),),
-        lambda eta: dirichlet_normalizer(eta[0]),
-        lambda m, eta, x: np.einsum("ndv,kdv->nk", np.stack([x, 1 - x], -1), log_dirichlet(eta[0])),
-    ),
-    "categories": Twin(
-        lambda m, x: (indicators(m, x),),
-        lambda q: (q.concentration,),
-        lambda eta: dirichlet_normalizer(eta[0]),
-        lambda m, eta, x: np.einsum("ndv,kdv->nk", indicators(m, x), log_dirichlet(eta[0])),
-    ),
-    "counts": Twin(
-        lambda m, x: (x, np.ones_like(x)),
-        lambda q: (q.concentration, q.rate),
-        gamma_normalizer,
-        lambda m, eta, x: gamma_table(x, np.ones_like(x), eta),
-        lambda m, x: -special.gammaln(x + 1).sum(-1),
-    ),
-    "profiles": Twin(
-        lambda m, x: (x,),
-        lambda q: (q.concentration,),
-        lambda eta: dirichlet_normalizer(eta[0]),
-        lambda m, eta, x: x @ log_dirichlet(eta[0]).T,
-        lambda m, x: special.gammaln(x.sum(-1) + 1) - special.gammaln(x + 1).sum(-1),
-    ),
-    "positive": Twin(
-        lambda m, x: (np.broadcast_to(m.known_shape, x.shape), x),
-        lambda q: (q.concentration, q.rate),
-        gamma_normalizer,
-        lambda m, eta, x: gamma_table(np.broadcast_to(m.known_shape, x.shape), x, eta),
-        lambda m, x: ((m.known_shape - 1) * np.log(x) - special.gammaln(m.known_shape)).sum(-1),
-    ),
-    "lines": Twin(
-        lambda m, r: (
-            np.einsum("ni,nj->nij", r[0], r[0]),
-            r[0] * r[1][:, None],
-            r[1] ** 2,
-            np.full(len(r[1]), 0.5),
-        ),
-        regression_natural,
-        regression_normalizer,
-        regression_table,
-        lambda m, r: np.full(len(r[1]), -0.5 * np.log(2 * np.pi)),
-    ),
-}
+# ---------------------------------------------------------------- weights
 
 
 def dirichlet_weights(alpha0, n):
@@ -284,7 +149,11 @@ def support(name):
         if name == "positive":
             rows = np.exp(np.stack(np.meshgrid(t, t, indexing="ij"), -1).reshape(-1, 2))
             return rows, rows.prod(1) * (t[1] - t[0]) ** 2
-        return (np.tile([0.5, -1.0], (241, 1)), np.sinh(t)), np.cosh(t) * (t[1] - t[0])
+        if name == "lines":
+            return (np.tile([0.5, -1.0], (241, 1)), np.sinh(t)), np.cosh(t) * (t[1] - t[0])
+        both = np.stack(np.meshgrid(t, t, indexing="ij"), -1).reshape(-1, 2)
+        area = np.cosh(both).prod(1) * (t[1] - t[0]) ** 2
+        return (np.tile([0.5, -1.0], (len(both), 1)), np.sinh(both)), area
     return rows, np.ones(len(rows))
 
 
@@ -293,7 +162,7 @@ def test_the_predictive_density_sums_to_one_and_is_that_of_draws(name, float64):
     model, data, params = resolved(name, float64)
     params = sweeps(model, params, data, jnp.ones(N_ROWS))[0]
     rows, area = support(name)
-    new = jnp.tile(rows[0][:1], (4000, 1)) if name == "lines" else 4000
+    new = jnp.tile(rows[0][:1], (4000, 1)) if name in ("lines", "planes") else 4000
     how = dict(n_counts=6) if name == "profiles" else {}
 
     @jit
@@ -303,17 +172,18 @@ def test_the_predictive_density_sums_to_one_and_is_that_of_draws(name, float64):
     log_p, drawn = look(model, params, rows)
     mass = np.exp(np.asarray(log_p)) * area
     np.testing.assert_allclose(mass.sum(), 1, rtol=1e-6)
-    values = (rows[1], drawn) if name == "lines" else (rows, drawn)
+    values = (rows[1] if name in ("lines", "planes") else rows, drawn)
     value, draws = (np.tanh(np.asarray(x, float) / 5).reshape(len(x), -1).prod(1) for x in values)
     error = draws.std() / np.sqrt(len(draws))
     assert abs(draws.mean() - mass @ value) < STANDARD_ERRORS * error
     assert error < 0.02
 
 
-def test_the_mean_of_a_regression_mixture_is_the_predictive_densitys(float64):
-    model, data, params = resolved("lines", float64)
+@pytest.mark.parametrize("name", ["lines", "planes"])
+def test_the_mean_of_a_regression_mixture_is_the_predictive_densitys(name, float64):
+    model, data, params = resolved(name, float64)
     params = sweeps(model, params, data, jnp.ones(N_ROWS))[0]
-    (x, y), area = support("lines")
+    (x, y), area = support(name)
     mass = area * np.exp(np.asarray(model.log_predictive(params, (x, y))))
     np.testing.assert_allclose(model.mean(params, x[:1]), [mass @ y], rtol=1e-6)
 
@@ -345,7 +215,7 @@ def test_nothing_of_the_size_of_rows_times_components_times_columns_is_made(name
     n, k, d = 50, 30, 20
     rng = np.random.default_rng(0)
     data = jnp.asarray(rng.integers(1, 2, (n, d)), "int32" if name == "categories" else "float32")
-    data = (data, data[:, 0]) if name == "lines" else data
+    data = {"lines": (data, data[:, 0]), "planes": (data, data[:, :2])}.get(name, data)
     model = dataclasses.replace(CONJUGATE[name][0], n_components=k).resolve(data)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), data))
     for program in (lambda p: vb.expectation(model, p, data), lambda p: model.log_density(p, data)):

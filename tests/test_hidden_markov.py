@@ -22,7 +22,8 @@ import vbjax as vb
 from vbjax.families import DeltaState, DirichletState
 
 # A model in a dtype is a program of some seconds, whatever the values in it.
-ORACLES = [("float64", name) for name in MODELS if name not in ("VB tied", "VB full, holes")]
+UNORACLED = ("VB tied", "VB full, holes", *hand.AUTOREGRESSIVE)
+ORACLES = [("float64", name) for name in MODELS if name not in UNORACLED]
 ORACLES += [("float32", name) for name in ("VB full", "VB tied", "EM categories")]
 MONOTONE = [*ORACLES, ("float32", "VB full, holes")]
 

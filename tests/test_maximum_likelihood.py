@@ -20,7 +20,7 @@ import vbjax as vb
 from vbjax.families import BetaState, DeltaState, DirichletState
 
 # the two kinds of weights in turn: components do not know of them
-KIND = dict(zip(CONJUGATE, ("dirichlet", "dirichlet_process") * 3, strict=False))
+KIND = dict(zip(CONJUGATE, ("dirichlet", "dirichlet_process") * 4, strict=False))
 
 
 @jax.jit
@@ -56,6 +56,42 @@ def test_a_step_is_the_textbooks(float64):
     r = special.softmax(log, 1)
     close(moved.weights.mean, r.mean(0), factor=10)
     close(moved.components.mean, (r.T @ x) / r.sum(0)[:, None], factor=10)
+
+
+def one_regression(name, data):
+    """A model of one component, where EM begins and is after a step, and the design."""
+    given = dataclasses.replace(CONJUGATE[name][0], n_components=1, maximum_likelihood=True)
+    model, start, _ = begun(given, data)
+    x = np.asarray(data[0])
+    u = x if name == "lines" else np.column_stack([x - x.mean(0), np.ones(N_ROWS)])
+    return model, start, sweeps(model, start, data, n_sweeps=1)[0], u
+
+
+@pytest.mark.parametrize("name", ["lines", "planes"])
+def test_one_regression_begins_and_stays_at_least_squares(name, float64):
+    x, y = jax.tree.map(np.asarray, MODELS[f"mixture of {name}"].data(float64)[0])
+    model, start, moved, u = one_regression(name, (x, y))
+    fitted = u @ np.linalg.lstsq(u, y, rcond=None)[0]
+    covariance = np.atleast_2d((y - fitted).T @ (y - fitted)) / N_ROWS
+    for params in (start, moved):
+        mean = params.components.mean
+        close(model.mean(params, x), fitted, factor=100)
+        close(np.linalg.inv(np.atleast_2d(mean.precision[0])), covariance, factor=100)
+
+
+def test_regressions_on_collinear_columns_and_without_noise_are_finite(float64):
+    """Weights that nothing tells apart stay; a noise that vanishes is at its floor, and flagged."""
+    x, y = jax.tree.map(np.asarray, MODELS["mixture of planes"].data(float64)[0])
+    x = x[:, :1] * [1, 2]
+    model, _, moved, u = one_regression("planes", (x, y))
+    close(model.mean(moved, x), u @ np.linalg.lstsq(u, y, rcond=None)[0], factor=100)
+    assert not model.singular(moved)
+    model, _, moved, _ = one_regression("planes", (x, np.column_stack([y[:, 0], x[:, 0]])))
+    assert model.singular(moved)
+    values = np.linalg.eigvalsh(
+        np.linalg.inv(moved.components.mean.precision[0]) / np.sqrt(np.outer(model.floor, model.floor))
+    )
+    np.testing.assert_allclose(values[0], 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("weight", [0.0, 1e-12, 1e-8, 1e-6])

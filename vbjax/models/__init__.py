@@ -1,6 +1,7 @@
 """Ready-made models, each a page with its equations."""
 
 from vbjax.models.ard_regression import ARDRegression
+from vbjax.models.autoregressive_hidden_markov import AutoregressiveHiddenMarkovModel
 from vbjax.models.bayesian_gaussian_mixture import BayesianGaussianMixture
 from vbjax.models.bayesian_pca import BayesianPCA
 from vbjax.models.bernoulli_mixture import BernoulliMixture
@@ -13,6 +14,8 @@ from vbjax.models.hdp_hidden_markov import HDPHiddenMarkovModel
 from vbjax.models.hdp_topics import HDPTopics
 from vbjax.models.hidden_markov import HiddenMarkovModel
 from vbjax.models.hidden_markov_names import (
+    AutoregressiveHMM,
+    BayesianAutoregressiveHMM,
     BayesianCategoricalHMM,
     BayesianGaussianHMM,
     BayesianPoissonHMM,
@@ -32,6 +35,7 @@ from vbjax.models.logistic_regression import LogisticRegression
 from vbjax.models.mean_field_gaussian import MeanFieldGaussian
 from vbjax.models.mean_field_table import MeanFieldTable
 from vbjax.models.multinomial_mixture import MultinomialMixture
+from vbjax.models.multivariate_regression_mixture import MultivariateRegressionMixture
 from vbjax.models.poisson_mixture import PoissonMixture
 from vbjax.models.ppca import PPCA
 from vbjax.models.probit_regression import ProbitRegression
@@ -43,6 +47,9 @@ from vbjax.models.unit_variance_mixture import UnitVarianceMixture
 __all__ = [
     "PPCA",
     "ARDRegression",
+    "AutoregressiveHMM",
+    "AutoregressiveHiddenMarkovModel",
+    "BayesianAutoregressiveHMM",
     "BayesianCategoricalHMM",
     "BayesianGaussianHMM",
     "BayesianGaussianMixture",
@@ -69,6 +76,7 @@ __all__ = [
     "MeanFieldGaussian",
     "MeanFieldTable",
     "MultinomialMixture",
+    "MultivariateRegressionMixture",
     "PoissonHMM",
     "PoissonMixture",
     "ProbitRegression",

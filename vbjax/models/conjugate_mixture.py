@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from vbjax.core.expectation import Expectation, blank_idle, expectation, float_d
 from vbjax.core.inputs import is_concrete, read_count, read_positive, read_table
 from vbjax.families.base import Family, pytree, static
 from vbjax.families.categorical import CategoricalStatistics
-from vbjax.families.delta import Delta, unless_unknown
+from vbjax.families.delta import Delta, DeltaState, unless_unknown
 from vbjax.families.dirichlet import Dirichlet
 from vbjax.models.defaults import filled_to_shape, positive_scale, weighted_moments
 from vbjax.models.mixing_weights import (
@@ -64,6 +64,9 @@ class ConjugateMixture(Mixture):
     maximum_likelihood: bool = static(default=False, kw_only=True)
     weight_prior: str = static(default="dirichlet", kw_only=True)
     weight_concentration: Any = dataclasses.field(default=None, kw_only=True)
+
+    real: ClassVar[tuple[str, ...]] = ("location",)
+    """Hyperparameters that need not be positive."""
 
     # -- what a component type says ------------------------------------------------------------------
 
@@ -124,11 +127,15 @@ class ConjugateMixture(Mixture):
         return self.maximum_likelihood
 
     def read(self, data: Any) -> Any:
+        self.read_hyperparameters()
+        return self.read_rows(data)
+
+    def read_hyperparameters(self) -> None:
+        """A ValueError that names one that is out of range."""
         read_count(self.n_components, "n_components")
         read_weight_prior(self.weight_prior)
         names = (field.name for field in dataclasses.fields(self) if not field.metadata.get("static"))
-        read_positive(self, *(name for name in names if name != "location"))
-        return self.read_rows(data)
+        read_positive(self, *(name for name in names if name not in self.real))
 
     def read_rows(self, data: Any) -> Any:
         """The rows, or a ValueError that names what is wrong with them."""
@@ -183,21 +190,33 @@ class ConjugateMixture(Mixture):
         moved = super().m_step(params, statistics, block)
         if not self.points or "components" not in block:
             return moved
-        components = unless_unknown(moved.components, params.components, 1)
+        components = unless_unknown(self.bounded(moved.components), params.components, 1)
         return moved | dict(components=components)  # without rows a component keeps its parameters
+
+    def bounded(self, components: DeltaState) -> DeltaState:
+        """Points within the bounds that keep a likelihood finite, where a component type has some."""
+        return components
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """Every component is the prior and a seed or two: rows far from one another, by k-means++.
 
         Points start at the moments of the rows that these components would take.
         """
+        rows = self.seeds(key, data.rows if isinstance(data, Annotated) else data, weights)
+        return self.init_at(rows, data, weights)
+
+    def init_at(self, rows: Any, data: Any, weights: Array | None = None) -> Record:
+        """The same from given seeds."""
+        dtype, k = float_dtype(data), self.n_components
         if self.points:
             full = dataclasses.replace(self, maximum_likelihood=False)
-            total = expectation(full, full.init(key, data, weights), data, weights)
-            neutral = Record({n: family.neutral(float_dtype(data)) for n, family in self.factors.items()})
-            return self.m_step(neutral, total.statistics, ("weights", "components"))
-        rows = self.seeds(key, data.rows if isinstance(data, Annotated) else data, weights)
-        dtype, k = float_dtype(data), self.n_components
+            start = full.init_at(rows, data, weights)
+            total = expectation(full, start, data, weights)
+            params = Record({name: family.neutral(dtype) for name, family in self.factors.items()})
+            if hasattr(start.components, "location"):  # the pivot about which the statistics are
+                at = dataclasses.replace(params.components.at, location=start.components.location)
+                params |= dict(components=DeltaState(at))
+            return self.m_step(params, total.statistics, ("weights", "components"))
         params = Record({name: family.neutral(dtype) for name, family in self.factors.items()})
         labels = CategoricalStatistics(jax.nn.one_hot(jnp.arange(n_rows(rows)) % k, k, dtype=dtype))
         gradient = self.gradient_at(self.prepare(params), Record(c=labels), rows)

@@ -60,10 +60,18 @@ class HiddenMarkovBase(ConjugateModel):
             what = f"a mixture of n_states = {self.n_states} components"
             raise ValueError(f"emissions must be {what}; got {self.emissions!r}")
         data = data if isinstance(data, Sequences) else Sequences.of(data)
-        rows = self.emissions.read(data.steps())
+        rows = self.read_steps(data.steps())
         cast_all = lambda x: jax.tree.map(lambda leaf, row: leaf.astype(row.dtype), x, rows)
         parts = tuple(part._replace(values=cast_all(part.values)) for part in data.parts)
         return dataclasses.replace(data, parts=parts)
+
+    def read_steps(self, steps: Any) -> Any:
+        """Steps that are observed, end to end, as the emissions take them."""
+        return self.emissions.read(steps)
+
+    def rows_of(self, part: Steps) -> tuple[Any, Array]:
+        """The emissions' rows, of all sequences end to end, padding too; and where there is one, (n, t)."""
+        return part.flat, part.observed
 
     def inspect(self, data: Sequences) -> Any:
         rows = jax.tree.map(jnp.asarray, data.steps())
@@ -72,11 +80,12 @@ class HiddenMarkovBase(ConjugateModel):
 
     def resolved_emissions(self, data: Sequences, weights: Array | None) -> Any:
         """The emissions with every default that follows the data filled in."""
-        return self.emissions.resolve(*data.weighted_steps(weights))
+        return self.emissions.resolve(*self.all_rows(data, weights))
 
     def annotate(self, data: Sequences, weights: Array | None = None) -> Sequences:
         def annotated(part: Steps) -> Steps:
-            flat = self.emissions.annotate(part.flat, part.observed.reshape(-1).astype(float_dtype(part)))
+            rows, seen = self.rows_of(part)
+            flat = self.emissions.annotate(rows, seen.reshape(-1).astype(float_dtype(part)))
             shape = part.observed.shape
             return part._replace(values=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), flat))
 
@@ -93,10 +102,23 @@ class HiddenMarkovBase(ConjugateModel):
     def init(self, key: Array, data: Sequences, weights: Array | None = None) -> Record:
         """Components as the mixture starts, and a chain without preferences."""
         dtype = float_dtype(data)
-        rows, w = data.weighted_steps(weights)
-        components = self.emissions.init(key, rows, w).components
+        components = self.init_components(key, *self.all_rows(data, weights))
         chain = {name: f.neutral(dtype) for name, f in self.factors.items() if name != "components"}
         return Record(chain, components=components)
+
+    def init_components(self, key: Array, rows: Any, weights: Array) -> Any:
+        """Where the components start, given rows of which those of weight 0 are none."""
+        return self.emissions.init(key, rows, weights).components
+
+    def all_rows(self, data: Sequences, weights: Array | None) -> tuple[Any, Array]:
+        """The emissions' rows, and their weights: those of their sequence, 0 where there is none."""
+
+        def rows(part: Steps) -> Steps:
+            flat, seen = self.rows_of(part)
+            values = jax.tree.map(lambda x: x.reshape(*seen.shape, *x.shape[1:]), flat)
+            return part._replace(values=values, observed=seen)
+
+        return dataclasses.replace(data, parts=tuple(map(rows, data.parts))).weighted_steps(weights)
 
     # -- E-step and M-step ---------------------------------------------------------------------------
 
@@ -115,7 +137,8 @@ class HiddenMarkovBase(ConjugateModel):
         return self._by_steps(score, rows)
 
     def _by_steps(self, score: Callable[..., Any], rows: Steps) -> Float[Array, "n t k"]:
-        flat, seen = rows.flat, rows.observed.reshape(-1).astype(float_dtype(rows))
+        flat, there = self.rows_of(rows)
+        seen = there.reshape(-1).astype(float_dtype(rows))
         blank = jnp.zeros((seen.shape[0], self.n_states), seen.dtype)
         chunk = self.emissions.chunk_rows(flat)
         return sweep_rows(score, flat, seen, blank, chunk=chunk)[1].reshape(*rows.observed.shape, -1)
@@ -133,7 +156,8 @@ class HiddenMarkovBase(ConjugateModel):
         # densities above and below 1 cancel in a bound, their roundings do not
         added = jnp.where(found.marginals > 0, found.marginals * jnp.abs(table), 0).sum((1, 2))
         magnitude = jnp.abs(bound) + jnp.where(weights == 0, 0, weights * added)
-        flat, seen = rows.flat, rows.observed.astype(weights.dtype)
+        flat, there = self.rows_of(rows)
+        seen = there.astype(weights.dtype)
         r = (weights[:, None, None] * seen[..., None] * found.marginals).reshape(-1, self.n_states)
 
         def statistics(some: Any, w: Array) -> Any:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from vbjax.models.autoregressive_hidden_markov import AutoregressiveHiddenMarkovModel
 from vbjax.models.bayesian_gaussian_mixture import BayesianGaussianMixture
 from vbjax.models.categorical_mixture import CategoricalMixture
 from vbjax.models.gaussian_mixture import GaussianMixture
 from vbjax.models.hidden_markov import HiddenMarkovModel
+from vbjax.models.multivariate_regression_mixture import MultivariateRegressionMixture
 from vbjax.models.poisson_mixture import PoissonMixture
 
 
 def GaussianHMM(n_states: int, covariance_type: str = "full", **options: Any) -> HiddenMarkovModel:
     """Normal steps (d,), by EM; `options` as of `GaussianMixture` and `HiddenMarkovModel`."""
-    return _chained(GaussianMixture, n_states, options, covariance_type=covariance_type)
+    return _chained(GaussianMixture, n_states, options | dict(covariance_type=covariance_type))
 
 
 def BayesianGaussianHMM(n_states: int, covariance_type: str = "full", **options: Any) -> HiddenMarkovModel:
     """The same by variational Bayes; `options` as of `BayesianGaussianMixture` and `HiddenMarkovModel`."""
-    return _chained(BayesianGaussianMixture, n_states, options, covariance_type=covariance_type)
+    return _chained(BayesianGaussianMixture, n_states, options | dict(covariance_type=covariance_type))
 
 
 def PoissonHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
     """Steps of d independent counts, by EM; `options` as of `PoissonMixture` and `HiddenMarkovModel`."""
-    return _chained(PoissonMixture, n_states, options, maximum_likelihood=True)
+    return _chained(PoissonMixture, n_states, options | dict(maximum_likelihood=True))
 
 
 def BayesianPoissonHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
@@ -33,7 +35,7 @@ def BayesianPoissonHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
 
 def CategoricalHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
     """Steps of d independent categories, by EM; `options` of `CategoricalMixture` and `HiddenMarkovModel`."""
-    return _chained(CategoricalMixture, n_states, options, maximum_likelihood=True)
+    return _chained(CategoricalMixture, n_states, options | dict(maximum_likelihood=True))
 
 
 def BayesianCategoricalHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
@@ -41,9 +43,38 @@ def BayesianCategoricalHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
     return _chained(CategoricalMixture, n_states, options)
 
 
-def _chained(mixture: Any, n_states: int, options: dict[str, Any], **own: Any) -> HiddenMarkovModel:
+def AutoregressiveHMM(n_states: int, order: int = 1, **options: Any) -> AutoregressiveHiddenMarkovModel:
+    """Steps (d,), normal about a linear function of the `order` before them, by EM.
+
+    Maximum likelihood, with a floor under the covariances; `options` as of `MultivariateRegressionMixture`
+    and `AutoregressiveHiddenMarkovModel`.
+
+    >>> import jax, vbjax as vb
+    >>> t = jax.numpy.arange(120)
+    >>> x = jax.numpy.sin(jax.numpy.where(t // 30 % 2 == 1, 0.3, 1.2) * t)[:, None]
+    >>> x = x + 0.01 * jax.random.normal(jax.random.key(1), x.shape)
+    >>> fit = vb.fit(vb.AutoregressiveHMM(2, order=2), x, key=jax.random.key(0), n_restarts=8)
+    >>> len(set(fit.model.decode(fit.params, x)[32:58].tolist()))
+    1
+    """
+    model = AutoregressiveHiddenMarkovModel
+    how = dict(maximum_likelihood=True)
+    return _chained(MultivariateRegressionMixture, n_states, options | how, model, order=order)
+
+
+def BayesianAutoregressiveHMM(
+    n_states: int, order: int = 1, **options: Any
+) -> AutoregressiveHiddenMarkovModel:
+    """The same by variational Bayes; its prior follows what one autoregression of all steps leaves."""
+    model = AutoregressiveHiddenMarkovModel
+    return _chained(MultivariateRegressionMixture, n_states, options, model, order=order)
+
+
+def _chained(
+    mixture: Any, n_states: int, options: dict[str, Any], model: Any = HiddenMarkovModel, **chain: Any
+) -> Any:
     """The chain takes the options that are its own, the emissions the others."""
-    chain = ("initial_concentration", "transition_concentration", "stickiness")
-    of_chain = {name: options[name] for name in chain if name in options}
-    own |= {name: value for name, value in options.items() if name not in chain}
-    return HiddenMarkovModel(n_states, mixture(n_states, **own), **of_chain)
+    names = ("initial_concentration", "transition_concentration", "stickiness")
+    chain |= {name: options[name] for name in names if name in options}
+    own = {name: value for name, value in options.items() if name not in names}
+    return model(n_states, mixture(n_states, **own), **chain)

@@ -86,6 +86,15 @@ class HiddenMarkovUse(HiddenMarkovBase):
         """-2 log L + 2 (free parameters); smaller is better (Akaike 1974). After EM."""
         return 2 * self.n_parameters - 2 * self.total_log_likelihood(params, data)
 
+    def before(self, data: Sequences) -> Any:
+        """What the steps after the last of every sequence depend on, beside their states."""
+        return None
+
+    def draw_steps(self, params: Any, key: Array, states: Int[Array, "*n t"], before: Any = None) -> Any:
+        """Steps in the given states, (..., t, ...)."""
+        drawn = self.emissions.draw_rows(self._as_mixture(params), key, states.reshape(-1))
+        return jax.tree.map(lambda x: x.reshape(*states.shape, *x.shape[1:]), drawn)
+
     def _chain_at_mean(self, params: Any) -> tuple[Array, Array]:
         return jnp.log(params.initial.mean), jnp.log(params.transitions.mean)
 
@@ -132,17 +141,17 @@ def _forecast(
     model: HiddenMarkovUse, params: Any, key: Array, data: Sequences, n_steps: int, n_draws: int
 ) -> Any:
     first = jnp.log(_predict_states(model, params, data, 1)[:, 0])
-    states = _walk(model, params, key, jnp.broadcast_to(first, (n_draws, *first.shape)), n_steps)
-    return _steps_of(model, params, key, states)
+    states = walk(model, params, key, jnp.broadcast_to(first, (n_draws, *first.shape)), n_steps)
+    return model.draw_steps(params, jax.random.fold_in(key, 1), states, model.before(data))
 
 
 @functools.partial(jax.jit, static_argnames="n_steps")
 def _sample(model: HiddenMarkovUse, params: Any, key: Array, n_steps: int) -> tuple[Array, Any]:
-    states = _walk(model, params, key, jnp.log(params.initial.mean), n_steps)
-    return states, _steps_of(model, params, key, states)
+    states = walk(model, params, key, jnp.log(params.initial.mean), n_steps)
+    return states, model.draw_steps(params, jax.random.fold_in(key, 1), states)
 
 
-def _walk(model: HiddenMarkovUse, params: Any, key: Array, first: Array, n_steps: int) -> Int[Array, "*n t"]:
+def walk(model: HiddenMarkovUse, params: Any, key: Array, first: Array, n_steps: int) -> Int[Array, "*n t"]:
     """States from log probabilities of the first, (..., K)."""
     transitions = model._chain_at_mean(params)[1]
 
@@ -152,10 +161,3 @@ def _walk(model: HiddenMarkovUse, params: Any, key: Array, first: Array, n_steps
 
     states = jax.lax.scan(step, first, jax.random.split(jax.random.fold_in(key, 0), n_steps))[1]
     return jnp.moveaxis(states, 0, -1)
-
-
-def _steps_of(model: HiddenMarkovUse, params: Any, key: Array, states: Array) -> Any:
-    drawn = model.emissions.draw_rows(
-        model._as_mixture(params), jax.random.fold_in(key, 1), states.reshape(-1)
-    )
-    return jax.tree.map(lambda x: x.reshape(*states.shape, *x.shape[1:]), drawn)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from vbjax.core.expectation import n_rows
 from vbjax.core.inputs import read_arrays, read_column, read_pair, read_table
 from vbjax.families.base import LocationPrecision, pytree
 from vbjax.families.multivariate_normal_gamma import (
@@ -17,20 +15,18 @@ from vbjax.families.multivariate_normal_gamma import (
     MultivariateNormalGammaState,
     MultivariateNormalGammaStatistics,
 )
-from vbjax.linalg import cholesky, outer, solve_lower
-from vbjax.models.conjugate_mixture import ConjugateMixture, over_components, width
+from vbjax.linalg import cholesky, solve_lower
+from vbjax.models.conjugate_mixture import over_components, width
 from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.models.predictive import log_student_t
-from vbjax.record import Record
+from vbjax.models.regression_mixture_base import RegressionMixtureBase
 from vbjax.special import LOG_2PI
-
-_BLOCK_BYTES = 2**23  # the squares of a block of rows stay in a core's cache
 
 Rows = tuple[Float[Array, "n d"], Float[Array, " n"]]
 
 
 @pytree
-class RegressionMixture(ConjugateMixture):
+class RegressionMixture(RegressionMixtureBase):
     """y_n | x_n, c_n = k ~ N(w_k' x_n, 1 / tau_k): lines through the data, each row on one of them.
 
         w_k | tau_k ~ N(w0, (tau_k B0)^-1),   tau_k ~ Gamma(a0, b0),   B0 = diag(mean_precision)
@@ -94,10 +90,6 @@ class RegressionMixture(ConjugateMixture):
         dtype = jnp.promote_types(x.dtype, y.dtype)
         return read_arrays((x.astype(dtype), y.astype(dtype)), "data")
 
-    def chunk_rows(self, data: Rows) -> int:
-        cached = _BLOCK_BYTES // (data[0].shape[1] ** 2 * data[0].dtype.itemsize)
-        return max(1, min(super().chunk_rows(data), cached))
-
     def defaults(self, data: Rows, weights: Array | None) -> dict[str, Any]:
         x, y = data
         mean, variance = weighted_moments(x, weights)
@@ -109,20 +101,12 @@ class RegressionMixture(ConjugateMixture):
             rate=half * positive_scale(weighted_moments(y, weights)[1]),
         )
 
-    def seeds(self, key: Array, data: Any, weights: Array | None) -> tuple[Array, Array]:
-        """For each component d + 1 rows, drawn by weight: as many as its line passes near."""
-        n, count = n_rows(data), self.n_components * (self.columns + 1)
-        share = None if weights is None else weights / weights.sum()
-        index = jax.random.choice(key, n, (count,), p=share)
-        x, y = data
-        return x[index], y[index]
-
     def table(self, components: MultivariateNormalGammaStatistics, rows: Rows) -> Float[Array, "n k"]:
         x, y = rows
         shift = y[:, None] - x @ components.pivot.T
-        # E[tau (y - w'x)^2] about the pivot, x' E[tau (w - c)(w - c)'] x by one product for all components
-        spread = outer(x, x).reshape(x.shape[0], -1) @ components.square.reshape(self.n_components, -1).T
-        square = components.precision * shift**2 - 2 * shift * (x @ components.cross.T) + spread
+        # E[tau (y - w'x)^2] about the pivot
+        square = components.precision * shift**2 - 2 * shift * (x @ components.cross.T)
+        square = square + self.spread(components.square, x)
         return 0.5 * (components.logdet - LOG_2PI - square)
 
     def log_predictive_of(self, component: MultivariateNormalGammaState, rows: Rows) -> Float[Array, " n"]:
@@ -133,28 +117,5 @@ class RegressionMixture(ConjugateMixture):
         square = (y - x @ component.location) ** 2 / scale
         return log_student_t(square, 2 * a, 1, jnp.log(scale))
 
-    # -- use -----------------------------------------------------------------------------------------
-
-    def mean(self, params: Record, x: Any) -> Float[Array, " n"]:
-        """E[y | x] of new rows x, (n,): over the components, as their labels are not known."""
-        x = read_table(x, "x", n_features=self.n_features)
-        return _mean(self, params, x)
-
-    def sample(self, params: Record, key: Array, x: Any) -> Float[Array, " n"]:
-        """New y (n,) for the rows x (n, d), each with parameters of its own drawn from q."""
-        x = read_table(x, "x", n_features=self.n_features)
-        return _sample_at(self, params, key, x)
-
-
-@jax.jit
-def _mean(model: RegressionMixture, params: Record, x: Array) -> Array:
-    return x @ (model.weights(params) @ params.components.location)
-
-
-@jax.jit
-def _sample_at(model: RegressionMixture, params: Record, key: Array, x: Array) -> Array:
-    keys = jax.random.split(key, 3)
-    c = model.draw_labels(params, keys[0], x.shape[0])
-    drawn: LocationPrecision = jax.tree.map(lambda leaf: leaf[c], params.components).sample(keys[1])
-    noise = jax.random.normal(keys[2], c.shape, x.dtype)
-    return (x * drawn.location).sum(-1) + noise / jnp.sqrt(drawn.precision)
+    def responses(self, drawn: LocationPrecision, x: Array, noise: Array) -> Array:
+        return (x * drawn.location).sum(-1) + noise / jnp.sqrt(drawn.precision)
