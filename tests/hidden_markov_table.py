@@ -180,7 +180,7 @@ def table_of(name, model, params, x):
 @jax.jit
 def normals_of(emissions, components):
     """Means and covariances."""
-    prepared = emissions.prepare_components(components)
+    prepared = emissions.prepare_components(vb.Record(components=components))
     return components.mean.location, emissions.structure.covariances(prepared)
 
 

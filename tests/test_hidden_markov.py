@@ -122,7 +122,7 @@ def hmmlearn_peer(name, model, params):
     kind = hand.kind_of(name)
     if kind in hand.GAUSSIAN:
         peer = hmm.GaussianHMM(K, kind, min_covar=0.0, covars_prior=0.0, **how)
-        found = read_out(model.emissions, model._as_mixture(params), kind)
+        found = read_out(model.emissions, model.emissions.evenly(params), kind)
         _, peer.means_, peer.covars_ = map(np.asarray, found)
     elif kind == "counts":
         peer = hmm.PoissonHMM(K, lambdas_prior=0.0, lambdas_weight=0.0, **how)
@@ -156,7 +156,7 @@ def test_one_step_is_hmmlearns(name, float64):
     elif name == "EM categories":
         close(moved.components.mean[:, 0], peer.emissionprob_, factor=10)
     else:
-        mixture = model._as_mixture(moved)
+        mixture = model.emissions.evenly(moved)
         _, means, covariances = read_out(model.emissions, mixture, hand.kind_of(name))
         close(means, peer.means_, factor=10)
         close(covariances, peer._covars_, factor=100)  # through inverses

@@ -73,7 +73,7 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
     def factors(self) -> Record:
         k = self.n_states
         chain: dict[str, Any] = dict(initial=Dirichlet(k), transitions=Dirichlet(k, plate=(k,)))
-        return Record(chain, weights=StickBreaking(k), components=self.emissions.factors["components"])
+        return Record(chain, weights=StickBreaking(k), **self.emissions.own_factors)
 
     def read(self, data: Any) -> Sequences:
         read_count(self.n_states, "n_states", least=2)
@@ -126,7 +126,7 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
 
     def log_prior(self, s: Record) -> Array:
         """Of the emissions; for the chain see `expected_log_prior`."""
-        return self.emissions.components_prior(s.components)
+        return self.emissions.components_prior(s)
 
     def expected_log_prior(self, params: Any) -> Array:
         prior, q = self.weights_prior, params.weights.expected()
@@ -139,10 +139,10 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
         return total
 
     def _global_terms(self, params: Any, expectation: Any) -> dict[str, Array]:
-        """Priors and entropies of rows and weights, paired; and the components'."""
+        """Priors and entropies of rows and weights, paired; and those of the emissions."""
         terms = {n: -params[n].kl(rows).sum() for n, rows in self._rows_priors(params.weights).items()}
         terms |= {"weights": -params.weights.kl(self.weights_prior), "slack": self._slack(params.weights)}
-        return terms | self._terms_of(("components",), params, expectation)
+        return terms | self._terms_of(self.emissions.own_factors, params, expectation)
 
     # -- use -----------------------------------------------------------------------------------------
 

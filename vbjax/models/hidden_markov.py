@@ -70,10 +70,10 @@ class HiddenMarkovModel(HiddenMarkovUse):
     @property
     def factors(self) -> Record:
         initial, transitions = Dirichlet(self.n_states), Dirichlet(self.n_states, plate=(self.n_states,))
-        components = self.emissions.factors["components"]
+        own = self.emissions.own_factors
         if self.emissions.points:
-            return Record(initial=Delta(initial), transitions=Delta(transitions), components=components)
-        return Record(initial=initial, transitions=transitions, components=components)
+            return Record(initial=Delta(initial), transitions=Delta(transitions), **own)
+        return Record(initial=initial, transitions=transitions, **own)
 
     def read(self, data: Any) -> Sequences:
         read = super().read(data)
@@ -110,7 +110,7 @@ class HiddenMarkovModel(HiddenMarkovUse):
         return priors
 
     def log_prior(self, s: Record) -> Array:
-        total = self.emissions.components_prior(s.components)
+        total = self.emissions.components_prior(s)
         for name, prior in self._priors().items():
             total = total + (prior.log_density(s[name]) + s[name].base).sum()
         return total

@@ -70,7 +70,7 @@ class HiddenMarkovUse(HiddenMarkovBase):
 
     @property
     def n_parameters(self) -> int:
-        """Free parameters: of the first state, the transitions and the components."""
+        """Free parameters: of the first state, the transitions and the emissions."""
         if not self.emissions.points:
             raise ValueError(
                 "n_parameters, aic and bic are of maximum likelihood; after VB compare the bounds"
@@ -96,10 +96,10 @@ class HiddenMarkovUse(HiddenMarkovBase):
 
     def _predictive_table(self, params: Any, rows: Steps) -> Float[Array, "n t k"]:
         """Log predictive densities of every step; 0 where nothing is seen."""
-        mixture = self._as_mixture(params)
+        own = self.emissions.evenly(params)
 
         def score(flat: Any, seen: Array, _: Any) -> tuple[Any, Any]:
-            return (), jnp.where(seen[:, None] > 0, self.emissions.log_components(mixture, flat), 0)
+            return (), jnp.where(seen[:, None] > 0, self.emissions.log_components(own, flat), 0)
 
         return self._by_steps(score, rows)
 
@@ -164,7 +164,6 @@ def _walk(model: HiddenMarkovUse, params: Any, key: Array, first: Array, n_steps
 
 
 def _steps_of(model: HiddenMarkovUse, params: Any, key: Array, states: Array) -> Any:
-    drawn = model.emissions.draw_rows(
-        model._as_mixture(params), jax.random.fold_in(key, 1), states.reshape(-1)
-    )
+    own = model.emissions.evenly(params)
+    drawn = model.emissions.draw_rows(own, jax.random.fold_in(key, 1), states.reshape(-1))
     return jax.tree.map(lambda x: x.reshape(*states.shape, *x.shape[1:]), drawn)
