@@ -23,6 +23,8 @@ WEIGHTS = np.array([2.0, 1.0, 0.5, 1.0])
 GAUSSIAN = ("full", "tied")
 
 
+M = 2  # components of a state that has several
+
 STICKY = dict(initial_concentration=1.5, transition_concentration=2.0, stickiness=1.0)
 MODELS = {
     **{f"EM {kind}": vb.GaussianHMM(K, kind) for kind in GAUSSIAN},
@@ -35,6 +37,11 @@ MODELS = {
     "VB positive": vb.HiddenMarkovModel(K, vb.GammaMixture(K, known_shape=3.0)),
     "MAP counts": vb.PoissonHMM(K, **STICKY),
     "VB full, holes": vb.BayesianGaussianHMM(K, missing=True, **STICKY),
+    "EM full, nested": vb.MixtureHMM(K, M),
+    "MAP full, nested": vb.MixtureHMM(K, M, weight_concentration=3.0),
+    "VB counts, nested": vb.HiddenMarkovModel(
+        K, vb.NestedMixture(K, vb.PoissonMixture(M, weight_prior="dirichlet_process"))
+    ),
 }
 
 
@@ -112,6 +119,18 @@ def trajectory(name, dtype):
     return model, data, weights, updates(model, params, data, weights)
 
 
+def same_program(name, sequences, weights=WEIGHTS, params=None, dtype="float64"):
+    """The updates of other sequences, with the table's model and start, and the program that is compiled."""
+    model, _, _, (start, *_) = trajectory(name, dtype)
+    given, weights = like_the_table(name, sequences, dtype), jnp.asarray(weights, dtype)
+    return updates(model, at(start, 0) if params is None else params, given, weights)
+
+
+def whole(x):
+    """The sequences with numbers where nothing was seen."""
+    return [np.where(np.isnan(s), np.nanmedian(np.concatenate(x), 0).round(), s) for s in x]
+
+
 def like_the_table(name, sequences, dtype="float64"):
     """Other sequences as a fit of the table's model has them."""
     model = trajectory(name, dtype)[0]
@@ -169,12 +188,20 @@ def gaussian_posterior(kind, components):
 
 
 def table_of(name, model, params, x):
-    """log p(x_t | z_t), or its expectation, (t, k); 0 where nothing is seen."""
-    kind, x = kind_of(name), np.asarray(x, float)
+    """log p(x_t | z_t), or its expectation, (t, k); 0 where nothing is seen. Of all components if nested."""
+    kind, x, em = kind_of(name), np.asarray(x, float), components_of(model)
     seen = ~np.isnan(x).all(1)
-    table = np.zeros((len(x), model.n_states))
-    table[seen] = (points if model.emissions.points else expected)(kind, model, params.components, x[seen])
+    table = np.zeros((len(x), em.n_components))
+    table[seen] = (points if em.points else expected)(kind, em, params.components, x[seen])
+    if "shares" in params:  # such a step has no component; together they weigh as much as their state
+        log = log_weights(model, params.shares)
+        table[~seen] = np.repeat(-special.logsumexp(log, -1), log.shape[1])
     return table
+
+
+def components_of(model):
+    """The mixture of all components that there are."""
+    return getattr(model.emissions, "flat", model.emissions)
 
 
 @jax.jit
@@ -184,8 +211,7 @@ def normals_of(emissions, components):
     return components.mean.location, emissions.structure.covariances(prepared)
 
 
-def points(kind, model, components, x):
-    em = model.emissions
+def points(kind, em, components, x):
     if kind in GAUSSIAN:
         normals = itertools.starmap(stats.multivariate_normal, zip(*normals_of(em, components), strict=True))
         return np.stack([normal.logpdf(x) for normal in normals], -1).reshape(len(x), -1)
@@ -200,7 +226,7 @@ def points(kind, model, components, x):
     return density[kind]().sum(-1)
 
 
-def expected(kind, model, components, x):
+def expected(kind, em, components, x):
     if kind in GAUSSIAN:
         q = gaussian_posterior(kind, components)
         d, shift = x.shape[1], x[:, None] - q.location
@@ -213,7 +239,7 @@ def expected(kind, model, components, x):
     log, mean = special.digamma(q.concentration) - np.log(q.rate), q.concentration / q.rate
     if kind == "counts":
         return x @ log.T - mean.sum(-1) - special.gammaln(x + 1).sum(-1, keepdims=True)
-    s = np.asarray(model.emissions.known_shape, float)
+    s = np.asarray(em.known_shape, float)
     constant = ((s - 1) * np.log(x) - special.gammaln(s)).sum(-1, keepdims=True)
     return (s * log).sum(-1) - x @ mean.T + constant
 
@@ -243,14 +269,23 @@ def gaussian_kl(q, p):
 
 def divergence(name, model, components):
     """KL(q || p) of the components."""
-    kind, em = kind_of(name), model.emissions
+    kind, em = kind_of(name), components_of(model)
     if kind in GAUSSIAN:
-        prior = Posterior.prior(em, model.n_states)
-        return gaussian_kl(gaussian_posterior(kind, components), prior_with(prior, np.ones(model.n_states)))
+        prior = prior_with(Posterior.prior(em, em.n_components), np.ones(em.n_components))
+        return gaussian_kl(gaussian_posterior(kind, components), prior)
     q, p = as_numpy(components), as_numpy(em.component_prior)
     if kind == "categories":
         return -dirichlet_term(p.concentration, q.concentration)
     return gamma_kl(q, p)
+
+
+def shares_prior(mixture):
+    """Concentrations of the shares of every state; None for none."""
+    if mixture.weight_concentration is None:
+        return None
+    alpha = float(mixture.weight_concentration)
+    process = getattr(mixture, "weight_prior", "") == "dirichlet_process"
+    return np.tile([1.0, alpha] if process else [alpha] * M, (K, 1))
 
 
 def prior_with(prior, alpha):
@@ -258,12 +293,27 @@ def prior_with(prior, alpha):
     return prior
 
 
-def chain_of(model, params):
-    """Log weights of the chain: logarithms of the points, or expected ones."""
+def concentration_of(state):
+    """Of a Dirichlet; a stick of two pieces is one."""
+    pieces = ("concentration",) if hasattr(state, "concentration") else ("concentration1", "concentration0")
+    return np.concatenate([np.asarray(getattr(state, name), float) for name in pieces], -1)
+
+
+def log_weights(model, state):
+    """Logarithms of the points, or expected ones."""
     if model.emissions.points:
         with np.errstate(divide="ignore"):
-            return tuple(np.log(np.asarray(params[name].mean, float)) for name in ("initial", "transitions"))
-    return tuple(expected_log(np.asarray(params[n].concentration, float)) for n in ("initial", "transitions"))
+            return np.log(np.asarray(state.mean, float))
+    return expected_log(concentration_of(state))
+
+
+def chain_of(model, params):
+    """Log weights of the chain; of that of all components if states have several."""
+    initial, transitions = (log_weights(model, params[name]) for name in ("initial", "transitions"))
+    if "shares" not in params:
+        return initial, transitions
+    shares = log_weights(model, params.shares).ravel()
+    return np.repeat(initial, M) + shares, np.repeat(np.repeat(transitions, M, 0), M, 1) + shares
 
 
 def objective_by_hand(name, model, params, sequences, weights=WEIGHTS):
@@ -272,15 +322,18 @@ def objective_by_hand(name, model, params, sequences, weights=WEIGHTS):
     each = [log_normalizer(chain, table_of(name, model, params, x)) for x in sequences]
     total = weights @ np.array(each)
     prior = dict(initial=model.initial_concentration, transitions=model.transition_concentration)
+    if "shares" in params:
+        prior["shares"] = shares_prior(model.emissions.mixture)
     if model.transition_concentration is not None:
         own = float(model.stickiness) * np.eye(model.n_states)
         prior["transitions"] = np.asarray(model.transition_concentration, float) + own
     if model.emissions.points:
         for key, alpha in prior.items():
             if alpha is not None:
-                rows = zip(np.atleast_2d(alpha), np.atleast_2d(params[key].mean), strict=True)
-                total += sum(stats.dirichlet.logpdf(np.asarray(p), np.asarray(a)) for a, p in rows)
+                p = np.atleast_2d(params[key].mean).astype(float)
+                rows = zip(np.broadcast_to(np.asarray(alpha, float), p.shape), p, strict=True)
+                total += sum(stats.dirichlet.logpdf(p, a) for a, p in rows)
         return total
     for key, alpha in prior.items():
-        total += dirichlet_term(np.asarray(alpha, float), np.asarray(params[key].concentration, float))
+        total += dirichlet_term(np.asarray(alpha, float), concentration_of(params[key]))
     return total - divergence(name, model, params.components)

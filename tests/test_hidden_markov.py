@@ -11,7 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hidden_markov_table import LENGTHS, MODELS, WEIGHTS, K, at, series, started, trajectory, updates
+from hidden_markov_table import (
+    LENGTHS,
+    MODELS,
+    WEIGHTS,
+    K,
+    at,
+    same_program,
+    series,
+    started,
+    trajectory,
+    updates,
+    whole,
+)
 from hmmlearn import hmm
 from registry import read_out, sweeps
 from scipy import special
@@ -86,18 +98,6 @@ def test_the_bound_of_one_state_is_the_evidence(float64):
 def points(p):
     """Probabilities without a spread."""
     return DeltaState(DirichletState(jnp.asarray(1 + p)))
-
-
-def same_program(name, sequences, weights=WEIGHTS, params=None, dtype="float64"):
-    """The updates of other sequences, with the table's model and start, and the program that is compiled."""
-    model, _, _, (start, *_) = trajectory(name, dtype)
-    given, weights = hand.like_the_table(name, sequences, dtype), jnp.asarray(weights, dtype)
-    return updates(model, at(start, 0) if params is None else params, given, weights)
-
-
-def whole(x):
-    """The sequences with numbers where nothing was seen."""
-    return [np.where(np.isnan(s), np.nanmedian(np.concatenate(x), 0).round(), s) for s in x]
 
 
 def test_equal_rows_of_transitions_make_a_mixture(float64):
@@ -231,7 +231,13 @@ def with_chain(params, **concentrations):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "name"), [("float32", "EM categories"), ("float64", "EM binary"), ("float64", "EM full")]
+    ("dtype", "name"),
+    [
+        ("float32", "EM categories"),
+        ("float64", "EM binary"),
+        ("float64", "EM full"),
+        ("float64", "EM full, nested"),
+    ],
 )
 @pytest.mark.parametrize("weight", [0.0, 1e-30, 1e-9, 1e-6])
 def test_em_keeps_what_a_state_is_that_is_not_visited(dtype, name, weight):
@@ -252,7 +258,9 @@ def learnt_from_nothing(model, params, data, weights):
     return at(moved, 0)
 
 
-@pytest.mark.parametrize("name", ["EM tied", "EM full", "EM counts", "EM categories", "EM binary"])
+@pytest.mark.parametrize(
+    "name", ["EM tied", "EM full", "EM counts", "EM categories", "EM binary", "EM full, nested"]
+)
 def test_em_learns_nothing_from_nothing(name, float64):
     model, data, weights, (start, *_) = trajectory(name, "float64")
     found = learnt_from_nothing(model, at(start, 0), data, weights)

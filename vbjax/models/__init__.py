@@ -15,9 +15,11 @@ from vbjax.models.hidden_markov import HiddenMarkovModel
 from vbjax.models.hidden_markov_names import (
     BayesianCategoricalHMM,
     BayesianGaussianHMM,
+    BayesianMixtureHMM,
     BayesianPoissonHMM,
     CategoricalHMM,
     GaussianHMM,
+    MixtureHMM,
     PoissonHMM,
 )
 from vbjax.models.hierarchical_normal import HierarchicalNormal
@@ -32,6 +34,7 @@ from vbjax.models.logistic_regression import LogisticRegression
 from vbjax.models.mean_field_gaussian import MeanFieldGaussian
 from vbjax.models.mean_field_table import MeanFieldTable
 from vbjax.models.multinomial_mixture import MultinomialMixture
+from vbjax.models.nested_mixture import NestedMixture
 from vbjax.models.poisson_mixture import PoissonMixture
 from vbjax.models.ppca import PPCA
 from vbjax.models.probit_regression import ProbitRegression
@@ -47,6 +50,7 @@ __all__ = [
     "BayesianGaussianHMM",
     "BayesianGaussianMixture",
     "BayesianLinearGaussianStateSpace",
+    "BayesianMixtureHMM",
     "BayesianPCA",
     "BayesianPoissonHMM",
     "BernoulliMixture",
@@ -68,7 +72,9 @@ __all__ = [
     "LogisticRegression",
     "MeanFieldGaussian",
     "MeanFieldTable",
+    "MixtureHMM",
     "MultinomialMixture",
+    "NestedMixture",
     "PoissonHMM",
     "PoissonMixture",
     "ProbitRegression",

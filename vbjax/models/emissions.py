@@ -1,6 +1,6 @@
 """What a hidden Markov model needs of its steps: what they are in each state.
 
-Not a model itself. `mixture.py` gives every state a component.
+Not a model itself. `mixture.py` gives every state one component, `nested_mixture.py` a mixture of its own.
 """
 
 from __future__ import annotations

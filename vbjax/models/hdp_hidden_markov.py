@@ -42,7 +42,7 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
     Args:
         n_states: K, at least 2, where the process is truncated: more than are expected. Every state that is
             not used costs the bound a few nats.
-        emissions: a Bayesian mixture of K components.
+        emissions: a Bayesian mixture of K components, or a `NestedMixture` of such mixtures.
         transition_concentration: alpha; by default 1.
         weight_concentration: gamma; by default 1.
         stickiness: kappa, what is added for the state itself; by default 0.

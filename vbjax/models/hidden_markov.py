@@ -35,11 +35,12 @@ class HiddenMarkovModel(HiddenMarkovUse):
 
     Data: `vb.Sequences`, or what `Sequences.of` takes; steps as the rows of the mixture. NaN are steps, or
     with `missing` of the mixture entries, that are missing. Weights are of sequences; the tolerance of a fit
-    is per step. The factors are `initial` (K,), `transitions` (K, K) and `components`.
+    is per step. The factors are `initial` (K,), `transitions` (K, K) and the emissions' own, `components`.
 
     Args:
         n_states: K.
-        emissions: a mixture of K components: what a step is in each state.
+        emissions: a mixture of K components: what a step is in each state; or a `NestedMixture`, which has a
+            mixture in each.
         initial_concentration: alpha of the first state, a number or (K,); by default 1 / K, by EM none.
         transition_concentration: alpha of the next state, a number, (K,) or (K, K); by default 1 / K, by EM
             none.
