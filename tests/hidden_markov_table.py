@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import registry
+from autoregressive_twins import matrix_normal_kl, regressions, wishart_means, with_lags
 from scipy import special, stats
 from textbook import LOG_2PI, Posterior, dirichlet_term, expected_log
 
@@ -21,6 +22,8 @@ from vbjax.families import DirichletState
 K, LENGTHS = 3, (6, 1, 5, 6)  # states; steps of four sequences, two of them missing
 WEIGHTS = np.array([2.0, 1.0, 0.5, 1.0])
 GAUSSIAN = registry.COVARIANCE_TYPES
+
+M = 2  # components of a state that has several
 
 STICKY = dict(initial_concentration=1.5, transition_concentration=2.0, stickiness=1.0)
 MODELS = {
@@ -36,6 +39,11 @@ MODELS = {
     "VB auto": vb.BayesianAutoregressiveHMM(K),
     "MAP counts": vb.PoissonHMM(K, **STICKY),
     "VB full, holes": vb.BayesianGaussianHMM(K, missing=True, **STICKY),
+    "EM full, nested": vb.MixtureHMM(K, M),
+    "MAP full, nested": vb.MixtureHMM(K, M, weight_concentration=3.0),
+    "VB counts, nested": vb.HiddenMarkovModel(
+        K, vb.NestedMixture(K, vb.PoissonMixture(M, weight_prior="dirichlet_process"))
+    ),
 }
 
 
@@ -116,6 +124,18 @@ def trajectory(name, dtype):
     return model, data, weights, updates(model, params, data, weights)
 
 
+def same_program(name, sequences, weights=WEIGHTS, params=None, dtype="float64"):
+    """The updates of other sequences, with the table's model and start, and the program that is compiled."""
+    model, _, _, (start, *_) = trajectory(name, dtype)
+    given, weights = like_the_table(name, sequences, dtype), jnp.asarray(weights, dtype)
+    return updates(model, at(start, 0) if params is None else params, given, weights)
+
+
+def whole(x):
+    """The sequences with numbers where nothing was seen."""
+    return [np.where(np.isnan(s), np.nanmedian(np.concatenate(x), 0).round(), s) for s in x]
+
+
 def like_the_table(name, sequences, dtype="float64"):
     """Other sequences as a fit of the table's model has them."""
     model = trajectory(name, dtype)[0]
@@ -172,43 +192,33 @@ def gaussian_posterior(kind, components):
     return Posterior.of(kind, vb.Record(weights=ones, components=components))
 
 
-def with_lags(x, order=1):
-    """Columns of the steps before each, one and the step itself, (t, d order + 1 + d); where all are seen."""
-    t, d = x.shape
-    both = np.full((t, d * order + 1 + d), np.nan)
-    for i in range(order, t):
-        both[i] = np.concatenate([*x[i - order : i][::-1], [1.0], x[i]])
-    return both, ~np.isnan(both).any(1)
-
-
-def regressions(emissions, components):
-    """Weights for columns as they are, not about their centre, (k, q, d); noise covariances of points."""
-    at = as_numpy(components.mean)
-    weights = at.location.copy()
-    weights[:, -1] += np.asarray(emissions.offset) - np.asarray(emissions.center) @ at.location[:, :-1]
-    return weights, np.linalg.inv(at.precision)
-
-
 def table_of(name, model, params, x):
-    """log p(x_t | z_t), or its expectation, (t, k); 0 where nothing is seen."""
-    kind, x = kind_of(name), np.asarray(x, float)
+    """log p(x_t | z_t), or its expectation, (t, k); 0 where nothing is seen. Of all components if nested."""
+    kind, x, em = kind_of(name), np.asarray(x, float), components_of(model)
     seen = ~np.isnan(x).all(1)
+    table = np.zeros((len(x), em.n_components))
     if kind == "auto":
         x, seen = with_lags(x)
-    table = np.zeros((len(x), model.n_states))
-    table[seen] = (points if model.emissions.points else expected)(kind, model, params.components, x[seen])
+    table[seen] = (points if em.points else expected)(kind, em, params.components, x[seen])
+    if "shares" in params:  # such a step has no component; together they weigh as much as their state
+        log = log_weights(model, params.shares)
+        table[~seen] = np.repeat(-special.logsumexp(log, -1), log.shape[1])
     return table
+
+
+def components_of(model):
+    """The mixture of all components that there are."""
+    return getattr(model.emissions, "flat", model.emissions)
 
 
 @jax.jit
 def normals_of(emissions, components):
     """Means and covariances."""
-    prepared = emissions.prepare_components(components)
+    prepared = emissions.prepare_components(vb.Record(components=components))
     return components.mean.location, emissions.structure.covariances(prepared)
 
 
-def points(kind, model, components, x):
-    em = model.emissions
+def points(kind, em, components, x):
     if kind in GAUSSIAN:
         normals = itertools.starmap(stats.multivariate_normal, zip(*normals_of(em, components), strict=True))
         return np.stack([normal.logpdf(x) for normal in normals], -1).reshape(len(x), -1)
@@ -228,7 +238,7 @@ def points(kind, model, components, x):
     return density[kind]().sum(-1)
 
 
-def expected(kind, model, components, x):
+def expected(kind, em, components, x):
     if kind in GAUSSIAN:
         q = gaussian_posterior(kind, components)
         d, shift = x.shape[1], x[:, None] - q.location
@@ -236,7 +246,7 @@ def expected(kind, model, components, x):
         return 0.5 * (q.expected_logdet - d * LOG_2PI - square)
     q = as_numpy(components)
     if kind == "auto":
-        em, (weights, _) = model.emissions, regressions(model.emissions, components)
+        weights, _ = regressions(em, components)
         split, d = x.shape[1] - em.n_responses, em.n_responses
         logdet, precision = wishart_means(q)
         u, left = x[:, :split].copy(), x[:, split:] - x[:, :split] @ weights
@@ -250,7 +260,7 @@ def expected(kind, model, components, x):
     log, mean = special.digamma(q.concentration) - np.log(q.rate), q.concentration / q.rate
     if kind == "counts":
         return x @ log.T - mean.sum(-1) - special.gammaln(x + 1).sum(-1, keepdims=True)
-    s = np.asarray(model.emissions.known_shape, float)
+    s = np.asarray(em.known_shape, float)
     constant = ((s - 1) * np.log(x) - special.gammaln(s)).sum(-1, keepdims=True)
     return (s * log).sum(-1) - x @ mean.T + constant
 
@@ -276,30 +286,6 @@ def as_wisharts(q):
     return q.nu, q.inverse_scale
 
 
-def wishart_means(q):
-    """E[log det Lam] and E[Lam]."""
-    d, nu = q.inverse_scale.shape[-1], q.degrees_of_freedom
-    logdet = special.digamma((nu[:, None] - np.arange(d)) / 2).sum(-1) + d * np.log(2)
-    return logdet - np.linalg.slogdet(q.inverse_scale)[1], nu[:, None, None] * np.linalg.inv(q.inverse_scale)
-
-
-def matrix_normal_kl(q, p):
-    """Matrix-normal-Wishart: of the locations given the precision, and of the precision."""
-    (rows, d), (logdet, precision) = q.location.shape[1:], wishart_means(q)
-    ratio, shift = np.linalg.solve(q.mean_precision, p.mean_precision), q.location - p.location
-    location = d * (np.trace(ratio, axis1=1, axis2=2) - rows - np.linalg.slogdet(ratio)[1])
-    location += np.einsum("kri,kij,ksj,krs->k", shift, precision, shift, p.mean_precision)
-
-    def normalizer(s):
-        nu = s.degrees_of_freedom
-        log = 0.5 * nu * (d * np.log(2) - np.linalg.slogdet(s.inverse_scale)[1])
-        return log + np.array([special.multigammaln(x / 2, d) for x in nu])
-
-    inner = (q.degrees_of_freedom - p.degrees_of_freedom) * logdet
-    inner -= np.einsum("kij,kij->k", q.inverse_scale - p.inverse_scale, precision)
-    return (0.5 * (location + inner) - normalizer(q) + normalizer(p)).sum()
-
-
 def gaussian_kl(q, p):
     """Normal-Wishart: <eta_q - eta_p, E[t]> less the difference of log-normalisers."""
     d, lam = q.location.shape[1], q.expected_precision
@@ -316,10 +302,10 @@ def gaussian_kl(q, p):
 
 def divergence(name, model, components):
     """KL(q || p) of the components."""
-    kind, em = kind_of(name), model.emissions
+    kind, em = kind_of(name), components_of(model)
     if kind in GAUSSIAN:
-        prior = Posterior.prior(em, model.n_states)
-        return gaussian_kl(gaussian_posterior(kind, components), prior_with(prior, np.ones(model.n_states)))
+        prior = prior_with(Posterior.prior(em, em.n_components), np.ones(em.n_components))
+        return gaussian_kl(gaussian_posterior(kind, components), prior)
     q, p = as_numpy(components), as_numpy(em.component_prior)
     if kind == "auto":
         return matrix_normal_kl(q, p)
@@ -328,17 +314,41 @@ def divergence(name, model, components):
     return gamma_kl(q, p)
 
 
+def shares_prior(mixture):
+    """Concentrations of the shares of every state; None for none."""
+    if mixture.weight_concentration is None:
+        return None
+    alpha = float(mixture.weight_concentration)
+    process = getattr(mixture, "weight_prior", "") == "dirichlet_process"
+    return np.tile([1.0, alpha] if process else [alpha] * M, (K, 1))
+
+
 def prior_with(prior, alpha):
     prior.alpha = alpha
     return prior
 
 
-def chain_of(model, params):
-    """Log weights of the chain: logarithms of the points, or expected ones."""
+def concentration_of(state):
+    """Of a Dirichlet; a stick of two pieces is one."""
+    pieces = ("concentration",) if hasattr(state, "concentration") else ("concentration1", "concentration0")
+    return np.concatenate([np.asarray(getattr(state, name), float) for name in pieces], -1)
+
+
+def log_weights(model, state):
+    """Logarithms of the points, or expected ones."""
     if model.emissions.points:
         with np.errstate(divide="ignore"):
-            return tuple(np.log(np.asarray(params[name].mean, float)) for name in ("initial", "transitions"))
-    return tuple(expected_log(np.asarray(params[n].concentration, float)) for n in ("initial", "transitions"))
+            return np.log(np.asarray(state.mean, float))
+    return expected_log(concentration_of(state))
+
+
+def chain_of(model, params):
+    """Log weights of the chain; of that of all components if states have several."""
+    initial, transitions = (log_weights(model, params[name]) for name in ("initial", "transitions"))
+    if "shares" not in params:
+        return initial, transitions
+    shares = log_weights(model, params.shares).ravel()
+    return np.repeat(initial, M) + shares, np.repeat(np.repeat(transitions, M, 0), M, 1) + shares
 
 
 def objective_by_hand(name, model, params, sequences, weights=WEIGHTS):
@@ -347,15 +357,18 @@ def objective_by_hand(name, model, params, sequences, weights=WEIGHTS):
     each = [log_normalizer(chain, table_of(name, model, params, x)) for x in sequences]
     total = weights @ np.array(each)
     prior = dict(initial=model.initial_concentration, transitions=model.transition_concentration)
+    if "shares" in params:
+        prior["shares"] = shares_prior(model.emissions.mixture)
     if model.transition_concentration is not None:
         own = float(model.stickiness) * np.eye(model.n_states)
         prior["transitions"] = np.asarray(model.transition_concentration, float) + own
     if model.emissions.points:
         for key, alpha in prior.items():
             if alpha is not None:
-                rows = zip(np.atleast_2d(alpha), np.atleast_2d(params[key].mean), strict=True)
-                total += sum(stats.dirichlet.logpdf(np.asarray(p), np.asarray(a)) for a, p in rows)
+                p = np.atleast_2d(params[key].mean).astype(float)
+                rows = zip(np.broadcast_to(np.asarray(alpha, float), p.shape), p, strict=True)
+                total += sum(stats.dirichlet.logpdf(p, a) for a, p in rows)
         return total
     for key, alpha in prior.items():
-        total += dirichlet_term(np.asarray(alpha, float), np.asarray(params[key].concentration, float))
+        total += dirichlet_term(np.asarray(alpha, float), concentration_of(params[key]))
     return total - divergence(name, model, params.components)

@@ -10,6 +10,7 @@ Gaussian model cannot. What cannot be read is refused by name.
 import dataclasses
 import functools
 
+import autoregressive_twins as twins
 import hidden_markov_table as hand
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def lagged(sequences, order):
     """Of all steps with a density those before, and the step; and the number of the sequence of each."""
     d, found, which = sequences[0].shape[1], [], []
     for i, x in enumerate(sequences):
-        both, seen = hand.with_lags(x, order)
+        both, seen = twins.with_lags(x, order)
         found.append(both[seen])
         which += [i] * seen.sum()
     both = np.concatenate(found)
@@ -83,10 +84,10 @@ def test_a_step_of_em_is_weighted_least_squares(float64):
     r = []
     for weight, s in zip(WEIGHTS, x, strict=True):
         gamma = hand.marginals(chain, hand.table_of(name, model, params, s))[0]
-        r.append(weight * gamma[hand.with_lags(s)[1]])
+        r.append(weight * gamma[twins.with_lags(s)[1]])
     (lags, y), _ = lagged(x, 1)
     u, floor = np.column_stack([lags, np.ones(len(y))]), np.sqrt(np.asarray(model.emissions.floor))
-    weights, covariances = hand.regressions(model.emissions, moved.components)
+    weights, covariances = twins.regressions(model.emissions, moved.components)
     for k, own in enumerate(np.concatenate(r).T):
         root = np.sqrt(own)[:, None]
         best = np.linalg.lstsq(root * u, root * y, rcond=None)[0]
@@ -131,7 +132,7 @@ def subject():
     model, _, _, (params, *_) = trajectory(name, "float64")
     params = at(params, 0)
     x = [np.where(np.isnan(s), 1.0, s) for s in series(name)]
-    return model, params, x, hand.regressions(model.emissions, params.components)
+    return model, params, x, twins.regressions(model.emissions, params.components)
 
 
 def test_likelihood_and_criteria_are_those_of_enumeration(float64):

@@ -85,7 +85,7 @@ def test_forecasts_have_the_moments_of_the_states_ahead(float64):
     draws = np.asarray(model.forecast(params, KEY, x, 3, n_draws=4000))
     assert draws.shape == (4000, len(x), 3, 2)
     p = np.asarray(model.predict_states(params, x, 3))
-    _, means, covariances = map(np.asarray, read_out(model.emissions, model._as_mixture(params), "full"))
+    _, means, covariances = map(np.asarray, read_out(model.emissions, model.emissions.evenly(params), "full"))
     second = np.diagonal(covariances, axis1=1, axis2=2) + means**2
     for power, moment in ((1, means), (2, second)):
         error = (draws**power).std(0) / np.sqrt(len(draws))

@@ -20,7 +20,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from vbjax.core.fit import Fit
-from vbjax.models import GammaMixture, HiddenMarkovModel
+from vbjax.models import GammaMixture, HiddenMarkovModel, NestedMixture
 from vbjax.plot_style import FAINT, INK, PALETTE, TITLE, new_axes, tidy
 from vbjax.plots import _MOST_COLUMNS, _single, restarts, trace
 from vbjax.sequences import Sequences
@@ -281,8 +281,13 @@ def _steps(data: Sequences, sequence: int) -> np.ndarray:
 def _means(model: HiddenMarkovModel, params: Any, d: int) -> np.ndarray | None:
     """The expected step in each state, (K, d); None where a step has no mean."""
     mean = getattr(params.components.mean, "location", params.components.mean)
-    if isinstance(model.emissions, GammaMixture):
-        mean = model.emissions.known_shape / mean
+    nested = isinstance(model.emissions, NestedMixture)
+    mixture = model.emissions.mixture if nested else model.emissions
+    if isinstance(mixture, GammaMixture):
+        mean = mixture.known_shape / mean
+    if nested:
+        within = np.reshape(mean, (model.n_states, -1, *np.shape(mean)[1:]))
+        mean = np.einsum("km,km...->k...", params.shares.mean, within)
     return np.asarray(mean, float) if np.shape(mean) == (model.n_states, d) else None
 
 

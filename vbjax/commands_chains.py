@@ -117,7 +117,7 @@ def _parameters(model: Any, params: Any) -> dict[str, Any]:
     if bayesian:
         found |= {f"{name}_sd": state.sd for name, state in chain.items()}
     if isinstance(emissions, (GaussianMixture, BayesianGaussianMixture)):
-        mixture = model._as_mixture(params)
+        mixture = emissions.evenly(params)
         found |= dict(means=emissions.means(mixture), covariances=emissions.covariances(mixture))
         return found | (dict(means_sd=components.sd.location) if bayesian else {})
     name = "rates" if isinstance(emissions, (PoissonMixture, GammaMixture)) else "probabilities"

@@ -38,9 +38,11 @@ def objective_name(model: Any) -> str:
     emissions = getattr(model, "emissions", model)
     if not getattr(emissions, "points", False):
         return "ELBO (nats)"
-    priors = [getattr(emissions, "mean_precision", None)]
+    mixture = getattr(emissions, "mixture", emissions)
+    priors = [getattr(mixture, "mean_precision", None)]
     priors += [getattr(model, f"{name}_concentration", None) for name in ("initial", "transition")]
-    if isinstance(model, GaussianMixture):
-        priors.append(model.weight_concentration)
+    weighted = mixture is model or mixture is not emissions  # not where a chain is in the weights' place
+    if weighted and isinstance(mixture, GaussianMixture):
+        priors.append(mixture.weight_concentration)
     given = any(prior is not None for prior in priors)
     return "log posterior (nats)" if given else "log likelihood (nats)"

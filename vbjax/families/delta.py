@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, pytree, sample_shape
@@ -99,6 +99,7 @@ def unless_unknown(moved: DeltaState, before: DeltaState, plate: int) -> DeltaSt
     def known(x: Array) -> Array:
         return jnp.isfinite(x).all(tuple(range(plate, x.ndim)))
 
+    moved = lax.optimization_barrier(moved)  # as they are kept: XLA would make n of (1 + n) - 1
     fine = functools.reduce(jnp.logical_and, map(known, jax.tree.leaves(moved.mode)))
     keep = lambda new, old: jnp.where(fine.reshape(*fine.shape, *[1] * (new.ndim - plate)), new, old)
     return jax.tree.map(keep, moved, before)

@@ -18,9 +18,11 @@ from vbjax.models.hidden_markov_names import (
     BayesianAutoregressiveHMM,
     BayesianCategoricalHMM,
     BayesianGaussianHMM,
+    BayesianMixtureHMM,
     BayesianPoissonHMM,
     CategoricalHMM,
     GaussianHMM,
+    MixtureHMM,
     PoissonHMM,
 )
 from vbjax.models.hierarchical_normal import HierarchicalNormal
@@ -36,6 +38,7 @@ from vbjax.models.mean_field_gaussian import MeanFieldGaussian
 from vbjax.models.mean_field_table import MeanFieldTable
 from vbjax.models.multinomial_mixture import MultinomialMixture
 from vbjax.models.multivariate_regression_mixture import MultivariateRegressionMixture
+from vbjax.models.nested_mixture import NestedMixture
 from vbjax.models.poisson_mixture import PoissonMixture
 from vbjax.models.ppca import PPCA
 from vbjax.models.probit_regression import ProbitRegression
@@ -54,6 +57,7 @@ __all__ = [
     "BayesianGaussianHMM",
     "BayesianGaussianMixture",
     "BayesianLinearGaussianStateSpace",
+    "BayesianMixtureHMM",
     "BayesianPCA",
     "BayesianPoissonHMM",
     "BernoulliMixture",
@@ -75,8 +79,10 @@ __all__ = [
     "LogisticRegression",
     "MeanFieldGaussian",
     "MeanFieldTable",
+    "MixtureHMM",
     "MultinomialMixture",
     "MultivariateRegressionMixture",
+    "NestedMixture",
     "PoissonHMM",
     "PoissonMixture",
     "ProbitRegression",

@@ -90,7 +90,7 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
     def annotate(self, data: Sequences, weights: Array | None = None) -> Sequences:
         return data  # the rows of the emissions are made where they are needed
 
-    def init_components(self, key: Array, rows: Any, weights: Array) -> Any:
+    def init_emissions(self, key: Array, rows: Any, weights: Array) -> Record:
         """Each from a window of consecutive steps, as many as its regression passes near, drawn by weight."""
         k, length = self.n_states, self.emissions.columns + 1
         n, (there,) = weights.shape[0], jnp.nonzero(weights > 0, size=weights.shape[0])
@@ -99,7 +99,7 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
         place = jnp.minimum(jnp.cumsum(weights > 0)[first] - 1, jnp.maximum(number - length, 0))
         window = jnp.minimum(place + jnp.arange(length)[:, None], number - 1)
         seeds = jax.tree.map(lambda x: x[there[window.reshape(-1)]], rows)
-        return self.emissions.init_at(seeds, rows, weights).components
+        return Record(components=self.emissions.init_at(seeds, rows, weights).components)
 
     # -- use -----------------------------------------------------------------------------------------
 

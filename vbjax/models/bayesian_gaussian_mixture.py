@@ -133,12 +133,12 @@ class BayesianGaussianMixture(GaussianMixtureBase):
             self.location, self.mean_precision, self.degrees_of_freedom, self.inverse_scale
         )
 
-    def log_prior(self, s: Record) -> Array:
-        weights = weights_prior(self.weight_prior, self.n_components, self.weight_concentration)
-        return weights.log_density(s.weights) + s.weights.base + self.components_prior(s.components)
+    def weights_log_prior(self, weights: Any) -> Float[Array, ""]:
+        prior = weights_prior(self.weight_prior, self.n_components, self.weight_concentration)
+        return (prior.log_density(weights) + weights.base).sum()
 
-    def components_prior(self, components: Any) -> Float[Array, ""]:
-        return (self.component_prior.log_density(components) + components.base).sum()
+    def components_prior(self, s: Record) -> Float[Array, ""]:
+        return (self.component_prior.log_density(s.components) + s.components.base).sum()
 
     def _from_seeds(self, at_seeds: Any, statistics: Record) -> Record:
         params = Record(weights=self.factors["weights"].neutral(self.scale.dtype), components=at_seeds)

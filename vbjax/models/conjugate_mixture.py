@@ -163,16 +163,17 @@ class ConjugateMixture(Mixture):
         energy = lambda s: s.weights.log[:, None] + self.table(s.components, rows).T
         return labelled_rows(energy, prepared, constant, weights)
 
-    def scored_components(self, prepared: Any, rows: Any) -> tuple[Array, Callable[[Array], Any]]:
+    def scored_components(self, prepared: Any, rows: Any) -> tuple[Array, Callable[[Array], Record]]:
         rows, constant = self._split(rows)
         density, gradient = jax.vjp(lambda components: self.table(components, rows).T, prepared)
-        return density if constant is None else density + constant, lambda r: gradient(r)[0]
+        statistics = lambda r: Record(components=gradient(r)[0])
+        return density if constant is None else density + constant, statistics
 
-    def log_prior(self, s: Record) -> Array:
+    def weights_log_prior(self, weights: Any) -> Float[Array, ""]:
         if self.points:
-            return jnp.zeros((), float_dtype(s))
-        weights = weights_prior(self.weight_prior, self.n_components, self.weight_concentration)
-        return weights.log_density(s.weights) + s.weights.base + self.components_prior(s.components)
+            return jnp.zeros((), float_dtype(weights))
+        prior = weights_prior(self.weight_prior, self.n_components, self.weight_concentration)
+        return (prior.log_density(weights) + weights.base).sum()
 
     @property
     def n_component_parameters(self) -> int:
@@ -181,10 +182,10 @@ class ConjugateMixture(Mixture):
         bound = math.prod(family.plate) if isinstance(family, Dirichlet) else 0  # each adds up to one
         return sum(leaf.size for leaf in jax.tree.leaves(shapes)) - bound
 
-    def components_prior(self, components: Any) -> Float[Array, ""]:
+    def components_prior(self, s: Record) -> Float[Array, ""]:
         if self.points:
-            return jnp.zeros((), float_dtype(components))
-        return (self.component_prior.log_density(components) + components.base).sum()
+            return jnp.zeros((), float_dtype(s.components))
+        return (self.component_prior.log_density(s.components) + s.components.base).sum()
 
     def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
         moved = super().m_step(params, statistics, block)
@@ -224,7 +225,7 @@ class ConjugateMixture(Mixture):
 
     def log_components(self, params: Record, rows: Any) -> Float[Array, "n k"]:
         if self.points:
-            table = self.table(self.prepare_components(params.components), rows)
+            table = self.table(self.prepare_components(params), rows)
             constant = self.constant(rows)
             return table if constant is None else table + constant[:, None]
         return jax.lax.map(lambda component: self.log_predictive_of(component, rows), params.components).T

@@ -113,24 +113,23 @@ class GaussianMixture(GaussianMixtureBase):
             )
         return in_dtype(resolved, data.dtype)
 
-    def log_prior(self, s: Record) -> Array:
-        total = jnp.zeros((), self.scale.dtype)
-        if self.weight_concentration is not None:
-            prior = DirichletState(jnp.broadcast_to(self.weight_concentration, self.n_components))
-            total = total + prior.log_density(s.weights) + s.weights.base
-        return total + self.components_prior(s.components)
+    def weights_log_prior(self, weights: Any) -> Float[Array, ""]:
+        if self.weight_concentration is None:
+            return jnp.zeros((), self.scale.dtype)
+        prior = DirichletState(jnp.broadcast_to(self.weight_concentration, self.n_components))
+        return (prior.log_density(weights) + weights.base).sum()
 
     @property
     def points(self) -> bool:
         return True
 
-    def components_prior(self, components: Any) -> Float[Array, ""]:
+    def components_prior(self, s: Record) -> Float[Array, ""]:
         if self.mean_precision is None:
             return jnp.zeros((), self.scale.dtype)
         prior = self.structure.state(
             self.location, self.mean_precision, self.degrees_of_freedom, self.inverse_scale
         )
-        return (prior.log_density(components) + components.base).sum()
+        return (prior.log_density(s.components) + s.components.base).sum()
 
     @property
     def floor(self) -> Float[Array, " d"]:
@@ -182,7 +181,7 @@ class GaussianMixture(GaussianMixtureBase):
         )
 
     def log_components(self, params: Record, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
-        return self.blocks_table(self.prepare_components(params.components), rows)[0].T
+        return self.blocks_table(self.prepare_components(params), rows)[0].T
 
     def log_density(self, params: Record, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return logsumexp(self.labels_table(params, x), -1)

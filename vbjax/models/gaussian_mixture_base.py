@@ -73,16 +73,16 @@ class GaussianMixtureBase(Mixture):
         return self.structure.log_density(components, rows)
 
     def prepare(self, params: Any) -> tuple[Any, Prepared]:
-        return self.factors["weights"].expected(params.weights), self.prepare_components(params.components)
+        return self.factors["weights"].expected(params.weights), self.prepare_components(params)
 
-    def prepare_components(self, components: Any) -> Prepared:
-        structure = self.structure
+    def prepare_components(self, params: Any) -> Prepared:
+        structure, components = self.structure, params["components"]
         prepare = structure.prepare_observed if self.missing else structure.prepare
         return prepare(components, self.factors["components"].expected(components))
 
-    def scored_components(self, prepared: Prepared, rows: Array) -> tuple[Array, Callable[[Array], Any]]:
+    def scored_components(self, prepared: Prepared, rows: Array) -> tuple[Array, Callable[[Array], Record]]:
         density, moments_of = self.blocks_table(prepared, rows)
-        return density, lambda r: self.structure.gradient(moments_of(r))
+        return density, lambda r: Record(components=self.structure.gradient(moments_of(r)))
 
     def blocks_table(self, c: Prepared, rows: Array) -> tuple[Array, Callable[[Array], Moments]]:
         """Expected log densities (k, block), and what makes moments of responsibilities (k, block)."""

@@ -41,7 +41,7 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
     Args:
         n_states: K, at least 2, where the process is truncated: more than are expected. Every state that is
             not used costs the bound a few nats.
-        emissions: a Bayesian mixture of K components.
+        emissions: a Bayesian mixture of K components, or a `NestedMixture` of such mixtures.
         transition_concentration: alpha; by default 1.
         weight_concentration: gamma; by default 1.
         stickiness: kappa, what is added for the state itself; by default 0.
@@ -72,7 +72,7 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
     def factors(self) -> Record:
         k = self.n_states
         chain: dict[str, Any] = dict(initial=Dirichlet(k), transitions=Dirichlet(k, plate=(k,)))
-        return Record(chain, weights=StickBreaking(k), components=self.emissions.factors["components"])
+        return Record(chain, weights=StickBreaking(k), **self.emissions.own_factors)
 
     def read(self, data: Any) -> Sequences:
         read_count(self.n_states, "n_states", least=2)
@@ -119,7 +119,7 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
 
     def log_prior(self, s: Record) -> Array:
         """Of the emissions; for the chain see `expected_log_prior`."""
-        return self.emissions.components_prior(s.components)
+        return self.emissions.components_prior(s)
 
     def expected_log_prior(self, params: Any) -> Array:
         prior, q = self.weights_prior, params.weights.expected()
@@ -132,10 +132,10 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
         return total
 
     def _global_terms(self, params: Any, expectation: Any) -> dict[str, Array]:
-        """Priors and entropies of rows and weights, paired; and the components'."""
+        """Priors and entropies of rows and weights, paired; and those of the emissions."""
         terms = {n: -params[n].kl(rows).sum() for n, rows in self._rows_priors(params.weights).items()}
         terms |= {"weights": -params.weights.kl(self.weights_prior), "slack": self._slack(params.weights)}
-        return terms | self._terms_of(("components",), params, expectation)
+        return terms | self._terms_of(self.emissions.own_factors, params, expectation)
 
     # -- use -----------------------------------------------------------------------------------------
 

@@ -36,11 +36,12 @@ class HiddenMarkovModel(HiddenMarkovUse):
 
     Data: `vb.Sequences`, or what `Sequences.of` takes; steps as the rows of the mixture. NaN are steps, or
     with `missing` of the mixture entries, that are missing. Weights are of sequences; the tolerance of a fit
-    is per step. The factors are `initial` (K,), `transitions` (K, K) and `components`.
+    is per step. The factors are `initial` (K,), `transitions` (K, K) and the emissions' own, `components`.
 
     Args:
         n_states: K.
-        emissions: a mixture of K components: what a step is in each state.
+        emissions: a mixture of K components: what a step is in each state; or a `NestedMixture`, which has a
+            mixture in each.
         initial_concentration: alpha of the first state, a number or (K,); by default 1 / K, by EM none.
         transition_concentration: alpha of the next state, a number, (K,) or (K, K); by default 1 / K, by EM
             none.
@@ -71,10 +72,10 @@ class HiddenMarkovModel(HiddenMarkovUse):
     @property
     def factors(self) -> Record:
         initial, transitions = Dirichlet(self.n_states), Dirichlet(self.n_states, plate=(self.n_states,))
-        components = self.emissions.factors["components"]
+        own = self.emissions.own_factors
         if self.emissions.points:
-            return Record(initial=Delta(initial), transitions=Delta(transitions), components=components)
-        return Record(initial=initial, transitions=transitions, components=components)
+            return Record(initial=Delta(initial), transitions=Delta(transitions), **own)
+        return Record(initial=initial, transitions=transitions, **own)
 
     def read(self, data: Any) -> Sequences:
         read = super().read(data)
@@ -102,7 +103,7 @@ class HiddenMarkovModel(HiddenMarkovUse):
         return priors
 
     def log_prior(self, s: Record) -> Array:
-        total = self.emissions.components_prior(s.components)
+        total = self.emissions.components_prior(s)
         for name, prior in self._priors().items():
             total = total + (prior.log_density(s[name]) + s[name].base).sum()
         return total

@@ -1,4 +1,4 @@
-"""What hidden Markov models share: emissions that are a mixture, and the E-step of their chain.
+"""What hidden Markov models share: what their steps are in each state, and the E-step of their chain.
 
 Not a model itself: `hidden_markov.py` and `hdp_hidden_markov.py` say what the chain's rows are drawn from.
 """
@@ -20,8 +20,8 @@ from vbjax import chains
 from vbjax.core.expectation import Expectation, float_dtype, sum_over_rows, sweep_rows
 from vbjax.core.inputs import read_count
 from vbjax.core.model import ConjugateModel
+from vbjax.models.emissions import Emissions
 from vbjax.models.mixing_weights import from_counts
-from vbjax.models.mixture import Mixture
 from vbjax.record import Record
 from vbjax.sequences import Sequences, Steps
 
@@ -41,8 +41,8 @@ class Prepared(NamedTuple):
 class HiddenMarkovBase(ConjugateModel):
     """x_t | z_t ~ component z_t of `emissions`, z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions.
 
-    Subclasses are dataclasses with `n_states` and `emissions`, and factors `initial`, `transitions` and
-    `components`, and perhaps others.
+    Subclasses are dataclasses with `n_states` and `emissions`, and factors `initial`, `transitions`, those of
+    the emissions but `weights`, and perhaps others.
     """
 
     n_states: int
@@ -56,7 +56,7 @@ class HiddenMarkovBase(ConjugateModel):
 
     def read(self, data: Any) -> Sequences:
         read_count(self.n_states, "n_states")
-        if not isinstance(self.emissions, Mixture) or self.emissions.n_components != self.n_states:
+        if not isinstance(self.emissions, Emissions) or self.emissions.n_components != self.n_states:
             what = f"a mixture of n_states = {self.n_states} components"
             raise ValueError(f"emissions must be {what}; got {self.emissions!r}")
         data = data if isinstance(data, Sequences) else Sequences.of(data)
@@ -94,21 +94,17 @@ class HiddenMarkovBase(ConjugateModel):
     def chunk_rows(self, data: Steps) -> int:
         return max(1, _CHUNK // (data.observed.shape[1] * self.n_states))
 
-    def _as_mixture(self, params: Record) -> Record:
-        """The parameters as those of the emissions, whose weights are then of no account."""
-        weights = self.emissions.factors["weights"].neutral(float_dtype(params))
-        return Record(weights=weights, components=params.components)
-
     def init(self, key: Array, data: Sequences, weights: Array | None = None) -> Record:
         """Components as the mixture starts, and a chain without preferences."""
         dtype = float_dtype(data)
-        components = self.init_components(key, *self.all_rows(data, weights))
-        chain = {name: f.neutral(dtype) for name, f in self.factors.items() if name != "components"}
-        return Record(chain, components=components)
+        own = self.init_emissions(key, *self.all_rows(data, weights))
+        chain = {name: f.neutral(dtype) for name, f in self.factors.items() if name not in own}
+        return Record(chain, **own)
 
-    def init_components(self, key: Array, rows: Any, weights: Array) -> Any:
-        """Where the components start, given rows of which those of weight 0 are none."""
-        return self.emissions.init(key, rows, weights).components
+    def init_emissions(self, key: Array, rows: Any, weights: Array) -> Record:
+        """Where the emissions' own factors start, given rows of which those of weight 0 are none."""
+        start = self.emissions.init(key, rows, weights)
+        return Record({name: start[name] for name in self.emissions.own_factors})
 
     def all_rows(self, data: Sequences, weights: Array | None) -> tuple[Any, Array]:
         """The emissions' rows, and their weights: those of their sequence, 0 where there is none."""
@@ -125,7 +121,7 @@ class HiddenMarkovBase(ConjugateModel):
     def prepare(self, params: Any) -> Prepared:
         factors = self.factors
         initial, transitions = (factors[name].expected(params[name]) for name in CHAIN)
-        return Prepared(initial, transitions, self.emissions.prepare_components(params.components))
+        return Prepared(initial, transitions, self.emissions.prepare_components(params))
 
     def table(self, prepared: Prepared, rows: Steps) -> Float[Array, "n t k"]:
         """E[log p(x_t | z_t)] of every step; 0 where nothing is seen."""
@@ -160,44 +156,44 @@ class HiddenMarkovBase(ConjugateModel):
         seen = there.astype(weights.dtype)
         r = (weights[:, None, None] * seen[..., None] * found.marginals).reshape(-1, self.n_states)
 
-        def statistics(some: Any, w: Array) -> Any:
+        def statistics(some: Any, w: Array) -> Record:
             own, r = some
-            gradient = self.emissions.scored_components(prepared.components, own)[1](w * r.T)
-            return gradient, w @ r
+            return self.emissions.scored_components(prepared.components, own)[1](w * r.T)
 
         chunk = self.emissions.chunk_rows(flat)
-        components, number = sum_over_rows(statistics, (flat, r), seen.reshape(-1), chunk=chunk)
+        components = sum_over_rows(statistics, (flat, r), seen.reshape(-1), chunk=chunk)
         sums = Record(
             initial=from_counts(prepared.initial, weights @ found.marginals[:, 0]),
             transitions=from_counts(prepared.transitions, jnp.tensordot(weights, found.pairs, 1)),
-            components=components,
-            weights=number,
+            **components,
         )
         n_steps = weights @ rows.lengths.astype(weights.dtype)
         return Expectation(sums, bound.sum(), magnitude.sum(), n_steps)
 
     def m_step(self, params: Any, statistics: Any, block: Iterable[str]) -> Record:
-        block = tuple(block)
-        moved = self.step_chain(Record(params), statistics, tuple(n for n in block if n != "components"))
-        if "components" in block:
-            mixture = self._as_mixture(params)
-            weights = self.emissions.factors["weights"].expected(mixture.weights)
-            sums = Record(
-                weights=from_counts(weights, statistics["weights"]), components=statistics["components"]
-            )
-            moved |= dict(components=self.emissions.m_step(mixture, sums, ("components",)).components)
+        chain, own = self._split(block)
+        moved = self.step_chain(Record(params), statistics, chain)
+        if own:
+            stepped = self.emissions.m_step(self.emissions.evenly(params), statistics, own)
+            moved |= {name: stepped[name] for name in own}
         return moved
 
     def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
-        block = tuple(block)
-        mixed = super().mix(params, moved, rho, [name for name in block if name != "components"])
-        if "components" in block:
-            both = self._as_mixture(params), self._as_mixture(moved)
-            mixed |= dict(components=self.emissions.mix(*both, rho, ("components",)).components)
+        chain, own = self._split(block)
+        mixed = super().mix(params, moved, rho, chain)
+        if own:
+            both = self.emissions.evenly(params), self.emissions.evenly(moved)
+            stepped = self.emissions.mix(*both, rho, own)
+            mixed |= {name: stepped[name] for name in own}
         return mixed
 
+    def _split(self, block: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The factors of a block that are of the chain, and those of the emissions."""
+        block, own = tuple(block), self.emissions.own_factors
+        return tuple(n for n in block if n not in own), tuple(n for n in block if n in own)
+
     def singular(self, params: Record) -> Array:
-        return self.emissions.singular(self._as_mixture(params))
+        return self.emissions.singular(self.emissions.evenly(params))
 
     def local_entropies(self, params: Any) -> Callable[[Steps], dict[str, Array]]:
         prepared = self.prepare(params)

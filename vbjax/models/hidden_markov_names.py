@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from vbjax.models.autoregressive_hidden_markov import AutoregressiveHiddenMarkovModel
@@ -10,6 +11,7 @@ from vbjax.models.categorical_mixture import CategoricalMixture
 from vbjax.models.gaussian_mixture import GaussianMixture
 from vbjax.models.hidden_markov import HiddenMarkovModel
 from vbjax.models.multivariate_regression_mixture import MultivariateRegressionMixture
+from vbjax.models.nested_mixture import NestedMixture
 from vbjax.models.poisson_mixture import PoissonMixture
 
 
@@ -21,6 +23,25 @@ def GaussianHMM(n_states: int, covariance_type: str = "full", **options: Any) ->
 def BayesianGaussianHMM(n_states: int, covariance_type: str = "full", **options: Any) -> HiddenMarkovModel:
     """The same by variational Bayes; `options` as of `BayesianGaussianMixture` and `HiddenMarkovModel`."""
     return _chained(BayesianGaussianMixture, n_states, options | dict(covariance_type=covariance_type))
+
+
+def MixtureHMM(
+    n_states: int, n_components: int, covariance_type: str = "full", **options: Any
+) -> HiddenMarkovModel:
+    """Normal mixtures of `n_components` in every state, by EM; `options` as of `GaussianHMM`.
+
+    The emissions are a `NestedMixture`; `weight_concentration` is that of every state's shares.
+    """
+    own = options | dict(covariance_type=covariance_type)
+    return _chained(_nested(GaussianMixture, n_components), n_states, own)
+
+
+def BayesianMixtureHMM(
+    n_states: int, n_components: int, covariance_type: str = "full", **options: Any
+) -> HiddenMarkovModel:
+    """The same by variational Bayes; `options` as of `BayesianGaussianHMM`."""
+    own = options | dict(covariance_type=covariance_type)
+    return _chained(_nested(BayesianGaussianMixture, n_components), n_states, own)
 
 
 def PoissonHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
@@ -68,6 +89,10 @@ def BayesianAutoregressiveHMM(
     """The same by variational Bayes; its prior follows what one autoregression of all steps leaves."""
     model = AutoregressiveHiddenMarkovModel
     return _chained(MultivariateRegressionMixture, n_states, options, model, order=order)
+
+
+def _nested(mixture: Any, n_components: int) -> Callable[..., NestedMixture]:
+    return lambda n_states, **own: NestedMixture(n_states, mixture(n_components, **own))
 
 
 def _chained(

@@ -68,7 +68,7 @@ class HiddenMarkovUse(HiddenMarkovBase):
 
     @property
     def n_parameters(self) -> int:
-        """Free parameters: of the first state, the transitions and the components."""
+        """Free parameters: of the first state, the transitions and the emissions."""
         if not self.emissions.points:
             raise ValueError(
                 "n_parameters, aic and bic are of maximum likelihood; after VB compare the bounds"
@@ -92,7 +92,7 @@ class HiddenMarkovUse(HiddenMarkovBase):
 
     def draw_steps(self, params: Any, key: Array, states: Int[Array, "*n t"], before: Any = None) -> Any:
         """Steps in the given states, (..., t, ...)."""
-        drawn = self.emissions.draw_rows(self._as_mixture(params), key, states.reshape(-1))
+        drawn = self.emissions.draw_rows(self.emissions.evenly(params), key, states.reshape(-1))
         return jax.tree.map(lambda x: x.reshape(*states.shape, *x.shape[1:]), drawn)
 
     def _chain_at_mean(self, params: Any) -> tuple[Array, Array]:
@@ -100,10 +100,10 @@ class HiddenMarkovUse(HiddenMarkovBase):
 
     def _predictive_table(self, params: Any, rows: Steps) -> Float[Array, "n t k"]:
         """Log predictive densities of every step; 0 where nothing is seen."""
-        mixture = self._as_mixture(params)
+        own = self.emissions.evenly(params)
 
         def score(flat: Any, seen: Array, _: Any) -> tuple[Any, Any]:
-            return (), jnp.where(seen[:, None] > 0, self.emissions.log_components(mixture, flat), 0)
+            return (), jnp.where(seen[:, None] > 0, self.emissions.log_components(own, flat), 0)
 
         return self._by_steps(score, rows)
 

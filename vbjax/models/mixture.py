@@ -19,18 +19,17 @@ from vbjax import terms
 from vbjax.core.draws import sample_posterior
 from vbjax.core.expectation import Expectation, n_rows
 from vbjax.core.inputs import read_count
-from vbjax.core.model import ConjugateModel, scored_rows
+from vbjax.core.model import scored_rows
 from vbjax.families.categorical import Categorical
+from vbjax.models.emissions import Emissions
 from vbjax.record import Record
 
 
-class Mixture(ConjugateModel):
+class Mixture(Emissions):
     """Rows x_n | c_n from component c_n, c_n ~ Categorical(weights).
 
     Subclasses are dataclasses with `n_components`, and factors `weights` and `components`.
     """
-
-    n_components: int
 
     def local(self, rows: Any) -> Record:
         return Record(c=Categorical(self.n_components, plate=(n_rows(rows),)))
@@ -42,39 +41,15 @@ class Mixture(ConjugateModel):
     def log_likelihood(self, s: Record, rows: Any) -> Float[Array, " n"]:
         return terms.categorical(s.c, s.weights) + (s.c.p * self.table(s.components, rows)).sum(-1)
 
-    def log_components(self, params: Record, rows: Any) -> Float[Array, "n k"]:
-        """Log predictive density of rows under every component, (n, k)."""
+    def weights_log_prior(self, weights: Any) -> Float[Array, ""]:
+        """E[log p] of weights from their statistics, of as many sets of them as there are."""
         raise TypeError("given by the subclass")
 
-    def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Any:
-        """A row for each of the given components (n,)."""
-        raise TypeError("given by the subclass")
+    def log_prior(self, s: Record) -> Array:
+        return self.weights_log_prior(s.weights) + self.components_prior(s)
 
-    # -- for a hidden Markov model, whose labels are a chain -------------------------------------------
-
-    @property
-    def points(self) -> bool:
-        """Whether the components' parameters are points, fitted by EM."""
-        return False
-
-    def prepare_components(self, components: Any) -> Any:
-        """What `scored_components` needs of the components' states, made once for all rows."""
-        return self.factors["components"].expected(components).with_base(0.0)
-
-    def scored_components(
-        self, prepared: Any, rows: Any
-    ) -> tuple[Float[Array, "k n"], Callable[[Float[Array, "k n"]], Any]]:
-        """E[log p(row | component)], (k, n); and from responsibilities (k, n) the components' statistics."""
-        raise TypeError("given by the subclass")
-
-    @property
-    def n_component_parameters(self) -> int:
-        """Free parameters of the components."""
-        raise TypeError("given by the subclass")
-
-    def components_prior(self, components: Any) -> Float[Array, ""]:
-        """E[log p] of the components' parameters, from their statistics."""
-        raise TypeError("given by the subclass")
+    def prepare_components(self, params: Any) -> Any:
+        return self.factors["components"].expected(params["components"]).with_base(0.0)
 
     # -- use -----------------------------------------------------------------------------------------
 
