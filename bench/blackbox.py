@@ -60,8 +60,15 @@ def accuracy(report: list[str]) -> None:
                 draws = fit.params.sample(jax.random.key(2), 100_000)
                 better = fit.model.resample(fit.params, jax.random.key(3), 10_000, target.data)
                 k_hat = f"{fit.diagnostics.k_hat:.2f}"
+                response = "-"
+                if family == "mean_field" and name in NEAR_NORMAL:  # which report their latents as they are
+                    sd = vb.linear_response(fit.model, fit.params, target.data).sd
+                    ratio = np.asarray(target.reported(sd, target.data)) / target.sd
+                    response = f"{ratio.min():.3f} to {ratio.max():.3f}"
                 times = [f"{first:.1f}", f"{again * 1e3:.0f}", str(int(fit.n_iter)), fit.status.name]
-                rows.append([name, family, *cells(target, draws), *cells(target, better), k_hat, *times])
+                rows.append(
+                    [name, family, *cells(target, draws), *cells(target, better), response, k_hat, *times]
+                )
                 print(*rows[-1], sep="  ", flush=True)
     header = [
         "posterior",
@@ -70,6 +77,7 @@ def accuracy(report: list[str]) -> None:
         "ratio of sds",
         "error, resampled",
         "ratio, resampled",
+        "ratio, linear response",
         "k-hat",
         "first fit s",
         "second fit ms",

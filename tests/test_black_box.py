@@ -126,6 +126,18 @@ def test_a_batch_of_fits_is_a_loop(float64):
     close(batch.diagnostics.elbo, np.full(3, np.log(2 * np.pi)))
 
 
+def test_linear_response_of_a_mean_field_is_the_covariance_of_a_normal_target(float64):
+    fit = vb.fit(vb.BlackBox(normal_target, SUPPORT, family="mean_field"), key=key(), tol=1e-12)
+    response = vb.linear_response(fit.model, fit.params)
+    covariance = np.linalg.inv(PRECISION)
+    close(response.sd.pair, np.sqrt(np.diag(covariance))[:2], scale=abs(MEAN).max())
+    close(response.covariance.pair.single, covariance[:2, 2], scale=abs(MEAN).max())
+    assert not response.singular
+    full = vb.fit(vb.BlackBox(normal_target, SUPPORT), key=key())
+    with pytest.raises(ValueError, match="linear_response is for family='mean_field'; 'full_rank'"):
+        vb.linear_response(full.model, full.params)
+
+
 def nan_below(s):
     return jnp.where(s.x > 1e6, -(s.x**2), jnp.nan)
 

@@ -94,7 +94,7 @@ class LinearResponse:
             one after the other.
         sd: their standard deviations, `sd.mu.first`.
         rate: by how much a sweep shrinks the distance to the optimum, the spectral radius of its
-            derivative. At 1 the optimum is a ridge, along which the data say nothing.
+            derivative. At 1 the optimum is a ridge, along which the data say nothing. 0 without sweeps.
     """
 
     covariance: Record
@@ -118,14 +118,15 @@ def linear_response(
     between factors that q sets to 0. For a Gaussian posterior it is exact.
 
     Args:
-        model, params: of a converged fit (a loose tolerance shows in the result).
+        model, params: of a converged fit (a loose tolerance shows in the result). Of a `BlackBox` the
+            covariances are of the latents, `covariance.mu.tau` and `sd.mu`.
         data, weights: what it was fitted to.
 
     Returns:
         A `LinearResponse`. One dense solve: for up to some thousands of parameters.
 
     Raises:
-        ValueError: a model with local factors that interact.
+        ValueError: a model with local factors that interact; a `BlackBox` not of the mean-field family.
 
     References:
         Giordano, R., Broderick, T. & Jordan, M. (2018), Covariances, robustness, and variational Bayes,
@@ -138,6 +139,9 @@ def linear_response(
     >>> bool(response.sd.mu.first >= fit.params.mu.sd)
     True
     """
+    if not isinstance(model, ConjugateModel):
+        means, matrix = model.mean_response(params, model.read(data))
+        return _by_name(matrix, means, jnp.zeros((), matrix.dtype))
     _require_closed_form(model)
     return _linear_response(model, Record(params), model.read(data), weights)
 
@@ -166,11 +170,16 @@ def _linear_response(model: Any, params: Record, data: Any, weights: Array | Non
     jacobian, direct = jax.jacfwd(moved, argnums=(0, 1))(flat, no_pull)
     system = jnp.eye(flat.size, dtype=flat.dtype) - jacobian
     matrix = jax.jacfwd(means)(flat) @ jnp.linalg.solve(system, direct)
+    return _by_name(matrix, zero, _spectral_radius(jacobian))
+
+
+def _by_name(matrix: Array, like: Any, rate: Array) -> LinearResponse:
+    """From the covariance matrix of all entries of a tree."""
+    unravel = ravel_pytree(like)[1]
     matrix = 0.5 * (matrix + matrix.T)
-    rows = jax.vmap(fields_of)(matrix)  # every leaf: (all statistics, *its shape)
-    covariance = jax.tree.map(lambda leaf: _split(leaf, zero), rows)
-    sd = fields_of(jnp.sqrt(jnp.diagonal(matrix)))
-    return LinearResponse(covariance, sd, _spectral_radius(jacobian))
+    rows = jax.vmap(unravel)(matrix)  # every leaf: (all entries, *its shape)
+    covariance = jax.tree.map(lambda leaf: _split(leaf, like), rows)
+    return LinearResponse(covariance, unravel(jnp.sqrt(jnp.diagonal(matrix))), rate)
 
 
 def _spectral_radius(matrix: Array) -> Array:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
 from vbjax.blackbox.approximation import NormalApproximation, constrain, support_leaves
 from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, diagnosed, resampled_rows
@@ -164,6 +165,32 @@ class BlackBox:
         gradient = jax.vmap(jax.grad(lambda u: self.log_joint(u, data)))(u)
         gain = params.family.gain(params.family.slope(params.scale, params.base, gradient))
         return diagnosed(self.log_ratios(params, z, data), jnp.sqrt(2 * gain))
+
+    @jax.jit
+    def mean_response(self, params: NormalApproximation, data: Any) -> tuple[Any, Array]:
+        """The means of the latents, and how they respond to pulls on them, a matrix over all their entries.
+
+        See `vb.linear_response`. Over m and log sd it is G (-H)^-1 G', G the derivative of the means, H the
+        second one of the bound (Giordano, Broderick & Jordan 2018, eq. 13).
+        """
+        if self.family != "mean_field":
+            raise ValueError(
+                f"linear_response is for family='mean_field'; {self.family!r} has covariances of its own"
+            )
+
+        def at(eta: Array) -> NormalApproximation:
+            location, log_scale = jnp.split(eta, 2)
+            return dataclasses.replace(params, location=location, scale=jnp.exp(log_scale))
+
+        def bound(eta: Array) -> Array:
+            q = at(eta)
+            return jax.vmap(lambda u: self.log_joint(u, data))(q.unconstrained(q.base)).mean() + self.entropy(
+                q
+            )
+
+        eta = jnp.concatenate([params.location, jnp.log(params.scale)])
+        means = jax.jacfwd(lambda eta: ravel_pytree(at(eta).mean)[0])(eta)
+        return params.mean, means @ jnp.linalg.solve(-jax.hessian(bound)(eta), means.T)
 
     def resample(self, params: NormalApproximation, key: Array, n: int, data: Any = None) -> Any:
         """n draws of the latents by Pareto-smoothed importance resampling: nearer to the posterior than q.

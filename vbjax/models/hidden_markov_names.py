@@ -71,7 +71,7 @@ def AutoregressiveHMM(n_states: int, order: int = 1, **options: Any) -> Autoregr
     and `AutoregressiveHiddenMarkovModel`.
 
     >>> import jax, vbjax as vb
-    >>> t = jax.numpy.arange(120)
+    >>> t = jax.numpy.arange(120.0)
     >>> x = jax.numpy.sin(jax.numpy.where(t // 30 % 2 == 1, 0.3, 1.2) * t)[:, None]
     >>> x = x + 0.01 * jax.random.normal(jax.random.key(1), x.shape)
     >>> fit = vb.fit(vb.AutoregressiveHMM(2, order=2), x, key=jax.random.key(0), n_restarts=8)
