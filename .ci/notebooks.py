@@ -11,7 +11,11 @@ import nbformat
 from nbclient import NotebookClient
 
 folder = pathlib.Path(__file__).parent.parent / "notebooks"
-LONGEST = ("topics", "hidden_markov", "write_your_own_model")  # first, so that none of them is left at the end
+LONGEST = (
+    "topics",
+    "hidden_markov",
+    "write_your_own_model",
+)  # first: none is left at the end
 SLOW = ("topics",)  # computes for longer than it compiles
 
 
