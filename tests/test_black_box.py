@@ -133,6 +133,8 @@ def test_linear_response_of_a_mean_field_is_the_covariance_of_a_normal_target(fl
     close(response.sd.pair, np.sqrt(np.diag(covariance))[:2], scale=abs(MEAN).max())
     close(response.covariance.pair.single, covariance[:2, 2], scale=abs(MEAN).max())
     assert not response.singular
+    again = vb.fit(fit.model, key=key(3), params=fit.params, tol=1e-12)  # of the same structure
+    assert again.n_iter == 1
     full = vb.fit(vb.BlackBox(normal_target, SUPPORT), key=key())
     with pytest.raises(ValueError, match="linear_response is for family='mean_field'; 'full_rank'"):
         vb.linear_response(full.model, full.params)

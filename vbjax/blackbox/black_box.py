@@ -98,7 +98,7 @@ class BlackBox:
         if not isinstance(n, int) or n % 2 or n < least:
             raise ValueError(f"n_draws must be even and at least {least} for {self.size} numbers; got {n!r}")
         u = jax.ShapeDtypeStruct((self.size,), float_dtype(data))
-        shape = jax.eval_shape(self._density, u, data)
+        shape = jax.eval_shape(lambda u: self._density(constrain(self.support, u)[0], data), u)
         if getattr(shape, "shape", None) != ():
             raise ValueError(f"log_density must return a scalar; got {shape}")
         return self
@@ -140,13 +140,18 @@ class BlackBox:
 
     # -- the bound, and what is asked of it ----------------------------------------------------------
 
-    def _density(self, u: Array, data: Any) -> Any:
-        latents, _ = constrain(self.support, u)
+    def _density(self, latents: Any, data: Any) -> Any:
         return self.log_density(latents) if data is None else self.log_density(latents, data)
 
     def log_joint(self, u: Array, data: Any = None) -> Array:
         """log p(latents, data) + log |Jacobian| at unconstrained u (d,)."""
-        return jnp.asarray(self._density(u, data), u.dtype) + constrain(self.support, u)[1]
+        latents, stretch = constrain(self.support, u)
+        return jnp.asarray(self._density(latents, data), u.dtype) + stretch
+
+    def scored(self, params: NormalApproximation, data: Any = None) -> tuple[Array, Array]:
+        """`log_joint` at the draws of the fit, (n,), and its gradients, (n, d)."""
+        score = jax.value_and_grad(lambda u: self.log_joint(u, data))
+        return jax.vmap(score)(params.unconstrained(params.base))
 
     def entropy(self, params: NormalApproximation) -> Array:
         """H[q] on unconstrained space."""
@@ -161,8 +166,7 @@ class BlackBox:
         """The diagnostics of a fit, from draws that it has not seen."""
         key = jax.random.wrap_key_data(params.seed)
         z = jax.random.normal(key, (N_DRAWS, self.size), params.location.dtype)
-        u = params.unconstrained(params.base)
-        gradient = jax.vmap(jax.grad(lambda u: self.log_joint(u, data)))(u)
+        gradient = self.scored(params, data)[1]
         gain = params.family.gain(params.family.slope(params.scale, params.base, gradient))
         return diagnosed(self.log_ratios(params, z, data), jnp.sqrt(2 * gain))
 
@@ -184,9 +188,7 @@ class BlackBox:
 
         def bound(eta: Array) -> Array:
             q = at(eta)
-            return jax.vmap(lambda u: self.log_joint(u, data))(q.unconstrained(q.base)).mean() + self.entropy(
-                q
-            )
+            return self.scored(q, data)[0].mean() + self.entropy(q)
 
         eta = jnp.concatenate([params.location, jnp.log(params.scale)])
         means = jax.jacfwd(lambda eta: ravel_pytree(at(eta).mean)[0])(eta)
@@ -204,11 +206,10 @@ class BlackBox:
 
     def refuse_not_finite(self, params: NormalApproximation, data: Any) -> None:
         """A ValueError that names the latents of the first draw at which the density is not finite."""
-        u = params.unconstrained(params.base)
-        value = np.asarray(jax.vmap(lambda u: self.log_joint(u, data))(u))
+        value = np.asarray(self.scored(params, data)[0])
         if (~np.isfinite(value)).any():
             row = int(np.argmax(~np.isfinite(value)))
-            latents = constrain(self.support, u[row])[0]
+            latents = jax.tree.map(lambda x: x[row], params.draws)
             raise ValueError(
                 f"log_density with the supports' Jacobian is {value[row]} at the start, at {latents}"
             )

@@ -59,8 +59,7 @@ class NaturalAscent:
     def step(self, state: AscentState, data: Any, weights: Array | None) -> tuple[AscentState, Info]:
         """Score the parameters to try; keep them if the bound did not fall; choose the next."""
         trial, family = state.trial, state.trial.family
-        u = trial.unconstrained(trial.base)
-        value, gradient = jax.vmap(jax.value_and_grad(lambda u: self.model.log_joint(u, data)))(u)
+        value, gradient = self.model.scored(trial, data)
         objective = value.mean() + self.model.entropy(trial)
         error = rounding_error(jnp.abs(value).mean())
         slope = family.slope(trial.scale, trial.base, gradient)

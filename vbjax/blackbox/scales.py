@@ -5,9 +5,11 @@ Each says how L carries draws, and how a whitened curvature moves it. For `black
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from vbjax.linalg import cholesky, solve_lower, transpose
@@ -24,6 +26,7 @@ class Slope(NamedTuple):
     curvature: Array
 
 
+@dataclasses.dataclass(frozen=True)
 class Diagonal:
     """Independent entries: L is a vector of standard deviations."""
 
@@ -52,17 +55,11 @@ class Diagonal:
         return location + scale * (rho * root**2 * slope.pull), scale * root
 
 
+@dataclasses.dataclass(frozen=True)
 class Full:
-    """Blocks of entries that vary together: L is lower triangular, zero between `blocks`."""
+    """Blocks of entries that vary together, of these sizes, or one: L is lower triangular, zero between."""
 
-    def __init__(self, blocks: tuple[int, ...] | None = None) -> None:
-        self.blocks = blocks
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Full) and self.blocks == other.blocks
-
-    def __hash__(self) -> int:
-        return hash(self.blocks)
+    blocks: tuple[int, ...] | None = None
 
     def start(self, size: int, dtype: Any) -> Array:
         return jnp.eye(size, dtype=dtype)
@@ -79,9 +76,7 @@ class Full:
         cross = jnp.tril(transpose(h) @ z / len(z))
         curvature = -(cross + transpose(jnp.tril(cross, -1)))
         if self.blocks is not None:
-            own = jnp.repeat(
-                jnp.arange(len(self.blocks)), jnp.asarray(self.blocks), total_repeat_length=len(scale)
-            )
+            own = np.repeat(np.arange(len(self.blocks)), self.blocks)
             curvature = jnp.where(own[:, None] == own, curvature, 0)
         return Slope(h.mean(0), curvature)
 
