@@ -64,7 +64,7 @@ def test_an_asymmetric_target_has_the_optimum_on_paper(float64):
     density = lambda x: (a - 1) * jnp.log(x) - b * x + a * np.log(b) - jax.scipy.special.gammaln(a)
     fit = vb.fit(vb.BlackBox(density, vb.positive(), n_draws=4096), key=key())
     exact = np.array([np.log(a / b) - 1 / (2 * a), a**-0.5])
-    found = np.array([fit.params.location[0], fit.params.scale[0, 0]])
+    found = np.array([fit.params.q.location[0], fit.params.q.scale[0, 0]])
     np.testing.assert_allclose(found, exact, atol=2e-3)  # the error of so many strata
     optimum = a * np.log(a) - a - 0.5 * np.log(a) + 0.5 * np.log(2 * np.pi) - scipy.special.gammaln(a)
     np.testing.assert_allclose(fit.objective, optimum, atol=2e-3)
@@ -99,7 +99,7 @@ def test_real_posteriors_are_met_or_doubted(name, float64):
 def test_float32_finds_the_regression_of_float64():
     target = posterior("kidscore_momiq")
     fit = vb.fit(vb.BlackBox(target.log_density, target.support), target.data, key=key())
-    assert fit.params.location.dtype == np.float32
+    assert fit.params.q.location.dtype == np.float32
     error, ratio = target.errors(fit.params.sample(key(2), 20_000))
     assert fit.status == vb.Status.CONVERGED
     assert error.max() < 0.1

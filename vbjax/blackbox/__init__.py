@@ -4,10 +4,24 @@
 draws of `draws`; `scales` are the families; `diagnostics` and `pareto` say how far to trust it.
 """
 
-from vbjax.blackbox.approximation import NormalApproximation
+from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.diagnostics import Diagnostics
+from vbjax.blackbox.families import LocationScale, LowRank, Mixture, low_rank, mixture
+from vbjax.blackbox.fixed_draws import FixedDraws
 from vbjax.blackbox.natural_ascent import NaturalAscent
 from vbjax.blackbox.pareto import pareto_smoothed
 
-__all__ = ["BlackBox", "Diagnostics", "NaturalAscent", "NormalApproximation", "pareto_smoothed"]
+__all__ = [
+    "Approximation",
+    "BlackBox",
+    "Diagnostics",
+    "FixedDraws",
+    "LocationScale",
+    "LowRank",
+    "Mixture",
+    "NaturalAscent",
+    "low_rank",
+    "mixture",
+    "pareto_smoothed",
+]

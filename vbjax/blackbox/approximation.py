@@ -1,6 +1,6 @@
-"""What a black-box fit returns: a normal on unconstrained space, read in the user's own space and shapes.
+"""What a black-box fit returns: q on unconstrained space, read in the user's own space and shapes.
 
-For `blackbox` and users; imports supports and scales.
+For `blackbox` and users; imports supports and draws.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from vbjax.blackbox.scales import Diagonal, Full
+from vbjax.blackbox.draws import matched_draws
 from vbjax.families.base import pytree, static
 from vbjax.record import Record
 from vbjax.supports import Support
@@ -36,59 +36,89 @@ def constrain(support: Any, u: Array) -> tuple[Any, Array]:
 
 
 @pytree
-class NormalApproximation:
-    """u ~ N(location, L L'), the latents constrain(u). Moments are those of the draws of the fit.
+class Approximation:
+    """u ~ q, the latents constrain(u). Moments are those of the draws of the fit.
 
     Attributes:
-        location: (d,), d numbers for all latents together.
-        scale: L, (d,) standard deviations or (d, d) lower triangular.
-        base: (n, d), the standard normal draws of the fit; `draws` are what they become.
+        q: `LocationScale`, or another of `families`, or the user's own.
+        base: (n, noise_size), the standard normals of the fit, from which q places its draws; None for a
+            q that draws by itself.
         seed: data of the key of fresh draws.
         support: that of the latents.
-        family: `Diagonal` or `Full`.
+        n: how many draws the fit has.
     """
 
-    location: Array
-    scale: Array
-    base: Array
+    q: Any
+    base: Array | None
     seed: Array
     support: Any
-    family: Diagonal | Full = static()
+    n: int = static()
 
-    def unconstrained(self, z: Array) -> Array:
-        """m + L z for standard normals z (n, d)."""
-        return self.location + self.family.apply(self.scale, z)
+    @staticmethod
+    def begin(q: Any, key: Array, n: int, support: Any, dtype: Any) -> Approximation:
+        """q with the draws of a fit."""
+        draws, fresh = jax.random.split(key)
+        base = matched_draws(draws, n, q.noise_size, dtype) if hasattr(q, "place") else None
+        support = jax.tree.map(lambda x: jnp.asarray(x, dtype), support)
+        return Approximation(q, base, jax.random.key_data(fresh), support, n)
 
-    def values(self, z: Array) -> Any:
-        """The latents at standard normals z (n, d); n leads the shape of each."""
-        return jax.vmap(lambda u: constrain(self.support, u)[0])(self.unconstrained(z))
+    @property
+    def key(self) -> Array:
+        """For draws that the fit has not seen."""
+        return jax.random.wrap_key_data(self.seed)
+
+    def points(self) -> tuple[Array, Array]:
+        """The unconstrained draws of the fit, one a row, and their weights."""
+        if self.base is not None:
+            return self.q.place(self.base)
+        u = self.q.sample(jax.random.fold_in(self.key, 1), self.n)
+        return u, jnp.full(len(u), 1 / len(u), u.dtype)
+
+    def values(self, u: Array) -> Any:
+        """The latents at unconstrained u (n, d); n leads the shape of each."""
+        return jax.vmap(lambda u: constrain(self.support, u)[0])(u)
 
     @property
     def draws(self) -> Any:
         """The latents at the draws with which the fit was made."""
-        return self.values(self.base)
+        return self.values(self.points()[0])
 
     @property
     def mean(self) -> Any:
         """E[latent]."""
-        return jax.tree.map(lambda x: x.mean(0), self.draws)
+        u, w = self.points()
+        return jax.tree.map(lambda x: jnp.tensordot(w, x, 1), self.values(u))
 
     @property
     def sd(self) -> Any:
         """The standard deviation of every entry."""
-        return jax.tree.map(lambda x: x.std(0), self.draws)
+        u, w = self.points()
+
+        def of(x: Array) -> Array:
+            return jnp.sqrt(jnp.tensordot(w, (x - jnp.tensordot(w, x, 1)) ** 2, 1))
+
+        return jax.tree.map(of, self.values(u))
 
     @property
     def covariance(self) -> Array:
         """Of all entries of the latents, in the order of `jax.flatten_util.ravel_pytree`."""
-        table = jax.vmap(lambda values: ravel_pytree(values)[0])(self.draws)
-        shift = table - table.mean(0)
-        return shift.T @ shift / len(table)
+        u, w = self.points()
+        table = jax.vmap(lambda values: ravel_pytree(values)[0])(self.values(u))
+        shift = table - w @ table
+        return (shift.T * w) @ shift
 
     def quantile(self, p: float) -> Any:
         """The quantile of every entry, from the draws of the fit."""
-        return jax.tree.map(lambda x: jnp.quantile(x, p, axis=0), self.draws)
+        u, w = self.points()
+
+        def of(x: Array) -> Array:
+            order = jnp.argsort(x)
+            below = jnp.cumsum(w[order]) - 0.5 * w[order]
+            return jnp.interp(jnp.asarray(p, x.dtype), below, x[order])
+
+        entries = lambda x: jax.vmap(of, 1)(x.reshape(len(x), -1)).reshape(x.shape[1:])
+        return jax.tree.map(entries, self.values(u))
 
     def sample(self, key: Array, n: int) -> Any:
         """n independent draws of the latents."""
-        return self.values(jax.random.normal(key, (n, len(self.location)), self.location.dtype))
+        return self.values(self.q.sample(key, n))

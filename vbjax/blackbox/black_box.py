@@ -1,4 +1,4 @@
-"""`BlackBox`: any log density, approximated by a normal on unconstrained space. For users; driven by fit."""
+"""`BlackBox`: any log density, approximated on unconstrained space. For users; driven by fit."""
 
 from __future__ import annotations
 
@@ -12,35 +12,44 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from vbjax.blackbox.approximation import NormalApproximation, constrain, support_leaves
+from vbjax.blackbox.approximation import Approximation, constrain, support_leaves
 from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, diagnosed, resampled_rows
-from vbjax.blackbox.draws import matched_draws
+from vbjax.blackbox.families import LocationScale, from_free, start_of, to_free
+from vbjax.blackbox.fixed_draws import FixedDraws
 from vbjax.blackbox.natural_ascent import NaturalAscent
-from vbjax.blackbox.scales import Diagonal, Full
-from vbjax.core.expectation import float_dtype
+from vbjax.core.expectation import float_dtype, n_rows
 from vbjax.families.base import pytree, static
-from vbjax.special import LOG_2PI
 from vbjax.supports import Support
 
-_FAMILIES = ("full_rank", "mean_field", "blocks")
-_START_SD = 0.1
+
+@pytree
+class WeightedRows:
+    """Rows of data and what each of them counts."""
+
+    rows: Any
+    weights: Array
 
 
 @pytree
 class BlackBox:
     """Variational inference for a log density that is only known as a function.
 
-    q is a normal N(m, L L') on R^d, carried to the latents' supports; m and L maximise
+    q is a distribution on R^d, carried to the latents' supports; it maximises
     E_q[log p(latents, data) + log |Jacobian|] + H[q] on draws that are fixed for the fit, of exactly
-    mean 0 and covariance I: where log p is quadratic, the answer is exact.
+    mean 0 and covariance I: where log p is quadratic and q normal, the answer is exact.
 
     Args:
         log_density: `log_density(latents)`, or `log_density(latents, data)` where `fit` gets data: a scalar,
             up to a constant. `latents` is a `Record` if `support` is a dict, else a pytree like it.
         support: a pytree of supports (`real`, `positive`, `simplex`, ...), one for each latent.
-        family: "full_rank", "mean_field" (every entry by itself), or "blocks" (every latent by itself).
+        family: "full_rank", "mean_field" (every entry by itself), "blocks" (every latent by itself):
+            normals, by natural gradients; `blackbox.low_rank(rank)`, `blackbox.mixture(n, of=family)`; or
+            a function `(key, sizes, dtype)` to a pytree with `sample(key, n)`, draws (n, d) differentiable
+            in its arrays, and `log_prob(u)`, (n,), where d is the sum of sizes: by L-BFGS.
         n_draws: how many draws, even; by default 128, but 8 d if that is more. "full_rank" and "blocks"
             want more than 2 d.
+        log_likelihood: `log_likelihood(latents, rows)`, one number for each row. The density is then
+            `log_density(latents)` plus their sum: rows may have weights, and come in minibatches.
 
     Raises:
         ValueError: at `fit`: a support that is none, an unknown family, too few draws, a density that is no
@@ -58,22 +67,21 @@ class BlackBox:
 
     log_density: Callable[..., Any] = static()
     support: Any = dataclasses.field()
-    family: str = static(default="full_rank")
+    family: Any = static(default="full_rank")
     n_draws: int | None = static(default=None)
+    log_likelihood: Callable[[Any, Any], Any] | None = static(default=None)
 
     lanes_on_cpu = 4
 
     @property
-    def size(self) -> int:
-        """d: how many real numbers the latents are made from."""
-        return sum(leaf.size for leaf in support_leaves(self.support))
+    def sizes(self) -> tuple[int, ...]:
+        """How many real numbers each latent is made from."""
+        return tuple(leaf.size for leaf in support_leaves(self.support))
 
     @property
-    def _scale(self) -> Diagonal | Full:
-        if self.family == "mean_field":
-            return Diagonal()
-        sizes = tuple(leaf.size for leaf in support_leaves(self.support))
-        return Full(sizes if self.family == "blocks" else None)
+    def size(self) -> int:
+        """d: how many real numbers the latents are made from."""
+        return sum(self.sizes)
 
     # -- what `fit` asks -----------------------------------------------------------------------------
 
@@ -83,8 +91,10 @@ class BlackBox:
 
     def inspect(self, data: Any) -> BlackBox:
         """Refuses what cannot be fitted."""
-        if not callable(self.log_density):
-            raise ValueError(f"log_density must be a function; got {self.log_density!r}")
+        for name in ("log_density", "log_likelihood"):
+            given = getattr(self, name)
+            if not callable(given) and not (given is None and name == "log_likelihood"):
+                raise ValueError(f"{name} must be a function; got {given!r}")
         leaves = support_leaves(self.support)
         if wrong := [leaf for leaf in leaves if not isinstance(leaf, Support)]:
             raise ValueError(
@@ -92,32 +102,63 @@ class BlackBox:
             )
         if self.size < 1:
             raise ValueError("support has no latent of any size")
-        if self.family not in _FAMILIES:
-            raise ValueError(f"family must be one of {', '.join(_FAMILIES)}; got {self.family!r}")
-        n, least = self._n_draws, 2 if self.family == "mean_field" else 2 * self.size + 2
+        q = self._inspect_family(float_dtype(data))
+        correlated = isinstance(q, LocationScale) and q.scale.ndim == 2
+        n, least = self._n_draws, 2 * self.size + 2 if correlated else 2
         if not isinstance(n, int) or n % 2 or n < least:
             raise ValueError(f"n_draws must be even and at least {least} for {self.size} numbers; got {n!r}")
+        self._inspect_density(data)
+        return self
+
+    def _inspect_family(self, dtype: Any) -> Any:
+        """The shapes of the family at its start."""
+        start = start_of(self.family)
+        q = jax.eval_shape(lambda key: start(key, self.sizes, dtype), jax.random.key(0))
+        if not (hasattr(q, "sample") and hasattr(q, "log_prob")):
+            raise ValueError(f"family must start an object with sample and log_prob; got {q!r}")
+        u = jax.eval_shape(lambda q: q.sample(jax.random.key(0), 3), q)
+        log_q = jax.eval_shape(lambda q, u: q.log_prob(u), q, u)
+        if (u.shape, log_q.shape) != ((3, self.size), (3,)):
+            raise ValueError(
+                f"family must draw rows of {self.size} numbers and give each a log_prob: "
+                f"3 draws have shape {u.shape}, their log_prob {log_q.shape}"
+            )
+        return q
+
+    def _inspect_density(self, data: Any) -> None:
         u = jax.ShapeDtypeStruct((self.size,), float_dtype(data))
-        shape = jax.eval_shape(lambda u: self._density(constrain(self.support, u)[0], data), u)
+        latents = jax.eval_shape(lambda u: constrain(self.support, u)[0], u)
+        shape = jax.eval_shape(lambda s: self._density(s, data), latents)
         if getattr(shape, "shape", None) != ():
             raise ValueError(f"log_density must return a scalar; got {shape}")
-        return self
+        if self.log_likelihood is None:
+            return
+        if data is None:
+            raise ValueError("log_likelihood needs data; there are none")
+        rows = jax.eval_shape(self.log_likelihood, latents, data)
+        if getattr(rows, "shape", None) != (n_rows(data),):
+            raise ValueError(
+                f"log_likelihood must return one number for each of {n_rows(data)} rows; got {rows}"
+            )
 
     def resolve(self, data: Any, weights: Array | None = None) -> BlackBox:
         """Itself: nothing follows the data."""
-        if weights is not None:
-            raise ValueError("weights are for models of rows; weigh the terms of log_density instead")
+        if weights is not None and self.log_likelihood is None:
+            raise ValueError(
+                "weights are for models of rows: give log_likelihood, or weigh its terms yourself"
+            )
         return self
 
     def annotate(self, data: Any, weights: Array | None = None) -> Any:
-        """The data as they are."""
-        return data
+        """The data, with the weights of their rows if there are any."""
+        return data if weights is None else WeightedRows(data, weights)
 
-    def ascent(self, tol: Any, data: Any) -> NaturalAscent:
+    def ascent(self, tol: Any, data: Any) -> NaturalAscent | FixedDraws:
         """The algorithm that `fit` drives."""
-        return NaturalAscent(self, jnp.asarray(tol, float_dtype(data)))
+        normal = isinstance(self._inspect_family(float_dtype(data)), LocationScale)
+        return (NaturalAscent if normal else FixedDraws)(self, jnp.asarray(tol, float_dtype(data)))
 
-    def singular(self, params: NormalApproximation) -> Array:
+    def singular(self, params: Approximation) -> Array:
         """Never: a scale that vanishes has no finite bound."""
         return jnp.asarray(False)
 
@@ -125,53 +166,62 @@ class BlackBox:
     def _n_draws(self) -> int:
         return max(128, 8 * self.size) if self.n_draws is None else self.n_draws
 
-    def init(self, key: Array, data: Any = None) -> NormalApproximation:
-        """A narrow normal about a standard normal point, and the draws of a fit."""
+    def init(self, key: Array, data: Any = None) -> Approximation:
+        """Where the family starts, with the draws of a fit."""
         dtype = float_dtype(data)
-        place, draws, fresh = jax.random.split(key, 3)
-        return NormalApproximation(
-            location=jax.random.normal(place, (self.size,), dtype),
-            scale=_START_SD * self._scale.start(self.size, dtype),
-            base=matched_draws(draws, self._n_draws, self.size, dtype),
-            seed=jax.random.key_data(fresh),
-            support=jax.tree.map(lambda x: jnp.asarray(x, dtype), self.support),
-            family=self._scale,
-        )
+        place, rest = jax.random.split(key)
+        q = start_of(self.family)(place, self.sizes, dtype)
+        return Approximation.begin(q, rest, self._n_draws, self.support, dtype)
 
     # -- the bound, and what is asked of it ----------------------------------------------------------
 
     def _density(self, latents: Any, data: Any) -> Any:
-        return self.log_density(latents) if data is None else self.log_density(latents, data)
+        alone = data is None or self.log_likelihood is not None
+        return self.log_density(latents) if alone else self.log_density(latents, data)
 
-    def log_joint(self, u: Array, data: Any = None) -> Array:
-        """log p(latents, data) + log |Jacobian| at unconstrained u (d,)."""
+    def log_joint(self, u: Array, data: Any = None, share: Any = 1) -> Array:
+        """log p(latents, data) + log |Jacobian| at unconstrained u (d,).
+
+        Rows that are one `share` of the whole count as the whole.
+        """
         latents, stretch = constrain(self.support, u)
-        return jnp.asarray(self._density(latents, data), u.dtype) + stretch
+        log_p = jnp.asarray(self._density(latents, data), u.dtype) + stretch
+        if self.log_likelihood is None:
+            return log_p
+        rows, weights = (data.rows, data.weights) if isinstance(data, WeightedRows) else (data, 1)
+        return log_p + (weights * self.log_likelihood(latents, rows)).sum().astype(u.dtype) / share
 
-    def scored(self, params: NormalApproximation, data: Any = None) -> tuple[Array, Array]:
+    def scored(self, params: Approximation, data: Any = None) -> tuple[Array, Array]:
         """`log_joint` at the draws of the fit, (n,), and its gradients, (n, d)."""
         score = jax.value_and_grad(lambda u: self.log_joint(u, data))
-        return jax.vmap(score)(params.unconstrained(params.base))
+        return jax.vmap(score)(params.points()[0])
 
-    def entropy(self, params: NormalApproximation) -> Array:
-        """H[q] on unconstrained space."""
-        return params.family.log_det(params.scale) + 0.5 * self.size * (1 + LOG_2PI)
+    def bound(self, params: Approximation, data: Any = None) -> Array:
+        """E_q[log p] + H[q] on the draws of the fit."""
+        u, w = params.points()
+        log_p = jax.vmap(lambda u: self.log_joint(u, data))(u)
+        return w @ log_p + (params.q.entropy() if hasattr(params.q, "entropy") else -w @ params.q.log_prob(u))
 
-    def log_ratios(self, params: NormalApproximation, z: Array, data: Any = None) -> Array:
-        """log p - log q at standard normals z (n, d)."""
-        log_p = jax.vmap(lambda u: self.log_joint(u, data))(params.unconstrained(z))
-        return log_p + params.family.log_det(params.scale) + 0.5 * ((z**2).sum(-1) + self.size * LOG_2PI)
+    def log_ratios(self, params: Approximation, u: Array, data: Any = None) -> Array:
+        """log p - log q at unconstrained u (n, d)."""
+        return jax.vmap(lambda u: self.log_joint(u, data))(u) - params.q.log_prob(u)
 
-    def diagnose(self, params: NormalApproximation, data: Any = None) -> Diagnostics:
+    def gradient_norm(self, params: Approximation, data: Any = None) -> Array:
+        """Of the bound: in standard deviations of q (natural gradient) for a normal, else over `to_free`."""
+        q = params.q
+        if isinstance(q, LocationScale):
+            return jnp.sqrt(2 * q.kind.gain(q.kind.slope(q.scale, params.base, self.scored(params, data)[1])))
+        at = lambda free: dataclasses.replace(params, q=from_free(q, free))
+        gradient = jax.grad(lambda free: self.bound(at(free), data))(to_free(q))
+        return jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient)))
+
+    def diagnose(self, params: Approximation, data: Any = None) -> Diagnostics:
         """The diagnostics of a fit, from draws that it has not seen."""
-        key = jax.random.wrap_key_data(params.seed)
-        z = jax.random.normal(key, (N_DRAWS, self.size), params.location.dtype)
-        gradient = self.scored(params, data)[1]
-        gain = params.family.gain(params.family.slope(params.scale, params.base, gradient))
-        return diagnosed(self.log_ratios(params, z, data), jnp.sqrt(2 * gain))
+        u = params.q.sample(params.key, N_DRAWS)
+        return diagnosed(self.log_ratios(params, u, data), self.gradient_norm(params, data))
 
     @jax.jit
-    def mean_response(self, params: NormalApproximation, data: Any) -> tuple[Any, Array]:
+    def mean_response(self, params: Approximation, data: Any) -> tuple[Any, Array]:
         """The means of the latents, and how they respond to pulls on them, a matrix over all their entries.
 
         See `vb.linear_response`. Over m and log sd it is G (-H)^-1 G', G the derivative of the means, H the
@@ -182,29 +232,26 @@ class BlackBox:
                 f"linear_response is for family='mean_field'; {self.family!r} has covariances of its own"
             )
 
-        def at(eta: Array) -> NormalApproximation:
-            location, log_scale = jnp.split(eta, 2)
-            return dataclasses.replace(params, location=location, scale=jnp.exp(log_scale))
+        def at(eta: Array) -> Approximation:
+            return dataclasses.replace(params, q=from_free(params.q, tuple(jnp.split(eta, 2))))
 
-        def bound(eta: Array) -> Array:
-            q = at(eta)
-            return self.scored(q, data)[0].mean() + self.entropy(q)
-
-        eta = jnp.concatenate([params.location, jnp.log(params.scale)])
+        eta = jnp.concatenate(to_free(params.q))
         means = jax.jacfwd(lambda eta: ravel_pytree(at(eta).mean)[0])(eta)
-        return params.mean, means @ jnp.linalg.solve(-jax.hessian(bound)(eta), means.T)
+        return params.mean, means @ jnp.linalg.solve(
+            -jax.hessian(lambda eta: self.bound(at(eta), data))(eta), means.T
+        )
 
-    def resample(self, params: NormalApproximation, key: Array, n: int, data: Any = None) -> Any:
+    def resample(self, params: Approximation, key: Array, n: int, data: Any = None) -> Any:
         """n draws of the latents by Pareto-smoothed importance resampling: nearer to the posterior than q.
 
         To be trusted where k-hat is below 0.7; drawn with repetition from ten times as many, or 2,000.
         """
         normals, picks = jax.random.split(key)
-        z = jax.random.normal(normals, (max(10 * n, N_DRAWS), self.size), params.location.dtype)
-        uniforms = jax.random.uniform(picks, (n,), params.location.dtype)
-        return params.values(z[resampled_rows(self.log_ratios(params, z, data), uniforms)])
+        u = params.q.sample(normals, max(10 * n, N_DRAWS))
+        uniforms = jax.random.uniform(picks, (n,), u.dtype)
+        return params.values(u[resampled_rows(self.log_ratios(params, u, data), uniforms)])
 
-    def refuse_not_finite(self, params: NormalApproximation, data: Any) -> None:
+    def refuse_not_finite(self, params: Approximation, data: Any) -> None:
         """A ValueError that names the latents of the first draw at which the density is not finite."""
         value = np.asarray(self.scored(params, data)[0])
         if (~np.isfinite(value)).any():

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vbjax.blackbox.approximation import NormalApproximation
+from vbjax.blackbox.approximation import Approximation
+from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Slope
 from vbjax.core.algorithm import Info, Status
 from vbjax.core.expectation import rounding_error
@@ -27,11 +28,11 @@ _SHORTEST = 2.0**-40  # a step so short that no ascent is left in it
 class AscentState(NamedTuple):
     """The best parameters so far with their bound and slope, the next to try, and the step's length."""
 
-    params: NormalApproximation
+    params: Approximation
     objective: Array
     error: Array
     slope: Slope
-    trial: NormalApproximation
+    trial: Approximation
     rho: Array
 
 
@@ -46,24 +47,25 @@ class NaturalAscent:
     model: Any
     tol: Array
 
-    def init(self, key: Array, data: Any, weights: Array | None) -> NormalApproximation:
-        """A narrow normal about a standard normal point."""
+    def init(self, key: Array, data: Any, weights: Array | None) -> Approximation:
+        """Where the family starts."""
         return self.model.init(key, data)
 
-    def start(self, params: NormalApproximation, data: Any) -> AscentState:
+    def start(self, params: Approximation, data: Any) -> AscentState:
         """At given parameters, not scored yet."""
-        low = jnp.asarray(-jnp.inf, params.location.dtype)
-        slope = jax.tree.map(jnp.zeros_like, params.family.slope(params.scale, params.base, params.base))
+        q = params.q
+        low = jnp.asarray(-jnp.inf, q.location.dtype)
+        slope = jax.tree.map(jnp.zeros_like, q.kind.slope(q.scale, params.base, params.base))
         return AscentState(params, low, jnp.zeros_like(low), slope, params, jnp.ones_like(low))
 
     def step(self, state: AscentState, data: Any, weights: Array | None) -> tuple[AscentState, Info]:
         """Score the parameters to try; keep them if the bound did not fall; choose the next."""
-        trial, family = state.trial, state.trial.family
+        trial, q = state.trial, state.trial.q
         value, gradient = self.model.scored(trial, data)
-        objective = value.mean() + self.model.entropy(trial)
+        objective = value.mean() + q.entropy()
         error = rounding_error(jnp.abs(value).mean())
-        slope = family.slope(trial.scale, trial.base, gradient)
-        finite = jnp.isfinite(objective) & jnp.isfinite(family.gain(slope))
+        slope = q.kind.slope(q.scale, trial.base, gradient)
+        finite = jnp.isfinite(objective) & jnp.isfinite(q.kind.gain(slope))
         kept = finite & (objective >= state.objective - error)
 
         tried = trial, objective, error, slope
@@ -72,12 +74,12 @@ class NaturalAscent:
         )
         rho = jnp.where(kept, jnp.minimum(2 * state.rho, 1), state.rho / 4)
         stop = jnp.where(rho < _SHORTEST, Status.DECREASED, Status.UNFINISHED)
-        stop = jnp.where(family.gain(slope) <= jnp.maximum(self.tol, error), Status.CONVERGED, stop)
+        stop = jnp.where(q.kind.gain(slope) <= jnp.maximum(self.tol, error), Status.CONVERGED, stop)
         stop = jnp.where(jnp.isfinite(objective), stop, Status.NON_FINITE).astype(jnp.int32)
-        location, scale = family.move(params.location, params.scale, slope, rho)
-        trial = dataclasses.replace(params, location=location, scale=scale)
+        moved = LocationScale(*q.kind.move(params.q.location, params.q.scale, slope, rho), q.kind)
+        trial = dataclasses.replace(params, q=moved)
         return AscentState(params, objective, error, slope, trial, rho), Info(params, objective, error, stop)
 
-    def explain(self, params: NormalApproximation, data: Any, weights: Array | None) -> None:
+    def explain(self, params: Approximation, data: Any, weights: Array | None) -> None:
         """Of a start whose bound is not finite: a ValueError that says at which latents."""
         self.model.refuse_not_finite(params, data)

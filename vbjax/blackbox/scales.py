@@ -37,8 +37,20 @@ class Diagonal:
         """L z, for draws (n, size)."""
         return z * scale
 
+    def undo(self, scale: Array, x: Array) -> Array:
+        """L^-1 x, for rows x (n, size)."""
+        return x / scale
+
     def log_det(self, scale: Array) -> Array:
         return jnp.log(scale).sum()
+
+    def free(self, scale: Array) -> Array:
+        """Numbers without constraints that stand for L."""
+        return jnp.log(scale)
+
+    def bind(self, free: Array) -> Array:
+        """L again."""
+        return jnp.exp(free)
 
     def slope(self, scale: Array, z: Array, gradients: Array) -> Slope:
         h = gradients * scale
@@ -68,17 +80,33 @@ class Full:
         """L z, for draws (n, size)."""
         return z @ transpose(scale)
 
+    def undo(self, scale: Array, x: Array) -> Array:
+        """L^-1 x, for rows x (n, size)."""
+        return transpose(solve_lower(scale, transpose(x)))
+
     def log_det(self, scale: Array) -> Array:
         return jnp.log(jnp.diagonal(scale)).sum()
+
+    def free(self, scale: Array) -> Array:
+        """Numbers without constraints that stand for L: the logarithm of its diagonal in its place."""
+        return jnp.tril(scale, -1) + jnp.diag(jnp.log(jnp.diagonal(scale)))
+
+    def bind(self, free: Array) -> Array:
+        """L again."""
+        return self._own(jnp.tril(free, -1)) + jnp.diag(jnp.exp(jnp.diagonal(free)))
 
     def slope(self, scale: Array, z: Array, gradients: Array) -> Slope:
         h = gradients @ scale
         cross = jnp.tril(transpose(h) @ z / len(z))
         curvature = -(cross + transpose(jnp.tril(cross, -1)))
-        if self.blocks is not None:
-            own = np.repeat(np.arange(len(self.blocks)), self.blocks)
-            curvature = jnp.where(own[:, None] == own, curvature, 0)
-        return Slope(h.mean(0), curvature)
+        return Slope(h.mean(0), self._own(curvature))
+
+    def _own(self, matrix: Array) -> Array:
+        """Zero between blocks."""
+        if self.blocks is None:
+            return matrix
+        own = np.repeat(np.arange(len(self.blocks)), self.blocks)
+        return jnp.where(own[:, None] == own, matrix, 0)
 
     def gain(self, slope: Slope) -> Array:
         """Half the squared length of the natural gradient: what the next step promises, in nats."""
