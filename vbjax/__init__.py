@@ -83,6 +83,7 @@ from vbjax.record import Record
 from vbjax.sequences import Sequences
 from vbjax.stochastic import fit_stochastic
 from vbjax.supports import (
+    category,
     cholesky_factor,
     correlation_cholesky,
     interval,
@@ -168,6 +169,7 @@ __all__ = [
     "UnitVarianceMixture",
     "Wishart",
     "blackbox",
+    "category",
     "chains",
     "cholesky_factor",
     "correlation_cholesky",

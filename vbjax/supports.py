@@ -72,6 +72,20 @@ class Interval(Support):
 
 
 @pytree
+class Category(Support):
+    """Each entry one of `n` cases: an integer from 0 to n - 1, which u holds as a floating-point number."""
+
+    n: int = static()
+    shape: tuple[int, ...] = static()
+
+    def constrain(self, u: Array) -> tuple[Array, Array]:
+        return jnp.round(u).astype(jnp.int32).reshape(self.shape), jnp.zeros((), u.dtype)
+
+    def unconstrain(self, value: Array) -> Array:
+        return jnp.asarray(value, jnp.result_type(float)).reshape(-1)
+
+
+@pytree
 class Simplex(Support):
     """Probabilities of k cases: softmax of isometric log-ratio coordinates (Egozcue et al. 2003)."""
 
@@ -224,6 +238,11 @@ def interval(
     if len(ends) > len(sizes) or any(end not in (1, size) for end, size in pairs):
         raise ValueError(f"shape must be one that low and high, of shape {ends}, broadcast to; got {shape}")
     return Interval(low, high, sizes)
+
+
+def category(n_cases: int, shape: int | tuple[int, ...] = ()) -> Support:
+    """Discrete: one of `n_cases` for each entry, as an integer from 0 on."""
+    return Category(_count("n_cases", n_cases, 2), _shape(shape))
 
 
 def simplex(n_cases: int, plates: int | tuple[int, ...] = ()) -> Support:

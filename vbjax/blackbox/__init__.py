@@ -7,10 +7,13 @@ draws of `draws`; `scales` are the families; `diagnostics` and `pareto` say how 
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.diagnostics import Diagnostics
+from vbjax.blackbox.estimators import gradient_estimates
 from vbjax.blackbox.families import LocationScale, LowRank, Mixture, low_rank, mixture
 from vbjax.blackbox.fixed_draws import FixedDraws
 from vbjax.blackbox.natural_ascent import NaturalAscent
 from vbjax.blackbox.pareto import pareto_smoothed
+from vbjax.blackbox.stochastic_ascent import StochasticAscent
+from vbjax.blackbox.summing import summed_out
 
 __all__ = [
     "Approximation",
@@ -21,7 +24,10 @@ __all__ = [
     "LowRank",
     "Mixture",
     "NaturalAscent",
+    "StochasticAscent",
+    "gradient_estimates",
     "low_rank",
     "mixture",
     "pareto_smoothed",
+    "summed_out",
 ]

@@ -5,6 +5,7 @@ For `blackbox` and users; imports supports and draws.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from vbjax.blackbox.draws import matched_draws
+from vbjax.blackbox.families import from_free
 from vbjax.families.base import pytree, static
 from vbjax.record import Record
 from vbjax.supports import Support
@@ -62,6 +64,10 @@ class Approximation:
         support = jax.tree.map(lambda x: jnp.asarray(x, dtype), support)
         return Approximation(q, base, jax.random.key_data(fresh), support, n)
 
+    def at(self, free: Any) -> Approximation:
+        """With q at other `to_free` arrays."""
+        return dataclasses.replace(self, q=from_free(self.q, free))
+
     @property
     def key(self) -> Array:
         """For draws that the fit has not seen."""
@@ -87,16 +93,13 @@ class Approximation:
     def mean(self) -> Any:
         """E[latent]."""
         u, w = self.points()
-        return jax.tree.map(lambda x: jnp.tensordot(w, x, 1), self.values(u))
+        return jax.tree.map(lambda x: _mean(w, x), self.values(u))
 
     @property
     def sd(self) -> Any:
         """The standard deviation of every entry."""
         u, w = self.points()
-
-        def of(x: Array) -> Array:
-            return jnp.sqrt(jnp.tensordot(w, (x - jnp.tensordot(w, x, 1)) ** 2, 1))
-
+        of = lambda x: jnp.sqrt(_mean(w, (x.astype(w.dtype) - _mean(w, x)) ** 2))
         return jax.tree.map(of, self.values(u))
 
     @property
@@ -114,7 +117,7 @@ class Approximation:
         def of(x: Array) -> Array:
             order = jnp.argsort(x)
             below = jnp.cumsum(w[order]) - 0.5 * w[order]
-            return jnp.interp(jnp.asarray(p, x.dtype), below, x[order])
+            return jnp.interp(jnp.asarray(p, w.dtype), below, x[order].astype(w.dtype))
 
         entries = lambda x: jax.vmap(of, 1)(x.reshape(len(x), -1)).reshape(x.shape[1:])
         return jax.tree.map(entries, self.values(u))
@@ -122,3 +125,7 @@ class Approximation:
     def sample(self, key: Array, n: int) -> Any:
         """n independent draws of the latents."""
         return self.values(self.q.sample(key, n))
+
+
+def _mean(w: Array, x: Array) -> Array:
+    return jnp.tensordot(w, x.astype(w.dtype), 1)

@@ -14,9 +14,11 @@ from jax.flatten_util import ravel_pytree
 
 from vbjax.blackbox.approximation import Approximation, constrain, support_leaves
 from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, diagnosed, resampled_rows
-from vbjax.blackbox.families import LocationScale, from_free, start_of, to_free
+from vbjax.blackbox.estimators import surrogate
+from vbjax.blackbox.families import Hybrid, LocationScale, start_of_latents, to_free
 from vbjax.blackbox.fixed_draws import FixedDraws
 from vbjax.blackbox.natural_ascent import NaturalAscent
+from vbjax.blackbox.stochastic_ascent import StochasticAscent
 from vbjax.core.expectation import float_dtype, n_rows
 from vbjax.families.base import pytree, static
 from vbjax.supports import Support
@@ -45,7 +47,8 @@ class BlackBox:
         family: "full_rank", "mean_field" (every entry by itself), "blocks" (every latent by itself):
             normals, by natural gradients; `blackbox.low_rank(rank)`, `blackbox.mixture(n, of=family)`; or
             a function `(key, sizes, dtype)` to a pytree with `sample(key, n)`, draws (n, d) differentiable
-            in its arrays, and `log_prob(u)`, (n,), where d is the sum of sizes: by L-BFGS.
+            in its arrays, and `log_prob(u)`, (n,), where d is the sum of sizes: by L-BFGS. Discrete
+            latents (`category`) are independent in q, and the fit is one of stochastic gradients.
         n_draws: how many draws, even; by default 128, but 8 d if that is more. "full_rank" and "blocks"
             want more than 2 d.
         log_likelihood: `log_likelihood(latents, rows)`, one number for each row. The density is then
@@ -74,14 +77,9 @@ class BlackBox:
     lanes_on_cpu = 4
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """How many real numbers each latent is made from."""
-        return tuple(leaf.size for leaf in support_leaves(self.support))
-
-    @property
     def size(self) -> int:
-        """d: how many real numbers the latents are made from."""
-        return sum(self.sizes)
+        """d: how many numbers the latents are made from."""
+        return sum(leaf.size for leaf in support_leaves(self.support))
 
     # -- what `fit` asks -----------------------------------------------------------------------------
 
@@ -112,8 +110,7 @@ class BlackBox:
 
     def _inspect_family(self, dtype: Any) -> Any:
         """The shapes of the family at its start."""
-        start = start_of(self.family)
-        q = jax.eval_shape(lambda key: start(key, self.sizes, dtype), jax.random.key(0))
+        q = jax.eval_shape(lambda key: self._start(key, dtype), jax.random.key(0))
         if not (hasattr(q, "sample") and hasattr(q, "log_prob")):
             raise ValueError(f"family must start an object with sample and log_prob; got {q!r}")
         u = jax.eval_shape(lambda q: q.sample(jax.random.key(0), 3), q)
@@ -153,10 +150,13 @@ class BlackBox:
         """The data, with the weights of their rows if there are any."""
         return data if weights is None else WeightedRows(data, weights)
 
-    def ascent(self, tol: Any, data: Any) -> NaturalAscent | FixedDraws:
+    def ascent(self, tol: Any, data: Any) -> Any:
         """The algorithm that `fit` drives."""
-        normal = isinstance(self._inspect_family(float_dtype(data)), LocationScale)
-        return (NaturalAscent if normal else FixedDraws)(self, jnp.asarray(tol, float_dtype(data)))
+        dtype = float_dtype(data)
+        q = self._inspect_family(dtype)
+        if isinstance(q, Hybrid):
+            return StochasticAscent(self)
+        return (NaturalAscent if isinstance(q, LocationScale) else FixedDraws)(self, jnp.asarray(tol, dtype))
 
     def singular(self, params: Approximation) -> Array:
         """Never: a scale that vanishes has no finite bound."""
@@ -170,8 +170,10 @@ class BlackBox:
         """Where the family starts, with the draws of a fit."""
         dtype = float_dtype(data)
         place, rest = jax.random.split(key)
-        q = start_of(self.family)(place, self.sizes, dtype)
-        return Approximation.begin(q, rest, self._n_draws, self.support, dtype)
+        return Approximation.begin(self._start(place, dtype), rest, self._n_draws, self.support, dtype)
+
+    def _start(self, key: Array, dtype: Any) -> Any:
+        return start_of_latents(self.family, support_leaves(self.support), key, dtype)
 
     # -- the bound, and what is asked of it ----------------------------------------------------------
 
@@ -211,8 +213,12 @@ class BlackBox:
         q = params.q
         if isinstance(q, LocationScale):
             return jnp.sqrt(2 * q.kind.gain(q.kind.slope(q.scale, params.base, self.scored(params, data)[1])))
-        at = lambda free: dataclasses.replace(params, q=from_free(q, free))
-        gradient = jax.grad(lambda free: self.bound(at(free), data))(to_free(q))
+
+        def of(free: Any) -> Array:
+            here = params.at(free)
+            return surrogate("pathwise", lambda u: self.log_joint(u, data), here.q, here.points())
+
+        gradient = jax.grad(of)(to_free(q))
         return jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient)))
 
     def diagnose(self, params: Approximation, data: Any = None) -> Diagnostics:
@@ -233,7 +239,7 @@ class BlackBox:
             )
 
         def at(eta: Array) -> Approximation:
-            return dataclasses.replace(params, q=from_free(params.q, tuple(jnp.split(eta, 2))))
+            return params.at(tuple(jnp.split(eta, 2)))
 
         eta = jnp.concatenate(to_free(params.q))
         means = jax.jacfwd(lambda eta: ravel_pytree(at(eta).mean)[0])(eta)

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.special import logsumexp
 
@@ -20,6 +21,7 @@ from vbjax.core.inputs import read_count
 from vbjax.families.base import pytree, static
 from vbjax.linalg import cholesky, solve_lower, transpose
 from vbjax.special import LOG_2PI
+from vbjax.supports import Category, Support
 
 START_SD = 0.1
 
@@ -176,6 +178,53 @@ class Mixture:
         return Mixture(free[0], jax.vmap(from_free)(self.components, free[1]))
 
 
+@pytree
+class Hybrid:
+    """Discrete latents, every entry by itself, beside a family of the continuous ones.
+
+    Attributes:
+        continuous: that family, or None if there is none.
+        logits: for each discrete latent (entries, cases), log probabilities but for a constant.
+        columns: which entries of u are continuous, then which are those of each discrete latent.
+    """
+
+    continuous: Any
+    logits: tuple[Array, ...]
+    columns: tuple[tuple[int, ...], ...] = static()
+
+    def sample(self, key: Array, n: int) -> Array:
+        """n independent draws (n, d); through those of discrete latents there is no derivative."""
+        key, *keys = jax.random.split(key, 1 + len(self.logits))
+        parts = [] if self.continuous is None else [self.continuous.sample(key, n)]
+        for key, logits in zip(keys, self.logits, strict=True):
+            cases = jax.random.categorical(key, logits, shape=(n, len(logits)))
+            parts.append(cases.astype(logits.dtype))
+        order = np.argsort(np.concatenate([np.asarray(part, int) for part in self.columns]))
+        return jnp.concatenate(parts, 1)[:, order]
+
+    def log_prob(self, u: Array) -> Array:
+        """log q at u (n, d)."""
+        log_q = self.discrete_log_prob(u)
+        return log_q if self.continuous is None else log_q + self.continuous.log_prob(u[:, self.columns[0]])
+
+    def discrete_log_prob(self, u: Array) -> Array:
+        """The part of log q that belongs to discrete latents, which moves q by its score alone."""
+        total = jnp.zeros(len(u), u.dtype)
+        for logits, columns in zip(self.logits, self.columns[1:], strict=True):
+            cases = u[:, columns].astype(jnp.int32)
+            log_q = jax.nn.log_softmax(logits)
+            total = total + jnp.take_along_axis(log_q[None], cases[..., None], -1).sum((-2, -1))
+        return total
+
+    def free(self) -> tuple[Any, tuple[Array, ...]]:
+        """The `free` arrays of the continuous family, and the logits."""
+        return to_free(self.continuous), self.logits
+
+    def at(self, free: tuple[Any, tuple[Array, ...]]) -> Hybrid:
+        """Of given `free` arrays."""
+        return Hybrid(from_free(self.continuous, free[0]), free[1], self.columns)
+
+
 def to_free(q: Any) -> Any:
     """The arrays by which an optimiser moves q: its own, unless it says otherwise."""
     return q.free() if hasattr(q, "free") else q
@@ -238,6 +287,20 @@ def start_of(family: Any) -> Any:
         return family
     names = ", ".join(_NORMALS)
     raise ValueError(f"family must be one of {names}, or a function that starts one; got {family!r}")
+
+
+def start_of_latents(family: Any, supports: list[Support], key: Array, dtype: Any) -> Any:
+    """A family over all latents: `family` itself, beside probabilities of the cases of discrete ones."""
+    sizes = [support.size for support in supports]
+    columns = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    discrete = [i for i, support in enumerate(supports) if isinstance(support, Category)]
+    rest = [i for i in range(len(supports)) if i not in discrete]
+    q = start_of(family)(key, tuple(sizes[i] for i in rest), dtype) if rest else None
+    if not discrete:
+        return q
+    logits = tuple(jnp.zeros((sizes[i], supports[i].n), dtype) for i in discrete)
+    groups = [[j for i in rest for j in columns[i]], *(columns[i] for i in discrete)]
+    return Hybrid(q, logits, tuple(tuple(int(j) for j in group) for group in groups))
 
 
 def low_rank(rank: int) -> LowRankStart:

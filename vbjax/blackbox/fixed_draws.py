@@ -6,7 +6,6 @@ Ingram & Broderick 2024). For `BlackBox`; imports core and the rest of this room
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ import optax
 from jax import Array
 
 from vbjax.blackbox.approximation import Approximation
-from vbjax.blackbox.families import from_free, to_free
+from vbjax.blackbox.families import to_free
 from vbjax.core.algorithm import Info, Status
 from vbjax.core.expectation import rounding_error
 from vbjax.families.base import pytree
@@ -56,7 +55,7 @@ class FixedDraws:
         params, free = state.params, to_free(state.params.q)
 
         def loss(free: Any) -> Array:
-            return -self.model.bound(dataclasses.replace(params, q=from_free(params.q, free)), data)
+            return -self.model.bound(params.at(free), data)
 
         value, gradient = optax.value_and_grad_from_state(loss)(free, state=state.memory)
         move, memory = optax.lbfgs().update(
@@ -67,7 +66,7 @@ class FixedDraws:
         arrived = state.promise <= jnp.maximum(jnp.asarray(self.tol, value.dtype), error)
         stop = jnp.where(arrived, Status.CONVERGED, Status.UNFINISHED)
         stop = jnp.where(jnp.isfinite(value), stop, Status.NON_FINITE).astype(jnp.int32)
-        moved = dataclasses.replace(params, q=from_free(params.q, optax.apply_updates(free, move)))
+        moved = params.at(optax.apply_updates(free, move))
         return FixedDrawsState(moved, memory, promise), Info(params, -value, error, stop)
 
     def explain(self, params: Approximation, data: Any, weights: Array | None) -> None:

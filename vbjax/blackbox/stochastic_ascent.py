@@ -1,0 +1,203 @@
+"""Stochastic ascent of the bound by any optax optimiser, with a rule for when it has arrived.
+
+A sweep is many steps at one rate. The iterates are averaged over sweeps that are stationary, and the
+average's bound is taken on the draws of the fit: little noise, the same for all. An average that does not
+beat the best by more than the Monte Carlo error halves the rate and starts again from the best; when that
+has happened three times running, the fit has converged (after Dhaka et al. 2020 and Welandawe et al. 2022,
+who compare averages of stationary iterates at falling rates). For users, around a `BlackBox`; imports core
+and this room.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from vbjax.blackbox.approximation import Approximation
+from vbjax.blackbox.estimators import DRAWS, ESTIMATORS, fresh_points, surrogate
+from vbjax.blackbox.families import to_free
+from vbjax.core.algorithm import Info, Status
+from vbjax.core.expectation import n_rows, rounding_error
+from vbjax.families.base import pytree, static
+
+_STATIONARY = 0.44  # R-hat^2 - 1 of two sweeps, averaged over parameters: R-hat is 1.2
+_SWEEPS = 4  # stationary ones that are averaged before the average is compared
+_PATIENCE = 8  # sweeps after which it is compared in any case
+_STALLS = 3  # comparisons without a gain, the rate being halved after each
+
+
+class StochasticState(NamedTuple):
+    """The best average with its bound; iterate, optimiser; moments of the last sweep; the average at work."""
+
+    best: Approximation
+    objective: Array
+    free: Any
+    memory: Any
+    key: Array
+    rate: Array
+    mean: Any
+    variance: Any
+    average: Any
+    count: Array
+    age: Array
+    stalls: Array
+
+
+@pytree
+class StochasticAscent:
+    """What `vb.fit` takes in place of a `BlackBox`, to fit it by stochastic gradients.
+
+    Attributes:
+        model: a `BlackBox`, of any family.
+        optimizer: an optax transformation; its steps are halved as the rule demands.
+        estimator: "pathwise", "sticking_the_landing", "score" or "importance_weighted" (`estimators`).
+        n_draws: draws of a step.
+        draws: "independent", "antithetic" or "quasi".
+        n_steps: steps of a sweep; `fit`'s max_iter counts sweeps.
+        batch_size: rows of a minibatch, drawn anew for each step, for a model with a log_likelihood;
+            the bound at the end of a sweep is that of all rows.
+        tol: an average must beat the best by so many nats, and by a tenth of the bound's Monte Carlo error.
+
+    >>> import jax, optax, vbjax as vb
+    >>> model = vb.BlackBox(lambda s: -0.5 * (s.x - 3) ** 2, dict(x=vb.real()))
+    >>> fit = vb.fit(vb.blackbox.StochasticAscent(model, optax.adam(0.1)), key=jax.random.key(0))
+    >>> fit.status
+    <Status.CONVERGED: 1>
+    """
+
+    model: Any
+    optimizer: optax.GradientTransformation = static(default=optax.adam(0.05))
+    estimator: str = static(default="sticking_the_landing")
+    n_draws: int = static(default=16)
+    draws: str = static(default="independent")
+    n_steps: int = static(default=100)
+    batch_size: int | None = static(default=None)
+    tol: Any = 1e-3
+
+    def init(self, key: Array, data: Any, weights: Array | None) -> Approximation:
+        """Where the family starts."""
+        self._inspect(data)
+        return self.model.init(key, data)
+
+    def _inspect(self, data: Any) -> None:
+        for name, known in (("estimator", ESTIMATORS), ("draws", DRAWS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+        if self.n_draws < 2 or self.n_draws % 2:
+            raise ValueError(f"n_draws must be even and at least 2; got {self.n_draws}")
+        if self.batch_size is not None:
+            if self.model.log_likelihood is None:
+                raise ValueError("batch_size is for models of rows: give log_likelihood to the BlackBox")
+            if not 1 <= self.batch_size <= n_rows(data):
+                raise ValueError(f"batch_size must be between 1 and {n_rows(data)}; got {self.batch_size}")
+
+    def start(self, params: Approximation, data: Any) -> StochasticState:
+        """At given parameters, not scored yet."""
+        free = to_free(params.q)
+        low = jnp.asarray(-jnp.inf, jax.tree.leaves(free)[0].dtype)
+        none = jnp.asarray(0, jnp.int32)
+        return StochasticState(
+            best=params,
+            objective=low,
+            free=free,
+            memory=self.optimizer.init(free),
+            key=params.seed,
+            rate=jnp.ones_like(low),
+            mean=free,
+            variance=jax.tree.map(jnp.zeros_like, free),
+            average=free,
+            count=none,
+            age=none,
+            stalls=none,
+        )
+
+    def step(self, state: StochasticState, data: Any, weights: Array | None) -> tuple[StochasticState, Info]:
+        """A sweep of steps; then the average of what is stationary, and its bound."""
+        key, *keys = jax.random.split(jax.random.wrap_key_data(state.key), self.n_steps + 1)
+
+        def move(carry: tuple[Any, ...], key: Array) -> tuple[tuple[Any, ...], None]:
+            free, memory, mean, square = carry
+            gradient = jax.grad(lambda free: -self._surrogate(state.best.at(free).q, key, data))(free)
+            updates, memory = self.optimizer.update(gradient, memory, free)
+            free = jax.tree.map(lambda x, step: x + state.rate * step, free, updates)
+            shift = jax.tree.map(jnp.subtract, free, state.free)  # moments about the sweep's start
+            mean = jax.tree.map(jnp.add, mean, shift)
+            square = jax.tree.map(lambda s, x: s + x * x, square, shift)
+            return (free, memory, mean, square), None
+
+        zeros = jax.tree.map(jnp.zeros_like, state.free)
+        carry = state.free, state.memory, zeros, zeros
+        (free, memory, total, square), _ = lax.scan(move, carry, jnp.stack(keys))
+        shift = jax.tree.map(lambda x: x / self.n_steps, total)
+        mean = jax.tree.map(jnp.add, state.free, shift)
+        variance = jax.tree.map(lambda s, x: s / self.n_steps - x * x, square, shift)
+
+        stationary = _drift(mean, state.mean, variance, state.variance) < _STATIONARY
+        count = jnp.where(stationary, state.count + 1, 1).astype(jnp.int32)
+        average = jax.tree.map(
+            lambda old, new: jnp.where(stationary, old + (new - old) / count, new), state.average, mean
+        )
+        age = state.age + 1
+        due = (count >= _SWEEPS) | (age >= _PATIENCE)
+        here = state.best.at(average)
+        value, error = self._scored(here, data)
+        least = jnp.maximum(jnp.asarray(self.tol, value.dtype), 0.1 * error)
+        better = value > state.objective
+        gained = due & (value > state.objective + least)
+        stalled = due & ~gained
+        choose = lambda test, new, old: jax.tree.map(lambda x, y: jnp.where(test, x, y), new, old)
+        best, objective = choose(better, (here, value), (state.best, state.objective))
+
+        stalls = jnp.where(gained, 0, state.stalls + stalled).astype(jnp.int32)
+        stop = jnp.where(stalls >= _STALLS, Status.CONVERGED, Status.UNFINISHED)
+        stop = jnp.where(jnp.isfinite(objective), stop, Status.NON_FINITE).astype(jnp.int32)
+        moved = StochasticState(
+            best=best,
+            objective=objective,
+            free=choose(stalled, to_free(best.q), free),
+            memory=memory,
+            key=jax.random.key_data(key),
+            rate=jnp.where(stalled, 0.5, 1) * state.rate,
+            mean=mean,
+            variance=variance,
+            average=average,
+            count=jnp.where(due, 0, count).astype(jnp.int32),
+            age=jnp.where(due, 0, age).astype(jnp.int32),
+            stalls=stalls,
+        )
+        return moved, Info(best, objective, rounding_error(jnp.abs(objective)), stop)
+
+    def _surrogate(self, q: Any, key: Array, data: Any) -> Array:
+        draw, pick = jax.random.split(key)
+        share = 1.0
+        if self.batch_size is not None:
+            n = n_rows(data)
+            rows = jax.random.randint(pick, (self.batch_size,), 0, n)
+            data, share = jax.tree.map(lambda x: x[rows], data), self.batch_size / n
+        log_joint = lambda u: self.model.log_joint(u, data, share)
+        return surrogate(self.estimator, log_joint, q, fresh_points(q, draw, self.n_draws, self.draws))
+
+    def _scored(self, params: Approximation, data: Any) -> tuple[Array, Array]:
+        """The bound on the draws of the fit, and the Monte Carlo error of so many independent ones."""
+        u, w = params.points()
+        ratios = self.model.log_ratios(params, u, data)
+        value = w @ ratios
+        return value, jnp.sqrt(w @ (ratios - value) ** 2 / len(ratios))
+
+    def explain(self, params: Approximation, data: Any, weights: Array | None) -> None:
+        """Of a start whose bound is not finite: a ValueError that says at which latents."""
+        self.model.refuse_not_finite(params, data)
+
+
+def _drift(mean: Any, before: Any, variance: Any, variance_before: Any) -> Array:
+    """How far the means have moved from sweep to sweep, squared, in variances of the iterates."""
+
+    def of(m: Array, b: Array, v: Array, w: Array) -> Array:
+        return (m - b) ** 2 / jnp.maximum(v + w, jnp.finfo(v.dtype).tiny)
+
+    ratios = jax.tree.leaves(jax.tree.map(of, mean, before, variance, variance_before))
+    return jnp.concatenate([x.ravel() for x in ratios]).mean()

@@ -1,0 +1,80 @@
+"""Discrete latents of few cases, summed out of a log density exactly. For users; imports supports."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.special import logsumexp
+
+from vbjax.record import Record
+from vbjax.supports import Category
+
+
+@dataclasses.dataclass(frozen=True)
+class SummedOut:
+    """log sum over z of exp(log_density): a function of the other latents. See `summed_out`."""
+
+    log_density: Callable[..., Any]
+    cases: tuple[tuple[str, Category], ...]
+
+    def _all(self, latents: Any, *data: Any) -> tuple[Record, Array]:
+        """Every joint case, an array with these leading for each name; and its log density."""
+        sizes = [n for _, support in self.cases for n in [support.n] * support.size]
+        table = np.array(list(itertools.product(*map(range, sizes))), np.int32)
+        parts = np.split(table, np.cumsum([support.size for _, support in self.cases])[:-1], axis=1)
+        values = Record(
+            {
+                name: jnp.asarray(part.reshape(-1, *support.shape))
+                for (name, support), part in zip(self.cases, parts, strict=True)
+            }
+        )
+        each = lambda z: self.log_density(Record({**latents, **z}), *data)
+        return values, jax.vmap(each)(values)
+
+    def __call__(self, latents: Any, *data: Any) -> Array:
+        return logsumexp(self._all(latents, *data)[1])
+
+    def probabilities(self, latents: Any, *data: Any) -> Record:
+        """P(z = case | the other latents), for each name (*shape, cases)."""
+        values, log_p = self._all(latents, *data)
+        weights = jax.nn.softmax(log_p)
+        one_hot = lambda name, n: jax.nn.one_hot(values[name], n, dtype=weights.dtype)
+        return Record({name: jnp.tensordot(weights, one_hot(name, s.n), 1) for name, s in self.cases})
+
+
+def summed_out(log_density: Callable[..., Any], discrete: Mapping[str, Category]) -> SummedOut:
+    """The log density of all but the discrete latents, which are summed out over all their joint cases.
+
+    Args:
+        log_density: `log_density(latents)` or `log_density(latents, data)`, of latents by name.
+        discrete: the discrete ones by name, `dict(z=vb.category(3))`.
+
+    Returns:
+        A function for `BlackBox`, whose support is that of the other latents; its method
+        `probabilities(latents, data)` gives those of the cases.
+
+    Raises:
+        ValueError: a support that is not discrete, or more than 100,000 joint cases.
+
+    >>> import jax, vbjax as vb
+    >>> def coin(s):  # fair, or so biased that heads come nine times in ten; seen: heads three times
+    ...     p = jax.numpy.array([0.5, 0.9])[s.biased]
+    ...     return 3 * jax.numpy.log(p) - 0.5 * s.x**2
+    >>> density = vb.blackbox.summed_out(coin, dict(biased=vb.category(2)))
+    >>> print(density.probabilities(vb.Record(x=0.0)).biased.round(3))
+    [0.146 0.854]
+    """
+    wrong = [name for name, support in discrete.items() if not isinstance(support, Category)]
+    if wrong or not discrete:
+        raise ValueError(f"discrete must hold vb.category(...) by name; got {discrete!r}")
+    total = np.prod([float(support.n) ** support.size for support in discrete.values()])
+    if total > 1e5:
+        raise ValueError(f"{total:.3g} joint cases are too many to sum over; at most 100,000")
+    return SummedOut(log_density, tuple(discrete.items()))
