@@ -51,7 +51,7 @@ class Approximation:
     """
 
     q: Any
-    base: Array | None
+    base: Any
     seed: Array
     support: Any
     n: int = static()

@@ -80,12 +80,12 @@ class LocationScale:
 
 @pytree
 class LowRank:
-    """u = m + exp(log_sd) z + V z', z and z' standard normal: covariance diagonal plus V V'.
+    """u = m + D (z + W z'), z and z' standard normal: covariance D (I + W W') D.
 
     Attributes:
         location: m, (d,).
-        log_sd: (d,).
-        spread: V, (d, rank).
+        log_sd: (d,), the logarithm of the diagonal D.
+        loadings: W, (d, rank), without units.
 
     References:
         Ong, Nott & Smith (2018), Gaussian variational approximation with a factor covariance structure.
@@ -93,37 +93,38 @@ class LowRank:
 
     location: Array
     log_sd: Array
-    spread: Array
+    loadings: Array
 
     @property
     def noise_size(self) -> int:
         """How many standard normals a draw is made from."""
-        return sum(self.spread.shape[-2:])
+        return sum(self.loadings.shape[-2:])
 
     def place(self, z: Array) -> tuple[Array, Array]:
         """Draws with equal weights."""
         own, shared = z[:, : len(self.location)], z[:, len(self.location) :]
-        return self.location + jnp.exp(self.log_sd) * own + shared @ self.spread.T, _equal(len(z), z)
+        return self.location + jnp.exp(self.log_sd) * (own + shared @ self.loadings.T), _equal(len(z), z)
 
     def sample(self, key: Array, n: int) -> Array:
         """n independent draws (n, d)."""
         return self.place(jax.random.normal(key, (n, self.noise_size), self.location.dtype))[0]
 
     def log_prob(self, u: Array) -> Array:
-        """log q at u (n, d), by the matrices of the smaller side (Woodbury)."""
+        """log q at u (n, d): by regression of u - m on W: nothing cancels."""
         z = (u - self.location) * jnp.exp(-self.log_sd)
-        root, tilted = self._root()
-        shared = transpose(solve_lower(root, transpose(z @ tilted)))
-        squares = (z * z).sum(-1) - (shared * shared).sum(-1)
+        root = self._root()
+        shared = solve_lower(root, solve_lower(root, transpose(z @ self.loadings)), transposed=True)
+        own = z - transpose(shared) @ self.loadings.T
+        squares = (own * own).sum(-1) + (shared * shared).sum(0)
         return -0.5 * (squares + z.shape[-1] * LOG_2PI) - self._log_det(root)
 
     def entropy(self) -> Array:
         """H[q]."""
-        return self._log_det(self._root()[0]) + 0.5 * len(self.location) * (1 + LOG_2PI)
+        return self._log_det(self._root()) + 0.5 * len(self.location) * (1 + LOG_2PI)
 
-    def _root(self) -> tuple[Array, Array]:
-        tilted = self.spread * jnp.exp(-self.log_sd)[:, None]
-        return cholesky(jnp.eye(tilted.shape[-1], dtype=tilted.dtype) + tilted.T @ tilted), tilted
+    def _root(self) -> Array:
+        w = self.loadings
+        return cholesky(jnp.eye(w.shape[-1], dtype=w.dtype) + w.T @ w)
 
     def _log_det(self, root: Array) -> Array:
         return self.log_sd.sum() + jnp.log(jnp.diagonal(root)).sum()
@@ -258,9 +259,8 @@ class LowRankStart:
 
     def __call__(self, key: Array, sizes: tuple[int, ...], dtype: Any) -> LowRank:
         d, (place, tilt) = sum(sizes), jax.random.split(key)
-        spread = START_SD / d**0.5 * jax.random.normal(tilt, (d, self.rank), dtype)
-        log_sd = jnp.full(d, jnp.log(START_SD), dtype)
-        return LowRank(jax.random.normal(place, (d,), dtype), log_sd, spread)
+        loadings = jax.random.normal(tilt, (d, self.rank), dtype) / d**0.5
+        return LowRank(jax.random.normal(place, (d,), dtype), jnp.full(d, jnp.log(START_SD), dtype), loadings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,16 +291,19 @@ def start_of(family: Any) -> Any:
 
 def start_of_latents(family: Any, supports: list[Support], key: Array, dtype: Any) -> Any:
     """A family over all latents: `family` itself, beside probabilities of the cases of discrete ones."""
-    sizes = [support.size for support in supports]
-    columns = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-    discrete = [i for i, support in enumerate(supports) if isinstance(support, Category)]
-    rest = [i for i in range(len(supports)) if i not in discrete]
-    q = start_of(family)(key, tuple(sizes[i] for i in rest), dtype) if rest else None
-    if not discrete:
-        return q
-    logits = tuple(jnp.zeros((sizes[i], supports[i].n), dtype) for i in discrete)
-    groups = [[j for i in rest for j in columns[i]], *(columns[i] for i in discrete)]
-    return Hybrid(q, logits, tuple(tuple(int(j) for j in group) for group in groups))
+    ends = np.cumsum([support.size for support in supports])
+    groups: list[tuple[int, ...]] = [()]
+    sizes, logits = [], []
+    for support, end in zip(supports, ends, strict=True):
+        columns = tuple(range(int(end) - support.size, int(end)))
+        if isinstance(support, Category):
+            logits.append(jnp.zeros((support.size, support.n), dtype))
+            groups.append(columns)
+        else:
+            sizes.append(support.size)
+            groups[0] += columns
+    q = start_of(family)(key, tuple(sizes), dtype) if sizes else None
+    return Hybrid(q, tuple(logits), tuple(groups)) if logits else q
 
 
 def low_rank(rank: int) -> LowRankStart:

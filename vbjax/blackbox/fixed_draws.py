@@ -21,11 +21,11 @@ from vbjax.families.base import pytree
 
 
 class FixedDrawsState(NamedTuple):
-    """Parameters, what the optimiser remembers, and the rise of the bound that the last step promised."""
+    """Parameters, what the optimiser remembers, and how many of the last steps promised next to nothing."""
 
     params: Approximation
     memory: Any
-    promise: Array
+    quiet: Array
 
 
 @pytree
@@ -34,8 +34,8 @@ class FixedDraws:
 
     Attributes:
         model: a `BlackBox`.
-        tol: converged when the last step promised less than so many nats (half its product with the
-            gradient), or no more than the rounding error of the bound.
+        tol: converged when a step promised less than so many nats (half its product with the gradient),
+            or no more than the rounding error of the bound, and so did one without memory after it.
     """
 
     model: Any
@@ -48,7 +48,7 @@ class FixedDraws:
     def start(self, params: Approximation, data: Any) -> FixedDrawsState:
         """At given parameters, not scored yet."""
         free = to_free(params.q)
-        return FixedDrawsState(params, optax.lbfgs().init(free), jnp.asarray(jnp.inf, _dtype(free)))
+        return FixedDrawsState(params, optax.lbfgs().init(free), jnp.asarray(0, jnp.int32))
 
     def step(self, state: FixedDrawsState, data: Any, weights: Array | None) -> tuple[FixedDrawsState, Info]:
         """Score the parameters, take a step."""
@@ -57,22 +57,21 @@ class FixedDraws:
         def loss(free: Any) -> Array:
             return -self.model.bound(params.at(free), data)
 
-        value, gradient = optax.value_and_grad_from_state(loss)(free, state=state.memory)
-        move, memory = optax.lbfgs().update(
-            gradient, state.memory, free, value=value, grad=gradient, value_fn=loss
-        )
-        promise = -0.5 * optax.tree.vdot(gradient, move)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+            value, gradient = optax.value_and_grad_from_state(loss)(free, state=state.memory)
+            move, memory = optax.lbfgs().update(
+                gradient, state.memory, free, value=value, grad=gradient, value_fn=loss
+            )
+            promise = -0.5 * optax.tree.vdot(gradient, move)
         error = rounding_error(jnp.abs(value))
-        arrived = state.promise <= jnp.maximum(jnp.asarray(self.tol, value.dtype), error)
-        stop = jnp.where(arrived, Status.CONVERGED, Status.UNFINISHED)
+        quiet = promise <= jnp.maximum(jnp.asarray(self.tol, value.dtype), error)
+        n_quiet = jnp.where(quiet, state.quiet + 1, 0).astype(jnp.int32)
+        memory = jax.tree.map(lambda new, old: jnp.where(quiet, new, old), optax.lbfgs().init(free), memory)
+        stop = jnp.where(state.quiet >= 2, Status.CONVERGED, Status.UNFINISHED)
         stop = jnp.where(jnp.isfinite(value), stop, Status.NON_FINITE).astype(jnp.int32)
         moved = params.at(optax.apply_updates(free, move))
-        return FixedDrawsState(moved, memory, promise), Info(params, -value, error, stop)
+        return FixedDrawsState(moved, memory, n_quiet), Info(params, -value, error, stop)
 
     def explain(self, params: Approximation, data: Any, weights: Array | None) -> None:
         """Of a start whose bound is not finite: a ValueError that says at which latents."""
         self.model.refuse_not_finite(params, data)
-
-
-def _dtype(tree: Any) -> Any:
-    return jax.tree.leaves(tree)[0].dtype

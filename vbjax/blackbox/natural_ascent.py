@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from vbjax.blackbox.approximation import Approximation
-from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Slope
 from vbjax.core.algorithm import Info, Status
 from vbjax.core.expectation import rounding_error
@@ -76,8 +75,8 @@ class NaturalAscent:
         stop = jnp.where(rho < _SHORTEST, Status.DECREASED, Status.UNFINISHED)
         stop = jnp.where(q.kind.gain(slope) <= jnp.maximum(self.tol, error), Status.CONVERGED, stop)
         stop = jnp.where(jnp.isfinite(objective), stop, Status.NON_FINITE).astype(jnp.int32)
-        moved = LocationScale(*q.kind.move(params.q.location, params.q.scale, slope, rho), q.kind)
-        trial = dataclasses.replace(params, q=moved)
+        location, scale = q.kind.move(params.q.location, params.q.scale, slope, rho)
+        trial = dataclasses.replace(params, q=dataclasses.replace(q, location=location, scale=scale))
         return AscentState(params, objective, error, slope, trial, rho), Info(params, objective, error, stop)
 
     def explain(self, params: Approximation, data: Any, weights: Array | None) -> None:

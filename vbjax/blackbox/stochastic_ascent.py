@@ -2,10 +2,10 @@
 
 A sweep is many steps at one rate. The iterates are averaged over sweeps that are stationary, and the
 average's bound is taken on the draws of the fit: little noise, the same for all. An average that does not
-beat the best by more than the Monte Carlo error halves the rate and starts again from the best; when that
-has happened three times running, the fit has converged (after Dhaka et al. 2020 and Welandawe et al. 2022,
-who compare averages of stationary iterates at falling rates). For users, around a `BlackBox`; imports core
-and this room.
+beat the best by more than the Monte Carlo error of their difference halves the rate, and the best is gone
+back to; when that has happened three times running, the fit has converged (after Dhaka et al. 2020 and
+Welandawe et al. 2022, who compare averages of stationary iterates at falling rates). For users, around a
+`BlackBox`; imports core and this room.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ _STALLS = 3  # comparisons without a gain, the rate being halved after each
 
 
 class StochasticState(NamedTuple):
-    """The best average with its bound; iterate, optimiser; moments of the last sweep; the average at work."""
+    """The best average with its bound and log ratios; the iterate; the last sweep; the average at work."""
 
     best: Approximation
     objective: Array
+    ratios: Array
     free: Any
     memory: Any
     key: Array
@@ -42,7 +43,7 @@ class StochasticState(NamedTuple):
     mean: Any
     variance: Any
     average: Any
-    count: Array
+    n_averaged: Array
     age: Array
     stalls: Array
 
@@ -60,7 +61,7 @@ class StochasticAscent:
         n_steps: steps of a sweep; `fit`'s max_iter counts sweeps.
         batch_size: rows of a minibatch, drawn anew for each step, for a model with a log_likelihood;
             the bound at the end of a sweep is that of all rows.
-        tol: an average must beat the best by so many nats, and by a tenth of the bound's Monte Carlo error.
+        tol: an average must beat the best by so many nats, and by the Monte Carlo error of the difference.
 
     >>> import jax, optax, vbjax as vb
     >>> model = vb.BlackBox(lambda s: -0.5 * (s.x - 3) ** 2, dict(x=vb.real()))
@@ -103,6 +104,7 @@ class StochasticAscent:
         return StochasticState(
             best=params,
             objective=low,
+            ratios=jnp.zeros_like(params.points()[1]),
             free=free,
             memory=self.optimizer.init(free),
             key=params.seed,
@@ -110,7 +112,7 @@ class StochasticAscent:
             mean=free,
             variance=jax.tree.map(jnp.zeros_like, free),
             average=free,
-            count=none,
+            n_averaged=none,
             age=none,
             stalls=none,
         )
@@ -122,7 +124,8 @@ class StochasticAscent:
         def move(carry: tuple[Any, ...], key: Array) -> tuple[tuple[Any, ...], None]:
             free, memory, mean, square = carry
             gradient = jax.grad(lambda free: -self._surrogate(state.best.at(free).q, key, data))(free)
-            updates, memory = self.optimizer.update(gradient, memory, free)
+            with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+                updates, memory = self.optimizer.update(gradient, memory, free)
             free = jax.tree.map(lambda x, step: x + state.rate * step, free, updates)
             shift = jax.tree.map(jnp.subtract, free, state.free)  # moments about the sweep's start
             mean = jax.tree.map(jnp.add, mean, shift)
@@ -137,27 +140,35 @@ class StochasticAscent:
         variance = jax.tree.map(lambda s, x: s / self.n_steps - x * x, square, shift)
 
         stationary = _drift(mean, state.mean, variance, state.variance) < _STATIONARY
-        count = jnp.where(stationary, state.count + 1, 1).astype(jnp.int32)
+        count = jnp.where(stationary, state.n_averaged + 1, 1).astype(jnp.int32)
         average = jax.tree.map(
-            lambda old, new: jnp.where(stationary, old + (new - old) / count, new), state.average, mean
+            lambda old, new: jnp.where(stationary, old + (new - old) / count.astype(new.dtype), new),
+            state.average,
+            mean,
         )
         age = state.age + 1
         due = (count >= _SWEEPS) | (age >= _PATIENCE)
         here = state.best.at(average)
-        value, error = self._scored(here, data)
-        least = jnp.maximum(jnp.asarray(self.tol, value.dtype), 0.1 * error)
+        u, w = here.points()
+        ratios = self.model.log_ratios(here, u, data)
+        value, ahead = w @ ratios, ratios - state.ratios
+        error = jnp.sqrt(w @ (ahead - w @ ahead) ** 2 / len(ahead))
         better = value > state.objective
+        least = jnp.where(jnp.isfinite(state.objective), jnp.maximum(self.tol, error), 0)
         gained = due & (value > state.objective + least)
         stalled = due & ~gained
         choose = lambda test, new, old: jax.tree.map(lambda x, y: jnp.where(test, x, y), new, old)
-        best, objective = choose(better, (here, value), (state.best, state.objective))
+        best, objective, ratios = choose(
+            better, (here, value, ratios), (state.best, state.objective, state.ratios)
+        )
 
-        stalls = jnp.where(gained, 0, state.stalls + stalled).astype(jnp.int32)
+        stalls = jnp.where(gained, 0, jnp.where(stalled, state.stalls + 1, state.stalls))
         stop = jnp.where(stalls >= _STALLS, Status.CONVERGED, Status.UNFINISHED)
         stop = jnp.where(jnp.isfinite(objective), stop, Status.NON_FINITE).astype(jnp.int32)
         moved = StochasticState(
             best=best,
             objective=objective,
+            ratios=ratios,
             free=choose(stalled, to_free(best.q), free),
             memory=memory,
             key=jax.random.key_data(key),
@@ -165,7 +176,7 @@ class StochasticAscent:
             mean=mean,
             variance=variance,
             average=average,
-            count=jnp.where(due, 0, count).astype(jnp.int32),
+            n_averaged=jnp.where(due, 0, count).astype(jnp.int32),
             age=jnp.where(due, 0, age).astype(jnp.int32),
             stalls=stalls,
         )
@@ -180,13 +191,6 @@ class StochasticAscent:
             data, share = jax.tree.map(lambda x: x[rows], data), self.batch_size / n
         log_joint = lambda u: self.model.log_joint(u, data, share)
         return surrogate(self.estimator, log_joint, q, fresh_points(q, draw, self.n_draws, self.draws))
-
-    def _scored(self, params: Approximation, data: Any) -> tuple[Array, Array]:
-        """The bound on the draws of the fit, and the Monte Carlo error of so many independent ones."""
-        u, w = params.points()
-        ratios = self.model.log_ratios(params, u, data)
-        value = w @ ratios
-        return value, jnp.sqrt(w @ (ratios - value) ** 2 / len(ratios))
 
     def explain(self, params: Approximation, data: Any, weights: Array | None) -> None:
         """Of a start whose bound is not finite: a ValueError that says at which latents."""
