@@ -272,6 +272,8 @@ def test_rows_have_their_conjugate_labels_their_weights_and_any_chunks(float64):
     scores = share + np.outer([0.0, 9.0], np.log(w.draws).mean(0)) - w.mean  # the rates' means over draws
     close(responsibilities, scipy.special.softmax(scores, 1), factor=10)
     close(concentration.sum(), 2 + 9)
+    q = jax.device_get(whole.params.w)  # log-normal: its entropy has the mean of the logarithm in it
+    close(w.entropy, q.location.sum() + np.log(np.diag(q.scale)).sum() + 1 + np.log(2 * np.pi), scale=10)
     by_twos = ByTwos(**arguments)
     close(jax.jit(vb.elbo)(by_twos, whole.params, x, weights), whole.objective, scale=100)
 
