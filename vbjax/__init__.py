@@ -5,7 +5,7 @@ a log joint of your own, written with the densities of `vbjax.terms` over the fa
 """
 
 from vbjax import blackbox, chains, datasets, families, gaussian_chains, metrics, terms, topics
-from vbjax.blackbox import BlackBox
+from vbjax.blackbox import BlackBox, NonConjugate
 from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.algorithm import Algorithm, CoordinateAscent, Info, Status
 from vbjax.core.draws import replicate, sample_posterior
@@ -150,6 +150,7 @@ __all__ = [
     "MultivariateNormalGamma",
     "MultivariateRegressionMixture",
     "NestedMixture",
+    "NonConjugate",
     "Normal",
     "NormalGamma",
     "NormalWishart",

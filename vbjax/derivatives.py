@@ -47,6 +47,7 @@ def elbo(model: ConjugateModel, params: Any, data: Any = None, weights: Array | 
 
 
 def _require_closed_form(model: ConjugateModel) -> None:
+    model.require_conjugate("how it responds")
     if model.interacting_locals:
         raise ValueError(
             "model has local factors that interact: how they respond is not known in closed form. Use one "
@@ -61,7 +62,7 @@ def optimum(model: ConjugateModel, params: Any, data: Any = None, weights: Array
     theorem (one dense solve: for up to some thousands of parameters).
 
     Raises:
-        ValueError: a model with local factors that interact.
+        ValueError: a model with local factors that interact, or with a factor that is not conjugate.
 
     >>> import jax, vbjax as vb
     >>> x = jax.numpy.array([1.0, 2.0, 4.0])
@@ -126,7 +127,8 @@ def linear_response(
         A `LinearResponse`. One dense solve: for up to some thousands of parameters.
 
     Raises:
-        ValueError: a model with local factors that interact; a `BlackBox` not of the mean-field family.
+        ValueError: a model with local factors that interact, or with a factor that is not conjugate; a
+            `BlackBox` not of the mean-field family.
 
     References:
         Giordano, R., Broderick, T. & Jordan, M. (2018), Covariances, robustness, and variational Bayes,

@@ -49,7 +49,7 @@ def gibbs(
         Values by factor, every array of shape (n_chains, n_draws, *plate, *event).
 
     Raises:
-        ValueError: as from `fit`.
+        ValueError: as from `fit`; a model with a factor that is not conjugate.
 
     References:
         Geman & Geman (1984); Bishop (2006), section 11.3.
@@ -63,6 +63,7 @@ def gibbs(
     sizes = dict(n_draws=n_draws, n_warmup=n_warmup, n_chains=n_chains)
     sizes = {name: read_count(n, name, least=int(name != "n_warmup")) for name, n in sizes.items()}
     model, data, _ = resolved(model, data, None)
+    model.require_conjugate("its conditional distribution")
     if isinstance(data, Ragged):
         raise ValueError("data must be arrays: what documents and sequences have of their own is not drawn")
     return _gibbs(model, data, read_key(key), **sizes)

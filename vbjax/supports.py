@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ class Support:
     """One latent's values: `shape` of a value, `size` of the vector that it is made from."""
 
     shape: tuple[int, ...]
+    discrete: ClassVar[bool] = False
 
     @property
     def size(self) -> int:
@@ -77,6 +78,7 @@ class Category(Support):
 
     n: int = static()
     shape: tuple[int, ...] = static()
+    discrete = True
 
     def constrain(self, u: Array) -> tuple[Array, Array]:
         return jnp.round(u).astype(jnp.int32).reshape(self.shape), jnp.zeros((), u.dtype)

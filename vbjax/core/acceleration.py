@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from vbjax.core.algorithm import Info, Status, judge, sweep
+from vbjax.core.algorithm import Info, Status, all_finite, judge, sweep
 from vbjax.core.expectation import expectation, rounding_error
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree, static
@@ -111,13 +111,12 @@ class AcceleratedAscent:
         status = judge(objective, accepted.objective, error, self.tol * model.unit(total))
         refused = state.mixed & ((status == Status.DECREASED) | (status == Status.NON_FINITE))
         swept = sweep(model, state.params, data, weights, total, check=self.check)
-        if self.check:
-            status = jnp.where(swept.fell, jnp.int32(Status.DECREASED), status)
+        status = jnp.where(swept.fell, jnp.int32(Status.DECREASED), status)
 
         here = Accepted(Record(state.params), objective, swept.local, swept.params)
         mixed, went_on = _mix(state, swept.params)
         # where an extrapolation gains little, or its history says nothing, a plain sweep must confirm it
-        plain = ~_finite(mixed) | (went_on.number < 1) | (state.mixed & (status == Status.CONVERGED))
+        plain = ~all_finite(mixed) | (went_on.number < 1) | (state.mixed & (status == Status.CONVERGED))
         onward = went_on._replace(
             params=_where(plain, swept.params, mixed), local=swept.local, mixed=~plain, accepted=here
         )
@@ -157,10 +156,6 @@ def _mix(state: AcceleratedState, moved: Any) -> tuple[Record, AcceleratedState]
     mixed = Record({name: at_coordinates(values, x[name]) for name, values in unravel(flat).items()})
     number = state.number + 1
     return mixed, state._replace(displacement=displacement, steps=steps, changes=changes, number=number)
-
-
-def _finite(params: Any) -> Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
 
 
 def _where(condition: Array, yes: Any, no: Any) -> Any:

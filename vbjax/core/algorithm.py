@@ -120,8 +120,7 @@ class CoordinateAscent:
         error = rounding_error(magnitude)
         status = judge(objective, state.objective, error, self.tol * model.unit(total))
         moved = sweep(model, params, data, weights, total, check=self.check)
-        if self.check:
-            status = jnp.where(moved.fell, jnp.int32(Status.DECREASED), status)
+        status = jnp.where(moved.fell, jnp.int32(Status.DECREASED), status)
         return AscentState(moved.params, objective, moved.local), Info(params, objective, error, status)
 
     def explain(self, params: Any, data: Any, weights: Array | None) -> None:
@@ -138,7 +137,8 @@ class CoordinateAscent:
 class Swept(NamedTuple):
     """Parameters after a sweep, and local factors where they interact.
 
-    `fell`: whether the update of a factor lowered the objective, where that was asked for.
+    `fell`: whether the update of a factor lowered the objective, where that was asked for; or every step of a
+    factor that is not conjugate.
     """
 
     params: Record
@@ -172,14 +172,58 @@ def sweep(
         before, statistics = total, total.statistics
         if pull is not None:
             statistics |= {name: jax.tree.map(jnp.add, statistics[name], pull[name]) for name in block}
-        moved = model.m_step(Record(params), statistics, block)
-        previous, params = params, moved if rho is None else model.mix(Record(params), moved, rho, block)
+        previous = Record(params)
+        if rho is None and model.guarded(block):
+            params, total, stuck = _climb(model, previous, data, weights, before, block)
+            fell |= stuck
+            continue
+        if rho is None:
+            params = model.m_step(previous, statistics, block)
+        else:
+            params = model.partial_step(previous, statistics, block, rho)
         if check or block != last:
             total = expectation(model, params, data, weights, before.local)
         if check:
             objective, magnitude = model.scored(params, total)
             fell |= objective < model.objective(previous, before) - rounding_error(magnitude)
     return Swept(params, total.local, fell)
+
+
+_SHORTEST = 2.0**-20  # of the steps that are tried
+
+
+def _climb(
+    model: ConjugateModel, params: Record, data: Any, weights: Array | None, before: Expectation, block: Any
+) -> tuple[Record, Expectation, Array]:
+    """The longest step of a guarded block, of lengths 1, 1/4, ..., after which the objective has not fallen
+    and has a slope.
+
+    Returns:
+        The parameters, the pass over the rows that scored them, and whether there was no such step.
+    """
+    start, magnitude = model.scored(params, before)
+    least = start - rounding_error(magnitude)
+
+    def attempt(carry: tuple[Array, Record, Expectation, Array]) -> tuple[Array, Record, Expectation, Array]:
+        rho, *stay, _ = carry
+        moved = model.partial_step(params, before.statistics, block, rho)
+        total = expectation(model, moved, data, weights, before.local)
+        slope = model.total_gradient(model.expected(moved), total.statistics, block)
+        fine = (model.objective(moved, total) >= least) & all_finite(slope)
+        moved, total = jax.tree.map(lambda new, old: jnp.where(fine, new, old), (moved, total), tuple(stay))
+        return rho / 4, moved, total, fine
+
+    def going(carry: tuple[Array, Record, Expectation, Array]) -> Array:
+        return ~carry[3] & (carry[0] > _SHORTEST)
+
+    rho = jnp.ones_like(start)
+    _, params, total, fine = lax.while_loop(going, attempt, (rho, params, before, jnp.asarray(False)))
+    return params, total, ~fine & jnp.isfinite(start)
+
+
+def all_finite(tree: Any) -> Array:
+    """Whether no number in it is infinite or NaN."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def judge(objective: Array, previous: Array, error: Array, tolerance: Array) -> Array:

@@ -1,9 +1,10 @@
 """Is the log joint conjugate? Two probes by public means, run before a model of one's own is fitted.
 
-For every factor the energy must be affine in its statistics: (1) `e(t + v) - e(t) = <grad e, v>` for v
-of both signs and several sizes; (2) the gradient evaluated at t = NaN holds no NaN (what a gradient does
-not depend on cannot poison it). Pivots are constants, and another pivot must give the same energy. The
-NaN probe also tells which factors interact, and so must be updated one after the other.
+For every factor, but for those declared not to be conjugate, the energy must be affine in its statistics:
+(1) `e(t + v) - e(t) = <grad e, v>` for v of both signs and several sizes; (2) the gradient evaluated at
+t = NaN holds no NaN (what a gradient does not depend on cannot poison it). Pivots are constants, and
+another pivot must give the same energy. The NaN probe also tells which factors interact, and so must be
+updated one after the other.
 """
 
 from __future__ import annotations
@@ -99,11 +100,13 @@ def _answer(question: _Question) -> tuple[Blocks, frozenset[frozenset[str]]]:
     local = {} if rows is None else model.local(rows)
     families = {**model.factors, **local}
     for name, family in families.items():
+        if family.guarded:
+            continue
         if not residuals[name] <= 1.0 or poisoned[name][name]:  # a NaN residual is a refusal too
             raise ValueError(
                 f"the log joint is not affine in the statistics of the factor {name!r} ({family}): its "
-                "coordinate update would not be the optimum. Give it another family, or write the model "
-                "with an augmentation that makes it conjugate."
+                "coordinate update would not be the optimum. Give it another family, write the model with an "
+                "augmentation that makes it conjugate, or declare it vb.NonConjugate."
             )
     interacting = frozenset(
         frozenset((name, other))
@@ -111,8 +114,9 @@ def _answer(question: _Question) -> tuple[Blocks, frozenset[frozenset[str]]]:
         if poisoned[name][other]
     )
     blocks: list[tuple[str, ...]] = []
-    for name in model.factors:
-        apart = bool(blocks) and not any(frozenset((name, other)) in interacting for other in blocks[-1])
+    for name in sorted(model.factors, key=lambda name: not model.factors[name].guarded):  # those first
+        apart = bool(blocks) and not model.guarded(blocks[-1])
+        apart = apart and not any(frozenset((name, other)) in interacting for other in blocks[-1])
         blocks[-1:] = [(*blocks[-1], name)] if apart else [*blocks[-1:], (name,)]
     return tuple(blocks), interacting
 
@@ -156,8 +160,15 @@ def _probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str,
             "is a hyperparameter out of its range?"
         )
     residuals, poisoned = {}, {}
-    for name in families:
+    for name, family in families.items():
         t = s[name]
+        nan = jax.tree.map(lambda x: np.full_like(x, np.nan), t.natural)
+        reached = score(s | {name: dataclasses.replace(t, **nan)})[1]
+        poisoned[name] = {
+            other: any(np.isnan(x).any() for x in jax.tree.leaves(t.natural)) for other, t in reached.items()
+        }
+        if family.guarded:
+            continue
         step = {field: rng.uniform(-1, 1, x.shape).astype(dtype) for field, x in t.natural.items()}
         slopes = [gradient[name].natural[field] * v for field, v in step.items()]
         slope, spread = sum(x.sum() for x in slopes), sum(np.abs(x).sum() for x in slopes)
@@ -166,7 +177,7 @@ def _probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str,
             moved = {field: x + dtype.type(size) * step[field] for field, x in t.natural.items()}
             places.append((dataclasses.replace(t, **moved), abs(size), value + size * slope))
         if hasattr(t, "pivot"):
-            there = jax.device_get(families[name].neutral(dtype).expected().with_base(0.0))
+            there = jax.device_get(family.neutral(dtype).expected().with_base(0.0))
             shifted = jax.device_get(there.about(there.pivot + dtype.type(0.7)))
             places.append((shifted, 1.0, score(s | {name: there})[0]))
         residuals[name] = 0.0
@@ -177,16 +188,13 @@ def _probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str,
                 with np.errstate(all="ignore"):
                     residual = np.abs(there - expected) / (1000 * np.finfo(dtype).eps * scale)
                 residuals[name] = np.maximum(residuals[name], residual)  # NaN stays
-        nan = {field: np.full_like(x, np.nan) for field, x in t.natural.items()}
-        reached = score(s | {name: dataclasses.replace(t, **nan)})[1]
-        poisoned[name] = {
-            other: any(np.isnan(x).any() for x in t.natural.values()) for other, t in reached.items()
-        }
     return residuals, poisoned
 
 
 def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Any:
-    """Statistics of nobody in particular: numbers around one."""
+    """Statistics of nobody in particular: numbers around one, or values in the support."""
+    if family.guarded:
+        return jax.device_get(jax.jit(lambda: family.neutral(dtype).expected().with_base(0.0))())
     shapes = jax.eval_shape(lambda: family.neutral(dtype).expected())
     t = jax.tree.map(lambda leaf: rng.uniform(0.7, 1.3, leaf.shape).astype(dtype), shapes)
     return dataclasses.replace(t, base=np.zeros_like(t.base)) if hasattr(t, "base") else t

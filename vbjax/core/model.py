@@ -20,6 +20,7 @@ from vbjax.core.inputs import read_arrays
 from vbjax.core.ragged import by_part
 from vbjax.core.settling import settle, share_of_bound, statistics_of
 from vbjax.families.base import Family, State
+from vbjax.families.drawn import mean_over_draws
 from vbjax.record import Record
 
 
@@ -121,9 +122,15 @@ class ConjugateModel:
         return Record({name: family.expected(params[name]) for name, family in self.factors.items()})
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
-        """Neutral global factors, moved once by rows whose local latents are drawn at random."""
+        """Neutral global factors, moved once by rows whose local latents are drawn at random.
+
+        Factors that are not conjugate start at random, and are not moved.
+        """
         dtype = float_dtype(data)
         params = Record({name: family.neutral(dtype) for name, family in self.factors.items()})
+        if guarded := {name: self.factors[name] for name in self.factors if self.guarded((name,))}:
+            key, own = jax.random.split(key)
+            params = params | next(iter(guarded.values())).starts(guarded, own, dtype)
         if data is None or not self.local(data):
             return params
 
@@ -135,6 +142,8 @@ class ConjugateModel:
 
         drawn = Record({name: draw(name) for name in local})
         for block in self.blocks:
+            if self.guarded(block):
+                continue
             s = _without_base(self.expected(params))
             total = self.gradient_at(s, drawn, data, weights)
             params = self.m_step(params, total, block)
@@ -199,6 +208,27 @@ class ConjugateModel:
         """A part rho of the way from `params` to `moved`, in the natural parameters of the block."""
         return params | {name: self.factors[name].mix(params[name], moved[name], rho) for name in block}
 
+    def guarded(self, block: Iterable[str]) -> bool:
+        """Whether the block has no coordinate update, but steps that must be scored."""
+        return any(self.factors[name].guarded for name in block)
+
+    def require_conjugate(self, what: str) -> None:
+        """A ValueError where a factor is not conjugate, so that `what` is not known in closed form."""
+        if guarded := [name for name in self.factors if self.guarded((name,))]:
+            raise ValueError(
+                f"model must be conjugate: {what} is not known in closed form for the factor {guarded[0]!r}"
+            )
+
+    def partial_step(
+        self, params: Record, statistics: Mapping[str, Any], block: Iterable[str], rho: ArrayLike
+    ) -> Record:
+        """A part rho of the way of the block's update, in natural parameters; not scored."""
+        if not self.guarded(block):
+            return self.mix(params, self.m_step(params, statistics, block), rho, block)
+        s = _without_base(self.expected(params))
+        gradient = self.total_gradient(s, statistics, block)
+        return params | {n: self.factors[n].step(params[n], s[n], gradient[n], rho) for n in block}
+
     def objective(self, params: Mapping[str, State], expectation: Expectation) -> Array:
         """The bound (the log likelihood or log posterior where factors are points), without the data."""
         return self.scored(params, expectation)[0]
@@ -245,14 +275,19 @@ class ConjugateModel:
         return self._scalar_prior(self.expected(params))
 
     def _scalar_prior(self, s: Record) -> Array:
-        prior = jnp.asarray(self.log_prior(self.namespace(s)), float_dtype(s))
-        if prior.ndim:
-            raise ValueError(f"log_prior must give one number: sum over plates; got shape {prior.shape}")
-        return prior
+        dtype = float_dtype(s)
+
+        def scalar(s: Record) -> Array:
+            prior = jnp.asarray(self.log_prior(s), dtype)
+            if prior.ndim:
+                raise ValueError(f"log_prior must give one number: sum over plates; got shape {prior.shape}")
+            return prior
+
+        return mean_over_draws(scalar, self.namespace(s))
 
     def likelihood(self, s: Record, rows: Any) -> Array:
         """`log_likelihood` at statistics of the latents, hyperparameters beside them; checked to be (n,)."""
-        row = self.log_likelihood(self.namespace(s), rows)
+        row = mean_over_draws(lambda s: self.log_likelihood(s, rows), self.namespace(s))
         if row.shape != (n_rows(rows),):
             raise ValueError(
                 f"log_likelihood must give one number for each row: of {n_rows(rows)} rows shape "

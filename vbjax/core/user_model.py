@@ -1,4 +1,4 @@
-"""`vb.Model`: a conjugate model of one's own, given as functions of statistics."""
+"""`vb.Model`: a model of one's own, given as functions of statistics."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from vbjax.core.check import inspect_model
 from vbjax.core.expectation import n_rows
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import Family
+from vbjax.families.delta import Delta
 from vbjax.record import Record
 
 
@@ -20,7 +21,8 @@ class Model(ConjugateModel):
     """A conjugate-exponential model: the log joint once, over statistics; everything else is derived.
 
     Args:
-        factors: the global factors of q by name, `dict(mu=vb.Normal(), tau=vb.Gamma())`.
+        factors: the global factors of q by name, `dict(mu=vb.Normal(), tau=vb.Gamma())`. Latents that are
+            not conjugate are `vb.NonConjugate(vb.real(3))`, and values in the log joint.
         log_prior: function of `s` to a scalar. `s.mu` is the expected statistics of the factor mu and
             `s.mu0` a hyperparameter; the densities of `vbjax.terms` take both.
         log_likelihood: function of `s` and rows to one number for each row, shape (n,), the log
@@ -32,8 +34,9 @@ class Model(ConjugateModel):
             must not interact; by default `fit` finds the blocks.
 
     Raises:
-        ValueError: where a name is given twice; from `fit`, where the log joint is not affine in the
-            statistics of a factor, so that its coordinate update would be wrong.
+        ValueError: where a name is given twice, or a local factor is not conjugate; from `fit`, where the
+            log joint is not affine in the statistics of a factor, so that its coordinate update would be
+            wrong.
 
     References:
         Winn, J. & Bishop, C. (2005), Variational message passing, JMLR 6, sections 3 and 4.
@@ -67,6 +70,12 @@ class Model(ConjugateModel):
         names = [*factors, *(local or {}), *(hyper or {})]
         if len(set(names)) < len(names):
             raise ValueError(f"factors, local and hyper must have different names; got {', '.join(names)}")
+        points = {name: family.of for name, family in factors.items() if isinstance(family, Delta)}
+        for where, families in ("local", local or {}), ("Delta", points):
+            if wrong := [f"{name}={family}" for name, family in families.items() if family.guarded]:
+                raise ValueError(
+                    f"{where} takes conjugate factors alone, one that is not is global; got {wrong[0]}"
+                )
         structure = (Record(factors), log_prior, log_likelihood, Record(local or {}), blocks, False)
         self._set(Record(hyper or {}), structure)
 

@@ -19,6 +19,7 @@ Leading axes are plates. Imported by the families, terms and core.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar, dataclass_transform
 
 import jax
@@ -121,7 +122,8 @@ class State:
     unbounded there), `sd`, `entropy()`, `kl(other)`, `log_prob(x)` and `sample(key, shape)`.
 
     `domains` says of each field where it lives: "location" (in units of `location_scale`), "real",
-    "positive", "definite" (a symmetric positive definite matrix) or "degrees" (above its size less one).
+    "positive", "definite" (a symmetric positive definite matrix), "triangular" (the lower factor of one) or
+    "degrees" (above its size less one).
     """
 
     domains: ClassVar[dict[str, str]] = {}
@@ -196,11 +198,13 @@ def sample_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
 class Family:
     """The static description of a factor of q: hashable, without numbers.
 
-    `base_weight` is 1 for a distribution, whose entropy leaves log h out, and 0 for a point.
+    `base_weight` is 1 for a distribution, whose entropy leaves log h out, and 0 for a point. `guarded`: there
+    is no optimum in closed form, only a `step` that could lower the bound, and must be scored.
     """
 
     plate: tuple[int, ...] = ()
     base_weight: ClassVar[float] = 1.0
+    guarded: ClassVar[bool] = False
 
     def repeated(self, n: int) -> Self:
         """The same family for each of n rows: the plate gets a leading axis."""
@@ -235,6 +239,15 @@ class Family:
         return self.from_gradient(
             statistics, jax.tree.map(lambda x, y: (1 - rho) * x + rho * y, eta, eta_other)
         )
+
+    @staticmethod
+    def starts(families: Mapping[str, Any], key: Array, dtype: DTypeLike) -> dict[str, Any]:
+        """States from which guarded factors of one model begin: at random, and made together."""
+        raise TypeError("only guarded factors start at random")
+
+    def step(self, state: Any, statistics: Any, gradient: Any, rho: ArrayLike) -> Any:
+        """The state after a part rho of the way to the optimum, in natural parameters."""
+        return self.mix(state, self.from_gradient(statistics, gradient), rho)
 
     def expected(self, state: Any) -> Any:
         """E_q[t(z)] about the state's own location: the mean map, grad A(eta)."""

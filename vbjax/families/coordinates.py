@@ -28,8 +28,8 @@ def coordinates(state: State, origin: Any) -> dict[str, Array]:
         if domain in ("positive", "degrees"):
             least = _least(origin, domain)
             return jnp.log((x - least) / (there - least))
-        if domain == "definite":
-            root = solve_lower(cholesky(there), cholesky(x))
+        if domain in ("definite", "triangular"):
+            root = solve_lower(*map(cholesky, (there, x))) if domain == "definite" else solve_lower(there, x)
             diagonal = jnp.diagonal(root, axis1=-2, axis2=-1)
             below = jnp.tril(root, -1) / diagonal[..., None, :]
             return below + jnp.log(diagonal)[..., None] * jnp.eye(x.shape[-1], dtype=x.dtype)
@@ -48,10 +48,13 @@ def at_coordinates(values: dict[str, Array], origin: Any) -> Any:
         if domain in ("positive", "degrees"):
             least = _least(origin, domain)
             return least + (there - least) * jnp.exp(x)
-        if domain == "definite":
+        if domain in ("definite", "triangular"):
             eye = jnp.eye(x.shape[-1], dtype=x.dtype)
             diagonal = jnp.exp(jnp.diagonal(x, axis1=-2, axis2=-1))
-            root = cholesky(there) @ ((jnp.tril(x, -1) + eye) * diagonal[..., None, :])
+            root = (jnp.tril(x, -1) + eye) * diagonal[..., None, :]
+            if domain == "triangular":
+                return there @ root
+            root = cholesky(there) @ root
             return symmetrize(root @ transpose(root))
         return there + x * (origin.location_scale if domain == "location" else 1)
 

@@ -1,0 +1,234 @@
+"""`NonConjugate`: a factor of `vb.Model` for a latent in whose statistics the log joint is not affine.
+
+A normal on unconstrained space, known to the engine by fixed, matched draws (families/drawn.py); its step is
+that of `NaturalAscent`, and the sweep takes it back where the bound would fall. For users; imports families
+and this room.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.blackbox.approximation import constrain, support_leaves
+from vbjax.blackbox.draws import matched_draws
+from vbjax.blackbox.scales import Diagonal, Full
+from vbjax.families.base import Family, State, pytree, sample_shape, static
+from vbjax.families.drawn import Draws
+from vbjax.special import LOG_2PI
+from vbjax.supports import Support
+
+_FAMILIES: dict[str, type[Diagonal | Full]] = {"full_rank": Full, "mean_field": Diagonal}
+_START_SD = 0.1
+
+
+@pytree
+class NonConjugateState(State):
+    """u ~ N(location, L L'), the latent constrain(u). Moments are those of the draws of the fit.
+
+    Attributes:
+        location: (d,).
+        scale: L, (d,) standard deviations or (d, d) lower triangular.
+        base: (n, d), the standard normal draws of the fit; `draws` are what they become.
+        support: that of the latent.
+        kind: `Diagonal` or `Full`.
+    """
+
+    location: Array
+    scale: Array
+    base: Array = dataclasses.field(repr=False)
+    support: Any = dataclasses.field()
+    kind: Diagonal | Full = static()
+
+    @property
+    def domains(self) -> dict[str, str]:  # type: ignore[override]
+        full = isinstance(self.kind, Full)
+        return {"location": "location", "scale": "triangular" if full else "positive"}
+
+    @property
+    def location_scale(self) -> Array:
+        """The standard deviations on unconstrained space."""
+        return jnp.sqrt((self.scale**2).sum(-1)) if isinstance(self.kind, Full) else self.scale
+
+    def mapped(self, z: Array) -> tuple[Any, Array]:
+        """The latent at standard normals z (n, d), and the mean log volume by which the map stretches."""
+        u = self.location + self.kind.apply(self.scale, z)
+        values, stretch = jax.vmap(lambda u: constrain(self.support, u))(u)
+        return values, stretch.mean()
+
+    def statistics(self, x: Any) -> Draws:
+        """A value, as a single draw."""
+        return Draws(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], x), jnp.zeros_like(self.location[0]))
+
+    def expected(self) -> Draws:
+        values, stretch = self.mapped(self.base)
+        return Draws(values, -stretch)
+
+    def base_entropy(self) -> Array:
+        """H[q] on unconstrained space."""
+        return self.kind.log_det(self.scale) + 0.5 * len(self.location) * (1 + LOG_2PI)
+
+    @property
+    def draws(self) -> Any:
+        """The latent at the draws with which the fit was made."""
+        return self.mapped(self.base)[0]
+
+    @property
+    def mean(self) -> Any:
+        return jax.tree.map(lambda x: x.mean(0), self.draws)
+
+    @property
+    def variance(self) -> Any:
+        return jax.tree.map(lambda x: x.var(0), self.draws)
+
+    @property
+    def covariance(self) -> Array:
+        """Of all entries, in the order of `jax.flatten_util.ravel_pytree`."""
+        table = jax.vmap(lambda values: ravel_pytree(values)[0])(self.draws)
+        shift = table - table.mean(0)
+        return shift.T @ shift / len(table)
+
+    def quantile(self, p: ArrayLike) -> Any:
+        """The quantile of every entry, from the draws of the fit."""
+        return jax.tree.map(lambda x: jnp.quantile(x, jnp.asarray(p, x.dtype), axis=0), self.draws)
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Any:
+        shape = sample_shape(shape)
+        z = jax.random.normal(key, (int(np.prod(shape)), len(self.location)), self.location.dtype)
+        return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), self.mapped(z)[0])
+
+    def towards(self, gradient: Draws, rho: ArrayLike) -> NonConjugateState:
+        """After a natural-gradient step of length rho; NaN where it leaves the family.
+
+        Args:
+            gradient: of the expected log joint in `expected()`, a mean over the draws.
+        """
+        at = lambda u: jax.vmap(lambda u: constrain(self.support, u))(u)
+        n, u = len(self.base), self.location + self.kind.apply(self.scale, self.base)
+        pulled = gradient.value, jnp.full(n, 1 / n, u.dtype)  # the density of u has the stretch in it
+        (slopes,) = jax.vjp(at, u)[1](pulled)
+        slope = self.kind.slope(self.scale, self.base, n * slopes)
+        location, scale = self.kind.move(self.location, self.scale, slope, jnp.asarray(rho, u.dtype))
+        return dataclasses.replace(self, location=location, scale=scale)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NonConjugate(Family):
+    """A latent of `vb.Model` that is not conjugate: in the log joint `s.w` is its value, free to be used.
+
+    q(w) is a normal N(m, L L') on unconstrained space, carried to the support. E_q is the mean over draws
+    w_j = constrain(m + L z_j), fixed for a fit, of mean 0 and covariance I. So the bound is a function of
+    m, L and the other factors, in whose statistics it is affine as ever: they have their closed-form
+    updates, from the mean over the draws, and w a step of natural gradient. With g_j the gradient of
+    E[log p] in the unconstrained w_j, log |Jacobian| included, and K = -E[(L' g) z'], made symmetric,
+
+        S^-1 <- (1 - rho) S^-1 + rho L^-T K L^-1,   m <- m + rho S E[g],   S = L L':
+
+    with rho = 1 the exact update where the log joint is quadratic in w. The step is shortened until the
+    bound does not fall: `fit` never lowers it.
+
+    Args:
+        support: `vb.real(3)`, `vb.positive()`, ...; or a pytree of them, for latents with one joint normal
+            (`s.w.a` and `s.w.b` of a dict).
+        family: "full_rank" or "mean_field" (every entry by itself).
+        n_draws: how many draws, even; by default 128, but 8 d if that is more, d being the numbers that all
+            such factors of a model are made from. They share their draws, as many as the most demanding asks.
+
+    Raises:
+        ValueError: a support that is none, an unknown family, a number of draws that is odd, or not above
+            2 d; from `fit` and the others: as a local factor, inside `vb.Delta`, or where a conditional
+            or a response in closed form is needed (`vb.gibbs`, `vb.linear_response`, `vb.optimum`).
+
+    References:
+        Khan & Lin (2017), Conjugate-computation variational inference, AISTATS, eq. 9 to 11; Lin, Khan &
+        Schmidt (2019), on Stein's lemma; Giordano, Ingram & Broderick (2024), on fixed draws.
+
+    >>> import jax, vbjax as vb
+    >>> from vbjax.terms import gamma, normal
+    >>> counts = jax.numpy.array([2.0, 3.0, 6.0, 9.0])
+    >>> model = vb.Model(
+    ...     factors=dict(w=vb.NonConjugate(vb.real(2)), tau=vb.Gamma()),
+    ...     log_prior=lambda s: normal(s.w, 0.0, s.tau).sum() + gamma(s.tau, 1.0, 1.0),
+    ...     log_likelihood=lambda s, d: d[1] * (d[0] @ s.w) - jax.numpy.exp(d[0] @ s.w),
+    ... )
+    >>> x = jax.numpy.array([[1.0, -1.5], [1.0, -0.5], [1.0, 0.5], [1.0, 1.5]])
+    >>> fit = vb.fit(model, (x, counts), key=jax.random.key(0))
+    >>> print(f"{fit.params.w.mean[1]:.1f} {fit.params.tau.concentration}")  # of a Gamma(1 + 2 / 2, ...)
+    0.5 2.0
+    """
+
+    plate: tuple[int, ...] = dataclasses.field(default=(), init=False, repr=False)  # shapes are the support's
+    support: Any = dataclasses.field(default_factory=Support)
+    family: str = "full_rank"
+    n_draws: int | None = None
+    guarded: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        leaves = support_leaves(self.support)
+        if not leaves or not all(isinstance(leaf, Support) and not leaf.discrete for leaf in leaves):
+            raise ValueError(
+                f"support of NonConjugate must be vb.real(), vb.positive(), ..., not discrete; got {self.support!r}"
+            )
+        if self.family not in _FAMILIES:
+            raise ValueError(f"family must be one of {', '.join(_FAMILIES)}; got {self.family!r}")
+        if self.size < 1:
+            raise ValueError(f"support must have a latent of some size; got {self.support!r}")
+
+    def _key(self) -> Any:
+        ends, structure = jax.tree.flatten(self.support)
+        return structure, tuple(np.asarray(x).tobytes() for x in ends), self.family, self.n_draws
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NonConjugate) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    @property
+    def size(self) -> int:
+        """d: how many real numbers the latent is made from."""
+        return sum(leaf.size for leaf in support_leaves(self.support))
+
+    def _state(self, location: Array, base: Array) -> NonConjugateState:
+        dtype, kind = base.dtype, _FAMILIES[self.family]()
+        support = jax.tree.map(lambda x: jnp.asarray(x, dtype), self.support)
+        return NonConjugateState(location, _START_SD * kind.start(self.size, dtype), base, support, kind)
+
+    def neutral(self, dtype: DTypeLike) -> NonConjugateState:
+        """A narrow normal about the origin, of two draws."""
+        ones = jnp.ones((1, self.size), dtype)
+        return self._state(jnp.zeros(self.size, dtype), jnp.concatenate([ones, -ones]))
+
+    @staticmethod
+    def starts(families: Mapping[str, Any], key: Array, dtype: DTypeLike) -> dict[str, NonConjugateState]:
+        """Narrow normals about standard normal points, whose draws are matched to one another too.
+
+        Raises:
+            ValueError: `n_draws` out of range.
+        """
+        sizes = [family.size for family in families.values()]
+        d, least = sum(sizes), 2 * sum(sizes) + 2
+        for name, family in families.items():
+            n = family.n_draws
+            if n is not None and (not isinstance(n, int) or n % 2 or n < least):
+                raise ValueError(
+                    f"n_draws of {name!r} must be even and at least {least} for {d} numbers; got {n!r}"
+                )
+        n = max((f.n_draws for f in families.values() if f.n_draws is not None), default=max(128, 8 * d))
+        place, draw = jax.random.split(key)
+        locations = jnp.split(jax.random.normal(place, (d,), dtype), np.cumsum(sizes)[:-1])
+        bases = jnp.split(matched_draws(draw, n, d, dtype), np.cumsum(sizes)[:-1], 1)
+        pairs = zip(families.items(), locations, bases, strict=True)
+        return {name: family._state(location, base) for (name, family), location, base in pairs}
+
+    def step(self, state: NonConjugateState, statistics: Any, gradient: Draws, rho: ArrayLike) -> Any:
+        """The natural-gradient step of length rho."""
+        return state.towards(gradient, rho)
