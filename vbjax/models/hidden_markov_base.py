@@ -195,6 +195,9 @@ class HiddenMarkovBase(ConjugateModel):
     def singular(self, params: Record) -> Array:
         return self.emissions.singular(self.emissions.evenly(params))
 
+    def cancelled(self, params: Any, expectation: Expectation) -> Any:
+        return self.emissions.cancelled(self.emissions.evenly(params), expectation)
+
     def local_entropies(self, params: Any) -> Callable[[Steps], dict[str, Array]]:
         prepared = self.prepare(params)
         entropy = functools.partial(chains.entropy, prepared.initial.log, prepared.transitions.log)
