@@ -155,7 +155,8 @@ def _add_what_to_fit(group: Any) -> None:
         "--covariance",
         choices=list(STRUCTURES),
         help="the shape of the components: any ellipse (full), one ellipse for all (tied), along the axes "
-        "(diag) or round (spherical) (default: full; not for kmeans, lda and output that is not gaussian)",
+        "(diag) or round (spherical) (default: full; not for kmeans, topics, and output but gaussian and "
+        "mixture)",
     )
     group.add_argument(
         "--weight-concentration",
@@ -173,9 +174,22 @@ def _add_what_to_fit(group: Any) -> None:
     group.add_argument(
         "--output",
         choices=list(OUTPUTS),
-        help="what the columns hold, hmm and bayesian-hmm only: numbers (gaussian), counts (poisson), "
-        "categories 0, 1, 2, ... (categorical), 0 and 1 (bernoulli) or waiting times (exponential) (default: "
-        "gaussian)",
+        help="what the columns hold, hmm and bayesian-hmm only: numbers (gaussian), with a mixture in every "
+        "state (mixture), or that depend on the steps before them (autoregressive), counts (poisson), "
+        "categories 0, 1, 2, ... (categorical), 0 and 1 (bernoulli), waiting times (exponential) or numbers "
+        "above 0 of any shape (gamma) (default: gaussian)",
+    )
+    group.add_argument(
+        "--parts",
+        metavar="M",
+        type=_whole(1),
+        help="Gaussian components of every state, mixture output only (default: 2)",
+    )
+    group.add_argument(
+        "--order",
+        metavar="L",
+        type=_whole(1),
+        help="how many steps before it a step depends on, autoregressive output only (default: 1)",
     )
     group.add_argument(
         "--sequence",

@@ -68,6 +68,8 @@ class Options:
     weight_concentration: float | None = 1e-3
     vocab: str | None = None
     output: str | None = None
+    parts: int | None = None
+    order: int | None = None
     sequence: str | int | None = None
     restarts: int | None = None
     seed: int = 0
@@ -136,15 +138,19 @@ def _check(options: Options) -> None:
         raise UserError("--covariance is not for kmeans, whose clusters have no covariance")
     if options.model == "lda" and options.covariance is not None:
         raise UserError("--covariance is not for lda, whose topics have no covariance")
-    if chain and options.emission != "gaussian" and options.covariance is not None:
-        raise UserError(f"--covariance is for gaussian output only, not for {options.emission}")
+    of = {"covariance": ("gaussian", "mixture"), "parts": ("mixture",), "order": ("autoregressive",)}
+    for name, outputs in of.items():
+        if chain and options.emission not in outputs and getattr(options, name) is not None:
+            raise UserError(
+                f"--{name} is for {' and '.join(outputs)} output only, not for {options.emission}"
+            )
     if options.model == "lda" and options.columns is not None:
         raise UserError("--columns is not for lda, whose data are documents, not a table")
     if options.model != "bayesian-gmm" and options.weight_concentration is not None:
         raise UserError(f"--weight-concentration is for bayesian-gmm only, not for {options.model}")
     if options.model != "lda" and options.vocab is not None:
         raise UserError(f"--vocab is for lda only, not for {options.model}")
-    for name in ("output", "sequence"):
+    for name in ("output", "sequence", "parts", "order"):
         if not chain and getattr(options, name) is not None:
             raise UserError(f"--{name} is for {' and '.join(_CHAINS)} only, not for {options.model}")
 
@@ -152,8 +158,15 @@ def _check(options: Options) -> None:
 def _model(options: Options, data: Any) -> Any:
     k, covariance = options.components, options.covariance or "full"
     if options.model in _CHAINS:
-        bayesian = options.model == "bayesian-hmm"
-        return commands_chains.model(k, options.emission, data, bayesian=bayesian, covariance=covariance)
+        return commands_chains.model(
+            k,
+            options.emission,
+            data,
+            bayesian=options.model == "bayesian-hmm",
+            covariance=covariance,
+            parts=options.parts or 2,
+            order=options.order or 1,
+        )
     if options.model in ("kmeans", "lda"):
         return MODELS[options.model](k)
     if options.model == "gmm":
