@@ -50,6 +50,8 @@ cells are missing. MODEL is one of
                 needed empty themselves, and every number has an uncertainty
   lda           K topics of the documents of CORPUS.ldac, by variational Bayes
                 (latent Dirichlet allocation)
+  hdp-topics    the same with at most K topics: those not needed empty themselves
+                (a hierarchical Dirichlet process)
   hmm           a chain of K states behind the steps of SERIES.csv, by maximum
                 likelihood (EM): a hidden Markov model
   bayesian-hmm  the same with at most K states, by variational Bayes
@@ -122,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=as_written,
     )
     fit.add_argument("model", metavar="MODEL", choices=list(MODELS), help=", ".join(MODELS))
-    fit.add_argument("data", metavar="DATA", help="DATA.csv, for lda CORPUS.ldac, or SERIES.csv")
+    fit.add_argument("data", metavar="DATA", help="DATA.csv, for topics CORPUS.ldac, or SERIES.csv")
     _add_what_to_fit(fit.add_argument_group("what to fit"))
     _add_how_to_fit(fit.add_argument_group("how to fit it"))
     output = fit.add_argument_group("output")
@@ -141,15 +143,15 @@ def _add_what_to_fit(group: Any) -> None:
         metavar="K",
         type=_whole(1),
         default=6,
-        help="number of clusters, components, topics or states; an upper bound for bayesian-gmm and "
-        "bayesian-hmm (default: %(default)s)",
+        help="number of clusters, components, topics or states; an upper bound for bayesian-gmm, "
+        "hdp-topics and bayesian-hmm (default: %(default)s)",
     )
     group.add_argument(
         "--columns",
         metavar="A,B,...",
         type=_columns,
         help="the columns to use: names, or numbers counted from 0 (default: all, for a chain all of "
-        "numbers; not for lda)",
+        "numbers; not for topics)",
     )
     group.add_argument(
         "--covariance",
@@ -168,8 +170,8 @@ def _add_what_to_fit(group: Any) -> None:
     group.add_argument(
         "--vocab",
         metavar="WORDS.txt",
-        help="the words of the corpus, one a line in the order of their numbers, lda only (default: words "
-        "are shown by their numbers)",
+        help="the words of the corpus, one a line in the order of their numbers, lda and hdp-topics only "
+        "(default: words are shown by their numbers)",
     )
     group.add_argument(
         "--output",
@@ -205,7 +207,7 @@ def _add_how_to_fit(group: Any) -> None:
         "--restarts",
         metavar="R",
         type=_whole(1),
-        help="random starts, of which the best wins (default: 64; 4 for lda, 16 for hmm and bayesian-hmm)",
+        help="random starts, of which the best wins (default: 64; 4 for topics, 16 for hmm and bayesian-hmm)",
     )
     group.add_argument(
         "--seed",
@@ -226,7 +228,7 @@ def _add_how_to_fit(group: Any) -> None:
         metavar="T",
         type=_number(least=0),
         default=1e-6,
-        help="converged when a sweep gains less than this per row (lda: token; hmm: step); kmeans: less "
+        help="converged when a sweep gains less than this per row (topics: token; hmm: step); kmeans: less "
         "than this share of the inertia (default: %(default)s)",
     )
 
