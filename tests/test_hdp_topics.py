@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from registry import sweeps
 from scipy import optimize, special
 from tolerances import STANDARD_ERRORS, close
 
@@ -122,6 +123,23 @@ def test_the_topics_that_were_planted_are_found_and_no_more():
     words = np.asarray(fit.model.words_of_topics(fit.params))
     np.testing.assert_allclose(words.sum(), table.sum(), rtol=1e-5)
     np.testing.assert_array_less(words[3:], 1)
+
+
+def test_whole_steps_on_a_whole_corpus_are_coordinate_ascent_and_minibatches_come_near(float64):
+    """Topics and weights alike, documents begun anew. Three of five topics stay, as were planted."""
+    docs = vb.Documents.of(corpus(n=40))
+    model = vb.HDPTopics(5).resolve(docs)
+    concentration = np.random.default_rng(1).uniform(1, 3, (5, docs.n_words))
+    start = vb.Record(topics=vb.families.DirichletState(jnp.asarray(concentration))) | model.neutral_prior()
+    how = dict(key=jax.random.key(0), params=start)
+    whole = vb.fit_stochastic(model, docs, batch_size=40, n_epochs=60, forgetting=0.0, **how)
+    params, objective, _ = sweeps(model, start, docs, None, n_sweeps=60)
+    close(whole.trace, objective[:, 0], factor=1000)  # the documents come in another order
+    close(whole.params, params, factor=1e5)
+    some = vb.fit_stochastic(model, docs, batch_size=10, n_epochs=40, **how)
+    assert (model.used_topics(some.params) == model.used_topics(params)).all()
+    assert model.used_topics(some.params).sum() == 3
+    assert objective[-1, 0] - some.objective < 0.01 * (objective[-1, 0] - objective[0, 0])
 
 
 def test_the_terms_add_up(float64):
