@@ -80,6 +80,7 @@ from vbjax.models import (
     RegressionMixture,
     RobustNormal,
     UnitVarianceMixture,
+    merge_states,
 )
 from vbjax.record import Record
 from vbjax.sequences import Sequences
@@ -185,6 +186,7 @@ __all__ = [
     "gibbs",
     "interval",
     "linear_response",
+    "merge_states",
     "metrics",
     "optimum",
     "ordered",

@@ -47,6 +47,7 @@ from vbjax.models.probit_regression import ProbitRegression
 from vbjax.models.random_effects import RandomEffects
 from vbjax.models.regression_mixture import RegressionMixture
 from vbjax.models.robust_normal import RobustNormal
+from vbjax.models.state_merges import merge_states
 from vbjax.models.unit_variance_mixture import UnitVarianceMixture
 
 __all__ = [
@@ -94,4 +95,5 @@ __all__ = [
     "RegressionMixture",
     "RobustNormal",
     "UnitVarianceMixture",
+    "merge_states",
 ]
