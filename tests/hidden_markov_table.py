@@ -34,7 +34,8 @@ MODELS = {
     "EM categories": vb.CategoricalHMM(K, n_categories=4),
     "VB categories": vb.BayesianCategoricalHMM(K, n_categories=4),
     "EM binary": vb.HiddenMarkovModel(K, vb.BernoulliMixture(K, maximum_likelihood=True)),
-    "VB positive": vb.HiddenMarkovModel(K, vb.GammaMixture(K, known_shape=3.0)),
+    "VB positive": vb.BayesianGammaHMM(K, known_shape=3.0),
+    "EM positive": vb.GammaHMM(K, learn_shape=True),
     "EM auto": vb.AutoregressiveHMM(K, covariance_floor=0.05),  # as some of so few steps reach
     "VB auto": vb.BayesianAutoregressiveHMM(K),
     "MAP counts": vb.PoissonHMM(K, **STICKY),
@@ -227,13 +228,14 @@ def points(kind, em, components, x):
         left = x[:, q:] - x[:, :q] @ weights
         each = [stats.multivariate_normal(cov=c).logpdf(y) for y, c in zip(left, covariances, strict=True)]
         return np.stack(each, -1).reshape(len(x), len(each))
-    p, x = np.asarray(components.mean, float), x[:, None]
+    p, x = as_numpy(components.mean), x[:, None]
     if kind == "categories":
         p = np.maximum(p, np.finfo(float).tiny)
         return np.log(p[:, np.arange(x.shape[2]), x[:, 0].astype(int)]).sum(-1).T
     density = {
         "counts": lambda: stats.poisson.logpmf(x, p),
         "binary": lambda: stats.bernoulli.logpmf(x, p),
+        "positive": lambda: stats.gamma.logpdf(x, p.row_shape, scale=1 / p.rate),
     }
     return density[kind]().sum(-1)
 

@@ -320,6 +320,9 @@ MODELS = {
     "EM of binary": Entry(
         vb.BernoulliMixture(N_COMPONENTS, maximum_likelihood=True), binary, perturbed_points
     ),
+    "learned shapes": Entry(
+        vb.GammaMixture(N_COMPONENTS, known_shape=2.0, learn_shape=True), positive, perturbed
+    ),
     "process of VB tied": Entry(
         vb.BayesianGaussianMixture(N_COMPONENTS, "tied", weight_prior="dirichlet_process"), table, drawn
     ),

@@ -8,7 +8,7 @@ import pytest
 from command_checks import check_refused, stopped_fits
 
 import vbjax as vb
-from vbjax import chain_plots, commands_chains, plot_style
+from vbjax import commands_chains
 from vbjax.__main__ import main
 from vbjax.core.fit import resolved
 
@@ -107,24 +107,52 @@ def test_fit_prints_saves_and_draws_what_fit_finds(bayesian, folder, capsys):
     np.testing.assert_allclose(matrix, saved["transitions"][order][:, order], atol=6e-4, rtol=0)
 
 
+def behind(mixture):
+    return vb.HiddenMarkovModel(2, mixture)
+
+
 @pytest.mark.parametrize(
-    ("name", "options", "field", "mixture"),
+    ("name", "options", "fields", "expected"),
     [
-        ("hmm", "count poisson", "rates", vb.PoissonMixture(2, maximum_likelihood=True)),
-        ("hmm", "kind,flag categorical", "probabilities", vb.CategoricalMixture(2, maximum_likelihood=True)),
-        ("bayesian-hmm", "flag bernoulli", "probabilities_sd", vb.BernoulliMixture(2)),
-        ("hmm", "wait exponential", "rates", vb.GammaMixture(2, maximum_likelihood=True)),
-        ("bayesian-hmm", "half,size gaussian", "means_sd", vb.BayesianGaussianMixture(2)),
+        ("hmm", "count poisson", dict(rates=(2, 1)), vb.PoissonHMM(2)),
+        (
+            "hmm",
+            "kind,flag categorical",
+            dict(probabilities=(2, 2, 3)),
+            behind(vb.CategoricalMixture(2, maximum_likelihood=True)),
+        ),
+        ("bayesian-hmm", "flag bernoulli", dict(probabilities_sd=(2, 1)), behind(vb.BernoulliMixture(2))),
+        ("hmm", "wait exponential", dict(rates=(2, 1)), vb.GammaHMM(2)),
+        ("bayesian-hmm", "half,size gaussian", dict(means_sd=(2, 2)), vb.BayesianGaussianHMM(2)),
+        (
+            "bayesian-hmm",
+            "wait gamma",
+            dict(shapes=(2, 1), rates=(2, 1), rates_sd=(2, 1)),
+            vb.BayesianGammaHMM(2, learn_shape=True),
+        ),
+        (
+            "bayesian-hmm",
+            "half,size mixture --parts 3 --covariance diag",
+            dict(shares_sd=(2, 3), means_sd=(2, 3, 2), covariances=(2, 3, 2, 2)),
+            vb.BayesianMixtureHMM(2, 3, "diag"),
+        ),
+        (
+            "bayesian-hmm",
+            "half,size autoregressive --order 3",
+            dict(coefficients=(2, 3, 2, 2), coefficients_sd=(2, 3, 2, 2), covariances=(2, 2, 2)),
+            vb.BayesianAutoregressiveHMM(2, order=3),
+        ),
     ],
 )
-def test_every_output_is_its_mixture_behind_a_chain(name, options, field, mixture, folder, monkeypatch):
-    (columns, output), seen = options.split(), stopped_fits(monkeypatch)
-    assert main(fit_command(name, "--columns", columns, "--output", output)) == 2
+def test_every_output_is_its_mixture_behind_a_chain(name, options, fields, expected, folder, monkeypatch):
+    (columns, output, *others), seen = options.split(), stopped_fits(monkeypatch)
+    assert main(fit_command(name, "--columns", columns, "--output", output, *others)) == 2
     ((given, x, _),) = seen
-    assert repr(given) == repr(vb.HiddenMarkovModel(2, mixture))
+    assert repr(given) == repr(expected)
     model, data, _ = resolved(given, x, None)
     start = lambda x: commands_chains._parameters(model, model.init(jax.random.key(0), x))
-    assert jax.eval_shape(start, data)[field].shape[:2] == (2, len(columns.split(",")))
+    found = jax.eval_shape(start, data)
+    assert {field: found[field].shape for field in fields} == fields
 
 
 @pytest.mark.parametrize(
@@ -156,6 +184,42 @@ def test_parameters_are_those_of_the_output(name, output, columns, mixture, fold
             assert line[-2 * (p > 0.005).sum()] == f"{p.argmax()}:"
     assert f"{output} output" in out
     assert saved["columns"].tolist() == columns.split(",")
+
+
+def test_of_a_mixture_every_component_is_told(folder, capsys):
+    options = ["--columns", "half,size", "--output", "mixture", "--covariance", "diag", "--restarts", "1"]
+    assert main(fit_command("hmm", *options, "--out", "fit.npz")) == 0
+    out = capsys.readouterr().out
+    with np.load("fit.npz") as file:
+        found = dict(file)
+    assert "maximum likelihood, mixture output" in out
+    np.testing.assert_allclose(found["shares"].sum(1), 1, rtol=1e-6)
+    variances = np.diagonal(found["covariances"], axis1=2, axis2=3)
+    np.testing.assert_allclose(found["sds"] ** 2, variances, rtol=1e-6)
+    state = found["sizes"].argmax()
+    best = state, found["shares"][state].argmax()
+    expected = [found["shares"][best], found["means"][best][0], found["sds"][best][0]]
+    printed = next(line.split() for line in out.splitlines() if " half " in line)
+    np.testing.assert_allclose([float(printed[i]) for i in (3, 5, 6)], expected, rtol=1e-3)
+
+
+def test_autoregressions_show_the_largest_coefficients():
+    found = dict(
+        sizes=np.array([5.0, 20.0]),
+        durations=np.array([1.5, 7.0]),
+        transitions=np.array([[0.4, 0.6], [0.2, 0.8]]),
+        intercepts=np.array([[1.0, 2.0], [3.0, 4.0]]),
+        sds=np.array([[0.1, 0.2], [0.3, 0.4]]),
+        coefficients=np.arange(24.0).reshape(2, 3, 2, 2) / 10 * (-1) ** np.arange(2),
+    )
+    head, *lines = (
+        line.split(None, 6) for line in commands_chains.table(found, ["a", "b"], "autoregressive")
+    )
+    assert head[:6] == ["state", "share", "duration", "column", "intercept", "sd"]
+    assert lines[0][:6] == ["1", "80.0%", "7.000", "a", "3.000", "0.3000"]
+    assert lines[0][6] == "-2.10 b[-3], 2.00 a[-3], -1.70 b[-2], 1.60 a[-2], -1.30 b[-1]"
+    assert lines[2][:2] == ["0", "20.0%"]
+    assert lines[3][:3] == ["b", "2.000", "0.2000"]
 
 
 def test_missing_entries_are_missing(folder, capsys, monkeypatch):
@@ -222,8 +286,14 @@ BAD = {
     "no states": (fit_command("hmm", "--states", "0"), "'0' is not a whole number of at least 1"),
     "no covariance": (
         fit_command("hmm", "--output", "poisson", "--covariance", "diag"),
-        "--covariance is for gaussian output only, not for poisson",
+        "--covariance is for gaussian and mixture output only, not for poisson",
     ),
+    "no parts": (fit_command("hmm", "--parts", "2"), "--parts is for mixture output only, not for gaussian"),
+    "no order": (
+        fit_command("hmm", "--output", "mixture", "--order", "2"),
+        "--order is for autoregressive output only, not for mixture",
+    ),
+    "no chain": (["fit", "kmeans", "visits.csv", "--order", "2"], "--order is for hmm and bayesian-hmm only"),
     "not a chain": (
         ["fit", "gmm", "visits.csv", "--output", "poisson"],
         "--output is for hmm and bayesian-hmm only, not for gmm",
@@ -266,109 +336,3 @@ def test_many_states_show_the_most_probable_next_ones():
     assert [line.split() for line in lines[-11:]] == [
         [str(k), f"{k}:", "0.90,", f"{k + 1}:", "0.10"] for k in range(11)
     ]
-
-
-# -- pictures ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def gaussian():
-    rng = np.random.default_rng(1)
-    x = [rng.normal(np.repeat([[0, 5, 0]], n, 0), 1, (n, 3)) for n in (12, 20)]
-    x[1][10:] += 8
-    x[1][3] = np.nan
-    return vb.fit(vb.GaussianHMM(2, "diag"), x, key=jax.random.key(0), n_restarts=2), x
-
-
-def test_the_page_has_the_longest_sequence_all_states_and_the_restarts(gaussian):
-    fit, x = gaussian
-    figure = chain_plots.overview(fit, x, ["x", "y", "$z"], ["ann", "b_b"])
-    figure.draw_without_rendering()
-    *panels, ribbons, bands, graph, trace, restarts = figure.axes
-    assert [ax.get_ylabel() for ax in panels] == ["x", "y", "$z"]
-    points = panels[0].collections[0].get_offsets()
-    np.testing.assert_allclose(points[:, 0], np.arange(20))
-    np.testing.assert_allclose(np.ma.filled(points[:, 1], np.nan), x[1][:, 0], rtol=1e-5)
-    path = fit.model.decode(fit.params, x)[1]
-    np.testing.assert_allclose(
-        panels[0].collections[0].get_facecolor()[:, :3], chain_plots.state_colors(2)[path], atol=1e-6
-    )
-    means = np.asarray(fit.params.components.mean.location)
-    for k, line in enumerate(panels[1].lines[1:]):
-        np.testing.assert_allclose(np.nanmean(line.get_ydata()), means[k, 1], rtol=1e-5)
-        assert np.isfinite(line.get_ydata()).sum() == 2 * (path == k).sum()
-    assert ribbons.get_ylabel() == "probability"
-    assert [label.get_text() for label in bands.get_yticklabels()] == ["ann", "b_b"]
-    assert graph.get_title(loc="left") == "transitions"
-    assert trace.get_ylabel() == "log likelihood (nats)"
-    assert restarts.get_title(loc="left").startswith("2 restarts")
-    assert figure.get_suptitle() == "Hidden Markov model: 2 states, 32 steps"
-
-
-def test_a_sequence_of_its_own(gaussian):
-    fit, x = gaussian
-    figure = chain_plots.series(fit.model, fit.params, x, sequence=0)
-    assert [ax.get_ylabel() for ax in figure.axes] == ["x0", "x1", "x2"]
-    one = chain_plots.series(fit.model, fit.params, x[0], columns=["x", "y", "z"])
-    assert len(one.axes[0].collections[0].get_offsets()) == 12
-    with pytest.raises(ValueError, match="sequence must be one of 0 to 1; got 2"):
-        chain_plots.series(fit.model, fit.params, x, sequence=2)
-    with pytest.raises(ValueError, match="columns must name the 3 columns"):
-        chain_plots.series(fit.model, fit.params, x, columns=["x"])
-    with pytest.raises(TypeError, match="must be a hidden Markov model; got KMeans"):
-        chain_plots.series(vb.KMeans(2), fit.params, x)
-
-
-@pytest.mark.parametrize("n", [1, 2, 4, 6])
-def test_the_graph_has_a_circle_for_each_state_and_an_arrow_for_each_transition(n):
-    table = np.full((n, n), 0.5 / n) + 0.5 * np.eye(n)
-    table[0, -1] -= 0.5 / n - 0.001  # too improbable for an arrow
-    ax = chain_plots.transitions(table)
-    ax.figure.draw_without_rendering()
-    arrows = n * (n - 1) - (n > 1)
-    assert len(ax.patches) == n + arrows
-    assert len(ax.texts) == n + (arrows if n <= 4 else 0)
-    assert len(chain_plots.transitions(table, states=[n - 1]).patches) == 1
-
-
-def test_ribbons_add_up_to_one_over_every_step():
-    table = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
-    ax = chain_plots.state_probabilities(table)
-    tops = ax.collections[-1].get_paths()[0].vertices[:, 1]
-    assert tops.max() == pytest.approx(1)
-    assert ax.get_xlim() == (-0.5, 2.5)
-
-
-def test_bands_have_the_colours_of_their_states():
-    paths = [np.array([0, 0, 1]), np.array([16, 2])]
-    ax = chain_plots.segments(paths, names=["a", "b"])
-    colors = chain_plots.state_colors(17)
-    for image, path in zip(ax.images, paths, strict=True):
-        np.testing.assert_allclose(image.get_array()[0], colors[path])
-    assert len(np.unique(colors[:15], axis=0)) == 15
-
-
-BAD_PICTURES = {
-    "no table": (lambda: chain_plots.transitions(np.ones((2, 3))), "must have shape"),
-    "out of range": (lambda: chain_plots.transitions(np.eye(2), states=[2]), "some of 0 to 1; got"),
-    "no ribbons": (lambda: chain_plots.state_probabilities(np.ones(3)), "shape \\(steps, states\\)"),
-    "no paths": (lambda: chain_plots.segments([]), "lists of whole numbers"),
-    "fractions": (lambda: chain_plots.segments([np.ones(3)]), "lists of whole numbers"),
-    "names": (lambda: chain_plots.segments([np.ones(3, int)], names=[]), "each of the 1 paths; got 0"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_PICTURES)
-def test_what_cannot_be_drawn_is_refused(case):
-    draw, message = BAD_PICTURES[case]
-    with pytest.raises(ValueError, match=message):
-        draw()
-
-
-def test_the_objective_is_named_by_what_was_maximised():
-    names = {
-        "log likelihood (nats)": vb.PoissonHMM(2),
-        "log posterior (nats)": vb.PoissonHMM(2, transition_concentration=2.0),
-        "ELBO (nats)": vb.BayesianGaussianHMM(2),
-    }
-    assert {name: plot_style.objective_name(model) for name, model in names.items()} == {n: n for n in names}

@@ -9,7 +9,7 @@ import pytest
 from command_checks import check_refused, stopped_fits
 
 import vbjax as vb
-from vbjax import commands_tables, commands_topics, topic_plots
+from vbjax import commands, commands_tables, commands_topics, topic_plots
 from vbjax.__main__ import main
 
 WORDS = [
@@ -114,6 +114,45 @@ def test_without_a_vocabulary_words_are_numbers_and_the_bar_shows_the_restarts(f
     assert rows[0].split("%")[1].split(",")[0].strip() == first
 
 
+def test_a_process_prints_and_saves_the_topics_that_are_used(folder, capsys, monkeypatch):
+    """Of a fit whose topics are made by hand: its own takes long to compile."""
+    direct, docs = direct_fit()
+    words = np.asarray(direct.params.topics.concentration)
+    topics = vb.families.DirichletState(jax.numpy.asarray(np.concatenate([words, words])[[0, 2, 1]]) - 0.4)
+    topics = vb.families.DirichletState(topics.concentration.at[1].set(0.1))
+    weights = vb.families.StickBreakingState(jax.numpy.array([6.0, 1.0]), jax.numpy.array([4.0, 9.0]))
+    params = vb.Record(topics=topics, weights=weights)
+    made = dataclasses.replace(direct, model=vb.HDPTopics(3).resolve(docs), params=params)
+    seen = []
+    monkeypatch.setattr(commands, "fit", lambda model, data, **how: seen.append((model, how)) or made)
+    command = ["fit", "hdp-topics", "news.ldac", "--vocab", "words.txt", "--components", "3", "--quiet"]
+    assert main([*command, "--out", "fit.npz", "--plot", "fit.svg"]) == 0
+    assert repr(seen[0][0]) == repr(vb.HDPTopics(3))
+    assert seen[0][1]["n_restarts"] == 4
+    out, err = capsys.readouterr()
+    assert err == ""
+    with np.load("fit.npz") as file:
+        saved = dict(file)
+    expected = dict(
+        topics=topics.concentration,
+        document_topics=made.model.document_topics(params, docs).concentration,
+        weights=[0.6, 0.04, 0.36],
+        weights_sd=weights.sd,
+        sizes=made.model.words_of_topics(params),
+        doc_concentration=1,
+        topic_concentration=np.full(12, 0.1),
+    )
+    for name, value in expected.items():
+        np.testing.assert_allclose(saved[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+    assert saved["vocabulary"].tolist() == WORDS
+    assert saved["model"] == "hdp-topics"
+    assert len([line for line in out.splitlines() if "%" in line]) == 2
+    assert "1 of 3 topics emptied itself" in out
+    assert "topics of a hierarchical Dirichlet process, 3 topics" in out
+    figure = topic_plots.overview(made, WORDS)
+    assert figure.get_suptitle() == "Topics of a hierarchical Dirichlet process: the 2 largest of 3 topics"
+
+
 BAD = {
     "no such corpus": (["fit", "lda", "missing.ldac"], "missing.ldac: No such file"),
     "no such vocabulary": (fit_command("--vocab", "none.txt"), "none.txt: No such file"),
@@ -136,7 +175,15 @@ BAD = {
     "weights": (fit_command("--weight-concentration", "1"), "is for bayesian-gmm only, not for lda"),
     "not topics": (
         ["fit", "gmm", "table.csv", "--vocab", "words.txt"],
-        "--vocab is for lda only, not for gmm",
+        "--vocab is for lda and hdp-topics only, not for gmm",
+    ),
+    "one topic": (
+        ["fit", "hdp-topics", "news.ldac", "--components", "1"],
+        "--components must be at least 2 for hdp-topics",
+    ),
+    "process columns": (
+        ["fit", "hdp-topics", "news.ldac", "--columns", "0"],
+        "--columns is not for hdp-topics, whose data are documents",
     ),
     "itself": (fit_command("--out", "news.ldac"), "--out would overwrite the corpus"),
     "words": (fit_command("--vocab", "words.txt", "--out", "./words.txt"), "would overwrite the vocabulary"),

@@ -1,5 +1,8 @@
 """Hidden Markov models of a hierarchical Dirichlet process: a lower bound, and as many states as are used."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +13,7 @@ from tolerances import close
 import vbjax as vb
 from vbjax.core.expectation import expectation
 from vbjax.models.shared_weights import climbed, slack
+from vbjax.models.state_merges import _merged
 
 K = 4
 COUNTS = np.random.default_rng(0).poisson(np.repeat([2.0, 15.0, 2.0, 40.0], 15))[:, None]
@@ -98,6 +102,40 @@ def test_three_levels_are_three_states_of_six():
     fit = vb.fit(chain, COUNTS, key=jax.random.key(0), n_restarts=32)
     assert len(set(fit.model.decode(fit.params, COUNTS).tolist())) == 3
     assert fit.model.used_states(fit.params).sum() == 3
+
+
+@functools.cache
+def stuck():
+    """A fit that keeps five states of three levels."""
+    return vb.fit(vb.HDPHiddenMarkovModel(6, vb.PoissonMixture(6)), COUNTS, key=jax.random.key(1))
+
+
+def test_merges_of_states_go_on_where_a_fit_is_stuck():
+    fit = stuck()
+    assert fit.status == vb.Status.CONVERGED
+    assert fit.model.used_states(fit.params).sum() == 5
+    merged = vb.merge_states(fit, COUNTS)
+    assert merged.objective > fit.objective + 5
+    assert merged.status == vb.Status.CONVERGED
+    assert merged.model.used_states(merged.params).sum() == 3
+    assert vb.merge_states(merged, COUNTS) is merged
+    with pytest.raises(ValueError, match="result must be a fit of HDPHiddenMarkovModel"):
+        vb.merge_states(dataclasses.replace(fit, model=vb.BayesianPoissonHMM(6)), COUNTS)
+
+
+def test_steps_of_both_count_as_steps_of_the_one():
+    """The update is that of sums over paths in which the second state has been renamed; it is left empty."""
+    chain, params = stuck().model, stuck().params
+    seqs = chain.read(COUNTS)
+    moved, _ = _merged(chain, params, seqs, None, np.array([2, 1], np.int32))
+    sums, renamed = jax.jit(expectation)(chain, params, seqs).statistics, np.eye(6)[[0, 2, 2, 3, 4, 5]]
+    rows, prior = chain._rows_priors(params.weights), chain.emissions.component_prior
+    for name, added in dict(concentration=sums.components.log, rate=-sums.components.value).items():
+        expected = getattr(prior, name) + renamed.T @ np.asarray(added)
+        close(getattr(moved.components, name), expected, factor=10)
+    close(moved.initial.concentration, rows["initial"].concentration + sums.initial.log @ renamed, factor=10)
+    pairs = renamed.T @ np.asarray(sums.transitions.log) @ renamed
+    close(moved.transitions.concentration, rows["transitions"].concentration + pairs, factor=10)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from registry import sweeps
 from scipy import optimize, special
 from tolerances import STANDARD_ERRORS, close
 
@@ -122,6 +123,25 @@ def test_the_topics_that_were_planted_are_found_and_no_more():
     words = np.asarray(fit.model.words_of_topics(fit.params))
     np.testing.assert_allclose(words.sum(), table.sum(), rtol=1e-5)
     np.testing.assert_array_less(words[3:], 1)
+
+
+def test_whole_steps_on_a_whole_corpus_are_coordinate_ascent_and_minibatches_find_as_many(float64):
+    """Topics and weights alike, documents begun anew. Three of five topics stay, as were planted."""
+    table = corpus(n=120)
+    parts = [vb.Documents.of(table[i::3]) for i in range(3)]
+    parts = [part.in_parts_of(max(parts, key=lambda x: x.parts[0].ids.size)) for part in parts]
+    model, first = vb.HDPTopics(5).resolve(parts[0]), parts[0]
+    concentration = np.random.default_rng(1).uniform(1, 3, (5, 30))
+    start = vb.Record(topics=vb.families.DirichletState(jnp.asarray(concentration))) | model.neutral_prior()
+    how = dict(key=jax.random.key(0), params=start)
+    whole = vb.fit_stochastic(model, iter([first] * 60), total_rows=40, forgetting=0.0, **how)
+    params, objective, _ = sweeps(model, start, first, None, n_sweeps=60)
+    close(whole.trace, objective[:, 0], factor=10)
+    close(whole.params, params, factor=1e4)
+    some = vb.fit_stochastic(model, iter(parts * 20), total_rows=120, **how)
+    for found, words in ((params, table[::3]), (some.params, table)):
+        assert model.used_topics(found).sum() == 3
+        np.testing.assert_allclose(model.words_of_topics(found).sum(), words.sum(), rtol=1e-3)
 
 
 def test_the_terms_add_up(float64):

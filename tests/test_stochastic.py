@@ -2,7 +2,8 @@
 
 One minibatch of everything and whole steps are coordinate ascent. With rates 1 / t one epoch adds up to the
 exact update where nothing interacts, from arrays and from an iterator. A short minibatch counts as one that
-repeats its rows. What cannot be done raises.
+repeats its rows. Windows of a sequence stand for it: of a chain without memory exactly, and what was planted
+in a long one is found. What cannot be done raises.
 """
 
 import itertools
@@ -112,6 +113,47 @@ def test_a_stream_of_documents_may_grow_and_end_short(float64):
     np.testing.assert_allclose(fit.params.topics.concentration, start.topics.concentration, rtol=1e-3)
     with pytest.raises(ValueError, match="at most 8 documents"):
         vb.fit_stochastic(model, iter([batches[0], vb.Documents.of(corpus, 8)]), key=KEY, total_rows=12)
+
+
+def chain(n_steps, transitions, rates):
+    """States (t,) of a chain, and counts (t, 1)."""
+    rng, state, states = np.random.default_rng(0), 0, []
+    for u in rng.uniform(size=n_steps):
+        states.append(state)
+        state = int((u > np.cumsum(transitions[state])[:-1]).sum())
+    return np.array(states), rng.poisson(np.take(rates, states))[:, None].astype(float)
+
+
+def test_windows_of_a_chain_without_memory_stand_for_its_sequence(float64):
+    """At equal rows of transitions cuts lose nothing: bound and sums are the sequence's."""
+    concentration = jnp.asarray([3.0, 1.0, 2.0])
+    same = vb.families.DirichletState(concentration)
+    rates = vb.families.GammaState(jnp.asarray([[20.0], [60.0], [90.0]]), jnp.full((3, 1), 10.0))
+    rows = vb.families.DirichletState(jnp.tile(concentration, (3, 1)))
+    start = vb.Record(initial=same, transitions=rows, components=rates)
+    whole = vb.Sequences.of(chain(70, np.full((3, 3), 1 / 3), [2.0, 6.0, 9.0])[1])
+    model, windows = vb.BayesianPoissonHMM(3).resolve(whole), whole.windows(8)
+    assert (whole.n_rows, windows.n_rows) == (1, 9)
+
+    @jax.jit
+    def passed(model, data):
+        total = vb.expectation(model, start, data)
+        counts = total.statistics.initial.log + total.statistics.transitions.log.sum(0)
+        return model.objective(start, total), total.statistics.components, counts, total.weight
+
+    close(passed(model, windows), passed(model, whole), factor=10)
+
+
+def test_windows_of_a_long_sequence_find_what_was_planted():
+    transitions, rates = np.array([[0.95, 0.05, 0.0], [0.0, 0.9, 0.1], [0.2, 0.0, 0.8]]), [2.0, 8.0, 20.0]
+    states, x = chain(4000, transitions, rates)
+    windows = vb.Sequences.of(x.astype("float32")).windows(50)
+    fit = vb.fit_stochastic(vb.BayesianPoissonHMM(3), windows, key=KEY, batch_size=20, n_epochs=20)
+    found, a = np.ravel(fit.params.components.mean), np.asarray(fit.params.transitions.mean)
+    order = np.argsort(found)
+    pairs = np.histogram2d(states[:-1], states[1:], bins=3)[0]
+    np.testing.assert_allclose(found[order], [x[states == k].mean() for k in range(3)], rtol=0.02)
+    np.testing.assert_allclose(a[order][:, order], pairs / pairs.sum(1, keepdims=True), atol=0.02)
 
 
 def test_one_epoch_at_rates_one_over_t_is_the_exact_update(dtype):

@@ -42,6 +42,7 @@ from vbjax.models import (
     AutoregressiveHMM,
     BayesianAutoregressiveHMM,
     BayesianCategoricalHMM,
+    BayesianGammaHMM,
     BayesianGaussianHMM,
     BayesianGaussianMixture,
     BayesianLinearGaussianStateSpace,
@@ -52,6 +53,7 @@ from vbjax.models import (
     CategoricalHMM,
     CategoricalMixture,
     FactorAnalysis,
+    GammaHMM,
     GammaMixture,
     GaussianHMM,
     GaussianMeanPrecision,
@@ -78,6 +80,7 @@ from vbjax.models import (
     RegressionMixture,
     RobustNormal,
     UnitVarianceMixture,
+    merge_states,
 )
 from vbjax.record import Record
 from vbjax.sequences import Sequences
@@ -103,6 +106,7 @@ __all__ = [
     "AutoregressiveHiddenMarkovModel",
     "BayesianAutoregressiveHMM",
     "BayesianCategoricalHMM",
+    "BayesianGammaHMM",
     "BayesianGaussianHMM",
     "BayesianGaussianMixture",
     "BayesianLinearGaussianStateSpace",
@@ -124,6 +128,7 @@ __all__ = [
     "FactorAnalysis",
     "Fit",
     "Gamma",
+    "GammaHMM",
     "GammaMixture",
     "GaussianHMM",
     "GaussianMeanPrecision",
@@ -184,6 +189,7 @@ __all__ = [
     "gibbs",
     "interval",
     "linear_response",
+    "merge_states",
     "metrics",
     "optimum",
     "ordered",

@@ -50,6 +50,8 @@ cells are missing. MODEL is one of
                 needed empty themselves, and every number has an uncertainty
   lda           K topics of the documents of CORPUS.ldac, by variational Bayes
                 (latent Dirichlet allocation)
+  hdp-topics    the same with at most K topics: those not needed empty themselves
+                (a hierarchical Dirichlet process)
   hmm           a chain of K states behind the steps of SERIES.csv, by maximum
                 likelihood (EM): a hidden Markov model
   bayesian-hmm  the same with at most K states, by variational Bayes
@@ -122,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=as_written,
     )
     fit.add_argument("model", metavar="MODEL", choices=list(MODELS), help=", ".join(MODELS))
-    fit.add_argument("data", metavar="DATA", help="DATA.csv, for lda CORPUS.ldac, or SERIES.csv")
+    fit.add_argument("data", metavar="DATA", help="DATA.csv, for topics CORPUS.ldac, or SERIES.csv")
     _add_what_to_fit(fit.add_argument_group("what to fit"))
     _add_how_to_fit(fit.add_argument_group("how to fit it"))
     output = fit.add_argument_group("output")
@@ -141,21 +143,22 @@ def _add_what_to_fit(group: Any) -> None:
         metavar="K",
         type=_whole(1),
         default=6,
-        help="number of clusters, components, topics or states; an upper bound for bayesian-gmm and "
-        "bayesian-hmm (default: %(default)s)",
+        help="number of clusters, components, topics or states; an upper bound for bayesian-gmm, "
+        "hdp-topics and bayesian-hmm (default: %(default)s)",
     )
     group.add_argument(
         "--columns",
         metavar="A,B,...",
         type=_columns,
         help="the columns to use: names, or numbers counted from 0 (default: all, for a chain all of "
-        "numbers; not for lda)",
+        "numbers; not for topics)",
     )
     group.add_argument(
         "--covariance",
         choices=list(STRUCTURES),
         help="the shape of the components: any ellipse (full), one ellipse for all (tied), along the axes "
-        "(diag) or round (spherical) (default: full; not for kmeans, lda and output that is not gaussian)",
+        "(diag) or round (spherical) (default: full; not for kmeans, topics, and output but gaussian and "
+        "mixture)",
     )
     group.add_argument(
         "--weight-concentration",
@@ -167,15 +170,28 @@ def _add_what_to_fit(group: Any) -> None:
     group.add_argument(
         "--vocab",
         metavar="WORDS.txt",
-        help="the words of the corpus, one a line in the order of their numbers, lda only (default: words "
-        "are shown by their numbers)",
+        help="the words of the corpus, one a line in the order of their numbers, lda and hdp-topics only "
+        "(default: words are shown by their numbers)",
     )
     group.add_argument(
         "--output",
         choices=list(OUTPUTS),
-        help="what the columns hold, hmm and bayesian-hmm only: numbers (gaussian), counts (poisson), "
-        "categories 0, 1, 2, ... (categorical), 0 and 1 (bernoulli) or waiting times (exponential) (default: "
-        "gaussian)",
+        help="what the columns hold, hmm and bayesian-hmm only: numbers (gaussian), with a mixture in every "
+        "state (mixture), or that depend on the steps before them (autoregressive), counts (poisson), "
+        "categories 0, 1, 2, ... (categorical), 0 and 1 (bernoulli), waiting times (exponential) or numbers "
+        "above 0 of any shape (gamma) (default: gaussian)",
+    )
+    group.add_argument(
+        "--parts",
+        metavar="M",
+        type=_whole(1),
+        help="Gaussian components of every state, mixture output only (default: 2)",
+    )
+    group.add_argument(
+        "--order",
+        metavar="L",
+        type=_whole(1),
+        help="how many steps before it a step depends on, autoregressive output only (default: 1)",
     )
     group.add_argument(
         "--sequence",
@@ -191,7 +207,7 @@ def _add_how_to_fit(group: Any) -> None:
         "--restarts",
         metavar="R",
         type=_whole(1),
-        help="random starts, of which the best wins (default: 64; 4 for lda, 16 for hmm and bayesian-hmm)",
+        help="random starts, of which the best wins (default: 64; 4 for topics, 16 for hmm and bayesian-hmm)",
     )
     group.add_argument(
         "--seed",
@@ -212,7 +228,7 @@ def _add_how_to_fit(group: Any) -> None:
         metavar="T",
         type=_number(least=0),
         default=1e-6,
-        help="converged when a sweep gains less than this per row (lda: token; hmm: step); kmeans: less "
+        help="converged when a sweep gains less than this per row (topics: token; hmm: step); kmeans: less "
         "than this share of the inertia (default: %(default)s)",
     )
 

@@ -284,7 +284,8 @@ def _means(model: HiddenMarkovModel, params: Any, d: int) -> np.ndarray | None:
     nested = isinstance(model.emissions, NestedMixture)
     mixture = model.emissions.mixture if nested else model.emissions
     if isinstance(mixture, GammaMixture):
-        mean = mixture.known_shape / mean
+        shape, rate = mean if mixture.learn_shape else (mixture.known_shape, mean)
+        mean = shape / rate
     if nested:
         within = np.reshape(mean, (model.n_states, -1, *np.shape(mean)[1:]))
         mean = np.einsum("km,km...->k...", params.shares.mean, within)

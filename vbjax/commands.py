@@ -25,16 +25,19 @@ from vbjax.datasets import Series
 from vbjax.models import (
     BayesianGaussianMixture,
     GaussianMixture,
+    HDPTopics,
     HiddenMarkovModel,
     KMeans,
     LatentDirichletAllocation,
 )
+from vbjax.models.topic_model import TopicModel
 
 MODELS = {
     "kmeans": KMeans,
     "gmm": GaussianMixture,
     "bayesian-gmm": BayesianGaussianMixture,
     "lda": LatentDirichletAllocation,
+    "hdp-topics": HDPTopics,
     "hmm": HiddenMarkovModel,
     "bayesian-hmm": HiddenMarkovModel,
 }
@@ -44,11 +47,18 @@ _WORDS = {
     "gmm": ("Gaussian mixture by maximum likelihood", "log likelihood", " nats", 1),
     "bayesian-gmm": ("Gaussian mixture by variational Bayes", "ELBO", " nats", 1),
     "lda": ("latent Dirichlet allocation", "ELBO", " nats", 1),
+    "hdp-topics": ("topics of a hierarchical Dirichlet process", "ELBO", " nats", 1),
     "hmm": ("hidden Markov model by maximum likelihood", "log likelihood", " nats", 1),
     "bayesian-hmm": ("hidden Markov model by variational Bayes", "ELBO", " nats", 1),
 }
 _CHAINS = ("hmm", "bayesian-hmm")
-_RESTARTS = {"lda": 4, "hmm": 16, "bayesian-hmm": 16}  # 64 of the others, whose fits take less
+_TOPICS = ("lda", "hdp-topics")
+_RESTARTS = {
+    "lda": 4,
+    "hdp-topics": 4,
+    "hmm": 16,
+    "bayesian-hmm": 16,
+}  # 64 of the others, whose fits take less
 _MOST_PAIRED = 20_000  # rows; the pairwise silhouette of more takes long
 
 
@@ -56,8 +66,8 @@ _MOST_PAIRED = 20_000  # rows; the pairwise silhouette of more takes long
 class Options:
     """What to fit, how, and where the results go; the defaults are the example on Old Faithful.
 
-    `data` is the path of a CSV file, of a corpus for lda, and None for Old Faithful; the other fields are the
-    options of the command, None where it has a default of its own for the model.
+    `data` is the path of a CSV file, of a corpus for topics, and None for Old Faithful; the other fields are
+    the options of the command, None where it has a default of its own for the model.
     """
 
     model: str = "bayesian-gmm"
@@ -68,6 +78,8 @@ class Options:
     weight_concentration: float | None = 1e-3
     vocab: str | None = None
     output: str | None = None
+    parts: int | None = None
+    order: int | None = None
     sequence: str | int | None = None
     restarts: int | None = None
     seed: int = 0
@@ -93,7 +105,7 @@ def run(options: Options) -> None:
         UserError: bad input, or a file that cannot be read or written.
         KeyboardInterrupt: Ctrl-C before there was a fit, or while files were being written.
     """
-    source = "the corpus" if options.model == "lda" else "the table"
+    source = "the corpus" if options.model in _TOPICS else "the table"
     inputs = {source: options.data, "the vocabulary": options.vocab}
     check_outputs(inputs, out=options.out, plot=options.plot)
     _check(options)
@@ -134,17 +146,23 @@ def _check(options: Options) -> None:
     chain = options.model in _CHAINS
     if options.model == "kmeans" and options.covariance is not None:
         raise UserError("--covariance is not for kmeans, whose clusters have no covariance")
-    if options.model == "lda" and options.covariance is not None:
-        raise UserError("--covariance is not for lda, whose topics have no covariance")
-    if chain and options.emission != "gaussian" and options.covariance is not None:
-        raise UserError(f"--covariance is for gaussian output only, not for {options.emission}")
-    if options.model == "lda" and options.columns is not None:
-        raise UserError("--columns is not for lda, whose data are documents, not a table")
+    if options.model in _TOPICS and options.covariance is not None:
+        raise UserError(f"--covariance is not for {options.model}, whose topics have no covariance")
+    of = {"covariance": ("gaussian", "mixture"), "parts": ("mixture",), "order": ("autoregressive",)}
+    for name, outputs in of.items():
+        if chain and options.emission not in outputs and getattr(options, name) is not None:
+            raise UserError(
+                f"--{name} is for {' and '.join(outputs)} output only, not for {options.emission}"
+            )
+    if options.model in _TOPICS and options.columns is not None:
+        raise UserError(f"--columns is not for {options.model}, whose data are documents, not a table")
     if options.model != "bayesian-gmm" and options.weight_concentration is not None:
         raise UserError(f"--weight-concentration is for bayesian-gmm only, not for {options.model}")
-    if options.model != "lda" and options.vocab is not None:
-        raise UserError(f"--vocab is for lda only, not for {options.model}")
-    for name in ("output", "sequence"):
+    if options.model not in _TOPICS and options.vocab is not None:
+        raise UserError(f"--vocab is for {' and '.join(_TOPICS)} only, not for {options.model}")
+    if options.model == "hdp-topics" and options.components < 2:
+        raise UserError("--components must be at least 2 for hdp-topics: where their number is cut off")
+    for name in ("output", "sequence", "parts", "order"):
         if not chain and getattr(options, name) is not None:
             raise UserError(f"--{name} is for {' and '.join(_CHAINS)} only, not for {options.model}")
 
@@ -152,9 +170,16 @@ def _check(options: Options) -> None:
 def _model(options: Options, data: Any) -> Any:
     k, covariance = options.components, options.covariance or "full"
     if options.model in _CHAINS:
-        bayesian = options.model == "bayesian-hmm"
-        return commands_chains.model(k, options.emission, data, bayesian=bayesian, covariance=covariance)
-    if options.model in ("kmeans", "lda"):
+        return commands_chains.model(
+            k,
+            options.emission,
+            data,
+            bayesian=options.model == "bayesian-hmm",
+            covariance=covariance,
+            parts=options.parts or 2,
+            order=options.order or 1,
+        )
+    if options.model in ("kmeans", *_TOPICS):
         return MODELS[options.model](k)
     if options.model == "gmm":
         return GaussianMixture(k, covariance)
@@ -165,7 +190,7 @@ def _load(options: Options) -> tuple[Any, list[str]]:
     """The table in JAX's default float and its columns; the documents and the words; or the series."""
     if options.data is None:
         return datasets.old_faithful(), ["eruption (min)", "waiting (min)"]
-    if options.model == "lda":
+    if options.model in _TOPICS:
         return commands_topics.load(options.data, options.vocab, options.components)
     needed = 2 if options.model.startswith("bayesian") else max(2, options.components)
     if options.model in _CHAINS:
@@ -196,7 +221,7 @@ def _say(text: str) -> None:
 def _picture(result: Fit, data: Any, names: list[str]) -> Any:
     from vbjax import chain_plots, plots, topic_plots  # matplotlib takes a second to import
 
-    if isinstance(result.model, LatentDirichletAllocation):
+    if isinstance(result.model, TopicModel):
         return topic_plots.overview(result, names)
     if isinstance(result.model, HiddenMarkovModel):
         return chain_plots.overview(result, data.sequences(), names, sequences=data.names)
@@ -205,12 +230,12 @@ def _picture(result: Fit, data: Any, names: list[str]) -> Any:
 
 def archive(model: str, result: Fit, found: dict[str, np.ndarray], names: list[str]) -> dict[str, Any]:
     """What --out saves, by name: `found`, objective, trace, n_iter, status, runs_*, model, and `names` as
-    columns, as vocabulary for lda."""
+    columns, as vocabulary for topics."""
     runs = {f"runs_{name}": value for name, value in result.runs._asdict().items()}
     arrays = dict(objective=result.objective, trace=result.trace, n_iter=result.n_iter, **runs)
     arrays = {name: np.asarray(value) for name, value in arrays.items()}
     labels = dict(status=result.status.name, model=model)
-    labels["vocabulary" if model == "lda" else "columns"] = names
+    labels["vocabulary" if model in _TOPICS else "columns"] = names
     return {**found, **arrays, **{name: np.array(value) for name, value in labels.items()}}
 
 
@@ -242,7 +267,7 @@ def describe(result: Fit, x: Any) -> dict[str, np.ndarray]:
         `commands_topics.describe`, for hidden Markov models `commands_chains.describe`.
     """
     model, params = result.model, result.params
-    if isinstance(model, LatentDirichletAllocation):
+    if isinstance(model, TopicModel):
         return commands_topics.describe(result, x)
     if isinstance(model, HiddenMarkovModel):
         return commands_chains.describe(result, x)
@@ -276,7 +301,7 @@ def report(options: Options, result: Fit, found: dict[str, np.ndarray], names: l
     """The fit in words and numbers, for a terminal of 80 columns; `found` comes from `describe`."""
     data = "Old Faithful" if options.data is None else Path(options.data).name
     title = _WORDS[options.model][0]
-    if options.model == "lda":
+    if options.model in _TOPICS:
         title += f", {len(found['sizes'])} topic{'s' * (len(found['sizes']) != 1)}"
         size, lines = commands_topics.size(found), commands_topics.table(found, names)
         lines += emptied(found["sizes"], "topic", "token")
@@ -343,7 +368,7 @@ def _trust(model: str, result: Fit, found: dict[str, np.ndarray]) -> list[str]:
     ]
     if model == "kmeans":
         notes.insert(1, ("silhouette", _silhouette(found)))
-    if model == "lda":
+    if model in _TOPICS:
         notes.insert(1, ("", f"{best / found['tokens'].sum(dtype=float):.6g} nats per token"))
     if "bic" in found:
         notes.insert(1, ("BIC", f"{found['bic']:.7g} of {found['n_parameters']} parameters"))

@@ -42,13 +42,14 @@ def describe(result: Fit, docs: Documents) -> dict[str, np.ndarray]:
     """The topics, and how much of each the documents hold.
 
     Args:
-        result: a fit of `LatentDirichletAllocation`.
+        result: a fit of a `TopicModel`.
         docs: the corpus.
 
     Returns:
         Concentrations of the posterior, `topics` (K, V) and `document_topics` (n, K), and of the prior,
         `topic_concentration` (V,) and `doc_concentration` (K,); `sizes` (K,), the expected tokens of a topic;
-        `tokens` (n,), those of a document.
+        `tokens` (n,), those of a document. Of a hierarchical Dirichlet process `weights` and `weights_sd`
+        (K,) of the topics; its `doc_concentration` is a number.
     """
     model, params = result.model, result.params
     found = dict(
@@ -58,6 +59,8 @@ def describe(result: Fit, docs: Documents) -> dict[str, np.ndarray]:
         doc_concentration=model.doc_concentration,
         tokens=docs.tokens(),
     )
+    if "weights" in params:
+        found |= dict(weights=params.weights.mean, weights_sd=params.weights.sd)
     arrays = {name: np.asarray(value) for name, value in found.items()}
     arrays["sizes"] = _counts(arrays).sum(1, dtype=float)
     return arrays

@@ -192,13 +192,18 @@ class Sequences(Ragged):
     def windows(self, length: int) -> Sequences:
         """The sequences cut into windows, each a sequence of its own: for minibatches of a long one.
 
-        A sequence is cut into as few windows as may be, as even as may be; they follow one another.
+        A sequence is cut into as few windows as may be, as even as may be; they follow one another. What is
+        lost of a chain is its transitions at the cuts, and its first state is then that of a window: these
+        say less, the shorter windows are, but what they say is not off (Foti et al. 2014 lengthen windows).
 
         Args:
             length: steps of a window, at most.
 
         Raises:
             ValueError: `length` that is no whole number of at least 1.
+
+        References:
+            Foti, Xu, Laird & Fox (2014), Stochastic variational inference for hidden Markov models.
 
         >>> import numpy as np, vbjax as vb
         >>> vb.Sequences.of(np.zeros((10, 2))).windows(4).lengths.tolist()

@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from vbjax import topics as use
 from vbjax.core.fit import Fit
 from vbjax.families.dirichlet import DirichletState
+from vbjax.models.hdp_topics import HDPTopics
 from vbjax.plot_style import INK, PALETTE, TITLE, new_axes, tidy
 from vbjax.plots import _single, restarts, trace
 
@@ -126,7 +127,7 @@ def overview(fit: Fit, vocabulary: Sequence[str], n: int = 8) -> Figure:
     Topics are drawn that hold more than one token, twelve at most; where none does, the largest.
 
     Args:
-        fit: a `Fit` of `LatentDirichletAllocation`.
+        fit: a `Fit` of `LatentDirichletAllocation` or `HDPTopics`.
         vocabulary: V words; `vocabulary[i]` is the one of number i.
         n: words in a panel, of V at most.
 
@@ -148,7 +149,9 @@ def overview(fit: Fit, vocabulary: Sequence[str], n: int = 8) -> Figure:
     trace(fit, left)
     restarts(fit, right)
     some = f"the {shown} largest of " if shown < len(sizes) else ""
-    what = f"Latent Dirichlet allocation: {some}{len(sizes)} topic{'s' * (len(sizes) != 1)}"
+    process = isinstance(fit.model, HDPTopics)
+    kind = "Topics of a hierarchical Dirichlet process" if process else "Latent Dirichlet allocation"
+    what = f"{kind}: {some}{len(sizes)} topic{'s' * (len(sizes) != 1)}"
     figure.suptitle(what, x=0.01, ha="left", fontsize=12)
     return figure
 

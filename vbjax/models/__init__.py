@@ -17,10 +17,12 @@ from vbjax.models.hidden_markov_names import (
     AutoregressiveHMM,
     BayesianAutoregressiveHMM,
     BayesianCategoricalHMM,
+    BayesianGammaHMM,
     BayesianGaussianHMM,
     BayesianMixtureHMM,
     BayesianPoissonHMM,
     CategoricalHMM,
+    GammaHMM,
     GaussianHMM,
     MixtureHMM,
     PoissonHMM,
@@ -45,6 +47,7 @@ from vbjax.models.probit_regression import ProbitRegression
 from vbjax.models.random_effects import RandomEffects
 from vbjax.models.regression_mixture import RegressionMixture
 from vbjax.models.robust_normal import RobustNormal
+from vbjax.models.state_merges import merge_states
 from vbjax.models.unit_variance_mixture import UnitVarianceMixture
 
 __all__ = [
@@ -54,6 +57,7 @@ __all__ = [
     "AutoregressiveHiddenMarkovModel",
     "BayesianAutoregressiveHMM",
     "BayesianCategoricalHMM",
+    "BayesianGammaHMM",
     "BayesianGaussianHMM",
     "BayesianGaussianMixture",
     "BayesianLinearGaussianStateSpace",
@@ -64,6 +68,7 @@ __all__ = [
     "CategoricalHMM",
     "CategoricalMixture",
     "FactorAnalysis",
+    "GammaHMM",
     "GammaMixture",
     "GaussianHMM",
     "GaussianMeanPrecision",
@@ -90,4 +95,5 @@ __all__ = [
     "RegressionMixture",
     "RobustNormal",
     "UnitVarianceMixture",
+    "merge_states",
 ]

@@ -175,6 +175,11 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
         """What is added to these products, (K, d), expected."""
         return _coefficients(self, params)[1]
 
+    def by_lag(self, location: Float[Array, "k q m"]) -> Float[Array, "k l d d"]:
+        """What there is for every number of the regressions' W but the intercepts, as matrices by lag."""
+        k, _, d = location.shape
+        return jnp.swapaxes(location[:, :-1].reshape(k, self.order, d, d), -1, -2)
+
     def covariances(self, params: Any) -> Float[Array, "k d d"]:
         """The inverse (expected) precision matrices of the noise, (K, d, d)."""
         return jnp.linalg.inv(params.components.mean.precision)
@@ -222,6 +227,5 @@ def _sample_after(
 @jax.jit
 def _coefficients(model: AutoregressiveHiddenMarkovModel, params: Record) -> tuple[Array, Array]:
     location, emissions = params.components.mean.location, model.emissions
-    (k, _, d), slopes = location.shape, location[:, :-1]
-    intercepts = emissions.offset + location[:, -1] - emissions.center @ slopes
-    return jnp.swapaxes(slopes.reshape(k, model.order, d, d), -1, -2), intercepts
+    intercepts = emissions.offset + location[:, -1] - emissions.center @ location[:, :-1]
+    return model.by_lag(location), intercepts

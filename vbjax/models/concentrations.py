@@ -1,10 +1,11 @@
-"""Steps uphill for what has no conjugate prior: Newton's towards the best Dirichlet concentrations.
+"""Steps uphill for what has no conjugate prior: Newton's towards the best concentrations and shapes.
 
 Imported by models that learn them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -15,8 +16,10 @@ from jaxtyping import Float
 from vbjax.families.delta import DeltaState
 from vbjax.families.dirichlet import DirichletStatistics, dirichlet_log_density
 from vbjax.families.gamma import GammaState
+from vbjax.special import gammaln_remainder
 
 _STRIDE = 0.05  # in log alpha, at most: what alpha describes must come apart before alpha follows it
+_SHAPE_STRIDE = 1.0  # in the log of a Gamma's shape
 
 
 def point(value: Array) -> DeltaState:
@@ -49,6 +52,51 @@ def step_symmetric_concentration(log: Float[Array, "n k"], alpha: Float[Array, "
     value = lambda u: dirichlet_log_density(statistics, jnp.full(log.shape[-1], jnp.exp(u)))
     u, slope = jnp.log(alpha), jax.grad(value)
     return jnp.exp(ascend(value, u, slope(u) / jnp.abs(jax.grad(slope)(u)), _STRIDE))
+
+
+def step_gamma_shape(
+    shape: Float[Array, "*cells"],
+    a: Float[Array, "*cells"],
+    b: Float[Array, "*cells"],
+    number: Float[Array, "*cells"],
+    total: Float[Array, "*cells"],
+    log: Float[Array, "*cells"],
+    *,
+    point: bool,
+    most: float,
+) -> Float[Array, "*cells"]:
+    """From a shape s towards the best for rows x ~ Gamma(s, s nu), nu ~ Gamma(a, b), by Newton in log s.
+
+    nu is optimised away: with n rows of sum T and sum of logarithms L, alpha = a + n s, beta = b + s T,
+
+        log Gamma(alpha) - alpha log beta + n (s log s - log Gamma(s)) + s L
+
+    climbs, or at the mode of nu, a being 1 and b 0, n [s log (n / T) - s + s log s - log Gamma(s)] + s L. As
+    many of either as there are cells.
+
+    Args:
+        shape: s. a, b: of the prior. number, total, log: n, T and L, of rows whose mean is about 1.
+        point: whether nu is at its mode.
+        most: no step goes beyond.
+
+    References:
+        Choi & Wette (1969), Maximum likelihood estimation of the parameters of the gamma distribution.
+    """
+
+    def step(shape: Array, a: Array, b: Array, number: Array, total: Array, log: Array) -> Array:
+        def value(u: Array) -> Array:
+            s = jnp.exp(u)
+            count = (a - 1 if point else a) + number * s
+            spread = 0 if point else gammaln_remainder(count) - 0.5 * jnp.log(count)
+            of_rows = number * (0.5 * u - gammaln_remainder(s)) + s * log
+            return count * jnp.log(count / (b + s * total)) + spread + of_rows
+
+        u, slope = jnp.log(shape), jax.grad(value)
+        way = slope(u) / jnp.abs(jax.grad(slope)(u))
+        return jnp.exp(ascend(value, u, jnp.minimum(way, math.log(most) - u), _SHAPE_STRIDE))
+
+    cells = jnp.broadcast_arrays(shape, a, b, number, total, log)
+    return jax.vmap(step)(*(x.reshape(-1) for x in cells)).reshape(cells[0].shape)
 
 
 def trigamma(a: Array) -> Array:

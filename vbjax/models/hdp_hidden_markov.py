@@ -34,6 +34,7 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
     the process truncated at `n_states`; else as `HiddenMarkovModel` by variational Bayes, times
     prod_k q(v_k). The weights are not conjugate to the rows; in place of the rows' prior, the bound has a
     lower bound of it (`shared_weights`), so the objective stays below the evidence, and no update lowers it.
+    Where a fit ends with two states that do the work of one, `vb.merge_states` goes on from there.
 
     Data: see `HiddenMarkovModel`. The factors are `initial` (K,), `transitions` (K, K), `weights`
     (StickBreaking, (K,)) and `components`.

@@ -116,6 +116,10 @@ class HDPTopics(TopicModel):
             total = self.anew(params, data, weights)
             return self.m_step(params, total.statistics, self.factors), self.objective(params, total)
 
+        def twice(params: Record) -> tuple[Record, Array]:
+            none = jnp.zeros((), params.topics.concentration.dtype)
+            return lax.fori_loop(0, 2, lambda _, carry: trained(carry[0]), (params, none))
+
         def unfinished(carry: tuple[Record, Array, Array]) -> Array:
             return carry[1].any() & (carry[2] < _TRIES * self.n_topics)
 
@@ -123,7 +127,7 @@ class HDPTopics(TopicModel):
             params, untried, number = carry
             light = jnp.where(untried, self.words_of_topics(params), jnp.inf).argmin()
             ways = jax.tree.map(lambda *x: jnp.stack(x), params, self._joined(params, light))
-            ways, bounds = jax.vmap(trained)(jax.vmap(trained)(ways)[0])
+            ways, bounds = lax.map(twice, ways)
             params = jax.tree.map(lambda x: x[bounds.argmax()], ways)
             untried = jnp.where(bounds[1] > bounds[0], True, untried.at[light].set(False))
             return params, untried & self.used_topics(params), number + 1

@@ -31,11 +31,14 @@ CHAIN = ("initial", "transitions")
 
 
 class Prepared(NamedTuple):
-    """Statistics of the chain, and what the emissions need."""
+    """Statistics of the chain, and what the emissions need; and which state each one counts as, (K, K), where
+    it is not itself.
+    """
 
     initial: Any
     transitions: Any
     components: Any
+    counts_as: Array | None = None
 
 
 class HiddenMarkovBase(ConjugateModel):
@@ -148,6 +151,8 @@ class HiddenMarkovBase(ConjugateModel):
         """Rabiner (1989), eq. 27, 37 and 40: sums of marginals and pairs, and the components' statistics."""
         table = self.table(prepared, rows)
         found = self.posterior_chain(prepared, table, rows.lengths)
+        if (to := prepared.counts_as) is not None:
+            found = found._replace(marginals=found.marginals @ to, pairs=to.T @ found.pairs @ to)
         bound = jnp.where(weights == 0, 0, weights * found.log_normalizer)
         # densities above and below 1 cancel in a bound, their roundings do not
         added = jnp.where(found.marginals > 0, found.marginals * jnp.abs(table), 0).sum((1, 2))
@@ -194,6 +199,9 @@ class HiddenMarkovBase(ConjugateModel):
 
     def singular(self, params: Record) -> Array:
         return self.emissions.singular(self.emissions.evenly(params))
+
+    def cancelled(self, params: Any, expectation: Expectation) -> Any:
+        return self.emissions.cancelled(self.emissions.evenly(params), expectation)
 
     def local_entropies(self, params: Any) -> Callable[[Steps], dict[str, Array]]:
         prepared = self.prepare(params)

@@ -8,6 +8,7 @@ from typing import Any
 from vbjax.models.autoregressive_hidden_markov import AutoregressiveHiddenMarkovModel
 from vbjax.models.bayesian_gaussian_mixture import BayesianGaussianMixture
 from vbjax.models.categorical_mixture import CategoricalMixture
+from vbjax.models.gamma_mixture import GammaMixture
 from vbjax.models.gaussian_mixture import GaussianMixture
 from vbjax.models.hidden_markov import HiddenMarkovModel
 from vbjax.models.multivariate_regression_mixture import MultivariateRegressionMixture
@@ -62,6 +63,16 @@ def CategoricalHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
 def BayesianCategoricalHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
     """The same by variational Bayes."""
     return _chained(CategoricalMixture, n_states, options)
+
+
+def GammaHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
+    """Steps of d independent Gammas, by EM; `options` as of `GammaMixture` and `HiddenMarkovModel`."""
+    return _chained(GammaMixture, n_states, options | dict(maximum_likelihood=True))
+
+
+def BayesianGammaHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
+    """The same by variational Bayes."""
+    return _chained(GammaMixture, n_states, options)
 
 
 def AutoregressiveHMM(n_states: int, order: int = 1, **options: Any) -> AutoregressiveHiddenMarkovModel:

@@ -13,7 +13,7 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from vbjax.core.expectation import float_dtype, sum_over_rows
+from vbjax.core.expectation import Expectation, float_dtype, sum_over_rows
 from vbjax.core.inputs import read_count
 from vbjax.families.base import pytree, static
 from vbjax.families.delta import unless_unknown
@@ -150,6 +150,9 @@ class NestedMixture(Emissions):
 
     def singular(self, params: Record) -> Array:
         return self.flat.singular(self.flat.evenly(params))
+
+    def cancelled(self, params: Any, expectation: Expectation) -> Any:
+        return self.flat.cancelled(self.flat.evenly(params), expectation)
 
     # -- start ---------------------------------------------------------------------------------------
 
