@@ -1,8 +1,8 @@
 """Black-box variational inference: a normal on unconstrained space, fitted to any log density.
 
 `black_box` is the model, `approximation` what a fit returns, `natural_ascent` how it climbs, on the fixed
-draws of `draws`; `score_matching` matches scores instead; `scales` are the families; `diagnostics` and
-`pareto` say how far to trust it.
+draws of `draws`; `score_matching` matches scores instead; `pathfinder` finds a start; `scales` are the
+families; `diagnostics` and `pareto` say how far to trust it.
 """
 
 from vbjax.blackbox.approximation import Approximation
@@ -12,6 +12,7 @@ from vbjax.blackbox.families import LocationScale, LowRank, Mixture, low_rank, m
 from vbjax.blackbox.fixed_draws import FixedDraws
 from vbjax.blackbox.natural_ascent import NaturalAscent
 from vbjax.blackbox.pareto import pareto_smoothed
+from vbjax.blackbox.pathfinder import pathfinder
 from vbjax.blackbox.score_matching import ScoreMatching
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "low_rank",
     "mixture",
     "pareto_smoothed",
+    "pathfinder",
 ]
