@@ -1,8 +1,9 @@
 """Black-box variational inference: a distribution on unconstrained space, fitted to any log density.
 
-`black_box` is the model, `approximation` what a fit returns, `families` what it may be. Three ways up:
-`natural_ascent` and `fixed_draws` on the draws of `draws`, `stochastic_ascent` by the gradients of
-`estimators`. `diagnostics` and `pareto` say how far to trust it; `summing` sums discrete latents out;
+`black_box` is the model, `approximation` what a fit returns, `families` what it may be. Four ways there:
+`natural_ascent` and `fixed_draws` climb on the draws of `draws`, `stochastic_ascent` by the gradients of
+`estimators`, `score_matching` matches scores; `pathfinder` finds a start. `diagnostics` and `pareto` say how
+far to trust it; `summing` sums discrete latents out; `interchange` is with NumPyro and ArviZ;
 `non_conjugate` is a factor made so, for a `vb.Model` whose others are conjugate.
 """
 
@@ -12,9 +13,12 @@ from vbjax.blackbox.diagnostics import Diagnostics
 from vbjax.blackbox.estimators import gradient_estimates
 from vbjax.blackbox.families import LocationScale, LowRank, Mixture, low_rank, mixture
 from vbjax.blackbox.fixed_draws import FixedDraws
+from vbjax.blackbox.interchange import from_numpyro, to_inference_data
 from vbjax.blackbox.natural_ascent import NaturalAscent
 from vbjax.blackbox.non_conjugate import NonConjugate, NonConjugateState
 from vbjax.blackbox.pareto import pareto_smoothed
+from vbjax.blackbox.pathfinder import pathfinder
+from vbjax.blackbox.score_matching import ScoreMatching
 from vbjax.blackbox.stochastic_ascent import StochasticAscent
 from vbjax.blackbox.summing import summed_out
 
@@ -29,10 +33,14 @@ __all__ = [
     "NaturalAscent",
     "NonConjugate",
     "NonConjugateState",
+    "ScoreMatching",
     "StochasticAscent",
+    "from_numpyro",
     "gradient_estimates",
     "low_rank",
     "mixture",
     "pareto_smoothed",
+    "pathfinder",
     "summed_out",
+    "to_inference_data",
 ]

@@ -175,7 +175,8 @@ class NonConjugate(Family):
         leaves = support_leaves(self.support)
         if not leaves or not all(isinstance(leaf, Support) and not leaf.discrete for leaf in leaves):
             raise ValueError(
-                f"support of NonConjugate must be vb.real(), vb.positive(), ..., not discrete; got {self.support!r}"
+                f"support of NonConjugate must be vb.real(), vb.positive(), ... (none is discrete); "
+                f"got {self.support!r}"
             )
         if self.family not in _FAMILIES:
             raise ValueError(f"family must be one of {', '.join(_FAMILIES)}; got {self.family!r}")

@@ -1,0 +1,143 @@
+"""Models from NumPyro, draws for ArviZ. Either package is imported where it is asked for, and not before.
+
+For users; imports the rest of this room.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from vbjax.blackbox.approximation import Approximation
+from vbjax.blackbox.black_box import BlackBox
+from vbjax.core.inputs import is_concrete, read_count, read_key
+from vbjax.families.base import pytree, static
+from vbjax.supports import Support
+
+
+def _extra(name: str, module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{name} is not installed: python -m pip install 'vbjax-inference[{name}]'"
+        ) from error
+
+
+@pytree
+class Bijected(Support):
+    """Values of one of NumPyro's constraints, by its transform from R^n (`biject_to`)."""
+
+    transform: Any
+    shape: tuple[int, ...] = static()
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.transform.inverse_shape(self.shape))
+
+    def constrain(self, u: Array) -> tuple[Array, Array]:
+        u = u.reshape(self.transform.inverse_shape(self.shape))
+        value = self.transform(u)
+        return value, self.transform.log_abs_det_jacobian(u, value).sum()
+
+    def unconstrain(self, value: Array) -> Array:
+        return self.transform.inv(value).reshape(-1)
+
+
+def from_numpyro(
+    model: Callable[..., Any],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    family: Any = "full_rank",
+    n_draws: int | None = None,
+) -> BlackBox:
+    """A `BlackBox` of a NumPyro model: its latents are the sample sites, in their own space and shapes.
+
+    Args:
+        model: a function with NumPyro's primitives.
+        args: its arguments, data among them; `fit` then gets none.
+        kwargs: those by name.
+        family: as of `BlackBox`.
+        n_draws: as of `BlackBox`.
+
+    Raises:
+        ImportError: NumPyro is not there.
+        ValueError: a latent that is discrete, or whose support moves with the others; a `param` site; no
+            latent at all.
+
+    ::
+
+        fit = vb.fit(vb.blackbox.from_numpyro(eight_schools, (effects, errors)), key=key)
+        fit.params.mean["mu"], fit.params.sample(key, 1000)
+    """
+    handlers, util = _extra("numpyro", "numpyro.handlers"), _extra("numpyro", "numpyro.infer.util")
+    kwargs = {} if kwargs is None else kwargs
+    initial = _extra("numpyro", "numpyro.infer").init_to_uniform  # draws from improper priors too
+
+    def sites(seed: int) -> Any:
+        drawn = handlers.substitute(handlers.seed(model, seed), substitute_fn=initial)
+        return handlers.trace(drawn).get_trace(*args, **kwargs)
+
+    support, again = {}, sites(1)
+    for name, site in sites(0).items():
+        if site["type"] == "param":
+            raise ValueError(f"model must have no param sites, which are not latents; got {name!r}")
+        if site["type"] == "sample" and not site["is_observed"]:
+            support[name] = _support(name, site, again[name])
+    if not support:
+        raise ValueError("model must have a sample site that is not observed; it has none")
+
+    def log_density(latents: Any) -> Any:
+        return util.log_density(model, args, kwargs, dict(latents))[0]
+
+    return BlackBox(log_density, support, family, n_draws)
+
+
+def _support(name: str, site: Any, again: Any) -> Bijected:
+    """Of one site, seen in two runs of the model."""
+    constraint = site["fn"].support
+    if constraint.is_discrete:
+        raise ValueError(f"the latent {name!r} is discrete ({site['fn']}): sum it out of the model first")
+    pairs = jax.tree.leaves(constraint), jax.tree.leaves(again["fn"].support)
+    if is_concrete(pairs) and not all(map(np.array_equal, *pairs)):
+        raise ValueError(
+            f"the support of {name!r} moves with the other latents: write it as a function of one"
+        )
+    transform = _extra("numpyro", "numpyro.distributions").biject_to(constraint)
+    return Bijected(transform, np.shape(site["value"]))
+
+
+def to_inference_data(
+    params: Approximation,
+    key: Array,
+    n: int = 1000,
+    *,
+    resampled_by: BlackBox | None = None,
+    data: Any = None,
+) -> Any:
+    """n independent draws of the latents as ArviZ's `InferenceData`: one chain, group `posterior`.
+
+    Args:
+        params: of a fit.
+        key: `jax.random.key(...)`.
+        n: how many.
+        resampled_by: the model of the fit, for draws of `BlackBox.resample` in place of those of q.
+        data: those of the fit, with `resampled_by`.
+
+    Raises:
+        ImportError: ArviZ is not there.
+        ValueError: n < 1.
+    """
+    arviz = _extra("arviz", "arviz")
+    key, n = read_key(key), read_count(n, "n")
+    draws = params.sample(key, n) if resampled_by is None else resampled_by.resample(params, key, n, data)
+    leaves = jax.tree_util.tree_leaves_with_path(draws)
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".") or "latents"
+    return arviz.from_dict(posterior={name(path): np.asarray(x)[None] for path, x in leaves})
