@@ -1,6 +1,6 @@
 """What every test runs under: dtype promotion is strict, nothing global changes (warnings: pyproject.toml).
 
-`dtype` runs a test in float32 and in float64, the latter inside `jax.enable_x64`. A machine's accelerator
+`dtype` runs a test in float32 and, with `-m ""`, in float64 inside `jax.enable_x64`. A machine's accelerator
 is left alone unless JAX_PLATFORMS asks for it. Hypothesis draws the same examples every time. Tracing makes
 millions of short-lived objects: the collector looks for cycles seldom, and not among what was imported.
 """
@@ -43,9 +43,9 @@ def forget_programs():
         jax.clear_caches()
 
 
-@pytest.fixture(params=["float32", "float64"])
+@pytest.fixture(params=["float32", pytest.param("float64", marks=pytest.mark.again)])
 def dtype(request):
-    """Both dtypes; float64 with x64 enabled for the test alone."""
+    """Both dtypes, float64 with x64 enabled for the test alone; it waits for `-m ""` (pyproject.toml)."""
     with jax.enable_x64(request.param == "float64"):
         yield np.dtype(request.param)
 

@@ -6,6 +6,7 @@ For `blackbox` and users; imports supports and draws.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,17 +86,20 @@ class Approximation:
         return jax.vmap(lambda u: constrain(self.support, u)[0])(u)
 
     @property
+    @jax.jit
     def draws(self) -> Any:
         """The latents at the draws with which the fit was made."""
         return self.values(self.points()[0])
 
     @property
+    @jax.jit
     def mean(self) -> Any:
         """E[latent]."""
         u, w = self.points()
         return jax.tree.map(lambda x: _mean(w, x), self.values(u))
 
     @property
+    @jax.jit
     def sd(self) -> Any:
         """The standard deviation of every entry."""
         u, w = self.points()
@@ -103,6 +107,7 @@ class Approximation:
         return jax.tree.map(of, self.values(u))
 
     @property
+    @jax.jit
     def covariance(self) -> Array:
         """Of all entries of the latents, in the order of `jax.flatten_util.ravel_pytree`."""
         u, w = self.points()
@@ -110,6 +115,7 @@ class Approximation:
         shift = table - w @ table
         return (shift.T * w) @ shift
 
+    @jax.jit
     def quantile(self, p: float) -> Any:
         """The quantile of every entry, from the draws of the fit."""
         u, w = self.points()
@@ -122,6 +128,7 @@ class Approximation:
         entries = lambda x: jax.vmap(of, 1)(x.reshape(len(x), -1)).reshape(x.shape[1:])
         return jax.tree.map(entries, self.values(u))
 
+    @functools.partial(jax.jit, static_argnames="n")
     def sample(self, key: Array, n: int) -> Any:
         """n independent draws of the latents."""
         return self.values(self.q.sample(key, n))

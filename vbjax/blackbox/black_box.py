@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -247,6 +248,7 @@ class BlackBox:
             -jax.hessian(lambda eta: self.bound(at(eta), data))(eta), means.T
         )
 
+    @functools.partial(jax.jit, static_argnames="n")
     def resample(self, params: Approximation, key: Array, n: int, data: Any = None) -> Any:
         """n draws of the latents by Pareto-smoothed importance resampling: nearer to the posterior than q.
 

@@ -68,8 +68,8 @@ def summed_out(log_density: Callable[..., Any], discrete: Mapping[str, Category]
     ...     p = jax.numpy.array([0.5, 0.9])[s.biased]
     ...     return 3 * jax.numpy.log(p) - 0.5 * s.x**2
     >>> density = vb.blackbox.summed_out(coin, dict(biased=vb.category(2)))
-    >>> print(density.probabilities(vb.Record(x=0.0)).biased.round(3))
-    [0.146 0.854]
+    >>> print(f"{density.probabilities(vb.Record(x=0.0)).biased[1]:.3f}")
+    0.854
     """
     wrong = [name for name, support in discrete.items() if not isinstance(support, Category)]
     if wrong or not discrete:
