@@ -118,6 +118,12 @@ def test_shapes_are_the_users(float64):
     assert fit.params.quantile(0.5)[1]["a"] < fit.params.mean[1]["a"]
 
 
+def test_restarts_that_differ_by_their_draws_agree(float64):
+    fit = vb.fit(vb.BlackBox(lambda x: x - jnp.exp(x), vb.real()), key=key(), n_restarts=4, tol=1e-9)
+    assert np.ptp(fit.runs.objective) > 1e-4
+    assert "4 of 4 restarts within 0.0" in fit.verdict()
+
+
 def test_a_batch_of_fits_is_a_loop(float64):
     model = vb.BlackBox(lambda s, d: -0.5 * jnp.sum((s - d) ** 2), vb.real(2))
     data = jnp.arange(6.0).reshape(3, 2)

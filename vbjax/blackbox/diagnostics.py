@@ -34,6 +34,11 @@ class Diagnostics(NamedTuple):
     gradient_norm: Array
 
     @property
+    def between_restarts(self) -> Array:
+        """How far apart restarts at one optimum may be, in nats: each has draws of its own, fewer than here."""
+        return 4 * self.elbo_error
+
+    @property
     def sentence(self) -> str:
         """What to conclude."""
         k = float(self.k_hat)

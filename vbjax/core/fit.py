@@ -78,8 +78,12 @@ class Fit:
         )
         if objective.size > 1:
             best = float(self.objective)
-            close = sound & (objective >= best - 1e-4 * max(1.0, abs(best)))
-            words += f"; {int(close.sum())} of {objective.size} restarts within 1e-4 of the best"
+            slack, within = 1e-4 * max(1.0, abs(best)), "1e-4"
+            if self.diagnostics is not None and self.diagnostics.between_restarts > slack:
+                slack = float(self.diagnostics.between_restarts)
+                within = f"{slack:.2g} nats"
+            close = sound & (objective >= best - slack)
+            words += f"; {int(close.sum())} of {objective.size} restarts within {within} of the best"
             unfinished = int((np.asarray(self.runs.status) != Status.CONVERGED).sum())
             words += f", {unfinished} did not converge" if unfinished else ""
             aside = " and set aside" if sound.any() else ""
