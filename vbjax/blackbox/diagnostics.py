@@ -35,7 +35,7 @@ class Diagnostics(NamedTuple):
 
     @property
     def between_restarts(self) -> Array:
-        """How far apart restarts at one optimum may be, in nats: each has draws of its own, fewer than here."""
+        """How far apart restarts at one optimum may be, in nats: their draws differ, and are fewer."""
         return 4 * self.elbo_error
 
     @property
