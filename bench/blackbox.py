@@ -95,6 +95,7 @@ def methods(report: list[str]) -> None:
             target = posterior(name)
             model = vb.BlackBox(target.log_density, target.support)
             for title, fitted in ways(model, target.data).items():
+                jax.clear_caches()
                 first = seconds(lambda: fitted(0).objective)  # noqa: B023
                 (again,) = interleaved(lambda: fitted(1).objective, repeats=3)  # noqa: B023
                 fit = fitted(1)
@@ -198,6 +199,7 @@ def blackjax_peer(log_joint: Callable[[Array], Array], size: int, rate: float, f
 def race(peer: Peer, target: Posterior, model: Any) -> tuple[float, float, float]:
     """Seconds of STEPS steps; until it has arrived (inf: not in MOST blocks); and of the compilation."""
     latents = jax.jit(jax.vmap(lambda u: constrain(model.support, u)[0]))
+    jax.clear_caches()
     first = seconds(lambda: state_of(peer.advance(peer.start(jax.random.key(0)), jax.random.key(1))))
     state = peer.start(jax.random.key(0))
     taken, when = [], np.inf
@@ -226,6 +228,7 @@ def peers(report: list[str]) -> None:
         ):
             target = posterior(name)
             fitted = fit_of(target, family)
+            jax.clear_caches()
             first = seconds(lambda: fitted(0).objective)  # noqa: B023
             fit = fitted(0)
             (own,) = interleaved(lambda: fitted(1).objective, repeats=5)  # noqa: B023
@@ -240,7 +243,8 @@ def peers(report: list[str]) -> None:
                 cold = min(arrived + compiled for _, arrived, compiled in races)
                 arrivals = ["-"] * 6
                 if there:
-                    ratios = f"{when / own:.0f}x", f"{cold / first:.1f}x"
+                    known = np.isfinite(when)
+                    ratios = (f"{when / own:.0f}x", f"{cold / first:.1f}x") if known else ("-", "-")
                     arrivals = [f"{own * 1e3:.1f}", f"{when * 1e3:.0f}", ratios[0]]
                     arrivals += [f"{first:.1f}", f"{cold:.1f}", ratios[1]]
                 timing = [f"{own * 1e3:.1f}", f"{steps * 1e3:.0f}", f"{steps / own:.1f}x"]

@@ -58,7 +58,7 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
     >>> import jax, vbjax as vb
     >>> x = vb.datasets.earthquakes()
     >>> model = vb.HDPHiddenMarkovModel(6, vb.PoissonMixture(6))
-    >>> fit = vb.fit(model, x, key=jax.random.key(0), n_restarts=8)
+    >>> fit = vb.merge_states(vb.fit(model, x, key=jax.random.key(0)), x)
     >>> len(set(fit.model.decode(fit.params, x).tolist()))
     3
     """

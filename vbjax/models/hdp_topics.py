@@ -66,7 +66,7 @@ class HDPTopics(TopicModel):
 
     >>> import jax, vbjax as vb
     >>> corpus = [[(0, 9), (1, 8)], [(0, 7), (1, 9)], [(2, 9), (3, 5)], [(2, 8), (3, 9)]] * 5
-    >>> fit = vb.fit(vb.HDPTopics(6), corpus, key=jax.random.key(0), n_restarts=4)
+    >>> fit = vb.fit(vb.HDPTopics(6), corpus, key=jax.random.key(0))
     >>> int(fit.model.used_topics(fit.params).sum())
     2
     """

@@ -46,13 +46,6 @@ def merge_states(
     References:
         Hughes, Stephenson & Sudderth (2015), Scalable adaptation of state complexity for nonparametric hidden
         Markov models, section 3.
-
-    >>> import jax, vbjax as vb
-    >>> x = vb.datasets.earthquakes()
-    >>> fit = vb.fit(vb.HDPHiddenMarkovModel(6, vb.PoissonMixture(6)), x, key=jax.random.key(0))
-    >>> merged = vb.merge_states(fit, x)
-    >>> bool(merged.objective >= fit.objective)
-    True
     """
     if not isinstance(result.model, HDPHiddenMarkovModel):
         raise ValueError(f"result must be a fit of HDPHiddenMarkovModel; got one of {result.model!r}")
