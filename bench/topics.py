@@ -145,7 +145,7 @@ def perplexities(report: list[str]) -> None:
     train, test = vb.Documents.of(rows[~held_out]), vb.Documents.of(rows[held_out])
     given, scored = vb.topics.halves(test, jax.random.key(1))
     lines = []
-    for k in K[:1]:
+    for k in K[:2]:
         model = vb.LatentDirichletAllocation(k).resolve(train)
 
         def perplexity(concentration: Any, model: Any = model) -> float:
