@@ -110,10 +110,10 @@ ESTIMATES = [
 ]
 
 
-def gradients(params, estimator, draws, n=2000):
+def gradients(params, estimator, draws, n=2000, model=TARGET):
     """Mean, standard error and variance of estimates, as one vector of all parameters."""
     table = bb.gradient_estimates(
-        TARGET, params, key=key(1), estimator=estimator, draws=draws, n_draws=8, n_estimates=n
+        model, params, key=key(1), estimator=estimator, draws=draws, n_draws=8, n_estimates=n
     )
     rows = np.concatenate([np.asarray(x).reshape(n, -1) for x in jax.tree.leaves(table)], 1)
     return rows.mean(0), rows.std(0) / np.sqrt(n), rows.var(0).sum()
@@ -133,6 +133,16 @@ def test_gradients_are_unbiased_and_some_vary_less(float64):
     independent = variance["pathwise", "independent"]
     assert variance["pathwise", "quasi"] < 0.5 * independent
     assert independent < variance["score", "independent"]
+
+
+def test_the_score_of_a_mixture_agrees_with_its_pathwise_gradient(float64):
+    model = vb.BlackBox(two_modes, vb.real(), family=bb.mixture(2))
+    params = model.init(key())
+    _, (location, log_sd) = bb.families.to_free(params.q)
+    params = params.at((jnp.array([0.0, 1.0]), (location, log_sd + 2.0)))  # unequal weights, some width
+    score, pathwise = (gradients(params, name, "independent", 4000, model) for name in ("score", "pathwise"))
+    assert (abs(score[0] - pathwise[0]) <= 4 * np.hypot(score[1], pathwise[1])).all()
+    assert (abs(pathwise[0]) > 4 * score[1]).any()  # no test of noise
 
 
 def test_sticking_the_landing_has_no_variance_where_q_is_exact(float64):
@@ -158,7 +168,10 @@ def test_the_importance_weighted_gradient_is_that_of_its_bound(float64):
 
     def estimate(key):
         of = lambda free: surrogate(
-            "importance_weighted", log_p, q.at(free), fresh_points(q.at(free), key, 2, "independent")
+            "importance_weighted",
+            log_p,
+            q.at(free),
+            fresh_points("importance_weighted", q.at(free), key, 2, "independent"),
         )
         return jnp.concatenate(jax.grad(of)(start))
 
@@ -271,6 +284,8 @@ def test_cases_are_summed_out_one_by_one(float64):
         (lambda: of(log_likelihood=lambda s, rows: rows), "log_likelihood needs data"),
         (lambda: ascent(estimator="wake"), "estimator must be one of .*'wake'"),
         (lambda: ascent(n_draws=3), "n_draws must be even"),
+        (lambda: ascent(estimator="score", draws="quasi"), "'independent' for a score.*got 'quasi'"),
+        (lambda: ascent(vb.category(2), estimator="importance_weighted"), "not for discrete latents"),
         (lambda: ascent(batch_size=3), "batch_size is for models of rows"),
     ],
 )
@@ -286,5 +301,6 @@ def of(support=None, data=None, wrong=False, **kwargs):
     vb.fit(vb.BlackBox(lambda s: -(s**2).sum(), support or vb.real(), **kwargs), data, key=key())
 
 
-def ascent(**kwargs):
-    vb.fit(bb.StochasticAscent(vb.BlackBox(lambda s: -(s**2), vb.real()), **kwargs), key=key())
+def ascent(support=None, **kwargs):
+    model = vb.BlackBox(lambda s: -(s.astype("float32") ** 2), support or vb.real())
+    vb.fit(bb.StochasticAscent(model, **kwargs), key=key())

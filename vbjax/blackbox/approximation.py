@@ -17,7 +17,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from vbjax.blackbox.draws import matched_draws
-from vbjax.blackbox.families import from_free
+from vbjax.blackbox.families import equally_weighted, from_free
 from vbjax.families.base import pytree, static
 from vbjax.record import Record
 from vbjax.supports import Support
@@ -78,8 +78,7 @@ class Approximation:
         """The unconstrained draws of the fit, one a row, and their weights."""
         if self.base is not None:
             return self.q.place(self.base)
-        u = self.q.sample(jax.random.fold_in(self.key, 1), self.n)
-        return u, jnp.full(len(u), 1 / len(u), u.dtype)
+        return equally_weighted(self.q.sample(jax.random.fold_in(self.key, 1), self.n))
 
     def values(self, u: Array) -> Any:
         """The latents at unconstrained u (n, d); n leads the shape of each."""

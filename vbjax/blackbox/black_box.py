@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from vbjax.blackbox.approximation import Approximation, constrain, support_leaves
 from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, diagnosed, resampled_rows
 from vbjax.blackbox.estimators import surrogate
-from vbjax.blackbox.families import Hybrid, LocationScale, start_of_latents, to_free
+from vbjax.blackbox.families import Hybrid, LocationScale, entropy, start_of_latents, to_free
 from vbjax.blackbox.fixed_draws import FixedDraws
 from vbjax.blackbox.natural_ascent import NaturalAscent
 from vbjax.blackbox.stochastic_ascent import StochasticAscent
@@ -201,9 +201,8 @@ class BlackBox:
 
     def bound(self, params: Approximation, data: Any = None) -> Array:
         """E_q[log p] + H[q] on the draws of the fit."""
-        u, w = params.points()
-        log_p = jax.vmap(lambda u: self.log_joint(u, data))(u)
-        return w @ log_p + (params.q.entropy() if hasattr(params.q, "entropy") else -w @ params.q.log_prob(u))
+        u, w = points = params.points()
+        return w @ jax.vmap(lambda u: self.log_joint(u, data))(u) + entropy(params.q, points)
 
     def log_ratios(self, params: Approximation, u: Array, data: Any = None) -> Array:
         """log p - log q at unconstrained u (n, d)."""

@@ -24,7 +24,8 @@ class Diagnostics(NamedTuple):
         elbo_error: its standard error.
         k_hat: shape of the ratios' tail (Yao et al. 2018): above 0.7 q misses part of the posterior.
         log_evidence: from the smoothed ratios; to be trusted where k_hat is below 0.7.
-        gradient_norm: length of the natural gradient, in standard deviations of q.
+        gradient_norm: length of the natural gradient of a normal, in its standard deviations; of other
+            families, of the gradient over `to_free`.
     """
 
     elbo: Array

@@ -15,7 +15,7 @@ from jax import Array, lax
 from jax.scipy.special import logsumexp
 
 from vbjax.blackbox.approximation import Approximation
-from vbjax.blackbox.families import from_free, to_free
+from vbjax.blackbox.families import entropy, equally_weighted, from_free, to_free
 
 ESTIMATORS = ("pathwise", "sticking_the_landing", "score", "importance_weighted")
 DRAWS = ("independent", "antithetic", "quasi")
@@ -41,19 +41,18 @@ def noise(kind: str, key: Array, n: int, size: int, dtype: Any) -> Array:
 def _primes(n: int) -> np.ndarray:
     """The first n primes."""
     top = max(15, int(n * (np.log(n + 1) + np.log(np.log(n + 2) + 1) + 1)))
-    odd = np.ones(top, bool)
-    odd[:2] = False
+    prime = np.ones(top, bool)
+    prime[:2] = False
     for i in range(2, int(top**0.5) + 1):
-        odd[i * i :: i] &= not odd[i]
-    return np.flatnonzero(odd)[:n]
+        prime[i * i :: i] &= not prime[i]
+    return np.flatnonzero(prime)[:n]
 
 
-def fresh_points(q: Any, key: Array, n: int, draws: str) -> tuple[Array, Array]:
-    """Draws of q and their weights, differentiable where q is so."""
-    if hasattr(q, "place"):
+def fresh_points(estimator: str, q: Any, key: Array, n: int, draws: str) -> tuple[Array, Array]:
+    """Draws of q and their weights, differentiable where q is so; independent ones for a "score"."""
+    if hasattr(q, "place") and estimator != "score":
         return q.place(noise(draws, key, n, q.noise_size, jax.tree.leaves(q)[0].dtype))
-    u = q.sample(key, n)
-    return u, jnp.full(n, 1 / n, u.dtype)
+    return equally_weighted(q.sample(key, n))
 
 
 def surrogate(
@@ -70,25 +69,26 @@ def surrogate(
     """
     u, w = points
     if estimator == "score":
-        return _by_score(q.log_prob, log_joint, q, lax.stop_gradient(u))
+        u = lax.stop_gradient(u)
+        log_q = q.log_prob(u)
+        return _by_score(jax.vmap(log_joint)(u) - log_q, log_q)
     log_p = jax.vmap(log_joint)(u)
     if estimator == "importance_weighted":
         return logsumexp(log_p - q.log_prob(u) + jnp.log(w))
     if estimator == "sticking_the_landing":
         value = w @ (log_p - lax.stop_gradient(q).log_prob(u))
     else:
-        value = w @ log_p + (q.entropy() if hasattr(q, "entropy") else -w @ q.log_prob(u))
+        value = w @ log_p + entropy(q, points)
     if hasattr(q, "discrete_log_prob"):
-        value = value + _by_score(q.discrete_log_prob, log_joint, q, lax.stop_gradient(u))
+        value = value + _by_score(log_p - q.log_prob(u), q.discrete_log_prob(lax.stop_gradient(u)))
     return value
 
 
-def _by_score(
-    log_part: Callable[[Array], Array], log_joint: Callable[[Array], Array], q: Any, u: Array
-) -> Array:
-    value = lax.stop_gradient(jax.vmap(log_joint)(u) - q.log_prob(u))
-    others = (value.sum() - value) / (len(u) - 1)
-    return ((value - others) * log_part(u)).mean()
+def _by_score(log_ratios: Array, log_q: Array) -> Array:
+    """Of independent draws: log q, times what each ratio is above the mean of the others."""
+    value = lax.stop_gradient(log_ratios)
+    others = (value.sum() - value) / (len(value) - 1)
+    return ((value - others) * log_q).mean()
 
 
 def gradient_estimates(
@@ -118,7 +118,7 @@ def gradient_estimates(
     def one(key: Array) -> Any:
         def of(free: Any) -> Array:
             q = from_free(params.q, free)
-            points = fresh_points(q, key, n_draws, draws)
+            points = fresh_points(estimator, q, key, n_draws, draws)
             return surrogate(estimator, lambda u: model.log_joint(u, data), q, points)
 
         return jax.grad(of)(to_free(params.q))

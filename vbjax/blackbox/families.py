@@ -26,8 +26,9 @@ from vbjax.supports import Category, Support
 START_SD = 0.1
 
 
-def _equal(n: int, like: Array) -> Array:
-    return jnp.full(n, 1 / n, like.dtype)
+def equally_weighted(u: Array) -> tuple[Array, Array]:
+    """Draws u (n, d) with weights 1 / n."""
+    return u, jnp.full(len(u), 1 / len(u), u.dtype)
 
 
 def _log_normal(z: Array, log_det: Array) -> Array:
@@ -55,7 +56,7 @@ class LocationScale:
 
     def place(self, z: Array) -> tuple[Array, Array]:
         """Draws with equal weights."""
-        return self.location + self.kind.apply(self.scale, z), _equal(len(z), z)
+        return equally_weighted(self.location + self.kind.apply(self.scale, z))
 
     def sample(self, key: Array, n: int) -> Array:
         """n independent draws (n, d)."""
@@ -103,7 +104,7 @@ class LowRank:
     def place(self, z: Array) -> tuple[Array, Array]:
         """Draws with equal weights."""
         own, shared = z[:, : len(self.location)], z[:, len(self.location) :]
-        return self.location + jnp.exp(self.log_sd) * (own + shared @ self.loadings.T), _equal(len(z), z)
+        return equally_weighted(self.location + jnp.exp(self.log_sd) * (own + shared @ self.loadings.T))
 
     def sample(self, key: Array, n: int) -> Array:
         """n independent draws (n, d)."""
@@ -224,6 +225,12 @@ class Hybrid:
     def at(self, free: tuple[Any, tuple[Array, ...]]) -> Hybrid:
         """Of given `free` arrays."""
         return Hybrid(from_free(self.continuous, free[0]), free[1], self.columns)
+
+
+def entropy(q: Any, points: tuple[Array, Array]) -> Array:
+    """H[q], exact where q knows it, else from draws and their weights."""
+    u, w = points
+    return q.entropy() if hasattr(q, "entropy") else -w @ q.log_prob(u)
 
 
 def to_free(q: Any) -> Any:

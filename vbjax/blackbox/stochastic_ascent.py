@@ -81,15 +81,23 @@ class StochasticAscent:
 
     def init(self, key: Array, data: Any, weights: Array | None) -> Approximation:
         """Where the family starts."""
-        self._inspect(data)
-        return self.model.init(key, data)
+        params = self.model.init(key, data)
+        self._inspect(params.q, data)
+        return params
 
-    def _inspect(self, data: Any) -> None:
+    def _inspect(self, q: Any, data: Any) -> None:
         for name, known in (("estimator", ESTIMATORS), ("draws", DRAWS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
         if self.n_draws < 2 or self.n_draws % 2:
             raise ValueError(f"n_draws must be even and at least 2; got {self.n_draws}")
+        if self.draws != "independent" and (self.estimator == "score" or not hasattr(q, "place")):
+            raise ValueError(
+                f"draws must be 'independent' for a score, for discrete latents and for families without "
+                f"`place`; got {self.draws!r}"
+            )
+        if self.estimator == "importance_weighted" and hasattr(q, "discrete_log_prob"):
+            raise ValueError("estimator 'importance_weighted' is not for discrete latents")
         if self.batch_size is not None:
             if self.model.log_likelihood is None:
                 raise ValueError("batch_size is for models of rows: give log_likelihood to the BlackBox")
@@ -190,7 +198,8 @@ class StochasticAscent:
             rows = jax.random.randint(pick, (self.batch_size,), 0, n)
             data, share = jax.tree.map(lambda x: x[rows], data), self.batch_size / n
         log_joint = lambda u: self.model.log_joint(u, data, share)
-        return surrogate(self.estimator, log_joint, q, fresh_points(q, draw, self.n_draws, self.draws))
+        points = fresh_points(self.estimator, q, draw, self.n_draws, self.draws)
+        return surrogate(self.estimator, log_joint, q, points)
 
     def explain(self, params: Approximation, data: Any, weights: Array | None) -> None:
         """Of a start whose bound is not finite: a ValueError that says at which latents."""
