@@ -14,6 +14,7 @@ import optax
 from jax import Array
 
 from vbjax.blackbox.approximation import Approximation
+from vbjax.blackbox.ascent import Ascent
 from vbjax.blackbox.families import to_free
 from vbjax.core.algorithm import Info, Status
 from vbjax.core.expectation import rounding_error
@@ -29,7 +30,7 @@ class FixedDrawsState(NamedTuple):
 
 
 @pytree
-class FixedDraws:
+class FixedDraws(Ascent):
     """L-BFGS on the arrays of any family.
 
     Attributes:
@@ -40,10 +41,6 @@ class FixedDraws:
 
     model: Any
     tol: Any = 1e-6
-
-    def init(self, key: Array, data: Any, weights: Array | None) -> Approximation:
-        """Where the family starts."""
-        return self.model.init(key, data)
 
     def start(self, params: Approximation, data: Any) -> FixedDrawsState:
         """At given parameters, not scored yet."""
@@ -71,7 +68,3 @@ class FixedDraws:
         stop = jnp.where(jnp.isfinite(value), stop, Status.NON_FINITE).astype(jnp.int32)
         moved = params.at(optax.apply_updates(free, move))
         return FixedDrawsState(moved, memory, n_quiet), Info(params, -value, error, stop)
-
-    def explain(self, params: Approximation, data: Any, weights: Array | None) -> None:
-        """Of a start whose bound is not finite: a ValueError that says at which latents."""
-        self.model.refuse_not_finite(params, data)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vbjax.blackbox.approximation import Approximation
+from vbjax.blackbox.ascent import Ascent
 from vbjax.blackbox.scales import Slope
 from vbjax.core.algorithm import Info, Status
 from vbjax.core.expectation import rounding_error
@@ -36,7 +37,7 @@ class AscentState(NamedTuple):
 
 
 @pytree
-class NaturalAscent:
+class NaturalAscent(Ascent):
     """Attributes:
     model: a `BlackBox`.
     tol: converged when the next step promises less than so many nats (half the squared length of the
@@ -45,10 +46,6 @@ class NaturalAscent:
 
     model: Any
     tol: Array
-
-    def init(self, key: Array, data: Any, weights: Array | None) -> Approximation:
-        """Where the family starts."""
-        return self.model.init(key, data)
 
     def start(self, params: Approximation, data: Any) -> AscentState:
         """At given parameters, not scored yet."""
@@ -78,7 +75,3 @@ class NaturalAscent:
         location, scale = q.kind.move(params.q.location, params.q.scale, slope, rho)
         trial = dataclasses.replace(params, q=dataclasses.replace(q, location=location, scale=scale))
         return AscentState(params, objective, error, slope, trial, rho), Info(params, objective, error, stop)
-
-    def explain(self, params: Approximation, data: Any, weights: Array | None) -> None:
-        """Of a start whose bound is not finite: a ValueError that says at which latents."""
-        self.model.refuse_not_finite(params, data)

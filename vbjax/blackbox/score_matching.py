@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vbjax.blackbox.approximation import Approximation
+from vbjax.blackbox.ascent import Ascent
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Full
 from vbjax.core.algorithm import Info, Status
@@ -72,7 +73,7 @@ class MatchState(NamedTuple):
 
 
 @pytree
-class ScoreMatching:
+class ScoreMatching(Ascent):
     """Batch and match for a `BlackBox` of family "full_rank": `fit(ScoreMatching(model), data, key=key)`.
 
     Where it ends the scores g have E[g] = 0 and Cov(g) = Sigma^-1 on the draws; of a normal target that is
@@ -104,7 +105,7 @@ class ScoreMatching:
 
     def init(self, key: Array, data: Any, weights: Array | None) -> Approximation:
         """Where the family starts."""
-        params = self.model.init(key, data)
+        params = super().init(key, data, weights)
         if not isinstance(params.q, LocationScale) or params.q.kind != Full():
             raise ValueError(f"ScoreMatching is for family='full_rank'; got {self.model.family!r}")
         return params
@@ -141,7 +142,3 @@ class ScoreMatching:
         trial = dataclasses.replace(params, q=matched(params.q, scores, rho))
         state = MatchState(params, objective, error, scores, highest, closest, trial, rho)
         return state, Info(params, objective, error, stop)
-
-    def explain(self, params: Approximation, data: Any, weights: Array | None) -> None:
-        """Of a start whose bound is not finite: a ValueError that says at which latents."""
-        self.model.refuse_not_finite(params, data)

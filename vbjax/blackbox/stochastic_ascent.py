@@ -18,6 +18,7 @@ import optax
 from jax import Array, lax
 
 from vbjax.blackbox.approximation import Approximation
+from vbjax.blackbox.ascent import Ascent
 from vbjax.blackbox.estimators import DRAWS, ESTIMATORS, fresh_points, surrogate
 from vbjax.blackbox.families import to_free
 from vbjax.core.algorithm import Info, Status
@@ -49,7 +50,7 @@ class StochasticState(NamedTuple):
 
 
 @pytree
-class StochasticAscent:
+class StochasticAscent(Ascent):
     """What `vb.fit` takes in place of a `BlackBox`, to fit it by stochastic gradients.
 
     Attributes:
@@ -81,7 +82,7 @@ class StochasticAscent:
 
     def init(self, key: Array, data: Any, weights: Array | None) -> Approximation:
         """Where the family starts."""
-        params = self.model.init(key, data)
+        params = super().init(key, data, weights)
         self._inspect(params.q, data)
         return params
 
@@ -200,10 +201,6 @@ class StochasticAscent:
         log_joint = lambda u: self.model.log_joint(u, data, share)
         points = fresh_points(self.estimator, q, draw, self.n_draws, self.draws)
         return surrogate(self.estimator, log_joint, q, points)
-
-    def explain(self, params: Approximation, data: Any, weights: Array | None) -> None:
-        """Of a start whose bound is not finite: a ValueError that says at which latents."""
-        self.model.refuse_not_finite(params, data)
 
 
 def _drift(mean: Any, before: Any, variance: Any, variance_before: Any) -> Array:

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from vbjax.core.algorithm import Info, Status, all_finite, judge, sweep
+from vbjax.core.algorithm import Info, Status, judge, sweep
 from vbjax.core.expectation import expectation, rounding_error
+from vbjax.core.inputs import all_finite
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree, static
 from vbjax.families.coordinates import at_coordinates, coordinates

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from vbjax.core.expectation import Expectation, expectation, rounding_error
+from vbjax.core.inputs import all_finite
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree, static
 from vbjax.families.coordinates import outside
@@ -219,11 +220,6 @@ def _climb(
     rho = jnp.ones_like(start)
     _, params, total, fine = lax.while_loop(going, attempt, (rho, params, before, jnp.asarray(False)))
     return params, total, ~fine & jnp.isfinite(start)
-
-
-def all_finite(tree: Any) -> Array:
-    """Whether no number in it is infinite or NaN."""
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def judge(objective: Array, previous: Array, error: Array, tolerance: Array) -> Array:

@@ -21,8 +21,9 @@ def is_concrete(tree: Any) -> bool:
 
 
 @jax.jit
-def _all_finite(x: Array) -> Array:
-    return jnp.isfinite(x).all()
+def all_finite(tree: Any) -> Array:
+    """Whether no number in it is infinite or NaN."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def as_numbers(x: Any, name: str) -> np.ndarray | Array:
@@ -42,7 +43,7 @@ def _as_array(x: Any, name: str) -> Array:
 
 
 def _require_finite(x: Array, name: str, missing: bool | None = None) -> None:
-    if not is_concrete(x) or not jnp.issubdtype(x.dtype, jnp.floating) or _all_finite(x):
+    if not is_concrete(x) or not jnp.issubdtype(x.dtype, jnp.floating) or all_finite(x):
         return
     values = np.asarray(x)
     fine = np.isfinite(values) | (np.isnan(values) if missing else False)
