@@ -19,6 +19,7 @@ from tolerances import close
 
 import vbjax as vb
 from vbjax.core.algorithm import CoordinateAscent
+from vbjax.core.ragged import by_part
 from vbjax.models import topic_model as module
 
 K, V, N = 3, 12, 30
@@ -55,9 +56,10 @@ def step(ascent, state, docs, weights):
 
 
 def sweeps(model, docs, params, n, weights=None):
-    """Plain sweeps: their objectives, and the parameters and the documents' states after them."""
+    """Sweeps from even documents: the objectives, the parameters and the documents' states after them."""
     ascent = CoordinateAscent(model, jnp.zeros((), docs.parts[0].counts.dtype))
     state, infos = start(ascent, params, docs), []
+    state = state._replace(local=by_part(model.neutral_local, docs))
     for _ in range(n):
         state, info = step(ascent, state, docs, weights)
         infos.append((info.objective, info.error))
@@ -112,6 +114,16 @@ def test_weights_multiply_documents(float64):
     close(state.params.topics.concentration, topics)
     repeated = vb.Documents.of(np.repeat(table, weights.astype(int), axis=0))
     close(sweeps(model, repeated, params, 2)[0], objective)
+
+
+def test_documents_begin_a_few_turns_after_even_ones(float64):
+    model, docs, params = given(float64)
+    table, topics = counts(), np.asarray(params.topics.concentration)
+    gamma = ALPHA + table.sum(1, keepdims=True) / K
+    for _ in range(10):
+        gamma = by_hand(table, topics, gamma)[2]
+    begun = start(CoordinateAscent(model, jnp.zeros(())), params, docs).local
+    np.testing.assert_allclose(docs.join(begun).theta.concentration, gamma, atol=1e-2)
 
 
 @pytest.mark.parametrize("document_sweeps", [1, 20])

@@ -87,7 +87,7 @@ class AcceleratedAscent:
     def start(self, params: Any, data: Any) -> AcceleratedState:
         """At given parameters, with no history."""
         objective = jnp.asarray(-jnp.inf, jnp.asarray(self.tol).dtype)
-        local = self.model.neutral_locals(data)
+        local = self.model.start_locals(params, data)
         flat = ravel_pytree(_coordinates(params, params))[0]
         history = jnp.zeros((_MEMORY, flat.size), flat.dtype)
         return AcceleratedState(

@@ -111,7 +111,7 @@ class CoordinateAscent:
     def start(self, params: Any, data: Any) -> AscentState:
         """At given parameters."""
         objective = jnp.asarray(-jnp.inf, jnp.asarray(self.tol).dtype)
-        return AscentState(params, objective, self.model.neutral_locals(data))
+        return AscentState(params, objective, self.model.start_locals(params, data))
 
     def step(self, state: AscentState, data: Any, weights: Array | None) -> tuple[AscentState, Info]:
         """One sweep: every block from its own pass, the first from the pass that scores."""

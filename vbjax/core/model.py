@@ -168,8 +168,8 @@ class ConjugateModel:
         dtype = float_dtype(data)
         return Record({name: family.neutral(dtype) for name, family in self.local(data).items()})
 
-    def neutral_locals(self, data: Any) -> Any:
-        """The same of all rows; None where no local factors interact."""
+    def start_locals(self, params: Mapping[str, State], data: Any) -> Any:
+        """Where those of all rows begin at given parameters; None where no local factors interact."""
         return by_part(self.neutral_local, data) if self.interacting_locals else None
 
     def prepare(self, params: Mapping[str, State]) -> Any:

@@ -8,6 +8,7 @@ lane. The host may call `advance` again and again with a limit (progress, interr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -130,14 +131,8 @@ def advance(
     max_iter = race.trace.shape[1]
     lanes = jnp.arange(race.run.shape[0])
 
-    def step_all(state: Any) -> Any:
-        if race.run.shape[0] == 1:  # one lane needs no batching
-            one = algorithm.step(jax.tree.map(lambda x: x[0], state), data, weights)
-            return jax.tree.map(lambda x: jnp.asarray(x)[None], one)
-        return jax.vmap(lambda s: algorithm.step(s, data, weights))(state)
-
     def body(race: Race) -> Race:
-        moved, info = step_all(race.state)
+        moved, info = _in_lanes(lambda s: algorithm.step(s, data, weights), race.state)
         trace = race.trace.at[lanes, race.n_iter].set(info.objective)
         n_iter = race.n_iter + 1
         going = info.status == Status.UNFINISHED
@@ -183,13 +178,14 @@ def _harvest(
     place = race.next_run + jnp.cumsum(done, dtype=jnp.int32) - 1
     run = jnp.where(done, jnp.where(stop, n_restarts, jnp.minimum(place, n_restarts)), race.run)
     source = jnp.minimum(run, n_restarts - 1)
-    fresh = _started(algorithm, jax.tree.map(lambda x: x[source], race.starts), data)
 
-    def refill(start: Array, new: Array) -> Array:
-        return jnp.where(done.reshape(-1, *[1] * (new.ndim - 1)), start, new)
+    def refilled(moved: Any) -> Any:
+        fresh = _started(algorithm, jax.tree.map(lambda x: x[source], race.starts), data)
+        choose = lambda new, old: jnp.where(done.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+        return jax.tree.map(choose, fresh, moved)
 
     return race._replace(
-        state=jax.tree.map(refill, fresh, moved),
+        state=lax.cond(race.next_run < n_restarts, refilled, lambda moved: moved, moved),
         run=run.astype(jnp.int32),
         n_iter=jnp.where(done, 0, race.n_iter),
         trace=jnp.where(done[:, None], jnp.nan, race.trace),
@@ -201,7 +197,14 @@ def _harvest(
 
 def _started(algorithm: Algorithm, params: Any, data: Any) -> Any:
     """The states of lanes that begin at these parameters."""
-    return jax.tree.map(_strong, jax.vmap(lambda p: algorithm.start(p, data))(params))
+    return jax.tree.map(_strong, _in_lanes(lambda p: algorithm.start(p, data), params))
+
+
+def _in_lanes(function: Callable[[Any], Any], state: Any) -> Any:
+    """The function of every lane's state; one lane needs no batching."""
+    if jax.tree.leaves(state)[0].shape[0] > 1:
+        return jax.vmap(function)(state)
+    return jax.tree.map(lambda x: jnp.asarray(x)[None], function(jax.tree.map(lambda x: x[0], state)))
 
 
 def _strong(x: Array) -> Array:

@@ -36,9 +36,9 @@ class LatentDirichletAllocation(TopicModel):
         gamma_dk = alpha_k + sum_i c_di phi_dik,   lambda_kw = eta_w + sum_d sum_{i: w_di = w} c_di phi_dik.
 
     A sweep is one pass over the corpus. By default it makes one update of each; with `document_sweeps` those
-    of a document are repeated before its words go into the topics. Documents' gamma are carried from sweep
-    to sweep, so that the bound never falls, and are not part of the parameters. Nothing of the size of
-    documents x vocabulary or tokens x topics is ever made.
+    of a document are repeated before its words go into the topics. Documents' gamma begin ten updates after
+    even ones, are carried from sweep to sweep, so that the bound never falls, and are not part of the
+    parameters. Nothing of the size of documents x vocabulary or tokens x topics is ever made.
 
     Data: `vb.Documents`, or what `Documents.of` takes. Empty documents and words that never occur are legal.
     A row is a document; the tolerance of a fit is per token, not per row. The factor is `topics` (Dirichlet,

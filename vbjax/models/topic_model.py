@@ -131,6 +131,22 @@ class TopicModel(ConjugateModel):
         even = data.counts.sum(1, keepdims=True) / self.n_topics
         return Record(theta=DirichletState(self.alpha(self.neutral_prior()) + even))
 
+    def start_locals(self, params: Any, data: Documents) -> Any:
+        """After a few turns from even documents. A sweep with even ones would blur the topics again."""
+        return self.settled(params, data, _TURNS)
+
+    def settled(self, params: Any, data: Documents, turns: int) -> Any:
+        """q(theta) of every document, part by part: from even ones, after so many turns or settled."""
+        prepared = self.prepare(params)
+
+        def settle(rows: Bags, _: Array, own: Any) -> tuple[Any, Any]:
+            words = Words.of(prepared.topics, rows, prepared.alpha)
+            gamma = self._settled(words, prepared.alpha, own.theta.concentration, turns)
+            return (), Record(theta=DirichletState(gamma))
+
+        own, chunk = by_part(self.neutral_local, data), by_part(self.chunk_rows, data)
+        return sweep_rows(settle, data, None, own, chunk=chunk)[1]
+
     def prepare(self, params: Any) -> Prepared:
         return Prepared(Topics.of(params.topics.expected().log), self.alpha(params), self.slack(params))
 
@@ -222,12 +238,4 @@ class TopicModel(ConjugateModel):
 
 @jax.jit
 def _document_topics(model: TopicModel, params: Any, data: Documents) -> DirichletState:
-    prepared = model.prepare(params)
-
-    def settle(rows: Bags, _: Array, own: Any) -> tuple[Any, Any]:
-        words = Words.of(prepared.topics, rows, prepared.alpha)
-        gamma = model._settled(words, prepared.alpha, own.theta.concentration, _MOST)
-        return (), Record(theta=DirichletState(gamma))
-
-    own, chunk = by_part(model.neutral_local, data), by_part(model.chunk_rows, data)
-    return data.join(sweep_rows(settle, data, None, own, chunk=chunk)[1]).theta
+    return data.join(model.settled(params, data, _MOST)).theta
