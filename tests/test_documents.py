@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilations import compilations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -371,3 +372,12 @@ def test_documents_in_the_parts_of_others_are_the_same_and_empty_ones_after_them
     again = like.in_parts_of(moved)
     assert [part.ids.shape for part in again.parts] == [part.ids.shape for part in moved.parts]
     np.testing.assert_array_equal(dense(again), dense(like))
+
+
+def test_a_minibatch_of_a_new_shape_compiles_nothing():
+    """So that a stream holds no more memory the longer it is."""
+    like = Documents.of(np.ones((6, 31)))
+    with compilations() as seen:
+        minibatch = Documents.of(np.ones((5, 29)), 31).in_parts_of(like)
+    assert minibatch.n_rows == 6
+    assert not seen

@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.core.inputs import is_concrete, read_count
-from vbjax.core.ragged import Ragged, groups_like, groups_of, row_numbers
+from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
 from vbjax.families.base import pytree, static
 
 
@@ -148,8 +148,8 @@ class Documents(Ragged):
             there = column < lengths[rows][:, None]
             cell = np.where(there, starts[rows][:, None] + column, len(ids))
             padded = (np.append(x, 0)[cell] for x in (ids, counts))
-            parts.append(Bags(*map(jnp.asarray, padded, (jnp.int32, dtype))))
-        return cls(tuple(parts), jnp.asarray(np.concatenate(groups), jnp.int32), n_words)
+            parts.append(Bags(*map(placed, padded, (jnp.int32, dtype))))
+        return cls(tuple(parts), placed(np.concatenate(groups), jnp.int32), n_words)
 
     def in_parts_of(self, other: Documents) -> Documents:
         """The same documents, and empty ones after them, in parts of the shapes that another corpus has.

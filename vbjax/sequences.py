@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import as_numbers, is_concrete, read_count
-from vbjax.core.ragged import Ragged, groups_like, groups_of, row_numbers
+from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
 from vbjax.families.base import pytree
 
 
@@ -132,11 +132,11 @@ class Sequences(Ragged):
             def fill(x: np.ndarray, seen: np.ndarray = seen, step: np.ndarray = step) -> Array:
                 padded = np.zeros(seen.shape + x.shape[1:], x.dtype)
                 padded[seen] = x[step]
-                return jnp.asarray(padded)
+                return placed(padded)
 
-            own = jnp.asarray(lengths[rows], int)
-            parts.append(Steps(jax.tree.map(fill, values), jnp.asarray(seen), own))
-        return cls(tuple(parts), jnp.asarray(np.concatenate(groups), jnp.int32))
+            own = placed(lengths[rows], int)
+            parts.append(Steps(jax.tree.map(fill, values), placed(seen), own))
+        return cls(tuple(parts), placed(np.concatenate(groups), jnp.int32))
 
     def _flat(self, rows: np.ndarray | None = None) -> tuple[np.ndarray, Any, np.ndarray]:
         """Lengths of the sequences, or of some, as given; end to end their values and what is observed."""

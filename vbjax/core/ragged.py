@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import pytree
 
@@ -54,6 +54,11 @@ class Ragged:
 def by_part(function: Callable[[Any], Any], data: Any) -> Any:
     """A function of rows, of every part where they are `Ragged`."""
     return tuple(map(function, data.parts)) if isinstance(data, Ragged) else function(data)
+
+
+def placed(x: np.ndarray, dtype: DTypeLike | None = None) -> Array:
+    """A table of the host on the device. It compiles nothing: minibatches of a stream differ in shape."""
+    return jax.device_put(np.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype if dtype is None else dtype)))
 
 
 def row_numbers(rows: ArrayLike, n: int, what: str) -> np.ndarray:
