@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 
+from vbjax.blackbox import moments
 from vbjax.blackbox.draws import matched_draws
 from vbjax.blackbox.families import equally_weighted, from_free
 from vbjax.families.base import pytree, static
@@ -90,48 +91,35 @@ class Approximation:
         """The latents at the draws with which the fit was made."""
         return self.values(self.points()[0])
 
+    def _weighted(self) -> tuple[Array, Any]:
+        """Weights and values of the draws of the fit."""
+        u, w = self.points()
+        return w, self.values(u)
+
     @property
     @jax.jit
     def mean(self) -> Any:
         """E[latent]."""
-        u, w = self.points()
-        return jax.tree.map(lambda x: _mean(w, x), self.values(u))
+        return moments.mean(*self._weighted())
 
     @property
     @jax.jit
     def sd(self) -> Any:
         """The standard deviation of every entry."""
-        u, w = self.points()
-        of = lambda x: jnp.sqrt(_mean(w, (x.astype(w.dtype) - _mean(w, x)) ** 2))
-        return jax.tree.map(of, self.values(u))
+        return jax.tree.map(jnp.sqrt, moments.variance(*self._weighted()))
 
     @property
     @jax.jit
     def covariance(self) -> Array:
         """Of all entries of the latents, in the order of `jax.flatten_util.ravel_pytree`."""
-        u, w = self.points()
-        table = jax.vmap(lambda values: ravel_pytree(values)[0])(self.values(u))
-        shift = table - w @ table
-        return (shift.T * w) @ shift
+        return moments.covariance(*self._weighted())
 
     @jax.jit
-    def quantile(self, p: float) -> Any:
-        """The quantile of every entry, from the draws of the fit."""
-        u, w = self.points()
-
-        def of(x: Array) -> Array:
-            order = jnp.argsort(x)
-            below = jnp.cumsum(w[order]) - 0.5 * w[order]
-            return jnp.interp(jnp.asarray(p, w.dtype), below, x[order].astype(w.dtype))
-
-        entries = lambda x: jax.vmap(of, 1)(x.reshape(len(x), -1)).reshape(x.shape[1:])
-        return jax.tree.map(entries, self.values(u))
+    def quantile(self, p: ArrayLike) -> Any:
+        """The quantile of every entry, from the draws of the fit; the shape of p leads."""
+        return moments.quantile(*self._weighted(), p)
 
     @functools.partial(jax.jit, static_argnames="n")
     def sample(self, key: Array, n: int) -> Any:
         """n independent draws of the latents."""
         return self.values(self.q.sample(key, n))
-
-
-def _mean(w: Array, x: Array) -> Array:
-    return jnp.tensordot(w, x.astype(w.dtype), 1)

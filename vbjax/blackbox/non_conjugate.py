@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike, DTypeLike
 
+from vbjax.blackbox import moments
 from vbjax.blackbox.approximation import constrain, support_leaves
 from vbjax.blackbox.draws import matched_draws
 from vbjax.blackbox.scales import Diagonal, Full
@@ -81,24 +81,27 @@ class NonConjugateState(State):
         """The latent at the draws with which the fit was made."""
         return self.mapped(self.base)[0]
 
+    def _weighted(self) -> tuple[Array, Any]:
+        """Weights and values of the draws of the fit."""
+        n = len(self.base)
+        return jnp.full(n, 1 / n, self.base.dtype), self.draws
+
     @property
     def mean(self) -> Any:
-        return jax.tree.map(lambda x: x.mean(0), self.draws)
+        return moments.mean(*self._weighted())
 
     @property
     def variance(self) -> Any:
-        return jax.tree.map(lambda x: x.var(0), self.draws)
+        return moments.variance(*self._weighted())
 
     @property
     def covariance(self) -> Array:
         """Of all entries, in the order of `jax.flatten_util.ravel_pytree`."""
-        table = jax.vmap(lambda values: ravel_pytree(values)[0])(self.draws)
-        shift = table - table.mean(0)
-        return shift.T @ shift / len(table)
+        return moments.covariance(*self._weighted())
 
     def quantile(self, p: ArrayLike) -> Any:
-        """The quantile of every entry, from the draws of the fit."""
-        return jax.tree.map(lambda x: jnp.quantile(x, jnp.asarray(p, x.dtype), axis=0), self.draws)
+        """The quantile of every entry, from the draws of the fit; the shape of p leads."""
+        return moments.quantile(*self._weighted(), p)
 
     def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Any:
         shape = sample_shape(shape)
