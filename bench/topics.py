@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gensim.models
@@ -31,6 +34,8 @@ TURNS = 20  # updates of a document in one pass
 PASSES = 3  # in one program
 K = (20, 100, 200)
 TARGETS = {20: 5, 100: 4, 200: 4}
+PRIORS = ((20, 0.05), (100, 0.05), (200, 0.05), (100, 0.01))  # K, and eta: the default is 1 / K
+SEEDS = 3
 
 
 def corpus(repeats: int = 1) -> tuple[vb.Documents, scipy.sparse.csr_matrix]:
@@ -139,106 +144,124 @@ def passes(report: list[str]) -> None:
 
 
 def perplexities(report: list[str]) -> None:
-    """Seconds to the held-out perplexity that the best of the peers ends with."""
+    """Seconds to the held-out perplexity that the best of the peers ends with, by the mean of some starts."""
     docs, rows = corpus()
     held_out = np.random.default_rng(0).permutation(docs.n_rows) < docs.n_rows // 10
-    train, test = vb.Documents.of(rows[~held_out]), vb.Documents.of(rows[held_out])
+    rows, test = rows[~held_out], vb.Documents.of(rows[held_out])
+    train = vb.Documents.of(rows)
     given, scored = vb.topics.halves(test, jax.random.key(1))
     lines = []
-    for k in K[:2]:
-        model = vb.LatentDirichletAllocation(k).resolve(train)
+    for k, eta in PRIORS:
+        model = vb.LatentDirichletAllocation(k, topic_concentration=eta)
+        resolved = model.resolve(train)
 
-        def perplexity(concentration: Any, model: Any = model) -> float:
+        def perplexity(concentration: Any, model: Any = resolved) -> float:
             params = vb.Record(topics=vb.families.DirichletState(jnp.asarray(concentration, jnp.float32)))
             score = vb.topics.log_completion(model, params, given, scored)
             return float(jnp.exp(-score.sum() / scored.n_tokens))
 
         ways = {
-            "scikit-learn, batch, 2 jobs": sklearn_batch(rows[~held_out], k),
-            "gensim LdaModel": gensim_online(train, k, gensim.models.LdaModel),
-            "gensim LdaMulticore, 1 worker more": gensim_online(train, k, gensim.models.LdaMulticore),
-            "vbjax, batch": our_batch(train, k),
-            "vbjax, stochastic": our_stochastic(train, k),
+            "scikit-learn, batch, 2 jobs": sklearn_batch(rows, k, eta),
+            "gensim LdaModel": gensim_online(rows, k, eta, gensim.models.LdaModel),
+            "gensim LdaMulticore, 1 worker more": gensim_online(rows, k, eta, gensim.models.LdaMulticore),
+            "vbjax, batch": our_batch(train, model),
+            "vbjax, stochastic": our_stochastic(train, model),
         }
-        curves = {name: [(t, perplexity(c)) for t, c in way] for name, way in ways.items()}
+        curves = {name: curve(*way, perplexity) for name, way in ways.items()}
         peers = [name for name in curves if not name.startswith("vbjax")]
-        target = min(p for name in peers for _, p in curves[name])
+        target = min(p for name in peers for _, p, _ in curves[name])
         fastest = min(reach(curves[name], target) for name in peers)
-        online = min(p for _, p in curves["gensim LdaModel"])
-        for name, curve in curves.items():
-            end, taken = curve[-1], reach(curve, target)
-            to_online = reach(curve, online)
+        online = min(p for _, p, _ in curves["gensim LdaModel"])
+        for name, way in curves.items():
+            end, taken, to_online = way[-1], reach(way, target), reach(way, online)
             lines.append(
-                [str(k), name, f"{end[0]:.2f}", f"{end[1]:.0f}", f"{target:.0f}", f"{taken:.2f}",
-                 f"{fastest / taken:.1f}x", f"{online:.0f}", f"{to_online:.2f}",
+                [f"{k}, {eta}", name, f"{end[0]:.2f}", f"{end[1]:.0f} ± {end[2]:.0f}", f"{target:.0f}",
+                 f"{taken:.2f}", f"{fastest / taken:.1f}x", f"{online:.0f}", f"{to_online:.2f}",
                  f"{reach(curves['gensim LdaModel'], online) / to_online:.1f}x"]
             )  # fmt: skip
             print(*lines[-1], sep="  ", flush=True)
+        jax.clear_caches()
     header = [
-        "K", "way", "seconds in all", "perplexity then", "the peers' best", "seconds to it",
+        "K, eta", "way", "seconds in all", "perplexity then", "the peers' best", "seconds to it",
         "fastest peer / this (5x)", "gensim online's best", "seconds to it", "gensim / this (3x)",
     ]  # fmt: skip
     report += [
-        "## Topics: seconds to a held-out perplexity, each way from its own start; inf: never reached",
+        f"## Topics: seconds to a held-out perplexity, the mean of {SEEDS} starts; inf: never reached",
+        "Concentrations and minibatches (256) are the same for all, starts each way's own; ±: of one start.",
         table(header, lines),
     ]
 
 
-def reach(curve: list[tuple[float, float]], target: float) -> float:
+Curve = list[tuple[float, float, float]]
+Way = tuple[tuple[int, ...], Callable[[int, int], tuple[float, Any]]]
+
+
+def curve(lengths: tuple[int, ...], way: Callable[..., Any], perplexity: Callable[[Any], float]) -> Curve:
+    """Of runs of these lengths the mean seconds, the mean perplexity, and its spread over the starts."""
+    points = []
+    for n in lengths:
+        runs = [way(seed, n) for seed in range(SEEDS)]
+        scores = [perplexity(topics) for _, topics in runs]
+        seconds = float(np.mean([t for t, _ in runs]))
+        points.append((seconds, float(np.mean(scores)), float(np.std(scores, ddof=1))))
+    return points
+
+
+def reach(points: Curve, target: float) -> float:
     """Seconds until a perplexity is reached."""
-    return next((t for t, p in curve if p <= target * (1 + 1e-6)), np.inf)
+    return next((t for t, p, _ in points if p <= target * (1 + 1e-6)), np.inf)
 
 
-Curve = Iterator[tuple[float, Any]]
+def sklearn_batch(rows: scipy.sparse.csr_matrix, k: int, eta: float) -> Way:
+    """Fits of more and more passes."""
 
-
-def sklearn_batch(rows: scipy.sparse.csr_matrix, k: int) -> Curve:
-    """Passes of scikit-learn by `partial_fit`'s batch twin: fits of more and more passes from one seed."""
-    for n in (1, 2, 4, 8, 16, 32):
+    def run(seed: int, n: int) -> tuple[float, Any]:
         peer = sklearn.decomposition.LatentDirichletAllocation(
-            k, max_iter=n, learning_method="batch", n_jobs=2, random_state=0
+            k, topic_word_prior=eta, max_iter=n, learning_method="batch", n_jobs=2, random_state=seed
         )
         begun = time.perf_counter()
         peer.fit(rows)
-        yield time.perf_counter() - begun, peer.components_
+        return time.perf_counter() - begun, peer.components_
+
+    return (4, 8, 16, 32), run
 
 
-def gensim_online(docs: vb.Documents, k: int, kind: Any) -> Curve:
-    """More and more passes of gensim's online algorithm, minibatches of 256."""
-    rows = sparse(docs)
+def gensim_online(rows: scipy.sparse.csr_matrix, k: int, eta: float, kind: Any) -> Way:
+    """More and more passes of gensim's online algorithm, at the best of the rates that were tried."""
     bags = [list(zip(*(x.tolist() for x in (row.indices, row.data)), strict=True)) for row in rows]
-    words = {w: str(w) for w in range(docs.n_words)}
+    words = {w: str(w) for w in range(rows.shape[1])}
     extra = dict(workers=2) if kind is gensim.models.LdaMulticore else {}
-    for n in (1, 2, 4, 8):
+
+    def run(seed: int, n: int) -> tuple[float, Any]:
         begun = time.perf_counter()
         peer = kind(
-            bags, k, id2word=words, chunksize=256, passes=n, decay=0.7, offset=10.0, random_state=0,
-            eval_every=None, **extra,
+            bags, k, id2word=words, chunksize=256, passes=n, decay=0.5, offset=10.0, random_state=seed,
+            eta=eta, eval_every=None, **extra,
         )  # fmt: skip
-        yield time.perf_counter() - begun, peer.state.get_lambda()
+        return time.perf_counter() - begun, peer.state.get_lambda()
+
+    return (1, 2, 4, 8), run
 
 
-def our_batch(docs: vb.Documents, k: int) -> Curve:
+def our_batch(docs: vb.Documents, model: Any) -> Way:
     """Plain sweeps, more and more."""
-    model = vb.LatentDirichletAllocation(k)
-    for n in (5, 10, 20, 40, 80, 160):
-        run = functools.partial(vb.fit, model, docs, key=jax.random.key(0), max_iter=n)
-        yield timed(run)
+    return (1, 5, 20, 80), lambda seed, n: timed(
+        lambda: vb.fit(model, docs, key=jax.random.key(seed), max_iter=n)
+    )
 
 
-def our_stochastic(docs: vb.Documents, k: int) -> Curve:
-    """Minibatches of 256, as gensim has them; more and more epochs."""
-    model = vb.LatentDirichletAllocation(k)
-    for n in (1, 2, 4, 8, 16):
-        run = functools.partial(
-            vb.fit_stochastic, model, docs, key=jax.random.key(0), batch_size=256, n_epochs=n, delay=10.0
+def our_stochastic(docs: vb.Documents, model: Any) -> Way:
+    """Minibatches; more and more epochs."""
+    return (1, 4, 16), lambda seed, n: timed(
+        lambda: vb.fit_stochastic(
+            model, docs, key=jax.random.key(seed), batch_size=256, n_epochs=n, delay=10.0
         )
-        yield timed(run)
+    )
 
 
 def timed(run: Callable[[], vb.Fit]) -> tuple[float, Any]:
     """Seconds of a second call, and the topics that it found."""
-    run()
+    jax.block_until_ready(run())
     begun = time.perf_counter()
     fit = jax.block_until_ready(run())
     return time.perf_counter() - begun, fit.params.topics.concentration
@@ -273,7 +296,41 @@ def memory(report: list[str]) -> None:
     ]
 
 
-PARTS = {"passes": passes, "perplexities": perplexities, "memory": memory}
+STREAM = """
+import re, sys, time
+import jax, vbjax as vb
+path, n_words, n = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+model = vb.LatentDirichletAllocation(100, topic_concentration=0.05)
+begun = time.perf_counter()
+batches = vb.datasets.stream_ldac(path, n_words)
+fit = jax.block_until_ready(vb.fit_stochastic(model, batches, key=jax.random.key(0), total_rows=n))
+print(time.perf_counter() - begun, re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+"""
+
+
+def streaming(report: list[str]) -> None:
+    """One pass from files of several sizes: seconds, and the most memory that a process of its own held."""
+    text, n_words = (DATA / "ap.ldac").read_text(), corpus()[0].n_words
+    documents, lines = text.splitlines(keepends=True), []
+    for repeats in (1, 4, 16):
+        with tempfile.NamedTemporaryFile("w", suffix=".ldac") as file:
+            for seed in range(repeats):
+                file.writelines(np.random.default_rng(seed).permutation(documents).tolist())
+            file.flush()
+            n = repeats * len(documents)
+            command = [sys.executable, "-c", STREAM, file.name, str(n_words), str(n)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            size = pathlib.Path(file.name).stat().st_size / 2**20
+        taken, peak = map(float, done.stdout.split())
+        lines.append([str(n), f"{size:.0f}", f"{taken:.1f}", f"{peak / 1024:.0f}"])
+        print(*lines[-1], sep="  ", flush=True)
+    report += [
+        "## Topics: one pass over a file in minibatches of 256, 100 topics; with compilation",
+        table(["documents", "file MiB", "s", "most memory MiB"], lines),
+    ]
+
+
+PARTS = {"passes": passes, "perplexities": perplexities, "memory": memory, "streaming": streaming}
 
 
 def run(only: list[str] | None) -> None:
