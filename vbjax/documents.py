@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.core.inputs import is_concrete, read_count
-from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
+from vbjax.core.ragged import Groups, Ragged, groups_like, groups_of, placed, row_numbers
 from vbjax.families.base import pytree, static
 
 
@@ -39,10 +39,10 @@ class Documents(Ragged):
 
     Documents of similar length stand together in parts (`Bags`), so that a sixth of the cells at most is
     padding and a fit compiles a few shapes. `Documents.of`, `Documents.from_tokens` and
-    `vb.datasets.read_ldac` make them.
+    `vb.datasets.read_ldac` make them; `sharded` divides them over several devices.
 
     Attributes:
-        parts, order: see `Ragged`.
+        parts, order, mesh: see `Ragged`.
         n_words: the size of the vocabulary.
 
     >>> import vbjax as vb
@@ -149,7 +149,7 @@ class Documents(Ragged):
             cell = np.where(there, starts[rows][:, None] + column, len(ids))
             padded = (np.append(x, 0)[cell] for x in (ids, counts))
             parts.append(Bags(*map(placed, padded, (jnp.int32, dtype))))
-        return cls(tuple(parts), placed(np.concatenate(groups), jnp.int32), n_words)
+        return cls(tuple(parts), placed(np.concatenate(groups), jnp.int32), n_words=n_words)
 
     def in_parts_of(self, other: Documents) -> Documents:
         """The same documents, and empty ones after them, in parts of the shapes that another corpus has.
@@ -163,6 +163,12 @@ class Documents(Ragged):
         lengths, groups, widths = groups_like(lengths, [part.ids.shape for part in other.parts], "documents")
         dtype = other.parts[0].counts.dtype
         return self._padded(groups, widths, lengths, ids, counts, self.n_words, dtype)
+
+    def in_groups(self, groups: Callable[[np.ndarray], Groups]) -> Documents:
+        """The same documents in other parts."""
+        lengths, ids, counts = self._flat(range(self.n_rows))
+        dtype = self.parts[0].counts.dtype
+        return self._padded(*groups(lengths), lengths, ids, counts, self.n_words, dtype)
 
     def take(self, rows: ArrayLike) -> Documents:
         """Some of the documents, with the vocabulary of all: those of a fit, say, and those held out.

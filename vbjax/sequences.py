@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import as_numbers, is_concrete, read_count
-from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
+from vbjax.core.ragged import Groups, Ragged, groups_like, groups_of, placed, row_numbers
 from vbjax.families.base import pytree
 
 
@@ -49,10 +49,11 @@ class Sequences(Ragged):
     """Sequences of unequal length. A pytree.
 
     Those of similar length stand together in parts (`Steps`), so that a sixth of the cells at most is padding
-    and a fit compiles a few shapes. `Sequences.of` and `vb.datasets.read_series` make them.
+    and a fit compiles a few shapes. `Sequences.of` and `vb.datasets.read_series` make them; `sharded` divides
+    them over several devices.
 
     Attributes:
-        parts, order: see `Ragged`.
+        parts, order, mesh: see `Ragged`.
 
     >>> import numpy as np, vbjax as vb
     >>> seqs = vb.Sequences.of([np.zeros((5, 2)), np.ones((3, 2))])
@@ -173,6 +174,11 @@ class Sequences(Ragged):
         lengths, groups, widths = groups_like(lengths, shapes, "sequences")
         values = jax.tree.map(lambda x, one: x.astype(one.dtype), values, like)
         return self._padded(groups, widths, lengths, values, observed)
+
+    def in_groups(self, groups: Callable[[np.ndarray], Groups]) -> Sequences:
+        """The same sequences in other parts."""
+        lengths, values, observed = self._flat()
+        return self._padded(*groups(lengths), lengths, values, observed)
 
     def take(self, rows: ArrayLike) -> Sequences:
         """Some of the sequences: those of a fit, say, and those held out.

@@ -9,7 +9,6 @@ memory), the next one being read while the device works. Imports core; knows no 
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -119,8 +118,7 @@ def _from_arrays(
     def step(carry: tuple[Record, Array], rows: list[Array]) -> tuple[tuple[Record, Array], Array]:
         params, t = carry
         drawn = tuple(jax.tree.map(lambda x, r=r: x[r], p) for p, r in zip(parts, rows, strict=True))
-        order = jnp.arange(sum(take for _, take in sizes))
-        batch = dataclasses.replace(data, parts=drawn, order=order) if ragged else drawn[0]
+        batch = data.only(drawn) if ragged else drawn[0]
         params, objective = _step(model, params, batch, weights, n, t, rates)
         return (params, t + 1), objective
 

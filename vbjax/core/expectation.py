@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
 
-from vbjax.core.ragged import Ragged, by_part
+from vbjax.core.ragged import ROWS, Ragged, by_part
 from vbjax.families.base import pytree, static
 
 
@@ -203,14 +204,50 @@ def expectation(
     """
     if data is None:
         return model.no_rows(params)
-    prepared, chunk = model.prepare(params), by_part(model.chunk_rows, data)
+    sums = _sums_of_shards if isinstance(data, Ragged) and data.mesh is not None else _sums
+    total, local = sums(model, model.prepare(params), data, weights, local)
+    return model.collect(total)._replace(local=local)
+
+
+def _sums(model: Any, prepared: Any, data: Any, weights: Array | None, local: Any) -> tuple[Expectation, Any]:
+    """The E-step of all rows, before `collect`; and local factors after it, where they are carried."""
+    chunk = by_part(model.chunk_rows, data)
     if local is None:
         e_step = lambda rows, w: model.e_step(prepared, rows, w)
-        return model.collect(sum_over_rows(e_step, data, weights, chunk=chunk))
+        return sum_over_rows(e_step, data, weights, chunk=chunk), None
 
     def carry(rows: Any, w: Array, own: Any) -> tuple[Expectation, Any]:
         total = model.carried_e_step(prepared, rows, w, own)
         return total._replace(local=None), total.local
 
-    total, local = sweep_rows(carry, data, weights, local, chunk=chunk)
-    return model.collect(total)._replace(local=local)
+    return sweep_rows(carry, data, weights, local, chunk=chunk)
+
+
+def _sums_of_shards(
+    model: Any, prepared: Any, data: Ragged, weights: Array | None, local: Any
+) -> tuple[Expectation, Any]:
+    """The same on every device for its own rows; the sums are added up. Parts not divided come last."""
+    mesh = cast(Mesh, data.mesh)
+    n = sum(n_rows(part) % mesh.size == 0 for part in data.parts)
+    parts = (data.parts, None if weights is None else data.split(weights), local)
+
+    def sums(model: Any, prepared: Any, parts: Any) -> tuple[Expectation, Any]:
+        rows, w, own = parts
+        return _sums(model, prepared, data.only(rows), None if w is None else jnp.concatenate(w), own)
+
+    def on_each(model: Any, prepared: Any, parts: Any) -> tuple[Expectation, Any]:
+        total, own = sums(model, prepared, parts)
+        return lax.psum(total, ROWS), own
+
+    same, divided = PartitionSpec(), PartitionSpec(ROWS)
+    each = jax.shard_map(
+        on_each, mesh=mesh, in_specs=(same, same, divided), out_specs=(same, divided), check_vma=False
+    )
+    first, rest = ([x if x is None else x[place] for x in parts] for place in (slice(n), slice(n, None)))
+    total: Any
+    total, own = each(model, prepared, first) if n else (None, ())
+    if n < len(data.parts):
+        more, last = sums(model, prepared, rest)
+        total = _added(total, more)
+        own = None if local is None else (*own, *last)
+    return total, own

@@ -5,6 +5,7 @@ Imported by core's expectation, and by what describes such data.
 
 from __future__ import annotations
 
+import dataclasses
 import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -13,9 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import pytree
+from vbjax.families.base import pytree, static
+
+ROWS = "rows"  # the axis of a mesh
+Groups = tuple[list[np.ndarray], list[int]]  # of every part: the numbers of its rows, and their padded length
 
 
 @pytree
@@ -25,10 +30,12 @@ class Ragged:
     Attributes:
         parts: pytrees of arrays, each with a leading axis of its own rows.
         order: (n,), for every row, part after part, its place among the rows as they were given.
+        mesh: the devices over which the rows of every part but the last are divided; None for one device.
     """
 
     parts: tuple[Any, ...]
     order: Array
+    mesh: Mesh | None = static(default=None, kw_only=True)
 
     @property
     def n_rows(self) -> int:
@@ -46,9 +53,34 @@ class Ragged:
         back = jnp.argsort(self.order)
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *parts)
 
+    def only(self, parts: Sequence[Any]) -> Self:
+        """Rows of some parts, numbered part after part."""
+        n = sum(len(jax.tree.leaves(part)[0]) for part in parts)
+        return dataclasses.replace(self, parts=tuple(parts), order=jnp.arange(n, dtype=jnp.int32), mesh=None)
+
     def in_parts_of(self, other: Self) -> Self:
         """The same rows, and empty ones after them, in parts of the shapes that others have."""
         raise TypeError("given by the subclass")
+
+    def in_groups(self, groups: Callable[[np.ndarray], Groups]) -> Self:
+        """The same rows in other parts, chosen by their lengths (n,)."""
+        raise TypeError("given by the subclass")
+
+    def sharded(self, devices: Sequence[jax.Device] | None = None) -> Self:
+        """The same rows, divided over devices: an E-step runs on all of them, and their sums are added up.
+
+        Every part has as many rows on each device; the few that are left over are on all of them.
+
+        Args:
+            devices: by default all there are.
+        """
+        mesh = Mesh(np.array(devices or jax.devices()), (ROWS,), axis_types=(AxisType.Auto,))
+        same = self.in_groups(lambda lengths: groups_for(lengths, mesh.size))
+        whole = [len(jax.tree.leaves(part)[0]) % mesh.size == 0 for part in same.parts]
+        specs = [PartitionSpec(ROWS) if divided else PartitionSpec() for divided in whole]
+        put = lambda part, spec: jax.device_put(part, NamedSharding(mesh, spec))
+        order = put(same.order, PartitionSpec())
+        return dataclasses.replace(same, parts=tuple(map(put, same.parts, specs)), order=order, mesh=mesh)
 
 
 def by_part(function: Callable[[Any], Any], data: Any) -> Any:
@@ -74,9 +106,23 @@ def row_numbers(rows: ArrayLike, n: int, what: str) -> np.ndarray:
     return chosen
 
 
-def groups_of(lengths: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
+def groups_of(lengths: np.ndarray) -> Groups:
     """Numbers of the rows of every part, by `buckets` from all lengths (n,), and the length of its rows."""
     groups = buckets(lengths)
+    return groups, [max(1, lengths[rows].max(initial=0)) for rows in groups]
+
+
+def groups_for(lengths: np.ndarray, n: int) -> Groups:
+    """The same for so many devices: rows in a number that they divide, but for those that are left over.
+
+    What is left over of a part, its longest rows, goes into the next; what is left in the end is the last.
+    """
+    groups, left = [], np.zeros(0, int)
+    for rows in buckets(lengths):
+        rows = np.concatenate([left, rows])
+        rows, left = np.split(rows, [len(rows) - len(rows) % n])
+        groups.append(rows)
+    groups = [rows for rows in [*groups, left] if len(rows)]
     return groups, [max(1, lengths[rows].max(initial=0)) for rows in groups]
 
 
