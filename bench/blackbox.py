@@ -1,4 +1,4 @@
-"""Black-box variational inference on six posteriors: accuracy, and time beside NumPyro's and blackjax's.
+"""Black-box variational inference on six posteriors: accuracy, and time beside that of others.
 
 A peer gets the same log density on the same unconstrained vector, in float64, and Adam with the better of the
 rates 0.01 and 0.001; its steps run in one compiled scan. It has arrived at the first thousand of steps after
@@ -8,6 +8,7 @@ which means and sds of all reported parameters are within 0.1 reference sds and 
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pymc
 from jax import Array
 
 import vbjax as vb
@@ -265,10 +267,60 @@ def peers(report: list[str]) -> None:
     report += ["## Black box: beside stochastic gradients, float64", table(header, rows)]
 
 
-PARTS = {"accuracy": accuracy, "methods": methods, "peers": peers}
+# -- PyMC ----------------------------------------------------------------------------------------------------
+
+
+def pymc_model(name: str, data: dict[str, np.ndarray]) -> Any:
+    """Two of the posteriors in PyMC's own words."""
+    with pymc.Model() as model:
+        sigma = pymc.HalfCauchy("sigma", 2.5)
+        if name == "kidscore_momiq":
+            beta = pymc.Flat("beta", shape=2)
+            pymc.Normal("y", beta[0] + beta[1] * data["mom_iq"], sigma, observed=data["kid_score"])
+        else:
+            alpha, beta = pymc.Normal("alpha", 0, 10), pymc.Normal("beta", 0, 10, shape=5)
+            y, lags = data["y"], 5
+            past = np.stack([y[lags - 1 - k : len(y) - 1 - k] for k in range(lags)], 1)
+            pymc.Normal("rows", alpha + pymc.math.dot(past, beta), sigma, observed=y[lags:])
+    return model
+
+
+def advi(report: list[str]) -> None:
+    """5,000 steps of PyMC's automatic differentiation variational inference at its default settings."""
+    rows = []
+    with jax.enable_x64(True):
+        for name, family in itertools.product(("kidscore_momiq", "arK"), ("full_rank", "mean_field")):
+            target = posterior(name)
+            fitted = fit_of(target, family)
+            first = seconds(lambda: fitted(0).objective)  # noqa: B023
+            (own,) = interleaved(lambda: fitted(1).objective, repeats=5)  # noqa: B023
+            with pymc_model(name, target.data):
+                peer = {"full_rank": pymc.FullRankADVI, "mean_field": pymc.ADVI}[family](random_seed=0)
+                cold = seconds(lambda: peer.fit(STEPS, progressbar=False) and None)  # noqa: B023
+                warm = seconds(lambda: peer.refine(STEPS, progressbar=False))  # noqa: B023
+                draws = peer.approx.sample(20_000, random_seed=1).posterior
+            latents = vb.Record({k: jnp.asarray(draws[k].values[0]) for k in target.support})
+            theirs, ours = (
+                cells(target, latents),
+                cells(target, fitted(0).params.sample(jax.random.key(1), 20_000)),
+            )
+            rows.append(
+                [f"{name}, {family}", f"{own * 1e3:.0f}", f"{warm * 1e3:.0f}", f"{warm / own:.0f}x",
+                 f"{first:.1f}", f"{cold:.1f}", f"{cold / first:.1f}x", *ours, *theirs]
+            )  # fmt: skip
+            print(*rows[-1], sep="  ", flush=True)
+    header = [
+        "posterior, family", "our fit ms", "PyMC, 5,000 steps ms", "ratio", "our first s", "PyMC's first s",
+        "ratio", "our error of means, sds", "our ratio of sds", "PyMC's error after 10,000",
+        "PyMC's ratio of sds",
+    ]  # fmt: skip
+    report += ["## Black box: beside PyMC's ADVI, float64", table(header, rows)]
+
+
+PARTS = {"accuracy": accuracy, "methods": methods, "peers": peers, "pymc": advi}
 
 
 def run(only: list[str] | None) -> None:
     """Run parts of the benchmark."""
     warnings.simplefilter("ignore")
-    run_parts("blackbox", PARTS, ["numpyro", "blackjax"], only)
+    run_parts("blackbox", PARTS, ["numpyro", "blackjax", "pymc"], only)
