@@ -18,13 +18,13 @@ from tolerances import close
 import vbjax as vb
 from vbjax.core.algorithm import CoordinateAscent
 from vbjax.core.fit import resolved
-from vbjax.core.ragged import groups_for
+from vbjax.core.ragged import groups_of
 
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=60), st.integers(1, 5))
 def test_devices_divide_every_part_but_what_is_left_over(lengths, n):
     lengths = np.array(lengths)
-    groups, widths = groups_for(lengths, n)
+    groups, widths = groups_of(lengths, n)
     np.testing.assert_array_equal(np.sort(np.concatenate(groups)), np.arange(len(lengths)))
     assert [len(rows) for rows in groups if len(rows) % n] in ([], [len(lengths) % n])
     assert [max(1, lengths[rows].max()) for rows in groups] == widths

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.core.inputs import is_concrete, read_count
-from vbjax.core.ragged import Groups, Ragged, groups_like, groups_of, placed, row_numbers
+from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
 from vbjax.families.base import pytree, static
 
 
@@ -164,11 +164,11 @@ class Documents(Ragged):
         dtype = other.parts[0].counts.dtype
         return self._padded(groups, widths, lengths, ids, counts, self.n_words, dtype)
 
-    def in_groups(self, groups: Callable[[np.ndarray], Groups]) -> Documents:
-        """The same documents in other parts."""
+    def in_parts_for(self, n_devices: int) -> Documents:
+        """The same documents in parts that so many devices divide, but for what is left over."""
         lengths, ids, counts = self._flat(range(self.n_rows))
         dtype = self.parts[0].counts.dtype
-        return self._padded(*groups(lengths), lengths, ids, counts, self.n_words, dtype)
+        return self._padded(*groups_of(lengths, n_devices), lengths, ids, counts, self.n_words, dtype)
 
     def take(self, rows: ArrayLike) -> Documents:
         """Some of the documents, with the vocabulary of all: those of a fit, say, and those held out.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import as_numbers, is_concrete, read_count
-from vbjax.core.ragged import Groups, Ragged, groups_like, groups_of, placed, row_numbers
+from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
 from vbjax.families.base import pytree
 
 
@@ -175,10 +175,10 @@ class Sequences(Ragged):
         values = jax.tree.map(lambda x, one: x.astype(one.dtype), values, like)
         return self._padded(groups, widths, lengths, values, observed)
 
-    def in_groups(self, groups: Callable[[np.ndarray], Groups]) -> Sequences:
-        """The same sequences in other parts."""
+    def in_parts_for(self, n_devices: int) -> Sequences:
+        """The same sequences in parts that so many devices divide, but for what is left over."""
         lengths, values, observed = self._flat()
-        return self._padded(*groups(lengths), lengths, values, observed)
+        return self._padded(*groups_of(lengths, n_devices), lengths, values, observed)
 
     def take(self, rows: ArrayLike) -> Sequences:
         """Some of the sequences: those of a fit, say, and those held out.

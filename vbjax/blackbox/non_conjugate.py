@@ -20,6 +20,7 @@ from jax.typing import ArrayLike, DTypeLike
 from vbjax.blackbox import moments
 from vbjax.blackbox.approximation import constrain, support_leaves
 from vbjax.blackbox.draws import matched_draws
+from vbjax.blackbox.families import equally_weighted
 from vbjax.blackbox.scales import Diagonal, Full
 from vbjax.families.base import Family, State, pytree, sample_shape, static
 from vbjax.families.drawn import Draws
@@ -83,8 +84,7 @@ class NonConjugateState(State):
 
     def _weighted(self) -> tuple[Array, Any]:
         """Weights and values of the draws of the fit."""
-        n = len(self.base)
-        return jnp.full(n, 1 / n, self.base.dtype), self.draws
+        return equally_weighted(self.base)[1], self.draws
 
     @property
     def mean(self) -> Any:
@@ -115,8 +115,8 @@ class NonConjugateState(State):
             gradient: of the expected log joint in `expected()`, a mean over the draws.
         """
         at = lambda u: jax.vmap(lambda u: constrain(self.support, u))(u)
-        n, u = len(self.base), self.location + self.kind.apply(self.scale, self.base)
-        pulled = gradient.value, jnp.full(n, 1 / n, u.dtype)  # the density of u has the stretch in it
+        n, (u, w) = len(self.base), equally_weighted(self.location + self.kind.apply(self.scale, self.base))
+        pulled = gradient.value, w  # the density of u has the stretch in it
         (slopes,) = jax.vjp(at, u)[1](pulled)
         slope = self.kind.slope(self.scale, self.base, n * slopes)
         location, scale = self.kind.move(self.location, self.scale, slope, jnp.asarray(rho, u.dtype))

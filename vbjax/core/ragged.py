@@ -20,7 +20,6 @@ from jax.typing import ArrayLike, DTypeLike
 from vbjax.families.base import pytree, static
 
 ROWS = "rows"  # the axis of a mesh
-Groups = tuple[list[np.ndarray], list[int]]  # of every part: the numbers of its rows, and their padded length
 
 
 @pytree
@@ -62,8 +61,8 @@ class Ragged:
         """The same rows, and empty ones after them, in parts of the shapes that others have."""
         raise TypeError("given by the subclass")
 
-    def in_groups(self, groups: Callable[[np.ndarray], Groups]) -> Self:
-        """The same rows in other parts, chosen by their lengths (n,)."""
+    def in_parts_for(self, n_devices: int) -> Self:
+        """The same rows in parts that so many devices divide, but for what is left over."""
         raise TypeError("given by the subclass")
 
     def sharded(self, devices: Sequence[jax.Device] | None = None) -> Self:
@@ -75,7 +74,7 @@ class Ragged:
             devices: by default all there are.
         """
         mesh = Mesh(np.array(devices or jax.devices()), (ROWS,), axis_types=(AxisType.Auto,))
-        same = self.in_groups(lambda lengths: groups_for(lengths, mesh.size))
+        same = self.in_parts_for(mesh.size)
         whole = [len(jax.tree.leaves(part)[0]) % mesh.size == 0 for part in same.parts]
         specs = [PartitionSpec(ROWS) if divided else PartitionSpec() for divided in whole]
         put = lambda part, spec: jax.device_put(part, NamedSharding(mesh, spec))
@@ -106,21 +105,16 @@ def row_numbers(rows: ArrayLike, n: int, what: str) -> np.ndarray:
     return chosen
 
 
-def groups_of(lengths: np.ndarray) -> Groups:
-    """Numbers of the rows of every part, by `buckets` from all lengths (n,), and the length of its rows."""
-    groups = buckets(lengths)
-    return groups, [max(1, lengths[rows].max(initial=0)) for rows in groups]
+def groups_of(lengths: np.ndarray, n_devices: int = 1) -> tuple[list[np.ndarray], list[int]]:
+    """Numbers of the rows of every part, by `buckets` from all lengths (n,), and the length of its rows.
 
-
-def groups_for(lengths: np.ndarray, n: int) -> Groups:
-    """The same for so many devices: rows in a number that they divide, but for those that are left over.
-
-    What is left over of a part, its longest rows, goes into the next; what is left in the end is the last.
+    Of several devices the number divides that of the rows: what is left over of a part, its longest rows,
+    goes into the next; what is left in the end is the last.
     """
     groups, left = [], np.zeros(0, int)
     for rows in buckets(lengths):
         rows = np.concatenate([left, rows])
-        rows, left = np.split(rows, [len(rows) - len(rows) % n])
+        rows, left = np.split(rows, [len(rows) - len(rows) % n_devices])
         groups.append(rows)
     groups = [rows for rows in [*groups, left] if len(rows)]
     return groups, [max(1, lengths[rows].max(initial=0)) for rows in groups]
