@@ -272,7 +272,7 @@ def _read(
     initial: ArrayLike, transitions: ArrayLike, log_likelihood: ArrayLike, length: ArrayLike | None
 ) -> tuple[Array, Array, Array, Array | None]:
     """Log weights of one dtype and of shapes that agree."""
-    log_likelihood = as_floating(log_likelihood)
+    log_likelihood = as_floating(log_likelihood, "log_likelihood")
     initial, transitions = (jnp.asarray(x).astype(log_likelihood.dtype) for x in (initial, transitions))
     if log_likelihood.ndim != 2 or 0 in log_likelihood.shape:
         raise ValueError(

@@ -256,7 +256,7 @@ def kalman_filter(
     >>> print(*(f"{x:.3f}" for x in (*found.means.ravel(), *found.covariances.ravel())))
     1.000 1.000 0.500 1.500
     """
-    y = as_floating(y)
+    y = as_floating(y, "y", missing=True)
     if y.ndim != 2 or 0 in y.shape:
         raise ValueError(f"y must have shape (T, p) of at least (1, 1); got {y.shape}")
     if is_concrete(y) and np.isinf(np.asarray(y)).any():
@@ -335,7 +335,7 @@ def _read(
     precision: ArrayLike, coupling: ArrayLike, pull: ArrayLike, length: ArrayLike | None
 ) -> tuple[Array, Array, Array, Array | None]:
     """Potentials of one dtype and of shapes that agree."""
-    pull = as_floating(pull)
+    pull = as_floating(pull, "pull")
     if pull.ndim != 2 or 0 in pull.shape:
         raise ValueError(f"pull must have shape (T, D) of at least (1, 1); got {pull.shape}")
     (steps, d), dtype = pull.shape, pull.dtype

@@ -5,6 +5,11 @@ Values are examined only where they are concrete; inside jit and vmap the shapes
 
 from __future__ import annotations
 
+import decimal
+import math
+import numbers
+import reprlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -26,20 +31,110 @@ def all_finite(tree: Any) -> Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def as_numbers(x: Any, name: str) -> np.ndarray | Array:
-    """An array of numbers, on the host but for what is on a device already."""
+def as_numbers(x: Any, name: str, missing: bool | None = None) -> np.ndarray | Array:
+    """Return an array of real numbers, on the host but for what is on a device already.
+
+    Arrays of Python objects, such as a data frame with nullable columns, are read number by number: None and
+    pd.NA become NaN.
+
+    Args:
+        x: an array, or what numpy makes one of.
+        name: of the argument, for errors.
+        missing: whether NaN is a missing entry. Masked entries then become NaN; otherwise they are an error.
+            None where the caller has no such option.
+
+    Raises:
+        ValueError: what is no array of real numbers, or has masked entries. The message says what and where.
+    """
+    array = x if isinstance(x, jax.Array) else _on_host(x, name, missing)
+    dtype = array.dtype
+    kind = getattr(dtype, "kind", "PRNG key")
+    if kind == "O":
+        return as_numbers(_from_objects(np.asarray(array), name, getattr(x, "columns", None)), name)
+    if kind == "f" and dtype.itemsize > 8:  # numpy's long double, which jax has not
+        return array.astype(float)
+    if kind in "biuf" or (kind == "V" and jnp.issubdtype(dtype, jnp.number)):  # V: bfloat16 and its like
+        return array
+    raise ValueError(f"{name} must be numbers; got an array of {dtype}{_REMEDIES.get(kind, '')}")
+
+
+_REMEDIES = {
+    "U": "; code categories as whole numbers, np.unique(x, return_inverse=True)[1]",
+    "M": "; make numbers of times, (x - x[0]) / np.timedelta64(1, 'D')",
+    "m": "; make numbers of times, x / np.timedelta64(1, 'D')",
+}
+
+
+def _on_host(x: Any, name: str, missing: bool | None) -> np.ndarray | Array:
+    """Return what numpy makes of it, NaN in the place of masked entries where these are missing."""
+    if hasattr(x, "toarray") or hasattr(x, "todense"):
+        raise ValueError(f"{name} must be a dense array, x.toarray(); got a sparse {type(x).__name__}")
+    if isinstance(x, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in x):
+        x = np.ma.array(x)  # np.asarray would forget the masks
     try:
-        array = x if isinstance(x, jax.Array) else np.asarray(x)
+        array = np.asarray(x)
+    except jax.errors.TracerArrayConversionError:  # a list of traced numbers
+        return jnp.asarray(x)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be numeric arrays; got {type(x).__name__}: {error}") from None
-    if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
-        raise ValueError(f"{name} must be numbers; got an array of {array.dtype}")
-    return array
+    if not isinstance(x, np.ma.MaskedArray) or not x.mask.any():
+        return array
+    if missing:
+        return np.where(x.mask, np.nan, as_numbers(array, name))
+    place = ", ".join(map(str, np.argwhere(x.mask)[0].tolist()))
+    remedy = "missing=True takes it as missing" if missing is False else "give it a value by x.filled(value)"
+    raise ValueError(
+        f"{name} must have no masked entry; entry [{place}] is masked: {remedy}, or leave it out"
+    )
 
 
-def _as_array(x: Any, name: str) -> Array:
+def _from_objects(array: np.ndarray, name: str, columns: Any) -> np.ndarray:
+    """Read Python objects as numbers; errors call the columns of a data frame by their names."""
+    if not array.ndim:
+        value: Any = array.item()
+        hint = "; make a list of it first" if isinstance(value, Iterable) else ""
+        raise ValueError(f"{name} must be numbers; got {reprlib.repr(value)}{hint}")
+    read: list[bool | int | float] = []
+    for i, value in enumerate(array.ravel().tolist()):
+        if value is None or type(value).__name__ == "NAType":  # pd.NA
+            read.append(math.nan)
+        elif isinstance(value, (bool, np.bool_)):
+            read.append(bool(value))
+        elif isinstance(value, numbers.Integral):
+            read.append(int(value))
+        elif isinstance(value, (numbers.Real, decimal.Decimal)):
+            read.append(float(value))
+        else:
+            row, *column = np.unravel_index(i, array.shape)
+            where = f"row {row}"
+            if column:
+                where += f", column {column[0] if columns is None else columns[column[0]]!r}"
+            hint = _REMEDIES["U"] if isinstance(value, str) else ""
+            raise ValueError(f"{name} must be numbers; got {reprlib.repr(value)} in {where}{hint}")
+    return np.array(read, None if read else float).reshape(array.shape)
+
+
+def as_array(x: Any, name: str, missing: bool | None = None) -> Array:
+    """Return an array of real numbers on the device: half precision as float32, others of their own dtype.
+
+    Whole numbers that the device's integers cannot hold become floats. Arguments and errors are those of
+    `as_numbers`.
+    """
+    array = as_numbers(x, name, missing)
+    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4:
+        array = array.astype(jnp.float32)  # whose cholesky and gammaln jax has not
+    elif array.dtype.kind in "iu" and array.size and not isinstance(array, jax.Array):
+        limits = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
+        if array.min() < limits.min or array.max() > limits.max:  # would wrap around
+            array = array.astype(float)
     with np.errstate(over="ignore"):  # what the dtype cannot hold becomes infinite, and is refused as such
-        return jnp.asarray(as_numbers(x, name))
+        return jnp.asarray(array)
+
+
+def as_floating(x: Any, name: str, missing: bool | None = None) -> Array:
+    """Return an array of floats: `as_array` with whole numbers as the default float."""
+    x = as_array(x, name, missing)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
 def _require_finite(x: Array, name: str, missing: bool | None = None) -> None:
@@ -58,7 +153,7 @@ def read_arrays(data: Any, name: str) -> Any:
     """A pytree of finite numeric arrays with a common leading axis; lists are arrays. None stays None."""
     if data is None:
         return None
-    data = jax.tree.map(lambda x: _as_array(x, name), data, is_leaf=lambda x: isinstance(x, list))
+    data = jax.tree.map(lambda x: as_array(x, name), data, is_leaf=lambda x: isinstance(x, list))
     shapes = [x.shape for x in jax.tree.leaves(data)]
     if not shapes or any(len(shape) == 0 for shape in shapes) or len({shape[0] for shape in shapes}) > 1:
         raise ValueError(f"{name} must be arrays with a common leading axis of rows; got shapes {shapes}")
@@ -78,7 +173,7 @@ def read_table(
     missing: bool | None = None,
 ) -> Array:
     """A finite floating table (n, d), but for NaN where `missing` is true; None where it is no option."""
-    x = _as_array(x, name)
+    x = as_array(x, name, missing)
     if x.ndim != 2 or x.shape[1] == 0:
         hint = "; reshape one column with x[:, None]" if x.ndim == 1 else ""
         raise ValueError(f"{name} must have shape (n, d) with d >= 1; got {x.shape}{hint}")
@@ -89,9 +184,10 @@ def read_table(
 
 def read_column(x: Any, name: str = "data", *, min_rows: int = 1) -> Array:
     """A finite floating column (n,)."""
-    x = _as_array(x, name)
+    x = as_array(x, name)
     if x.ndim != 1:
-        raise ValueError(f"{name} must have shape (n,); got {x.shape}")
+        hint = "; a table's one column is x[:, 0]" if x.shape[1:] == (1,) else ""
+        raise ValueError(f"{name} must have shape (n,); got {x.shape}{hint}")
     return _floating(x, name, min_rows)
 
 
@@ -105,15 +201,9 @@ def read_pair(data: Any, what: str) -> tuple[Any, Any]:
 def _floating(x: Array, name: str, min_rows: int, missing: bool | None = None) -> Array:
     if x.shape[0] < min_rows:
         raise ValueError(f"{name} must have at least {min_rows} rows; got {x.shape[0]}")
-    x = as_floating(x)
+    x = as_floating(x, name)
     _require_finite(x, name, missing)
     return x
-
-
-def as_floating(x: ArrayLike) -> Array:
-    """An array of floats: of their own dtype, or of the default one."""
-    x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
 def read_length(length: ArrayLike | None, steps: int) -> Array | None:
@@ -132,7 +222,7 @@ def read_weights(weights: Any, n: int, dtype: Any) -> Array | None:
     """Row weights (n,), finite, not negative and not all zero; None stays None."""
     if weights is None:
         return None
-    weights = _as_array(weights, "weights").astype(dtype)
+    weights = as_array(weights, "weights").astype(dtype)
     if weights.shape != (n,):
         raise ValueError(f"weights must have one number for each of the {n} rows; got shape {weights.shape}")
     if is_concrete(weights):
