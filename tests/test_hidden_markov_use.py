@@ -53,6 +53,17 @@ def test_states_and_paths_are_those_of_enumeration(float64):
         np.testing.assert_array_equal(alone, paths[0])
 
 
+def test_states_and_paths_of_traced_arrays_are_those_outside():
+    model, params, _ = subject("VB counts", "float32")
+    x = [own.astype("float32") for own in series("VB counts")]
+    uses = lambda x: (model.state_probabilities(params, x), model.decode(params, x))
+    found = jax.jit(lambda *x: uses([*x]))(*x)
+    jax.tree.map(functools.partial(close, factor=10), found, uses(x))
+    long = x[np.argmax([len(own) for own in x])]
+    together = jax.vmap(lambda x: model.decode(params, x))(np.stack([long, long[::-1]]))
+    np.testing.assert_array_equal(together[1], model.decode(params, long[::-1]))
+
+
 def test_after_em_the_predictive_density_is_the_likelihood(float64):
     (model, params, x), (chain, tables) = subject("EM full"), by_hand("EM full")
     each = [hand.log_normalizer(chain, table) for table in tables]
@@ -135,6 +146,8 @@ def test_a_fit_may_be_traced_and_a_second_one_compiles_nothing():
     assert fit.objective == fit.trace[-1] > fit.trace[0]
     traced = jax.jit(lambda model, data: vb.fit(model, data, **how).objective)(model, short())
     close(traced, fit.objective)
+    arrays = jax.jit(lambda model, *x: vb.fit(model, [*x], **how).objective)
+    close(arrays(model, *short().unpack([part.values for part in short().parts])), fit.objective)
     with compilations() as seen:
         vb.fit(vb.BayesianPoissonHMM(2, transition_concentration=2.0), short(), **how)
     assert not seen

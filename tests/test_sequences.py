@@ -2,12 +2,14 @@
 
 The same sequences come back however they are given and whatever the order of their lengths: a list, one
 array with lengths, some taken from more, windows. Every step stands in one part, of which little is padding;
-missing steps are steps of which nothing is seen. What is no sequence is refused with its place.
+missing steps are steps of which nothing is seen, and so are masked ones. Traced arrays are the sequences that
+they are outside of the program. What is no sequence is refused with its place.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,9 +91,11 @@ def test_a_step_may_be_several_arrays():
 
 @pytest.mark.parametrize(
     ("given", "found"),
-    [("float32", "float32"), ("bfloat16", "bfloat16"), ("float64", None), ("int32", None), ("bool", None)],
+    [("float32", "float32"), ("bfloat16", "float32"), ("float64", None), ("int32", None), ("bool", None)],
 )
-def test_floats_keep_their_dtype_and_other_numbers_become_the_default_float(dtype, given, found):
+def test_floats_keep_their_dtype_of_32_bits_or_more_and_other_numbers_become_the_default_float(
+    dtype, given, found
+):
     x = jnp.ones(3, given) if given == "bfloat16" else np.ones(3, given)
     for sequences in (Sequences.of([x, x[:2]]), Sequences.of(x, [1, 2])):
         for some in (sequences, sequences.take([0]), sequences.windows(1), sequences.in_parts_of(sequences)):
@@ -201,6 +205,50 @@ def test_sequences_in_the_parts_of_others_are_the_same_and_empty_ones_after_them
     assert_same(values(again), values(like))
     assert_same(values(longer.windows(4).take([0, 5])), [given[0][:4], given[0][:0]])
     np.testing.assert_array_equal(longer.take([3]).lengths, [0])
+
+
+# -- traced and masked arrays --------------------------------------------------------------------------
+
+
+def holed_series():
+    first, second = series([4, 7], 2)
+    first[1], second[3, 0] = np.nan, np.nan
+    return [first, second]
+
+
+def test_traced_arrays_are_the_sequences_that_they_are_outside():
+    """One array, a list, and steps end to end: their shapes say all that there is to know."""
+    given = holed_series()
+    together = np.concatenate(given)
+    assert_equal(jax.jit(lambda *x: Sequences.of([*x]))(*given), Sequences.of(given))
+    assert_equal(jax.jit(lambda x: Sequences.of(x, [4, 7]))(together), Sequences.of(given))
+    each = jax.vmap(Sequences.of)(np.stack([given[0], given[0][::-1]]))
+    assert_equal(jax.tree.map(lambda x: x[1], each), Sequences.of(given[0][::-1]))
+
+
+def test_what_is_found_for_traced_arrays_is_cut_to_their_steps():
+    given = holed_series()
+    twice = lambda x: (s := Sequences.of(x)).unpack([2 * part.values for part in s.parts])
+    assert_same(jax.jit(lambda *x: twice([*x]))(*given), twice(given))
+    sequences = Sequences.of(given)
+    with pytest.raises(ValueError, match=r"data must be arrays inside jit.*lengths of traced Sequences"):
+        jax.jit(lambda s: s.unpack([part.values for part in s.parts]))(sequences)
+    with pytest.raises(ValueError, match="lengths must be known"):
+        jax.jit(lambda x, n: Sequences.of(x, n))(given[0], np.array([4]))
+
+
+def test_masked_entries_are_missing():
+    first, second = holed_series()
+    masked = [np.ma.masked_invalid(first), np.ma.masked_invalid(second)]
+    assert_equal(Sequences.of(masked), Sequences.of([first, second]))
+    assert_equal(Sequences.of(masked[1]), Sequences.of(second))
+
+
+def test_nullable_columns_are_read_and_half_precision_is_float32():
+    frame = pd.DataFrame({"a": pd.array([1, None, 3], dtype="Int64"), "b": [0.5, 1.5, 2.5]})
+    assert_equal(Sequences.of([frame]), Sequences.of([np.array([[1, 0.5], [np.nan, 1.5], [3, 2.5]])]))
+    half = Sequences.of([np.ones((3, 2), np.float16)])
+    assert half.parts[0].values.dtype == np.float32
 
 
 # -- what is no sequence -----------------------------------------------------------------------------

@@ -325,6 +325,10 @@ def test_a_forecast_is_the_filter_over_missing_steps(float64):
     model, read, params, _, _ = ascended(EM, sequences())
     found, of = model.forecast(params, read, 4), model.matrices(params)
     assert found.means.shape == (3, 4, P)
+    traced = jax.jit(lambda *x: (model.forecast(params, [*x], 4), model.filtered(params, [*x])))(*sequences())
+    close(traced[0], found)
+    for own, outside in zip(traced[1], model.filtered(params, read), strict=True):
+        close(tuple(own), tuple(outside))
     for i, x in enumerate(sequences()):
         longer = np.concatenate([x - model.center, np.full((4, P), np.nan)])
         ahead = gaussian_chains.kalman_filter(longer, *of)

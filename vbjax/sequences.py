@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import as_numbers, is_concrete, read_count
@@ -73,7 +74,8 @@ class Sequences(Ragged):
         Args:
             data: a list of sequences, arrays (t, ...) of as many steps as each has; or one sequence, an array
                 (t, d) or (t,); or, with `lengths`, all of them end to end, an array (t_1 + t_2 + ..., ...).
-                NaN are missing. Floats keep their dtype, other numbers become the default float.
+                NaN and masked entries are missing. Floats keep their dtype (half precision becomes
+                float32), other numbers become the default float.
             lengths: (n,), the steps of each sequence.
 
         Raises:
@@ -108,7 +110,7 @@ class Sequences(Ragged):
         return cls._packed(own, values, _observed(values, own))
 
     @classmethod
-    def _packed(cls, lengths: np.ndarray, values: Any, observed: np.ndarray) -> Sequences:
+    def _packed(cls, lengths: np.ndarray, values: Any, observed: Any) -> Sequences:
         """Sequences from their lengths (n,) and, end to end, values (t, ...) and what is observed (t,)."""
         return cls._padded(*groups_of(lengths), lengths, values, observed)
 
@@ -119,25 +121,21 @@ class Sequences(Ragged):
         widths: Sequence[int],
         lengths: np.ndarray,
         values: Any,
-        observed: np.ndarray,
+        observed: Any,
     ) -> Sequences:
         """A part for every group of sequences, of so many steps."""
         starts, parts = np.cumsum(lengths) - lengths, []
         for rows, width in zip(groups, widths, strict=True):
             there = np.arange(width) < lengths[rows][:, None]
             step = (starts[rows][:, None] + np.arange(width))[there]
-            seen = np.zeros(there.shape, bool)
-            seen[there] = observed[step]
-            step = step[observed[step]]
 
-            def fill(x: np.ndarray, seen: np.ndarray = seen, step: np.ndarray = step) -> Array:
-                padded = np.zeros(seen.shape + x.shape[1:], x.dtype)
-                padded[seen] = x[step]
-                return placed(padded)
+            def fill(x: Any, there: np.ndarray = there, step: np.ndarray = step) -> Array:
+                seen = observed[step].reshape(-1, *[1] * (x.ndim - 1))
+                return _scattered(there, _library(x, seen).where(seen, x[step], 0))
 
-            own = placed(lengths[rows], int)
-            parts.append(Steps(jax.tree.map(fill, values), placed(seen), own))
-        return cls(tuple(parts), placed(np.concatenate(groups), jnp.int32))
+            seen = _scattered(there, observed[step])
+            parts.append(Steps(jax.tree.map(fill, values), seen, _known(lengths[rows], int)))
+        return cls(tuple(parts), _known(np.concatenate(groups), jnp.int32))
 
     def _flat(self, rows: np.ndarray | None = None) -> tuple[np.ndarray, Any, np.ndarray]:
         """Lengths of the sequences, or of some, as given; end to end their values and what is observed."""
@@ -231,7 +229,8 @@ class Sequences(Ragged):
             For every sequence that pytree, of numpy arrays (t, ...), without the padding.
 
         Raises:
-            ValueError: arrays whose first axes are not those of the parts.
+            ValueError: arrays whose first axes are not those of the parts; inside jit or vmap, `Sequences`
+                that are traced themselves, whose lengths are not known.
 
         >>> import numpy as np, vbjax as vb
         >>> seqs = vb.Sequences.of([np.array([1.0, 2.0, 3.0]), np.array([4.0])])
@@ -240,9 +239,16 @@ class Sequences(Ragged):
         """
         if len(x) != len(self.parts):
             raise ValueError(f"x must be given for each of the {len(self.parts)} parts; got {len(x)}")
+        if any(
+            isinstance(known, jax.core.Tracer) for known in (self.order, *(p.lengths for p in self.parts))
+        ):
+            raise ValueError(
+                "data must be arrays inside jit and vmap, whose shapes say how long they are; the lengths of "
+                "traced Sequences are not known"
+            )
         found: list[Any] = []
         for part, given in zip(self.parts, x, strict=True):
-            leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, given))
+            leaves, structure = jax.tree.flatten(jax.tree.map(_on_host, given))
             shape = part.observed.shape
             if any(leaf.shape[:2] != shape for leaf in leaves):
                 shapes = [leaf.shape for leaf in leaves]
@@ -314,10 +320,36 @@ def _text(values: Any, axes: int) -> str:
     return f"shapes {jax.tree.unflatten(structure, shapes)}"
 
 
+def _on_host(x: Any) -> Any:
+    """The array in numpy, unless it is traced."""
+    return x if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
+def _library(*x: Any) -> Any:
+    """What computes with these arrays: numpy, or jax.numpy where one is traced."""
+    return jnp if any(isinstance(leaf, jax.core.Tracer) for leaf in x) else np
+
+
+def _scattered(there: np.ndarray, x: Any) -> Array:
+    """A table on the device that is 0 but where `there`, (n, t), says that one of x is, in their order."""
+    table = _library(x).zeros(there.shape + x.shape[1:], x.dtype)
+    if isinstance(table, np.ndarray):
+        table[there] = x
+        return placed(table)
+    return table.at[np.nonzero(there)].set(x)
+
+
+def _known(x: np.ndarray, dtype: DTypeLike) -> Any:
+    """What shapes say: on the device, but inside jit on the host, where it stays known."""
+    return placed(x, dtype) if is_concrete(()) else x.astype(jax.dtypes.canonicalize_dtype(dtype))
+
+
 def _sequence(x: Any, name: str) -> Any:
     """Arrays of numbers with a common axis of steps; lists are arrays."""
     x = jax.tree.map(
-        lambda leaf: np.asarray(as_numbers(leaf, name)), x, is_leaf=lambda leaf: isinstance(leaf, list)
+        lambda leaf: _on_host(as_numbers(leaf, name, missing=True)),
+        x,
+        is_leaf=lambda leaf: isinstance(leaf, list),
     )
     shapes = [leaf.shape for leaf in jax.tree.leaves(x)]
     if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
@@ -339,6 +371,8 @@ def _require_alike(given: Sequence[Any]) -> None:
 
 
 def _lengths(lengths: ArrayLike, n: int) -> np.ndarray:
+    if isinstance(lengths, jax.core.Tracer):
+        raise ValueError("lengths must be known: give them as a list or a numpy array, not traced")
     read = np.asarray(as_numbers(lengths, "lengths"))
     if read.ndim != 1 or not read.size or not np.issubdtype(read.dtype, np.integer):
         what = f"{read.dtype} of shape {read.shape}"
@@ -350,21 +384,24 @@ def _lengths(lengths: ArrayLike, n: int) -> np.ndarray:
     return read.astype(int)
 
 
-def _end_to_end(*leaves: np.ndarray) -> np.ndarray:
-    """One floating array (t, ...)."""
+def _end_to_end(*leaves: Any) -> Any:
+    """One floating array (t, ...), of float32 at least."""
     floating = [x.dtype for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
-    dtype = functools.reduce(np.promote_types, floating) if floating else jnp.result_type(float)
+    kinds = [np.dtype(np.float32) if dtype.itemsize < 4 else dtype for dtype in floating]
+    dtype = functools.reduce(np.promote_types, kinds) if kinds else jnp.result_type(float)
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
     with np.errstate(over="ignore"):  # what the dtype cannot hold becomes infinite, and is refused as such
-        return np.concatenate(leaves, dtype=jax.dtypes.canonicalize_dtype(dtype), casting="unsafe")
+        return _library(*leaves).concatenate([x.astype(dtype, copy=False) for x in leaves])
 
 
-def _observed(values: Any, lengths: np.ndarray) -> np.ndarray:
+def _observed(values: Any, lengths: np.ndarray) -> Any:
     """Which steps (t,) are not wholly missing, of values that are finite where they are not missing."""
-    flat = [x.reshape(len(x), -1) for x in jax.tree.leaves(values)]
-    infinite = functools.reduce(np.logical_or, (np.isinf(x).any(1) for x in flat))
-    if infinite.any():
-        step, ends = infinite.argmax(), np.cumsum(lengths)
-        row = np.searchsorted(ends, step, side="right")
-        place = f"step {step - ends[row] + lengths[row]} of sequence {row}"
-        raise ValueError(f"data must be finite, or NaN where missing; {place} has an infinity")
-    return ~functools.reduce(np.logical_and, (np.isnan(x).all(1) for x in flat))
+    flat = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(values)]
+    if _library(*flat) is np:
+        infinite = functools.reduce(np.logical_or, (np.isinf(x).any(1) for x in flat))
+        if infinite.any():
+            step, ends = infinite.argmax(), np.cumsum(lengths)
+            row = np.searchsorted(ends, step, side="right")
+            place = f"step {step - ends[row] + lengths[row]} of sequence {row}"
+            raise ValueError(f"data must be finite, or NaN where missing; {place} has an infinity")
+    return ~functools.reduce(operator.and_, (_library(x).isnan(x).all(1) for x in flat))
