@@ -41,12 +41,12 @@ class Bijected(Support):
     def size(self) -> int:
         return math.prod(self.transform.inverse_shape(self.shape))
 
-    def constrain(self, u: Array) -> tuple[Array, Array]:
+    def to(self, u: Array) -> tuple[Array, Array]:
         u = u.reshape(self.transform.inverse_shape(self.shape))
         value = self.transform(u)
         return value, self.transform.log_abs_det_jacobian(u, value).sum()
 
-    def unconstrain(self, value: Array) -> Array:
+    def back(self, value: Array) -> Array:
         return self.transform.inv(value).reshape(-1)
 
 

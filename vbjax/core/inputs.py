@@ -266,7 +266,32 @@ def read_positive(model: Any, *names: str, least: float | None = None, why: str 
 
 
 def read_count(value: Any, name: str, *, least: int = 1) -> int:
-    """A whole number of at least `least`."""
+    """A whole number of at least `least`, and at most what an index of an array can be."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+    if value > _MOST:
+        raise ValueError(f"{name} must be at most {_MOST}; got {value!r}")
     return int(value)
+
+
+_MOST = 2**31 - 1
+
+
+def read_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
+    """A shape, given as a tuple or as one whole number."""
+    sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    if not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= 0 for n in sizes):
+        raise ValueError(
+            f"{name} must be a whole number, or a tuple of whole numbers, of at least 0; got {shape!r}"
+        )
+    if math.prod(map(int, sizes)) > _MOST:
+        raise ValueError(f"{name} must be of at most {_MOST} entries; got {shape!r}")
+    return tuple(map(int, sizes))
+
+
+def read_probabilities(p: Any, name: str = "p") -> np.ndarray | Array:
+    """Probabilities, of any shape."""
+    p = as_numbers(p, name)
+    if is_concrete(p) and not ((np.asarray(p) >= 0) & (np.asarray(p) <= 1)).all():
+        raise ValueError(f"{name} must be between 0 and 1; got {p}")
+    return p
