@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from family_table import jit
 from mixture_twins import TWINS, as_numpy
-from registry import CONJUGATE, MODELS, N_COMPONENTS, N_ROWS, perturbed, sweeps
+from registry import CONJUGATE, MODELS, N_COMPONENTS, N_ROWS, drawn, perturbed, sweeps
 from scipy import special
 from tolerances import STANDARD_ERRORS, close
 
@@ -202,6 +202,24 @@ def test_large_numbers_keep_float32s_digits(name, float64):
         model = model.resolve(data)
         found.append(moved_once(model, perturbed(model, data, 0), data)[:2])
     close(*found)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e8])
+@pytest.mark.parametrize("name", ["counts", "profiles"])
+def test_large_counts_of_several_components_do_not_cancel(name, size, float64):
+    """x log(mean) and log x! of a row are as far as 1e9 from zero, and some units from one another."""
+    entry, found, start = MODELS[f"mixture of {name}"], [], None
+    centres = 1 + np.asarray(entry.data(float64)[0])[np.arange(N_ROWS) % N_COMPONENTS]
+    rows = np.random.default_rng(0).poisson(size * centres).astype("float32")
+    for dtype in (np.dtype("float32"), float64):
+        data, weights = jnp.asarray(rows, dtype), jnp.ones(N_ROWS, dtype)
+        model = entry.model.resolve(data, weights)
+        start = drawn(model, data, 0) if start is None else jax.tree.map(lambda x: x.astype("float64"), start)
+        params, objective, _ = sweeps(model, start, data, weights)
+        found.append((objective[-2:], model.log_predictive(params, rows.astype(dtype))))
+    (objective, density), (exact, desired) = found
+    close(objective, exact)
+    close(density, desired, factor=40)  # a mean of 1e8 is known to a thousandth of a row's spread
 
 
 def sizes(program, params):

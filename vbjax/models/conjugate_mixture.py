@@ -37,10 +37,14 @@ from vbjax.record import Record
 
 
 class Annotated(NamedTuple):
-    """Rows, and the part of each one's log density that is the same for every component, (n,)."""
+    """Rows, and the part of each one's log density that is the same for every component, (n,).
+
+    Of counts also the largest of each row.
+    """
 
     rows: Any
     constant: Array
+    largest: Array | None = None
 
 
 @pytree

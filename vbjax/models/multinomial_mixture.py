@@ -12,13 +12,14 @@ from jaxtyping import Float
 
 from vbjax.families.base import pytree
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
-from vbjax.models.conjugate_mixture import ConjugateMixture, is_count, over_components, require, width
+from vbjax.models.conjugate_mixture import is_count, over_components, require, width
+from vbjax.models.count_mixture import CountMixture, log_negative_binomial
 from vbjax.record import Record
-from vbjax.special import log_factorial_remainder, log_rising
+from vbjax.special import digamma_remainder, log_factorial_remainder
 
 
 @pytree
-class MultinomialMixture(ConjugateMixture):
+class MultinomialMixture(CountMixture):
     """x_n | c_n = k ~ Multinomial(sum_j x_nj, p_k), p_k ~ Dirichlet(alpha): rows of counts.
 
     The number of counts of a row is given, not modelled. The components' update is
@@ -71,21 +72,29 @@ class MultinomialMixture(ConjugateMixture):
     def defaults(self, data: Array, weights: Array | None) -> dict[str, Any]:
         return dict(concentration=jnp.ones(data.shape[1], data.dtype))
 
-    def table(self, components: DirichletStatistics, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
-        return rows @ (components.log - self._log_pivot).T
-
-    def constant(self, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
-        return _log_multinomial(rows, self._log_pivot)
-
     @property
-    def _log_pivot(self) -> Array:
-        """log p at the prior's mean: tables about it are small."""
-        return jnp.log(self.concentration / self.concentration.sum())
+    def prior_mean(self) -> Float[Array, " d"]:
+        return self.concentration / self.concentration.sum()
+
+    def log_excess(self, components: DirichletState) -> Float[Array, "k d"]:
+        alpha = components.concentration
+        return digamma_remainder(alpha) - digamma_remainder(alpha.sum(-1, keepdims=True))
+
+    def expected_counts(self, mean: Float[Array, " d"], rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        return rows.sum(-1, keepdims=True) * mean
+
+    def log_remainder(self, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return log_factorial_remainder(rows.sum(-1)) - log_factorial_remainder(rows).sum(-1)
+
+    def table(self, components: DirichletStatistics, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        return rows @ (components.log - jnp.log(self.prior_mean)).T
 
     def log_predictive_of(self, component: DirichletState, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
-        alpha, total = component.concentration, component.concentration.sum()
-        rising = log_rising(alpha, rows).sum(-1) - log_rising(total, rows.sum(-1))
-        return _log_multinomial(rows, jnp.log(alpha / total)) + rising
+        # counts that are negative binomial, given their number: whatever the probability, here that of means
+        alpha, total, n = component.concentration, component.concentration.sum(), rows.sum(-1, keepdims=True)
+        p, q = total / (total + n), n / (total + n)
+        own = log_negative_binomial(rows, alpha, p, q).sum(-1)
+        return own - log_negative_binomial(n, total, p, q)[..., 0]
 
     def sample(self, params: Record, key: Array, n: int, n_counts: ArrayLike = 1) -> Float[Array, "{n} d"]:
         """New rows (n, d), of `n_counts` counts each (a number or (n,))."""
@@ -101,11 +110,3 @@ class MultinomialMixture(ConjugateMixture):
 @jax.jit
 def _draw_counts(key: Array, counts: Array, p: Array) -> Array:
     return jax.random.multinomial(key, counts, p, dtype=p.dtype)
-
-
-def _log_multinomial(x: Float[Array, "n d"], log_p: Float[Array, " d"]) -> Float[Array, " n"]:
-    """log Multinomial(x | sum x, p), differences of shares from p before anything large."""
-    n = x.sum(-1, keepdims=True)
-    share = jnp.log(jnp.where(x > 0, x / jnp.maximum(n, 1), 1))
-    rows = jnp.where(x > 0, x * (log_p - share), 0) - log_factorial_remainder(x)
-    return rows.sum(-1) + log_factorial_remainder(n[..., 0])

@@ -7,18 +7,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import xlogy
 from jaxtyping import Float
 
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
-from vbjax.models.conjugate_mixture import ConjugateMixture, is_count, over_components, require, width
+from vbjax.models.conjugate_mixture import is_count, over_components, require, width
+from vbjax.models.count_mixture import CountMixture, log_negative_binomial
 from vbjax.models.defaults import positive_scale, weighted_moments
-from vbjax.special import log_factorial_remainder, log_rising
+from vbjax.special import (
+    digamma_remainder,
+    log_factorial_remainder,
+)
 
 
 @pytree
-class PoissonMixture(ConjugateMixture):
+class PoissonMixture(CountMixture):
     """x_nj | c_n = k ~ Poisson(lambda_kj), lambda_kj ~ Gamma(a_j, b_j): columns of counts.
 
     With N_k = sum_n r_nk, the components' update is
@@ -76,21 +79,26 @@ class PoissonMixture(ConjugateMixture):
         a = one if self.concentration is None else jnp.asarray(self.concentration, data.dtype)
         return dict(concentration=one, rate=one * a / positive_scale(weighted_moments(data, weights)[0]))
 
+    @property
+    def prior_mean(self) -> Float[Array, " d"]:
+        return self.concentration / self.rate
+
+    def log_excess(self, components: GammaState) -> Float[Array, "k d"]:
+        return digamma_remainder(components.concentration)
+
+    def expected_counts(self, mean: Float[Array, " d"], rows: Float[Array, "n d"]) -> Float[Array, " d"]:
+        return mean
+
+    def log_remainder(self, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return -log_factorial_remainder(rows).sum(-1)
+
     def table(self, components: GammaStatistics, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
-        pivot = self.concentration / self.rate  # large counts cancel against rates, not against each other
+        pivot = self.prior_mean
         return rows @ (components.log - jnp.log(pivot)).T - (components.value - pivot).sum(-1)
 
-    def constant(self, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
-        pivot = self.concentration / self.rate
-        at_pivot = rows - pivot - xlogy(rows, rows / pivot)  # log Poisson(x | pivot) by Stirling's remainder
-        return (at_pivot - log_factorial_remainder(rows)).sum(-1)
-
     def log_predictive_of(self, component: GammaState, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
-        a, b = component.concentration, component.rate
-        # Gamma(a + x) / (Gamma(a) x!) b^a / (b + 1)^(a + x)
-        mean = a / (b + 1)
-        stirling = rows - xlogy(rows, rows / mean) - log_factorial_remainder(rows)
-        return (log_rising(a, rows) + stirling - a * jnp.log1p(1 / b)).sum(-1)
+        b = component.rate
+        return log_negative_binomial(rows, component.concentration, b / (b + 1), 1 / (b + 1)).sum(-1)
 
     def draw(self, key: Array, parameters: Float[Array, "n d"]) -> Float[Array, "n d"]:
         return jax.random.poisson(key, parameters).astype(parameters.dtype)
