@@ -1,0 +1,339 @@
+"""Good arguments, by name: small data of few shapes, a model of every kind with data for it, and fits.
+
+Everything is made when it is asked for, once a process. For `subjects`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vbjax as vb
+from vbjax import blackbox as bb
+from vbjax.terms import gamma, normal
+
+N, D, K = 24, 2, 2
+
+
+def _draws(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def _table() -> np.ndarray:
+    centers = np.array([[0.0, 0.0], [4.0, 1.0]])[np.arange(N) % K]
+    return (centers + _draws().normal(size=(N, D))).astype("float32")
+
+
+def _counts() -> np.ndarray:
+    return _draws().poisson(np.array([[2.0, 3.0], [9.0, 5.0]])[np.arange(N) % K]).astype("float32")
+
+
+def _labels() -> np.ndarray:
+    return (np.arange(N) % K).astype("int32")
+
+
+def _document_table() -> np.ndarray:
+    return _draws().poisson(1.5, size=(6, 5)) + np.eye(6, 5, dtype=int)
+
+
+OWN: dict[str, Any] = dict(  # mean and precision of a normal, by hand
+    factors=dict(mu=vb.Normal(), tau=vb.Gamma()),
+    hyper=dict(mu0=0.0, tau0=0.1, a=2.0, b=1.0),
+    log_prior=lambda s: normal(s.mu, s.mu0, s.tau0 * s.tau) + gamma(s.tau, s.a, s.b),
+    log_likelihood=lambda s, x: normal(x, s.mu, s.tau),
+)
+
+
+def own_model(**other: Any) -> vb.Model:
+    """A model by hand."""
+    return vb.Model(**(OWN | other))
+
+
+def log_density(s: Any, data: Any = None) -> Any:
+    """Of a normal and a positive latent, which are not independent."""
+    return -0.5 * ((s.x - 1) ** 2).sum() - s.scale - 0.1 * s.scale * (s.x**2).sum()
+
+
+SUPPORT = dict(x=vb.real(2), scale=vb.positive())
+
+# a model of every kind: what it must be given, and its data
+MODELS: dict[str, tuple[dict[str, Any], str]] = {
+    "KMeans": (dict(n_clusters=K), "table"),
+    "GaussianMixture": (dict(n_components=K), "table"),
+    "BayesianGaussianMixture": (dict(n_components=K), "table"),
+    "BernoulliMixture": (dict(n_components=K), "binary"),
+    "CategoricalMixture": (dict(n_components=K), "categories"),
+    "MultinomialMixture": (dict(n_components=K), "counts"),
+    "PoissonMixture": (dict(n_components=K), "counts"),
+    "GammaMixture": (dict(n_components=K), "positives"),
+    "RegressionMixture": (dict(n_components=K), "design"),
+    "MultivariateRegressionMixture": (dict(n_components=K), "planes"),
+    "LinearRegression": ({}, "design"),
+    "ARDRegression": ({}, "design"),
+    "LogisticRegression": ({}, "labelled"),
+    "ProbitRegression": ({}, "labelled"),
+    "PPCA": (dict(n_components=1), "table"),
+    "FactorAnalysis": (dict(n_components=1), "table"),
+    "BayesianPCA": (dict(n_components=1), "table"),
+    "RobustNormal": ({}, "column"),
+    "HierarchicalNormal": ({}, "measured"),
+    "RandomEffects": (dict(n_groups=3), "grouped"),
+    "GaussianMeanPrecision": ({}, "column"),
+    "UnitVarianceMixture": (dict(n_components=K), "column"),
+    "LatentDirichletAllocation": (dict(n_topics=K), "documents"),
+    "HDPTopics": (dict(n_topics=K), "documents"),
+    "GaussianHMM": (dict(n_states=K), "series"),
+    "BayesianGaussianHMM": (dict(n_states=K), "series"),
+    "PoissonHMM": (dict(n_states=K), "count_series"),
+    "BayesianPoissonHMM": (dict(n_states=K), "count_series"),
+    "CategoricalHMM": (dict(n_states=K), "category_series"),
+    "BayesianCategoricalHMM": (dict(n_states=K), "category_series"),
+    "GammaHMM": (dict(n_states=K), "positive_series"),
+    "BayesianGammaHMM": (dict(n_states=K), "positive_series"),
+    "AutoregressiveHMM": (dict(n_states=K), "series"),
+    "BayesianAutoregressiveHMM": (dict(n_states=K), "series"),
+    "AutoregressiveHiddenMarkovModel": (
+        dict(n_states=K, emissions=vb.MultivariateRegressionMixture(K, maximum_likelihood=True)),
+        "series",
+    ),
+    "HiddenMarkovModel": (dict(n_states=K, emissions=vb.GaussianMixture(K)), "series"),
+    "HDPHiddenMarkovModel": (dict(n_states=K, emissions=vb.BayesianGaussianMixture(K)), "series"),
+    "MixtureHMM": (dict(n_states=K, n_components=K), "series"),
+    "BayesianMixtureHMM": (dict(n_states=K, n_components=K), "series"),
+    "LinearGaussianStateSpace": (dict(n_latent=1), "series"),
+    "BayesianLinearGaussianStateSpace": (dict(n_latent=1), "series"),
+    "MeanFieldTable": (dict(log_joint=np.sin(np.arange(6.0)).reshape(2, 3)), "nothing"),
+    "MeanFieldGaussian": (dict(mean=np.zeros(2), precision=np.array([[2.0, 0.5], [0.5, 1.0]])), "nothing"),
+    "BlackBox": (dict(log_density=log_density, support=SUPPORT), "nothing"),
+}
+
+
+def model(name: str, **hyper: Any) -> Any:
+    """A model of the table, or the one written by hand."""
+    return own_model(**hyper) if name == "Model" else getattr(vb, name)(**(MODELS[name][0] | hyper))
+
+
+def data_of(name: str) -> Any:
+    """Data for it."""
+    return good("column" if name == "Model" else MODELS[name][1])
+
+
+def fit_of(model: Any, data: Any, **how: Any) -> Any:
+    """A short fit, as all are here."""
+    return vb.fit(model, data, **(dict(key=jax.random.key(0), max_iter=3) | how))
+
+
+@functools.cache
+def fitted(name: str) -> Any:
+    """The fit of a model of the table."""
+    return fit_of(model(name), data_of(name))
+
+
+def _file(name: str, text: str) -> str:
+    where = os.path.join(tempfile.mkdtemp(prefix="fuzz"), name)
+    with open(where, "w") as file:
+        file.write(text)
+    return where
+
+
+def _csv() -> str:
+    lines = [f"{a:.4f},{b:.4f},{i % 2}" for i, (a, b) in enumerate(_table())]
+    return _file("table.csv", "\n".join(["length,mass,who", *lines]) + "\n")
+
+
+def _chain() -> tuple[np.ndarray, ...]:
+    return np.full(2, 0.5, "float32"), np.array([[0.9, 0.1], [0.2, 0.8]], "float32"), _table()
+
+
+def _state(family: Any) -> Any:
+    return family.neutral(jnp.float32)
+
+
+def _axes() -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure().subplots()
+
+
+def _figure() -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure()
+
+
+GOOD: dict[str, Callable[[], Any]] = {
+    "nothing": lambda: None,
+    "table": _table,
+    "column": lambda: _table()[:, 0],
+    "counts": _counts,
+    "binary": lambda: (_table() > 1).astype("float32"),
+    "categories": lambda: (_table() > 1).astype("int32") + (_table() > 3),
+    "positives": lambda: np.exp(0.3 * _table()),
+    "labels": _labels,
+    "ones": lambda: np.ones(N, "float32"),
+    "design": lambda: (
+        _table(),
+        _table() @ np.array([1.0, -0.5], "float32") + np.sin(np.arange(N, dtype="float32")),
+    ),
+    "planes": lambda: (_table(), _table()[::-1].copy()),
+    "labelled": lambda: (_table(), (np.arange(N) // 2 % 2).astype("int32")),
+    "measured": lambda: (_table()[:, 0], np.linspace(0.5, 2, N, dtype="float32")),
+    "grouped": lambda: (_table()[:, 0], (np.arange(N) % 3).astype("int32")),
+    "series": _table,
+    "count_series": _counts,
+    "category_series": lambda: (_table() > 1).astype("int32") + (_table() > 3),
+    "positive_series": lambda: np.exp(0.3 * _table()),
+    "documents": lambda: vb.Documents.of(_document_table()),
+    "corpus": _document_table,
+    "tokens": lambda: [["to", "be", "or", "not", "to", "be"], ["be"]],
+    "vocabulary": lambda: ["a", "b", "c", "d", "e"],
+    "sequences": lambda: vb.Sequences.of([_table()[:10], _table()[10:]]),
+    "key": lambda: jax.random.key(0),
+    "csv": _csv,
+    "ldac": lambda: _file("corpus.ldac", "2 0:1 3:2\n1 1:4\n3 0:1 2:2 4:1\n"),
+    "words": lambda: _file("words.txt", "a\nb\nc\nd\ne\n"),
+    "initial": lambda: _chain()[0],
+    "transitions": lambda: _chain()[1],
+    "log_likelihood": lambda: _chain()[2],
+    "precision": lambda: np.tile(np.array([[3.0, 0.2], [0.2, 3.0]], "float32"), (N, 1, 1)),
+    "coupling": lambda: np.tile(np.array([[0.5, 0.0], [0.1, 0.5]], "float32"), (N - 1, 1, 1)),
+    "zeros2": lambda: np.zeros(2, "float32"),
+    "eye2": lambda: np.eye(2, dtype="float32"),
+    "simplex2": lambda: np.array([0.3, 0.7], "float32"),
+    "centers": lambda: _table()[:K],
+    "labellings": lambda: {2: _labels(), 3: np.arange(N) % 3},
+    "probabilities": lambda: np.full(5, 0.2, "float32"),
+    "topics": lambda: fitted("LatentDirichletAllocation").params.topics,
+    "top_ids": lambda: np.array([[0, 1, 2], [2, 3, 4]]),
+    "paths": lambda: [_labels(), _labels()[:9]],
+    "shares": lambda: np.tile(np.array([[0.3, 0.7]], "float32"), (6, 1)),
+    "axes": _axes,
+    "figure": _figure,
+    "support": lambda: SUPPORT,
+    "log_density": lambda: log_density,
+    "log_ratios": lambda: _draws().normal(size=200).astype("float32"),
+    "draws2": lambda: np.ones((3, 2), "float32"),
+    "own": own_model,
+    "own_fit": lambda: fit_of(own_model(), good("column")),
+    "own_params": lambda: good("own_fit").params,
+    "optimum": lambda: vb.fit(own_model(), good("column"), key=jax.random.key(0)).params,
+    "black_box": lambda: model("BlackBox"),
+    "black_box_params": lambda: fitted("BlackBox").params,
+    "location_scale": lambda: bb.LocationScale(jnp.zeros(2), jnp.ones(2), bb.scales.Diagonal()),
+    "normal_family": vb.Normal,
+    "optimizer": lambda: __import__("optax").adam(0.05),
+    "coordinate_ascent": lambda: vb.CoordinateAscent(own_model(), jnp.float32(1e-6)),
+}
+
+
+def good(name: str) -> Any:
+    """A good argument: of the list, or `fit:NAME`, `params:NAME`, `model:NAME` of a model."""
+    fresh = name in ("axes", "figure")  # they are drawn on
+    return GOOD[name]() if fresh else _good(name)
+
+
+@functools.cache
+def _good(name: str) -> Any:
+    if name in GOOD:
+        return GOOD[name]()
+    what, _, of = name.partition(":")
+    if what == "fit":
+        return fitted(of)
+    if what == "params":
+        return fitted(of).params
+    if what == "model":
+        return fitted(of).model
+    if what == "raw":
+        return model(of)
+    if what == "state":
+        return FAMILIES[of]().neutral(jnp.float32)
+    if what == "draw":
+        return FAMILIES[of]().neutral(jnp.float32).sample(jax.random.key(0))
+    raise KeyError(name)
+
+
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "Beta": vb.Beta,
+    "Categorical": vb.Categorical,
+    "Delta": lambda: vb.Delta(vb.Normal()),
+    "Dirichlet": vb.Dirichlet,
+    "Gamma": vb.Gamma,
+    "MatrixNormalWishart": lambda: vb.MatrixNormalWishart(2, 2),
+    "MultivariateNormal": lambda: vb.MultivariateNormal(2),
+    "MultivariateNormalGamma": lambda: vb.MultivariateNormalGamma(2),
+    "Normal": vb.Normal,
+    "NormalGamma": vb.NormalGamma,
+    "NormalWishart": lambda: vb.NormalWishart(2),
+    "PolyaGamma": vb.PolyaGamma,
+    "StickBreaking": vb.StickBreaking,
+    "TruncatedNormal": vb.TruncatedNormal,
+    "Wishart": lambda: vb.Wishart(2),
+}
+
+# numbers and names
+GOOD.update(
+    {
+        name: (lambda value=value: value)
+        for name, value in dict(
+            zero=0.0,
+            one=1,
+            two=2,
+            three=3,
+            five=5,
+            eight=8,
+            even=16,
+            twentyfour=24,
+            third=0.3,
+            most=0.7,
+            tolerance=1e-3,
+            false=False,
+            zero_count=0,
+            full_rank="full_rank",
+            mean_field="mean_field",
+            sticking="sticking_the_landing",
+            independent="independent",
+            two_names=["length", "mass"],
+            csv_names=["length", "mass"],
+            one_name=["only"],
+            features=[0, 1],
+            two_rows=[0, 2],
+            two_sequences=[0, 1],
+            who="who",
+            some_words=["to", "be"],
+            lengths=[10, 14],
+            float32="float32",
+            states=[[0, 1, 1]],
+        ).items()
+    }
+)
+GOOD.update(
+    normal=lambda: vb.Normal(),
+    own_factors=lambda: OWN["factors"],
+    own_hyper=lambda: OWN["hyper"],
+    own_prior=lambda: OWN["log_prior"],
+    own_likelihood=lambda: OWN["log_likelihood"],
+    case=lambda: vb.Categorical(2).neutral(jnp.float32).expected(),
+    omega=lambda: vb.PolyaGamma().neutral(jnp.float32).expected(),
+    joint_gamma=lambda: vb.NormalGamma().neutral(jnp.float32).expected(),
+    joint_wishart=lambda: vb.NormalWishart(2).neutral(jnp.float32).expected(),
+    vector_gamma=lambda: vb.MultivariateNormalGamma(2).neutral(jnp.float32).expected(),
+    matrix_wishart=lambda: vb.MatrixNormalWishart(2, 2).neutral(jnp.float32).expected(),
+    multinomial_counts=lambda: np.array([1.0, 2.0], "float32"),
+    weight_rows=lambda: vb.MultivariateNormal(2, plate=(2,)).neutral(jnp.float32).expected(),
+    location_vector=lambda: vb.MultivariateNormal(2, plate=(3,)).neutral(jnp.float32).expected(),
+    one_weight=lambda: np.ones(1, "float32"),
+    devices=lambda: jax.devices(),
+    discrete=lambda: dict(c=vb.category(2)),
+    summed=lambda: bb.summed_out(lambda s: -0.5 * (s.x**2).sum() + s.c * s.x.sum(), dict(c=vb.category(2))),
+    latents=lambda: vb.Record(x=jnp.ones(2)),
+    free_draws=lambda: np.ones((3, 3), "float32"),
+    a_normal=lambda: vb.fit(model("MeanFieldGaussian"), key=jax.random.key(0), max_iter=3).params.z,
+    covariances=lambda: np.tile(np.eye(2, dtype="float32"), (2, 1, 1)),
+)

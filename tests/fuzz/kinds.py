@@ -1,0 +1,445 @@
+"""The kinds of arguments by name, as `subjects` writes them: those of `values` and `data`, and small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from . import data, values
+from .values import Value, never, no_value, perhaps
+
+
+def without(kind: Any, *labels: str) -> Callable[[Any], list[Value]]:
+    return lambda good: [v for v in kind(good) if v.label not in labels]
+
+
+def optional(kind: Any) -> Callable[[Any], list[Value]]:
+    """An argument that may be left out by None."""
+    return lambda good: [v for v in kind(good) if v.label != "none"]
+
+
+def value(good: Any) -> list[Value]:
+    """A number, or an array of any shape, to be computed with."""
+    return (
+        [v for v in no_value() if v.label != "imaginary"]
+        + never(
+            none=None,
+            complex=lambda: np.asarray(good()) + 1j,
+            texts=lambda: np.full(np.shape(good()), "a"),
+            objects=lambda: np.full(np.shape(good()), None),
+            masked=lambda: np.ma.masked_array(good(), np.ones(np.shape(good()), bool)),
+            ragged=lambda: [[1.0], [1.0, 2.0]],
+        )
+        + perhaps(
+            float16=lambda: np.asarray(good()).astype("float16"),
+            bfloat16=lambda: jnp.asarray(good(), jnp.bfloat16),
+            list=lambda: np.asarray(good()).tolist(),
+        )
+    )
+
+
+def array(good: Any) -> list[Value]:
+    """An array of a shape that the other arguments give."""
+    return value(good) + never(
+        seven=lambda: np.ones(7, "float32"),
+        cube=lambda: np.ones((3, 5, 7), "float32"),
+        empty=lambda: np.zeros((0, 0)),
+    )
+
+
+def positive_value(good: Any) -> list[Value]:
+    return value(good) + perhaps(zero=0.0, minus=-1.0)
+
+
+def whole_value(good: Any) -> list[Value]:
+    return value(good) + perhaps(half=0.5)
+
+
+def probabilities(good: Any) -> list[Value]:
+    return array(good) + never(minus=lambda: -np.asarray(good()), nan=lambda: np.asarray(good()) * np.nan)
+
+
+def matrix(good: Any) -> list[Value]:
+    return array(good) + never(
+        oblong=lambda: np.asarray(good())[..., :1],
+        nan=lambda: np.asarray(good()) * np.nan,
+    )
+
+
+def log_likelihood(good: Any) -> list[Value]:
+    return array(good) + never(
+        nan=lambda: np.asarray(good()) * np.nan,
+        inf=lambda: np.asarray(good()) + np.inf,
+        no_steps=lambda: np.asarray(good())[:0],
+        a_state_more=lambda: np.ones((24, 3), "float32"),
+    )
+
+
+def labels(good: Any) -> list[Value]:
+    return (
+        data.few_rows(good)
+        + never(
+            minus=lambda: np.asarray(good()) - 5,
+            vast=lambda: np.where(np.arange(24) == 3, 10**9, good()),
+            half=lambda: np.asarray(good()) + 0.5,
+            few=lambda: np.asarray(good())[:5],
+        )
+        + perhaps(one_label=lambda: np.zeros(24, int), floats=lambda: np.asarray(good(), float))
+    )
+
+
+def end(good: Any) -> list[Value]:
+    """An end of an interval."""
+    return (
+        no_value()
+        + never(
+            nan=float("nan"),
+            texts=["a"],
+            complex=1j,
+            infinite=-float("inf"),
+            above=float("inf"),
+            wrong_shape=lambda: np.zeros(7),
+            empty=lambda: np.zeros(0),
+            masked=lambda: np.ma.masked_array([0.0, 1.0], [True, False]),
+            beyond_the_other=lambda: 5.0 if good() == 0 else -5.0,
+            the_other=lambda: 1.0 - good(),
+        )
+        + perhaps(none=None, true=True, float16=lambda: np.float16(good()))
+    )
+
+
+def end_alone(good: Any) -> list[Value]:
+    """An end without another."""
+    return [v for v in end(good) if v.label not in ("beyond_the_other", "the_other")]
+
+
+def dtype(good: Any) -> list[Value]:
+    return never(
+        text="nonsense",
+        number=3,
+        object=lambda: object(),
+        complex="complex64",
+        of_texts="U3",
+        of_objects=object,
+        array=lambda: np.ones(2),
+        list=["float32"],
+        nan=float("nan"),
+        dates="datetime64[s]",
+    ) + perhaps(int8="int8", float16="float16", none=None, python=float, bools=bool)
+
+
+def tokens(good: Any) -> list[Value]:
+    return never(
+        none=None,
+        text="to be or not",
+        number=3,
+        object=lambda: object(),
+        empty=[],
+        uncut=["to be", "or not"],
+        numbers=[[1, 2], [3]],
+        bags=[[(0, 1), (3, 2)], [(1, 1)]],
+        nones=[None],
+        bytes=[[b"to"]],
+        nested=[[["to"]]],
+        type=list,
+        dict=lambda: {"a": 1},
+        nan=[[float("nan")]],
+    ) + perhaps(generator=lambda: (["a"] for _ in range(3)), empty_text=[[], ["a"]])
+
+
+def vocabulary(good: Any) -> list[Value]:
+    return never(
+        none=None,
+        number=3,
+        text="abcde",
+        object=lambda: object(),
+        empty=[],
+        few=["a"],
+        numbers=[1, 2, 3, 4, 5],
+        nones=[None] * 5,
+        twice=["a"] * 5,
+        bytes=[b"a"] * 5,
+        type=list,
+    ) + perhaps(array=lambda: np.array(["a", "b", "c", "d", "e"]))
+
+
+def words_to_count(good: Any) -> list[Value]:
+    """A vocabulary to choose from, of any length."""
+    return [v for v in vocabulary(good) if v.label not in ("none", "few")]
+
+
+def lengths(good: Any) -> list[Value]:
+    return never(
+        text="3",
+        object=lambda: object(),
+        number=24,
+        halves=[10.5, 13.5],
+        short=[3, 4],
+        long=[20, 20],
+        minus=[30, -6],
+        nan=[float("nan"), 24.0],
+        texts=["a", "b"],
+        nested=[[10], [14]],
+        nones=[None, None],
+        beyond=[2**70, 1],
+        complex=[10j, 14],
+        type=list,
+        empty=[],
+    ) + perhaps(zero=[0, 24], floats=[10.0, 14.0], array=lambda: np.array([10, 14]))
+
+
+def length(good: Any) -> list[Value]:
+    return (
+        no_value()
+        + never(minus=-1, long=99, half=2.5, nan=float("nan"), many=lambda: np.array([2, 3]), beyond=2**70)
+        + (perhaps(zero=0, none=None))
+    )
+
+
+def column_name(good: Any) -> list[Value]:
+    return never(
+        word="nope",
+        minus=-9,
+        many=99,
+        half=0.5,
+        list=["who"],
+        object=lambda: object(),
+        nan=float("nan"),
+        empty="",
+        type=str,
+        true=True,
+        beyond=2**70,
+    ) + perhaps(none=None, number=2)
+
+
+def anything(good: Any) -> list[Value]:
+    """Data of a function of the user's, which may take anything."""
+    return perhaps(
+        number=3.0, dict=lambda: {"a": np.ones(3)}, array=lambda: np.ones((24, 2), "float32")
+    ) + never(
+        text="a",
+        object=lambda: object(),
+        texts=["a"],
+        complex=lambda: np.ones(3) * 1j,
+        type=int,
+        nan=lambda: np.full(3, np.nan),
+    )
+
+
+def float_dtype(good: Any) -> list[Value]:
+    return dtype(good) + never(whole="int32")
+
+
+def draw(good: Any) -> list[Value]:
+    """A value of a latent, of a scalar or a location with its precision."""
+    return no_value() + never(
+        none=None,
+        texts=["a", "b"],
+        objects=lambda: np.array([None, object()]),
+        ragged=[[1.0], [1.0, 2.0]],
+        seven=lambda: np.ones((7, 5, 3), "float32"),
+    )
+
+
+def state_of(good: Any) -> list[Value]:
+    """Another state of a family."""
+    import vbjax as vb
+
+    return [v for v in values.other(good) if v.label != "type"] + never(
+        another=lambda: (
+            vb.StickBreaking(7).neutral("float32")
+            if "Normal" in type(good()).__name__
+            else vb.Normal((7,)).neutral("float32")
+        ),
+        family=vb.Gamma,
+    )
+
+
+def factors(good: Any) -> list[Value]:
+    import vbjax as vb
+
+    mu, tau = vb.Normal(), vb.Gamma()
+    return never(
+        none=None,
+        text="mu",
+        number=3,
+        list=lambda: [mu, tau],
+        empty=lambda: {},
+        type=lambda: dict(mu=vb.Normal, tau=tau),
+        state=lambda: dict(mu=mu.neutral("float32"), tau=tau),
+        word=lambda: dict(mu="normal", tau=tau),
+        missing=lambda: dict(mu=mu),
+        more=lambda: dict(mu=mu, tau=tau, nobody=vb.Normal()),
+        number_name=lambda: {1: mu, "mu": mu, "tau": tau},
+        others=lambda: dict(mu=vb.Gamma(), tau=vb.Gamma()),
+        none_among=lambda: dict(mu=mu, tau=None),
+        swapped=lambda: dict(mu=tau, tau=mu),
+        plates=lambda: dict(mu=vb.Normal((7,)), tau=tau),
+        a_hyper=lambda: dict(mu=mu, tau=tau, mu0=mu),
+        support=lambda: dict(mu=vb.real(), tau=tau),
+        private=lambda: {"mu": mu, "tau": tau, "a b": mu},
+    )
+
+
+def hyper(good: Any) -> list[Value]:
+    own = dict(mu0=0.0, tau0=0.1, a=2.0, b=1.0)
+    return never(
+        text="mu0",
+        number=3,
+        list=[1],
+        missing=dict(mu0=0.0),
+        texts=own | dict(a="2"),
+        nones=own | dict(a=None),
+        nan=own | dict(a=float("nan")),
+        inf=own | dict(a=float("inf")),
+        minus=own | dict(a=-1.0),
+        complex=own | dict(a=1j),
+        objects=lambda: own | dict(a=object()),
+        a_factor=own | dict(mu=1.0),
+        types=own | dict(a=float),
+        strange={1: 2.0, **own},
+        shapes=own | dict(a=np.ones(7)),
+        masked=own | dict(a=np.ma.masked_array(2.0, True)),
+        none=None,
+    ) + perhaps(
+        more=own | dict(nobody=1.0), int8=own | dict(a=np.int8(2)), float16=own | dict(a=np.float16(2))
+    )
+
+
+def local(good: Any) -> list[Value]:
+    import vbjax as vb
+
+    return never(
+        text="c",
+        number=3,
+        list=lambda: [vb.Categorical(2)],
+        type=lambda: dict(c=vb.Categorical),
+        a_factor=lambda: dict(mu=vb.Normal()),
+        unused=lambda: dict(c=vb.Categorical(2)),
+        word=lambda: dict(c="categorical"),
+        nones=lambda: dict(c=None),
+    ) + perhaps(empty=lambda: {})
+
+
+def blocks(good: Any) -> list[Value]:
+    return never(
+        text="mu",
+        number=3,
+        texts=("mu", "tau"),
+        unknown=(("mu", "tau", "nobody"),),
+        missing=(("mu",),),
+        twice=(("mu",), ("mu", "tau")),
+        objects=lambda: object(),
+        numbers=((1, 2),),
+        empty=(),
+        nones=(None,),
+        interacting=(("mu", "tau"),),
+    ) + perhaps(right=(("mu",), ("tau",)), lists=[["tau"], ["mu"]])
+
+
+def emissions(good: Any) -> list[Value]:
+    """What a state is like: a mixture."""
+    return [v for v in values.other(good) if v.label != "type"] + _of_models()
+
+
+def _of_models() -> list[Value]:
+    import vbjax as vb
+
+    return never(
+        type=lambda: vb.GaussianMixture,
+        more=lambda: vb.GaussianMixture(5),
+        k_means=lambda: vb.KMeans(2),
+        own=lambda: vb.LinearRegression(),
+        a_chain=lambda: vb.HiddenMarkovModel(2),
+    )
+
+
+KINDS: dict[str, Callable[[Any], list[Value]]] = {
+    **{
+        name: getattr(values, name)
+        for name in (
+            "real",
+            "nonnegative",
+            "positive",
+            "positive_or_inf",
+            "share",
+            "count",
+            "count_or_zero",
+            "number_of",
+            "shape",
+            "flag",
+            "choice",
+            "key",
+            "function",
+            "path",
+            "names",
+            "indices",
+            "other",
+            "optional_other",
+            "weights",
+            "params",
+        )
+    },
+    **{
+        name: getattr(data, name)
+        for name in (
+            "rows",
+            "holed_rows",
+            "few_rows",
+            "few_holed_rows",
+            "whole_rows",
+            "binary_rows",
+            "positive_rows",
+            "documents",
+            "corpus",
+        )
+    },
+    "value": value,
+    "positive_value": positive_value,
+    "share_value": positive_value,
+    "count_value": whole_value,
+    "binary_value": whole_value,
+    "probabilities_value": probabilities,
+    "matrix_value": matrix,
+    "log_likelihood": log_likelihood,
+    "labels": labels,
+    "end": end,
+    "end_alone": end_alone,
+    "dtype": dtype,
+    "tokens": tokens,
+    "vocabulary": vocabulary,
+    "optional_vocabulary": words_to_count,
+    "lengths": lengths,
+    "length": length,
+    "column_name": column_name,
+    "anything": anything,
+    "array_value": array,
+    "float_dtype": float_dtype,
+    "draw": draw,
+    "state_of": state_of,
+    "factors": factors,
+    "hyper": hyper,
+    "local": local,
+    "blocks": blocks,
+    "emissions": emissions,
+    "score": without(values.real, "huge", "five_axes", "empty"),
+    "forgetting": without(values.share, "zero"),
+    "optional_flag": optional(values.flag),
+    "optional_count": optional(values.count),
+    "optional_params": optional(values.params),
+    "sequence_rows": data.sequences(data.holed_rows),
+    "few_sequence_rows": data.sequences(data.few_holed_rows),
+    "count_sequences": data.sequences(data.whole_rows),
+    "positive_sequences": data.sequences(data.positive_rows),
+    "design": data.pair(data.rows, data.rows),
+    "labelled": data.pair(data.rows, data.binary_rows),
+    "measured": data.pair(data.rows, data.positive_rows),
+    "grouped": data.pair(data.rows, data.whole_rows),
+    "few_design": data.pair(data.few_rows, data.few_rows),
+    "nothing": lambda good: never(
+        table=lambda: np.ones((24, 2), "float32"), text="a", object=lambda: object()
+    ),
+}

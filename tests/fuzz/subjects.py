@@ -1,0 +1,303 @@
+"""What is called, by area: every public function, and for each argument the kind of its hostile values and a
+good one, as `argument=kind:good` (`good` may be left out where it has the kind's name).
+
+What is public and not called is in `EXEMPT`, with the reason.
+"""
+
+from __future__ import annotations
+
+# arguments that mean the same wherever they occur; a row may say otherwise
+USUAL = dict(
+    key="key",
+    data="rows:column",
+    weights="weights:ones",
+    model="other:own",
+    params="params:own_params",
+    length="length:five",
+    parallel="optional_flag:false",
+    block="count:eight",
+    n_draws="count:two",
+    n_steps="count:two",
+    n_chains="count:one",
+    n_warmup="count_or_zero:two",
+    max_iter="count:two",
+    tol="nonnegative:tolerance",
+    progress="flag:false",
+    fit="other:fit:GaussianMixture",
+    ax="optional_other:axes",
+    figure="optional_other:figure",
+    columns="names:two_names",
+    docs="other:documents",
+    vocabulary="vocabulary:vocabulary",
+    path="path:csv",
+    shape="shape:two",
+    plates="shape:two",
+    plate="shape:two",
+    size="count:two",
+    n="count:three",
+)
+
+DRIVERS = {
+    "fit": "model=other:own data=rows:column params=optional_params:own_params n_restarts=count:two "
+    "lanes=count:one "
+    "accelerate=flag:false check=flag:false",
+    "fit_stochastic": "batch_size=count:eight n_epochs=count:one delay=nonnegative:one "
+    "forgetting=forgetting:most total_rows=count:twentyfour params=optional_params:own_params",
+    "gibbs": "",
+    "elbo": "",
+    "optimum": "params=params:optimum",
+    "linear_response": "params=params:optimum",
+    "replicate": "observed=other:normal_family",
+    "sample_posterior": "n=shape:two",
+    "expectation": "local=optional_other:nothing",
+    "merge_states": "result=other:fit:HDPHiddenMarkovModel data=sequence_rows:table "
+    "weights=weights:one_weight",
+}
+
+SUPPORTS = {
+    "real": "",
+    "positive": "",
+    "unit_interval": "",
+    "interval": "low=end:zero high=end:one shape=shape:two",
+    "simplex": "n_cases=count:two",
+    "ordered": "n=count:two low=end:zero",
+    "cholesky_factor": "n=count:two",
+    "correlation_cholesky": "n=count:two",
+    "category": "n_cases=count:two",
+}
+
+FAMILIES = {
+    "Beta": "",
+    "Categorical": "",
+    "Delta": "of=other:normal",
+    "Dirichlet": "",
+    "Gamma": "",
+    "MatrixNormalWishart": "rows=count:two",
+    "MultivariateNormal": "",
+    "MultivariateNormalGamma": "",
+    "NonConjugate": "support=other:support family=choice:full_rank n_draws=count:even",
+    "Normal": "",
+    "NormalGamma": "",
+    "NormalWishart": "",
+    "PolyaGamma": "concentration=count:one",
+    "StickBreaking": "",
+    "TruncatedNormal": "",
+    "Wishart": "",
+}
+
+TERMS = {
+    "normal": "x=value:one mean=value:zero precision=positive_value:one",
+    "gamma": "x=positive_value:one concentration=positive_value:two rate=positive_value:one",
+    "beta": "x=share_value:third concentration1=positive_value:two concentration0=positive_value:one",
+    "categorical": "x=other:case probabilities=probabilities_value:simplex2",
+    "dirichlet": "x=probabilities_value:simplex2 concentration=positive_value:two",
+    "stick_breaking": "x=probabilities_value:simplex2 concentration1=positive_value:one "
+    "concentration0=positive_value:two",
+    "logistic": "y=value:one logit=value:zero omega=other:omega",
+    "multivariate_normal": "x=array_value:zeros2 mean=array_value:zeros2 precision=matrix_value:eye2",
+    "wishart": "x=matrix_value:eye2 degrees_of_freedom=positive_value:three inverse_scale=matrix_value:eye2",
+    "normal_gamma": "x=other:joint_gamma location=value:zero mean_precision=positive_value:one "
+    "concentration=positive_value:two rate=positive_value:one",
+    "normal_wishart": "x=other:joint_wishart location=array_value:zeros2 mean_precision=positive_value:one "
+    "degrees_of_freedom=positive_value:three inverse_scale=matrix_value:eye2",
+    "multivariate_normal_gamma": "x=other:vector_gamma location=array_value:zeros2 "
+    "mean_precision=matrix_value:eye2 "
+    "concentration=positive_value:two rate=positive_value:one",
+    "matrix_normal_wishart": "x=other:matrix_wishart location=array_value:eye2 "
+    "mean_precision=matrix_value:eye2 "
+    "degrees_of_freedom=positive_value:three inverse_scale=matrix_value:eye2",
+    "linear": "x=array_value:table weights=array_value:zeros2",
+    "matmul": "weights=other:weight_rows z=other:location_vector",
+    # for terms to come
+    "poisson": "x=count_value:two rate=positive_value:one",
+    "bernoulli": "x=binary_value:one probability=share_value:third",
+    "multinomial": "x=count_value:multinomial_counts probabilities=probabilities_value:simplex2",
+    "dot": "a=array_value:table b=array_value:table x=array_value:table y=array_value:table",
+}
+
+METRICS = {
+    "silhouette": "x=few_rows:table labels=labels n_clusters=optional_count:two",
+    "silhouette_samples": "x=few_rows:table labels=labels n_clusters=optional_count:two",
+    "centroid_silhouette": "x=few_rows:table labels=labels centers=few_rows:centers",
+    "centroid_silhouette_samples": "x=few_rows:table labels=labels centers=few_rows:centers",
+    "silhouette_reading": "score=score:third",
+    "silhouette_table": "x=few_rows:table labellings=other:labellings",
+}
+
+_CHAIN = "initial=probabilities_value:initial transitions=probabilities_value:transitions "
+_CHAIN += "log_likelihood=log_likelihood"
+CHAINS = {
+    "entropy": _CHAIN,
+    "filter": _CHAIN,
+    "log_normalizer": _CHAIN,
+    "predict": _CHAIN,
+    "sample_paths": _CHAIN,
+    "smoother": _CHAIN,
+    "viterbi": _CHAIN,
+}
+_GAUSSIAN = "precision=matrix_value:precision coupling=matrix_value:coupling pull=array_value:table"
+GAUSSIAN_CHAINS = {
+    "entropy": _GAUSSIAN,
+    "log_normalizer": _GAUSSIAN,
+    "sample_paths": _GAUSSIAN,
+    "smoother": _GAUSSIAN,
+    "kalman_filter": "y=few_holed_rows:table initial_mean=array_value:zeros2 "
+    "initial_covariance=matrix_value:eye2 "
+    "transition_matrix=array_value:eye2 transition_covariance=matrix_value:eye2 "
+    "emission_matrix=array_value:eye2 "
+    "emission_covariance=matrix_value:eye2",
+}
+
+TOPICS = {
+    "top_ids": "scores=array_value:topics",
+    "top_words": "scores=array_value:topics",
+    "relevance": "topics=array_value:topics word_probabilities=probabilities_value:probabilities "
+    "weight=share:third",
+    "halves": "",
+    "log_completion": "model=other:model:LatentDirichletAllocation "
+    "params=params:params:LatentDirichletAllocation "
+    "observed=documents held_out=documents",
+    "held_out_perplexity": "model=other:model:LatentDirichletAllocation "
+    "params=params:params:LatentDirichletAllocation docs=documents",
+    "umass": "top_ids=indices:top_ids",
+    "npmi": "top_ids=indices:top_ids",
+    "align": "topics_a=array_value:topics topics_b=array_value:topics",
+}
+
+DATASETS = {
+    "earthquakes": "",
+    "old_faithful": "",
+    "read_ldac": "path=path:ldac n_words=optional_count:five",
+    "read_series": "sequence=column_name:who columns=names:csv_names",
+    "read_series_table": "sequence=column_name:who columns=names:csv_names",
+    "read_table": "columns=names:csv_names",
+    "read_vocabulary": "path=path:words",
+    "stream_ldac": "path=path:ldac n_words=count:five batch_size=count:two",
+}
+
+CONTAINERS = {
+    "Documents.of": "corpus=corpus n_words=optional_count:five dtype=dtype:float32",
+    "Documents.from_tokens": "texts=tokens vocabulary=optional_vocabulary:some_words dtype=dtype:float32",
+    "Sequences.of": "data=sequence_rows:table lengths=lengths",
+}
+# methods of objects that are made from data
+METHODS = {
+    "documents": dict(
+        take="rows=indices:two_rows", sharded="devices=other:devices", tokens="", word_counts=""
+    ),
+    "sequences": dict(
+        take="rows=indices:two_sequences",
+        sharded="devices=other:devices",
+        windows="length=count:two",
+        steps="",
+    ),
+    "fit:GaussianMixture": dict(verdict=""),
+    "fit:BlackBox": dict(verdict=""),
+    "black_box_params": dict(sample="key=key n=count:three", quantile="p=share:third"),
+    "location_scale": dict(sample="key=key n=count:three", log_prob="u=array_value:draws2", entropy=""),
+    "summed": dict(probabilities="latents=other:latents"),
+}
+
+PLOTS = {
+    "plots.components": "model=other:model:GaussianMixture params=params:params:GaussianMixture "
+    "x=few_rows:table "
+    "features=indices:features",
+    "plots.pairs": "model=other:model:GaussianMixture params=params:params:GaussianMixture x=few_rows:table",
+    "plots.trace": "",
+    "plots.restarts": "",
+    "plots.overview": "x=few_rows:table",
+    "chain_plots.state_colors": "n_states=count:two",
+    "chain_plots.series": "model=other:model:GaussianHMM params=params:params:GaussianHMM "
+    "data=few_sequence_rows:table sequence=number_of:zero_count",
+    "chain_plots.state_probabilities": "table=few_rows:shares",
+    "chain_plots.transitions": "table=probabilities_value:transitions states=indices:features",
+    "chain_plots.segments": "paths=other:paths names=names:two_names",
+    "chain_plots.overview": "fit=other:fit:GaussianHMM data=few_sequence_rows:table sequences=names:one_name",
+    "topic_plots.top_words": "topics=other:topics which=indices:features n=count:three",
+    "topic_plots.document_topics": "shares=few_rows:shares documents=indices:features",
+    "topic_plots.overview": "fit=other:fit:LatentDirichletAllocation n=count:three",
+}
+
+_BOX = "model=other:black_box params=params:black_box_params data=anything:nothing"
+BLACK_BOX = {
+    "Approximation": "=exempt",
+    "FixedDraws": "model=other:black_box",
+    "NaturalAscent": "model=other:black_box tol=nonnegative:tolerance",
+    "ScoreMatching": "model=other:black_box",
+    "StochasticAscent": "model=other:black_box optimizer=other:optimizer estimator=choice:sticking "
+    "draws=choice:independent n_draws=count:two batch_size=optional_count:nothing n_steps=count:three",
+    "gradient_estimates": f"{_BOX} estimator=choice:sticking draws=choice:independent n_estimates=count:two",
+    "low_rank": "rank=count:one",
+    "mixture": "n_components=count:two of=choice:mean_field",
+    "pareto_smoothed": "log_ratios=few_rows:log_ratios",
+    "pathfinder": "model=other:black_box data=anything:nothing",
+    "summed_out": "log_density=function:log_density discrete=other:discrete",
+}
+
+# methods of models that are for users; others are the engine's
+USE = dict(
+    x="x",
+    params="params",
+    data="data",
+    n="count:three",
+    n_counts="count:three",
+    rows="data",
+    states="indices:states",
+    start="optional_other:nothing",
+    centers="array_value:centers",
+    means="array_value:centers",
+    covariances="matrix_value:covariances",
+    u="value:free_draws",
+    z="other:a_normal",
+)
+USED = str.split("""
+    aic alpha bic bound centers coefficients covariance covariances decode diagnose document_topics
+    durations effects elbo_terms eta exact_posterior filtered forecast gradient_norm icl inertia
+    intercept intercepts kl_from kl_to loadings log_evidence log_predictive log_ratios marginals
+    matrices mean means moment_matched noise_variance params_at posterior_predictive predict
+    predict_states probabilities reconstruct resample responsibilities sample sample_posterior
+    smoothed state_probabilities total_log_likelihood transform used_states used_topics weights
+    words_of_topics
+""")
+
+# public, and called otherwise or not at all
+EXEMPT = dict(
+    AcceleratedAscent="by fit(accelerate=True)",
+    Algorithm="a protocol",
+    ConjugateModel="the base of models; its methods are the engine's",
+    CoordinateAscent="an algorithm; fit takes it",
+    Expectation="a record that the engine gives",
+    Fit="a record that fit gives; its methods are called",
+    Info="a record of the engine's",
+    LinearResponse="a record that linear_response gives",
+    LocationPrecision="a record",
+    Record="a record",
+    Runs="a record",
+    Status="an enumeration",
+    blackbox="a module",
+    chains="a module",
+    datasets="a module",
+    families="a module",
+    gaussian_chains="a module",
+    metrics="a module",
+    terms="a module",
+    topics="a module",
+)
+EXEMPT |= {
+    "metrics.SilhouetteRow": "a record",
+    "metrics.SilhouetteTable": "a record",
+    "chains.Filtered": "a record",
+    "chains.Path": "a record",
+    "chains.Posterior": "a record",
+    "gaussian_chains.Filtered": "a record",
+    "gaussian_chains.Posterior": "a record",
+    "topics.Alignment": "a record",
+    "datasets.Series": "a record that read_series_table gives",
+    "blackbox.Diagnostics": "a record",
+    "blackbox.LocationScale": "a family's state; its methods are called",
+    "blackbox.LowRank": "a family's state",
+    "blackbox.Mixture": "a family's state",
+    "blackbox.NonConjugateState": "a family's state",
+    "blackbox.from_numpyro": "needs an extra",
+    "blackbox.to_inference_data": "needs an extra",
+}
