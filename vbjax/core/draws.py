@@ -49,7 +49,7 @@ def replicate(
     model: ConjugateModel,
     params: Mapping[str, State],
     data: Any,
-    observed: Any,
+    observed: Any = None,
     *,
     key: Array,
     n_draws: int = 1,
@@ -57,22 +57,27 @@ def replicate(
     """Data sets drawn anew: posterior predictive replications of the rows, for criticism of the model.
 
     For every draw: parameters from q, each row's local latents from q given the row, and the row from its
-    distribution given both (Gelman, Meng & Stern 1996, section 2.3, mixed replications).
+    distribution given both (Gelman, Meng & Stern 1996, section 2.3, mixed replications). Mixtures and hidden
+    Markov models know what their rows are drawn from; of any other model `observed` says so.
 
     Args:
         model, params: of a fit.
         data: what it was fitted to.
         observed: the family of what is drawn, for one row, in the place of an array of the data; None in
-            the places of what stays. `vb.Normal()` for a column; `(None, vb.Normal())` for y of (x, y).
+            the places of what stays. `vb.Normal()` for a column; `(None, vb.Normal())` for y of (x, y). Left
+            out for mixtures and hidden Markov models: every entry is then drawn but those that are missing,
+            the counts of a multinomial row, and the x of a regression.
         key: `jax.random.key(...)`.
         n_draws: how many data sets.
 
     Returns:
-        The data with the drawn arrays in place, each with a leading axis of `n_draws`.
+        The data with the drawn arrays in place, each with a leading axis of `n_draws`. Of a hidden Markov
+        model an array (n_draws, t, ...) for one sequence, of several a list of such; an autoregressive one
+        draws every step given those before it in the data.
 
     Raises:
-        ValueError: `observed` that does not fit the data; a log likelihood that does not take the
-            statistics of the family for the array.
+        ValueError: `observed` that does not fit the data, or is left out where the model does not draw its
+            data; a log likelihood that does not take the statistics of the family for the array.
 
     >>> import jax, vbjax as vb
     >>> x = jax.numpy.array([1.0, 2.0, 4.0])
@@ -80,6 +85,11 @@ def replicate(
     >>> vb.replicate(fit.model, fit.params, x, vb.Normal(), key=jax.random.key(1), n_draws=5).shape
     (5, 3)
     """
+    if not isinstance(model, ConjugateModel):
+        raise ValueError(f"model must be conjugate for its rows to be drawn; got {type(model).__name__}")
+    n_draws, key = read_count(n_draws, "n_draws"), read_key(key)
+    if observed is None:
+        return model.replicate(Record(params), key, data, n_draws)
     data = model.read(data)
     leaves, structure = jax.tree.flatten(data)
     is_family = lambda x: x is None or isinstance(x, Family)
@@ -89,9 +99,8 @@ def replicate(
             f"observed must hold a family, or None, for each array of data, {structure}; got {observed}"
         )
     drawn = tuple(f and f.repeated(n_rows(data)) for f in families)
-    n_draws = read_count(n_draws, "n_draws")
     try:
-        fresh = _replicate(model, Record(params), leaves, read_key(key), structure, drawn, n_draws)
+        fresh = _replicate(model, Record(params), leaves, key, structure, drawn, n_draws)
     except (AttributeError, TypeError) as error:
         raise ValueError(
             "observed must be of families whose statistics log_likelihood takes in the place of data; got "

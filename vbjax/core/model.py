@@ -115,6 +115,13 @@ class ConjugateModel:
         """What is known of the approximation beyond the bound, kept as `Fit.diagnostics`; None by default."""
         return None
 
+    def replicate(self, params: Any, key: Array, data: Any, n_draws: int) -> Any:
+        """Draw the data anew, a leading axis of `n_draws` in front: what `vb.replicate` does by itself."""
+        raise ValueError(
+            "observed must hold a family for each array of data that is to be drawn, None for what stays; "
+            f"a {type(self).__name__} does not draw its data by itself"
+        )
+
     # -- what follows from it ------------------------------------------------------------------------
 
     def expected(self, params: Mapping[str, State]) -> Record:

@@ -144,6 +144,9 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
             raise ValueError(f"start must have order = {self.order} rows; got shape {start.shape}")
         return _sample_after(self, params, read_key(key), n_steps, start)
 
+    def redrawn_steps(self, rows: Any) -> Any:
+        return rows[1]
+
     def before(self, data: Sequences) -> Float[Array, "n l d"]:
         return data.join([_last(part, self.order)[0] for part in data.parts])
 

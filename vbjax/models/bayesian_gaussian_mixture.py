@@ -154,8 +154,20 @@ class BayesianGaussianMixture(GaussianMixtureBase):
     def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Float[Array, "n d"]:
         keys = jax.random.split(key)
         marginals = self.structure.marginals(params.components)
-        location, precision = jax.tree.map(lambda leaf: leaf[c], marginals).sample(keys[0])
-        noise = jax.random.normal(keys[1], location.shape, location.dtype)
+        return self._draw(keys[1], *jax.tree.map(lambda leaf: leaf[c], marginals).sample(keys[0]))
+
+    def draw_parameters(self, params: Record, key: Array) -> tuple[Array, Array]:
+        location, precision = params.components.sample(key)
+        tied = self.covariance_type == "tied"
+        return location, jnp.broadcast_to(precision, (len(location), *precision.shape)) if tied else precision
+
+    def redraw_rows(self, parameters: Any, key: Array, c: Array, rows: Any) -> Float[Array, "n d"]:
+        location, precision = parameters
+        return self._draw(key, location[c], precision[c])
+
+    def _draw(self, key: Array, location: Float[Array, "n d"], precision: Array) -> Float[Array, "n d"]:
+        """Draw a row from every location and precision."""
+        noise = jax.random.normal(key, location.shape, location.dtype)
         if self.covariance_type in ("full", "tied"):
             return location + solve_lower(cholesky(precision), noise[..., None], transposed=True)[..., 0]
-        return location + noise / jnp.sqrt(precision.reshape(c.shape[0], -1))
+        return location + noise / jnp.sqrt(precision.reshape(location.shape[0], -1))

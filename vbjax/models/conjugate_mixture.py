@@ -234,6 +234,12 @@ class ConjugateMixture(Mixture):
             return table if constant is None else table + constant[:, None]
         return jax.lax.map(lambda component: self.log_predictive_of(component, rows), params.components).T
 
+    def draw_parameters(self, params: Record, key: Array) -> Any:
+        return params.components.sample(key)
+
+    def redraw_rows(self, parameters: Any, key: Array, c: Array, rows: Any) -> Any:
+        return self.draw(key, jax.tree.map(lambda leaf: leaf[c], parameters))
+
     def draw_rows(self, params: Record, key: Array, c: Array) -> Array:
         keys = jax.random.split(key)
         own = jax.tree.map(lambda leaf: leaf[c], params.components)

@@ -64,6 +64,21 @@ class Emissions(ConjugateModel):
         """Log predictive density of rows under every component, (n, k)."""
         raise TypeError("given by the subclass")
 
+    def draw_parameters(self, params: Record, key: Array) -> Any:
+        """Draw the own factors' parameters from q: leaves (k, ...), for `redraw_rows`."""
+        raise TypeError("given by the subclass")
+
+    def redraw_rows(self, parameters: Any, key: Array, c: Int[Array, " n"], rows: Any) -> Any:
+        """Draw the rows anew from the given components (n,): all but what the components do not model.
+
+        Args:
+            parameters: of the components, from `draw_parameters`, the same for all rows.
+            key: PRNG key.
+            c: the component of every row.
+            rows: the data, for what stays: totals of a multinomial, x of a regression.
+        """
+        raise TypeError("given by the subclass")
+
     def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Any:
         """A row for each of the given components (n,)."""
         raise TypeError("given by the subclass")

@@ -186,10 +186,16 @@ class GaussianMixture(GaussianMixtureBase):
     def log_density(self, params: Record, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return logsumexp(self.labels_table(params, x), -1)
 
-    def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Float[Array, "n d"]:
+    def draw_parameters(self, params: Record, key: Array) -> tuple[Array, Array]:
+        return self.means(params), cholesky(self.covariances(params))
+
+    def redraw_rows(self, parameters: Any, key: Array, c: Array, rows: Any = None) -> Float[Array, "n d"]:
+        means, lower = parameters
         noise = jax.random.normal(key, (c.shape[0], self.structure.d), self.scale.dtype)
-        lower = cholesky(self.covariances(params))
-        return self.means(params)[c] + jnp.einsum("nij,nj->ni", lower[c], noise)
+        return means[c] + jnp.einsum("nij,nj->ni", lower[c], noise)
+
+    def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Float[Array, "n d"]:
+        return self.redraw_rows(self.draw_parameters(params, key), key, c)
 
     @property
     def n_parameters(self) -> int:

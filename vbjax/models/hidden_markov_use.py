@@ -16,6 +16,7 @@ from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import read_count, read_key
 from vbjax.core.ragged import by_part
 from vbjax.models.hidden_markov_base import HiddenMarkovBase
+from vbjax.models.mixture import as_missing
 from vbjax.record import Record
 from vbjax.sequences import Sequences, Steps, for_every_step
 
@@ -57,6 +58,14 @@ class HiddenMarkovUse(HiddenMarkovBase):
     def sample_posterior(self, params: Any, key: Array, n: int | tuple[int, ...] = ()) -> Record:
         """Draws of the parameters."""
         return sample_posterior(params, key, n)
+
+    def replicate(self, params: Any, key: Array, data: Any, n_draws: int) -> Any:
+        draws = functools.partial(_replicate, key=key, n_draws=n_draws)
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), for_every_step(draws, self, params, data))
+
+    def redrawn_steps(self, rows: Any) -> Any:
+        """Return the steps among the emissions' rows."""
+        return rows
 
     def durations(self, params: Any) -> Float[Array, " k"]:
         """Expected steps in each state before it is left, 1 / (1 - A_kk) at the mean of A, (K,)."""
@@ -120,6 +129,39 @@ def _paths(model: HiddenMarkovUse, params: Any, data: Sequences) -> tuple[Array,
     prepared = model.prepare(params)
     viterbi = functools.partial(chains.viterbi, prepared.initial.log, prepared.transitions.log)
     return by_part(lambda part: jax.vmap(viterbi)(model.table(prepared, part), part.lengths).states, data)
+
+
+@functools.partial(jax.jit, static_argnames="n_draws")
+def _replicate(
+    model: HiddenMarkovUse, params: Any, data: Sequences, key: Array, n_draws: int
+) -> tuple[Any, ...]:
+    """Steps drawn anew, (n, t, n_draws, ...) part by part, NaN where they are missing."""
+    prepared, own = model.prepare(params), model.emissions.evenly(params)
+    chain, dtype = (prepared.initial.log, prepared.transitions.log), float_dtype(data)
+    tables = by_part(lambda part: model.table(prepared, part), data)  # the same for every draw
+
+    def redrawn(part: Steps, table: Array, parameters: Any, key: Array) -> Any:
+        keys, (n, t, _) = jax.random.split(key), table.shape
+        path = lambda table, length, key: chains.sample_paths(*chain, table, length, key=key)[0]
+        states = jax.vmap(path)(table, part.lengths, jax.random.split(keys[0], n))
+        rows, there = model.rows_of(part)
+        states = jnp.maximum(states, 0).reshape(-1)
+        drawn = model.redrawn_steps(model.emissions.redraw_rows(parameters, keys[1], states, rows))
+
+        def placed(new: Array, old: Array) -> Array:
+            axes = (n, t, *[1] * (old.ndim - 2))
+            new = jnp.where(there.reshape(axes), new.reshape(old.shape), old).astype(dtype)
+            return jnp.where(part.observed.reshape(axes), new, jnp.nan)
+
+        return as_missing(jax.tree.map(placed, drawn, part.values), part.values)
+
+    def draw(key: Array) -> tuple[Any, ...]:
+        first, *keys = jax.random.split(key, 1 + len(data.parts))
+        parameters = model.emissions.draw_parameters(own, first)
+        return tuple(redrawn(*each, parameters, k) for *each, k in zip(data.parts, tables, keys, strict=True))
+
+    draws = jax.lax.map(draw, jax.random.split(key, n_draws))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), draws)
 
 
 @jax.jit

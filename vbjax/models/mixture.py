@@ -87,6 +87,9 @@ class Mixture(Emissions):
         n = read_count(n, "n")
         return _sample(self, params, key, n)
 
+    def replicate(self, params: Record, key: Array, data: Any, n_draws: int) -> Any:
+        return _replicate(self, params, key, self.read(data), n_draws)
+
     def draw_labels(self, params: Record, key: Array, n: int) -> Int[Array, " n"]:
         """Components of new rows, (n,)."""
         return jax.random.categorical(key, jnp.log(self.weights(params)), shape=(n,))
@@ -116,6 +119,30 @@ def _responsibilities(model: Mixture, params: Record, x: Any) -> Array:
 @jax.jit
 def _log_predictive(model: Mixture, params: Record, x: Any) -> Array:
     return model.log_density(params, x)
+
+
+@functools.partial(jax.jit, static_argnames="n_draws")
+def _replicate(model: Mixture, params: Record, key: Array, rows: Any, n_draws: int) -> Any:
+    labels = model.labels_table(params, rows)  # the same for every draw
+
+    def draw(key: Array) -> Any:
+        keys = jax.random.split(key, 3)
+        parameters = model.draw_parameters(params, keys[0])
+        c = jax.random.categorical(keys[1], labels)
+        return as_missing(model.redraw_rows(parameters, keys[2], c, rows), rows)
+
+    return jax.lax.map(draw, jax.random.split(key, n_draws))
+
+
+def as_missing(drawn: Any, rows: Any) -> Any:
+    """Return drawn rows with NaN where the rows have them."""
+    return jax.tree.map(
+        lambda new, old: (
+            jnp.where(jnp.isnan(old), old, new) if jnp.issubdtype(old.dtype, jnp.floating) else new
+        ),
+        drawn,
+        rows,
+    )
 
 
 @functools.partial(jax.jit, static_argnames="n")

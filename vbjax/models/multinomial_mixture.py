@@ -103,6 +103,9 @@ class MultinomialMixture(CountMixture):
         counts = jnp.broadcast_to(jnp.asarray(n_counts, p.dtype), (n,))
         return _draw_counts(keys[1], counts, p)
 
+    def redraw_rows(self, parameters: Any, key: Array, c: Array, rows: Any) -> Float[Array, "n d"]:
+        return _draw_counts(key, rows.sum(-1), parameters[c])
+
     def draw(self, key: Array, parameters: Float[Array, "n d"]) -> Float[Array, "n d"]:
         return parameters
 

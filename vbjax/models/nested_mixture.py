@@ -211,6 +211,16 @@ class NestedMixture(Emissions):
         density = self.flat.log_components(self.flat.evenly(params), rows)
         return logsumexp(jnp.log(params["shares"].mean) + self._nested(density, 1), -1)
 
+    def draw_parameters(self, params: Record, key: Array) -> tuple[Array, Any]:
+        keys = jax.random.split(key)
+        own = self.flat.draw_parameters(self.flat.evenly(params), keys[1])
+        return jnp.log(params["shares"].sample(keys[0])), own
+
+    def redraw_rows(self, parameters: Any, key: Array, c: Int[Array, " n"], rows: Any) -> Any:
+        (shares, own), keys = parameters, jax.random.split(key)
+        within = jax.random.categorical(keys[0], shares[c])
+        return self.flat.redraw_rows(own, keys[1], c * self.mixture.n_components + within, rows)
+
     def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Any:
         keys = jax.random.split(key)
         within = jax.random.categorical(keys[0], jnp.log(params["shares"].mean)[c])

@@ -56,6 +56,11 @@ class RegressionMixtureBase(ConjugateMixture):
         x, y = data
         return x[index], y[index]
 
+    def redraw_rows(self, parameters: Any, key: Array, c: Array, rows: Any) -> tuple[Array, Array]:
+        x, y = rows
+        noise = jax.random.normal(key, y.shape, y.dtype)
+        return x, self.responses(jax.tree.map(lambda leaf: leaf[c], parameters), x, noise)
+
     # -- use -----------------------------------------------------------------------------------------
 
     def mean(self, params: Record, x: Any) -> Array:
