@@ -231,7 +231,7 @@ def test_numbers_are_not_asked_about_twice(monkeypatch):
     def refuse(*_):
         raise AssertionError("probed again")
 
-    monkeypatch.setattr(check, "_probe", refuse)
+    monkeypatch.setattr(check, "probe", refuse)
     assert inspect_model(own.replace(mu0=3.0, b=7.0), 2 * x + 1).blocks == blocks
     with pytest.raises(AssertionError, match="probed again"):  # other shapes are another question
         inspect_model(own, x[:3])

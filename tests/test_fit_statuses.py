@@ -267,7 +267,8 @@ def told(objective, status, singular=None):
     """A fit with this table, of which the first run is the best."""
     n = len(objective)
     flags = np.asarray(singular or [False] * n)
-    runs = vb.Runs(np.asarray(objective), np.full(n, 7), np.asarray(status), flags, np.zeros((n, 9)))
+    traces = np.arange(9.0 * n).reshape(n, 9)
+    runs = vb.Runs(np.asarray(objective), np.full(n, 7), np.asarray(status), flags, traces)
     return vb.Fit(
         None, None, np.asarray(objective[0]), np.asarray(7), runs, np.zeros(9), np.asarray(status[0])
     )

@@ -1,10 +1,8 @@
-"""Is the log joint conjugate? Two probes by public means, run before a model of one's own is fitted.
+"""A model of one's own is examined before it is fitted: what its log joint is, and what cannot be fitted.
 
-For every factor, but for those declared not to be conjugate, the energy must be affine in its statistics:
-(1) `e(t + v) - e(t) = <grad e, v>` for v of both signs and several sizes; (2) the gradient evaluated at
-t = NaN holds no NaN (what a gradient does not depend on cannot poison it). Pivots are constants, and
-another pivot must give the same energy. The NaN probe also tells which factors interact, and so must be
-updated one after the other.
+The probes (probes.py) look at a few rows, and are asked once for each structure and shape of model and data:
+is the log joint conjugate, does every row speak for itself, which factors interact and must be updated one
+after the other, and where could neutral factors be a saddle of the bound?
 """
 
 from __future__ import annotations
@@ -12,21 +10,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import is_concrete
 from vbjax.core.model import in_dtype
+from vbjax.core.probes import probe
 from vbjax.families.base import Family
 from vbjax.record import Record
 
 _N_ROWS = 4  # rows that the probes look at
-_SIZES = (0.5, -0.5, 2.0, -2.0, 1e5, -1e5)  # the large ones reach what `where` and `abs` hide
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,33 +45,35 @@ class Inspection(NamedTuple):
     Attributes:
         blocks: global factors that may be updated together, in order.
         interacting_locals: whether two local factors meet in one term, and so must be updated in turn.
+        random_starts: global factors that multiply one another: at neutral ones the bound may have a saddle.
+        may_have_saddles: whether any two factors multiply, local ones among them.
     """
 
     blocks: Blocks
     interacting_locals: bool
+    random_starts: tuple[str, ...]
+    may_have_saddles: bool
 
 
 def inspect_model(model: Any, data: Any, given: Blocks | None = None) -> Inspection:
-    """The blocks in which the global factors may be updated, those `given` if they are sound.
+    """Return what was found of a log joint; its blocks are those `given`, if they are sound.
 
     Raises:
         ValueError: where the log joint is not affine in the statistics of a factor, or where the given
             blocks do not hold every factor once or put two together that interact; the error names them.
     """
     question = _question(model, data)
-    found, interacting = _answer(question)
-    local = () if data is None else question.model.local(question.rows)
-    interacting_locals = any(frozenset(pair) in interacting for pair in itertools.combinations(local, 2))
+    found = _answer(question)
     if given is None:
-        return Inspection(found, interacting_locals)
+        return found.inspection
     names = [name for block in given for name in block]
     if sorted(names) != sorted(model.factors):
         raise ValueError(f"blocks must hold each of {', '.join(model.factors)} once; got {given}")
     for block in given:
         for name, other in itertools.combinations(block, 2):
-            if frozenset((name, other)) in interacting:
+            if frozenset((name, other)) in found.interacting:
                 raise ValueError(f"blocks must not put {name!r} and {other!r} together: they interact")
-    return Inspection(given, interacting_locals)
+    return found.inspection._replace(blocks=given)
 
 
 def _question(model: Any, data: Any) -> _Question:
@@ -90,13 +90,19 @@ def _concrete(x: Any) -> Array:
     return jnp.asarray(x) if is_concrete(x) else jnp.ones(jnp.shape(x), jnp.result_type(x))
 
 
+class _Answer(NamedTuple):
+    """An inspection, and the pairs of factors that interact."""
+
+    inspection: Inspection
+    interacting: frozenset[frozenset[str]]
+
+
 @functools.lru_cache(maxsize=256)
-def _answer(question: _Question) -> tuple[Blocks, frozenset[frozenset[str]]]:
-    """The blocks, and the pairs of factors that interact."""
+def _answer(question: _Question) -> _Answer:
     model, rows = question.model, question.rows
     _require_shapes(model, rows)
     with jax.ensure_compile_time_eval():
-        residuals, poisoned = _probe(model, rows)
+        residuals, poisoned = probe(model, rows)
     local = {} if rows is None else model.local(rows)
     families = {**model.factors, **local}
     for name, family in families.items():
@@ -108,17 +114,37 @@ def _answer(question: _Question) -> tuple[Blocks, frozenset[frozenset[str]]]:
                 "coordinate update would not be the optimum. Give it another family, write the model with an "
                 "augmentation that makes it conjugate, or declare it vb.NonConjugate."
             )
-    interacting = frozenset(
-        frozenset((name, other))
-        for name, other in itertools.permutations(families, 2)
-        if poisoned[name][other]
+    pairs = list(itertools.permutations(families, 2))
+    interacting = frozenset(frozenset(pair) for pair in pairs if poisoned[pair[0]][pair[1]])
+    multiply = [pair for pair in pairs if _multiply(families, poisoned, *pair)]
+    inspection = Inspection(
+        blocks=_blocks(model, interacting),
+        interacting_locals=any(frozenset(pair) in interacting for pair in itertools.combinations(local, 2)),
+        random_starts=tuple(
+            name
+            for name, family in model.factors.items()
+            if family.curvature and any(name in pair and not {*local} & {*pair} for pair in multiply)
+        ),
+        may_have_saddles=bool(multiply),
     )
+    return _Answer(inspection, interacting)
+
+
+def _multiply(families: Mapping[str, Family], poisoned: Any, name: str, other: str) -> bool:
+    """Whether the curvature of a location depends on another one; or the pull on a label on anything."""
+    family = families[other]
+    meets = families[name].curvature or families[name].guarded or family.curvature == "p"
+    return bool(meets) and family.curvature in poisoned[name][other]
+
+
+def _blocks(model: Any, interacting: frozenset[frozenset[str]]) -> Blocks:
+    """Global factors in their order, those that are not conjugate first; a block ends where two interact."""
     blocks: list[tuple[str, ...]] = []
-    for name in sorted(model.factors, key=lambda name: not model.factors[name].guarded):  # those first
+    for name in sorted(model.factors, key=lambda name: not model.factors[name].guarded):
         apart = bool(blocks) and not model.guarded(blocks[-1])
         apart = apart and not any(frozenset((name, other)) in interacting for other in blocks[-1])
         blocks[-1:] = [(*blocks[-1], name)] if apart else [*blocks[-1:], (name,)]
-    return tuple(blocks), interacting
+    return tuple(blocks)
 
 
 def _require_shapes(model: Any, rows: Any) -> None:
@@ -141,71 +167,3 @@ def _require_shapes(model: Any, rows: Any) -> None:
                 f"{name} cannot be evaluated over the factors {factors}, {shapes} being the shape of "
                 f"{_N_ROWS} rows: {error}"
             ) from error
-
-
-def _probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str, bool]]]:
-    """For every factor: the residual of affinity in units of the tolerance, and whom its NaN reaches."""
-    dtype = float_dtype((model, rows))
-    families = {**model.factors, **({} if rows is None else model.local(rows))}
-    rng = np.random.default_rng(0)
-
-    def score(s: Record) -> tuple[Any, Record]:
-        return jax.device_get(_score(model, rows, s))
-
-    s = Record({name: _generic(family, dtype, rng) for name, family in families.items()})
-    value, gradient = score(s)
-    if not np.isfinite(value):
-        raise ValueError(
-            f"the log joint is {value} where the statistics of {', '.join(families)} are around 1: "
-            "is a hyperparameter out of its range?"
-        )
-    residuals, poisoned = {}, {}
-    for name, family in families.items():
-        t = s[name]
-        nan = jax.tree.map(lambda x: np.full_like(x, np.nan), t.natural)
-        reached = score(s | {name: dataclasses.replace(t, **nan)})[1]
-        poisoned[name] = {
-            other: any(np.isnan(x).any() for x in jax.tree.leaves(t.natural)) for other, t in reached.items()
-        }
-        if family.guarded:
-            continue
-        step = {field: rng.uniform(-1, 1, x.shape).astype(dtype) for field, x in t.natural.items()}
-        slopes = [gradient[name].natural[field] * v for field, v in step.items()]
-        slope, spread = sum(x.sum() for x in slopes), sum(np.abs(x).sum() for x in slopes)
-        places = []  # where the energy is looked at, how far that is along the step, and what it must be
-        for size in _SIZES:
-            moved = {field: x + dtype.type(size) * step[field] for field, x in t.natural.items()}
-            places.append((dataclasses.replace(t, **moved), abs(size), value + size * slope))
-        if hasattr(t, "pivot"):
-            there = jax.device_get(family.neutral(dtype).expected().with_base(0.0))
-            shifted = jax.device_get(there.about(there.pivot + dtype.type(0.7)))
-            places.append((shifted, 1.0, score(s | {name: there})[0]))
-        residuals[name] = 0.0
-        for place, size, expected in places:
-            there = score(s | {name: place})[0]
-            scale = np.abs(value) + np.abs(there) + size * spread
-            if scale != 0:
-                with np.errstate(all="ignore"):
-                    residual = np.abs(there - expected) / (1000 * np.finfo(dtype).eps * scale)
-                residuals[name] = np.maximum(residuals[name], residual)  # NaN stays
-    return residuals, poisoned
-
-
-def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Any:
-    """Statistics of nobody in particular: numbers around one, or values in the support."""
-    if family.guarded:
-        return jax.device_get(jax.jit(lambda: family.neutral(dtype).expected().with_base(0.0))())
-    shapes = jax.eval_shape(lambda: family.neutral(dtype).expected())
-    t = jax.tree.map(lambda leaf: rng.uniform(0.7, 1.3, leaf.shape).astype(dtype), shapes)
-    return dataclasses.replace(t, base=np.zeros_like(t.base)) if hasattr(t, "base") else t
-
-
-@jax.jit
-def _score(model: Any, rows: Any, s: Record) -> tuple[Array, Record]:
-    """The expected log joint at statistics, and its gradient: one program, for all questions."""
-
-    def energy(s: Record) -> Array:
-        total = model._scalar_prior(s)
-        return total if rows is None else total + model.likelihood(s, rows).sum()
-
-    return jax.value_and_grad(energy)(s)

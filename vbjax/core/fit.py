@@ -22,10 +22,13 @@ from vbjax.core.inputs import is_concrete, read_count, read_key, read_tolerance,
 from vbjax.core.model import ConjugateModel
 from vbjax.core.restarts import Race, Runs
 from vbjax.families.base import pytree
+from vbjax.families.coordinates import displaced
 from vbjax.record import Record
 
 _SLICE_SECONDS = 0.2  # the host looks up about this often: for progress, and for Ctrl-C
 _NO_LIMIT = np.iinfo(np.int32).max
+_SHAKEN_SWEEPS = 16  # after which what leaves a saddle has risen above it
+_SHAKES = 3  # saddles that a fit leaves one after the other, at most
 
 
 @pytree
@@ -42,6 +45,9 @@ class Fit:
         full_trace: the best run's objective at every sweep, NaN after the last: `trace` without these.
         status_code: the best run's status as a number: `status` is its `Status`.
         diagnostics: what a model knows of its approximation beyond the bound (`BlackBox`), or None.
+        escaped: how far the bound rose, in nats, from a saddle at which the best run had converged (0: it did
+            not rise); n_iter and trace are then of the climb from there. None where that was not looked at:
+            inside jit, and of models that have no saddles.
     """
 
     model: Any
@@ -52,6 +58,7 @@ class Fit:
     full_trace: Array
     status_code: Array
     diagnostics: Any = None
+    escaped: Any = None
 
     @property
     def trace(self) -> Array:
@@ -76,7 +83,9 @@ class Fit:
         objective, singular, sound = map(
             np.asarray, (self.runs.objective, self.runs.singular, self.runs.sound)
         )
-        if objective.size > 1:
+        if objective.size > 1 and _are_one_run(self.runs):
+            words += f"; {objective.size} restarts, all the same run"
+        elif objective.size > 1:
             best = float(self.objective)
             slack, within = 1e-4 * max(1.0, abs(best)), "1e-4"
             if self.diagnostics is not None and self.diagnostics.between_restarts > slack:
@@ -88,6 +97,8 @@ class Fit:
             words += f", {unfinished} did not converge" if unfinished else ""
             aside = " and set aside" if sound.any() else ""
             words += f", {int(singular.sum())} singular{aside}" if singular.any() else ""
+        if self.escaped is not None and self.escaped > 0:
+            words += f"; it had converged at a saddle, from which the bound rose by {self.escaped:.4g} nats"
         if singular.any() and not sound.any():
             words += "; the solution is singular: a component has collapsed, do not trust the objective"
         return words if self.diagnostics is None else f"{words}; {self.diagnostics.sentence}"
@@ -175,7 +186,11 @@ def fit(
         algorithm, key, data, weights, params, n_restarts=n_restarts, lanes=lanes, max_iter=max_iter
     )
     if is_concrete((algorithm, data, weights, key, params)):
-        result = _advance_in_slices(race, algorithm, data, weights, progress)
+        race, result = _advance_in_slices(race, algorithm, data, weights, progress)
+        if isinstance(subject, ConjugateModel) and subject.may_have_saddles:
+            result = _leave_saddles(
+                result, race, algorithm, jax.random.fold_in(key, n_restarts), data, weights
+            )
         if not given and result.status == Status.NON_FINITE:
             algorithm.explain(jax.tree.map(lambda x: x[0], race.starts), data, weights)
         return result
@@ -242,7 +257,9 @@ def _advance(
     return race, so_far, race.next_run - (race.run < n_restarts).sum(dtype=jnp.int32)
 
 
-def _advance_in_slices(race: Race, algorithm: Any, data: Any, weights: Array | None, progress: bool) -> Fit:
+def _advance_in_slices(
+    race: Race, algorithm: Any, data: Any, weights: Array | None, progress: bool
+) -> tuple[Race, Fit]:
     """The same compiled loop again and again, so that the host can look up between slices."""
     n_restarts, ended, limit, width = race.runs.objective.shape[0], 0, 16, 16
     with tqdm(total=n_restarts, unit="fit", disable=not progress) as bar:
@@ -258,8 +275,57 @@ def _advance_in_slices(race: Race, algorithm: Any, data: Any, weights: Array | N
                 width = int(width * min(max(growth, 1), 16))
                 limit = min(limit + width, _NO_LIMIT)
             except KeyboardInterrupt:
-                return _advance(race, algorithm, data, weights, np.int32(_NO_LIMIT), np.bool_(True))[1]
-    return fit
+                return _advance(race, algorithm, data, weights, np.int32(_NO_LIMIT), np.bool_(True))[:2]
+    return race, fit
+
+
+def _leave_saddles(fit: Fit, race: Race, algorithm: Any, key: Array, data: Any, weights: Array | None) -> Fit:
+    """Shake the parameters at which the best run converged; where the bound then rises, go on from there.
+
+    The lanes of the race take a few sweeps, each from parameters moved by about a standard deviation, in the
+    programs that are compiled already. From a maximum they come back to it; from a saddle they climb.
+    """
+    escaped, winner = 0.0, int(race.best.run)
+    for number in range(_SHAKES):
+        if fit.status != Status.CONVERGED:
+            break
+        start = float(fit.objective)
+        least = start + 1e-4 * max(1.0, abs(start))
+        try:
+            race = _shaken(race, algorithm, jax.random.fold_in(key, number), data)
+            race = _advance(race, algorithm, data, weights, np.int32(_SHAKEN_SWEEPS), np.bool_(False))[0]
+            if not ((np.asarray(race.trace) > least).any() or race.best.rank[1] > least):
+                break
+        except KeyboardInterrupt:
+            break
+        race, risen = _advance_in_slices(race, algorithm, data, weights, False)
+        if not risen.objective > least:
+            break
+        escaped += float(risen.objective) - start
+        tables = zip(fit.runs, risen.runs, strict=True)
+        runs = Runs(*(table.at[winner].set(other[race.best.run]) for table, other in tables))
+        fit = dataclasses.replace(risen, runs=runs)
+    return dataclasses.replace(fit, escaped=jnp.asarray(escaped, fit.objective.dtype))
+
+
+@jax.jit
+def _shaken(race: Race, algorithm: Any, key: Array, data: Any) -> Race:
+    """A race of one run for each lane, from the best parameters of this one, shaken."""
+    params = race.best.params
+    keys = jax.random.split(key, (len(race.run), len(params)))
+
+    def shake(keys: Array) -> Any:
+        moved = [displaced(state, own) for state, own in zip(params.values(), keys, strict=True)]
+        return Record(zip(params, moved, strict=True))
+
+    return restarts.begun_again(race, algorithm, jax.vmap(shake)(keys), data)
+
+
+def _are_one_run(runs: Runs) -> bool:
+    """Whether every restart went the same way, to the bit."""
+    return all(
+        np.array_equal(x, np.broadcast_to(x[:1], x.shape), equal_nan=True) for x in map(np.asarray, runs)
+    )
 
 
 def read_params(algorithm: Any, params: Any, data: Any, weights: Array | None) -> Any:

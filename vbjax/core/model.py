@@ -20,6 +20,7 @@ from vbjax.core.inputs import read_arrays
 from vbjax.core.ragged import by_part
 from vbjax.core.settling import settle, share_of_bound, statistics_of
 from vbjax.families.base import Family, State
+from vbjax.families.coordinates import displaced, is_proper
 from vbjax.families.drawn import mean_over_draws
 from vbjax.record import Record
 
@@ -48,6 +49,12 @@ class ConjugateModel:
 
     interacting_locals = False
     """Whether local factors interact: they are then updated in turn, and carried from sweep to sweep."""
+
+    random_starts: tuple[str, ...] = ()
+    """Global factors that a run of the derived `init` begins with at random places, not neutral ones."""
+
+    may_have_saddles = False
+    """Whether the bound may have saddles: `fit` then shakes the parameters at which it converged."""
 
     lanes_on_cpu = 4
     """Runs of a fit that step at the same time on a CPU, unless given: fewer where one fills the caches."""
@@ -131,13 +138,22 @@ class ConjugateModel:
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """Neutral global factors, moved once by rows whose local latents are drawn at random.
 
-        Factors that are not conjugate start at random, and are not moved.
+        Factors that are not conjugate start at random, and are not moved. Those among `random_starts` are
+        moved by the prior alone, if that leaves them proper, and start about a standard deviation from there:
+        were their locations 0, the first updates would find nothing to follow.
         """
         dtype = float_dtype(data)
         params = Record({name: family.neutral(dtype) for name, family in self.factors.items()})
         if guarded := {name: self.factors[name] for name in self.factors if self.guarded((name,))}:
             key, own = jax.random.split(key)
             params = params | next(iter(guarded.values())).starts(guarded, own, dtype)
+        for name in self.random_starts:
+            key, own = jax.random.split(key)
+            nothing = jax.tree.map(jnp.zeros_like, self.expected(params))
+            prior = self.m_step(params, nothing, (name,))[name]
+            proper = is_proper(prior)
+            place = jax.tree.map(lambda new, old, p=proper: jnp.where(p, new, old), prior, params[name])
+            params = params | {name: displaced(place, own)}
         if data is None or not self.local(data):
             return params
 

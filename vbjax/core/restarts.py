@@ -8,6 +8,7 @@ lane. The host may call `advance` again and again with a limit (progress, interr
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -117,6 +118,24 @@ def begin(
             jnp.asarray(0, jnp.int32),
             jnp.full(2, -jnp.inf, dtype),
         ),
+    )
+
+
+def begun_again(race: Race, algorithm: Algorithm, starts: Any, data: Any) -> Race:
+    """Return a race of the same shapes, with one run for each lane, from `starts`; no other run follows."""
+    n_restarts, lanes = race.runs.objective.shape[0], race.run.shape[0]
+    unknown, zero = functools.partial(jnp.full_like, fill_value=jnp.nan), jnp.zeros_like
+    return race._replace(
+        state=_started(algorithm, starts, data),
+        run=jnp.arange(lanes, dtype=race.run.dtype),
+        n_iter=zero(race.n_iter),
+        trace=unknown(race.trace),
+        next_run=jnp.full_like(race.next_run, n_restarts),
+        clock=zero(race.clock),
+        runs=jax.tree.map(
+            lambda x: unknown(x) if jnp.issubdtype(x.dtype, jnp.floating) else zero(x), race.runs
+        ),
+        best=race.best._replace(run=zero(race.best.run), rank=jnp.full_like(race.best.rank, -jnp.inf)),
     )
 
 

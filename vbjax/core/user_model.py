@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from vbjax.core.check import inspect_model
+from vbjax.core.check import Inspection, inspect_model
 from vbjax.core.expectation import n_rows
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import Family
@@ -76,7 +76,7 @@ class Model(ConjugateModel):
                 raise ValueError(
                     f"{where} takes conjugate factors alone, one that is not is global; got {wrong[0]}"
                 )
-        structure = (Record(factors), log_prior, log_likelihood, Record(local or {}), blocks, False)
+        structure = (Record(factors), log_prior, log_likelihood, Record(local or {}), blocks, None)
         self._set(Record(hyper or {}), structure)
 
     def _set(self, hyper: Record, structure: tuple[Any, ...]) -> None:
@@ -99,15 +99,28 @@ class Model(ConjugateModel):
 
     @property
     def blocks(self) -> tuple[tuple[str, ...], ...]:
-        return self._structure[4] or tuple((name,) for name in self.factors)
+        found = self._inspection
+        return found.blocks if found else self._structure[4] or tuple((name,) for name in self.factors)
 
     def local(self, rows: Any) -> Mapping[str, Family]:
         return {name: family.repeated(n_rows(rows)) for name, family in self._structure[3].items()}
 
     @property
-    def interacting_locals(self) -> bool:  # type: ignore[override]
-        """Whether local factors interact; known once `fit` has inspected the model."""
+    def _inspection(self) -> Inspection | None:
+        """What was found of the log joint, once `fit` has inspected the model."""
         return self._structure[5]
+
+    @property
+    def interacting_locals(self) -> bool:  # type: ignore[override]
+        return self._inspection is not None and self._inspection.interacting_locals
+
+    @property
+    def random_starts(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self._inspection.random_starts if self._inspection else ()
+
+    @property
+    def may_have_saddles(self) -> bool:  # type: ignore[override]
+        return self._inspection is not None and self._inspection.may_have_saddles
 
     def log_prior(self, s: Record) -> Any:
         return 0.0 if self._structure[1] is None else self._structure[1](s)
@@ -119,11 +132,12 @@ class Model(ConjugateModel):
         return Record({**self.hyper, **s})
 
     def inspect(self, data: Any) -> Model:
-        *structure, given, _ = self._structure
+        structure = self._structure[:5]
         if (data is None) != (self._structure[2] is None):
             have = "there is none" if data is not None else "it takes rows"
             raise ValueError(f"data must be given exactly where there is a log_likelihood; {have}")
-        return self.tree_unflatten((*structure, *inspect_model(self, data, given)), (self.hyper,))
+        bare = self.tree_unflatten((*structure, None), (self.hyper,))
+        return self.tree_unflatten((*structure, inspect_model(bare, data, structure[4])), (self.hyper,))
 
     def __repr__(self) -> str:
         factors = ", ".join(f"{name}: {family}" for name, family in self.factors.items())

@@ -199,12 +199,16 @@ class Family:
     """The static description of a factor of q: hashable, without numbers.
 
     `base_weight` is 1 for a distribution, whose entropy leaves log h out, and 0 for a point. `guarded`: there
-    is no optimum in closed form, only a `step` that could lower the bound, and must be scored.
+    is no optimum in closed form, only a `step` that could lower the bound, and must be scored. `curvature`:
+    the field of the statistics whose coefficient is the curvature in a location, or the pull on a label.
+    Where that of one factor depends on another location or label, the two multiply, and their neutral members
+    may be a saddle of the bound. None where the neutral member favours a direction.
     """
 
     plate: tuple[int, ...] = ()
     base_weight: ClassVar[float] = 1.0
     guarded: ClassVar[bool] = False
+    curvature: ClassVar[str | None] = None
 
     def repeated(self, n: int) -> Self:
         """The same family for each of n rows: the plate gets a leading axis."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,7 @@ class Categorical(Family):
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 2
+    curvature: ClassVar[str | None] = "p"
 
     def neutral(self, dtype: DTypeLike) -> CategoricalState:
         return CategoricalState(jnp.zeros((*self.plate, self.size), dtype))

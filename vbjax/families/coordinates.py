@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -62,15 +63,41 @@ def at_coordinates(values: dict[str, Array], origin: Any) -> Any:
     return dataclasses.replace(origin, **fields)
 
 
+def displaced(state: Any, key: Array) -> Any:
+    """Return the state with every location moved by about its standard deviation, and logits by about 1."""
+    if isinstance(state, DeltaState):
+        return DeltaState(displaced(state.at, key))
+    moved = {}
+    for number, (name, domain) in enumerate(state.domains.items()):
+        if domain in ("location", "real"):
+            x = getattr(state, name)
+            noise = jax.random.normal(jax.random.fold_in(key, number), x.shape, x.dtype)
+            moved[name] = x + noise * (state.location_scale if domain == "location" else 1)
+    return dataclasses.replace(state, **moved)
+
+
+def is_proper(state: Any) -> Array:
+    """Return whether every number of the state is finite and, of a diagonal for a matrix, in its domain."""
+    state = state.at if isinstance(state, DeltaState) else state
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]
+    return jnp.stack([*finite, *(~bad for bad in _bad(state).values())]).all()
+
+
 def outside(state: Any) -> str | None:
     """The first field whose values are not in its domain (but for NaN), None where all are."""
-    state = state.at if isinstance(state, DeltaState) else state
+    bad = _bad(state.at if isinstance(state, DeltaState) else state)
+    return next((name for name, is_bad in bad.items() if is_bad), None)
+
+
+def _bad(state: Any) -> dict[str, Array]:
+    """Whether a number of a field, of a matrix its diagonal, is not above what bounds its domain."""
+    bad = {}
     for name, domain in state.domains.items():
-        x = getattr(state, name)
-        x = jnp.diagonal(x, axis1=-2, axis2=-1) if domain == "definite" else x
-        if domain in ("positive", "definite", "degrees") and (x <= _least(state, domain)).any():
-            return name
-    return None
+        if domain in ("positive", "definite", "degrees"):
+            x = getattr(state, name)
+            x = jnp.diagonal(x, axis1=-2, axis2=-1) if domain == "definite" else x
+            bad[name] = (x <= _least(state, domain)).any()
+    return bad
 
 
 def _least(state: Any, domain: str) -> int:

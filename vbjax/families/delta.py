@@ -69,6 +69,10 @@ class Delta(Family):
     of: Family = dataclasses.field(default_factory=Family)
     base_weight: ClassVar[float] = 0.0
 
+    @property
+    def curvature(self) -> str | None:  # type: ignore[override]
+        return self.of.curvature
+
     def repeated(self, n: int) -> Delta:
         return Delta(self.of.repeated(n))
 

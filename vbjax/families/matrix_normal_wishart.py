@@ -6,6 +6,7 @@ M (q, D) | Lam ~ MN(M0, R^-1, Lam^-1), Lam ~ Wishart(nu, W): tied covariances, s
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -149,6 +150,7 @@ class MatrixNormalWishart(Family):
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     rows: int = 1
     size: int = 1
+    curvature: ClassVar[str | None] = "square"
 
     def neutral(self, dtype: DTypeLike) -> MatrixNormalWishartState:
         def eye(n: int) -> Array:

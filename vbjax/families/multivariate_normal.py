@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -114,6 +115,7 @@ class MultivariateNormal(Family):
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 1
+    curvature: ClassVar[str | None] = "second"
 
     def neutral(self, dtype: DTypeLike) -> MultivariateNormalState:
         eye = jnp.broadcast_to(jnp.eye(self.size, dtype=dtype), (*self.plate, self.size, self.size))

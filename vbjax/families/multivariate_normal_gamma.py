@@ -6,6 +6,7 @@ m | tau ~ N(m0, (tau B)^-1), tau ~ Gamma(a, b): spherical components, and regres
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +129,7 @@ class MultivariateNormalGamma(Family):
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 1
+    curvature: ClassVar[str | None] = "square"
 
     def neutral(self, dtype: DTypeLike) -> MultivariateNormalGammaState:
         eye = jnp.broadcast_to(jnp.eye(self.size, dtype=dtype), (*self.plate, self.size, self.size))

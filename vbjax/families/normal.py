@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -111,6 +111,8 @@ class NormalState(State):
 @dataclasses.dataclass(frozen=True)
 class Normal(Family):
     """A real latent for each cell of `plate`: q = N(mean, 1 / precision)."""
+
+    curvature: ClassVar[str | None] = "second"
 
     def neutral(self, dtype: DTypeLike) -> NormalState:
         return NormalState(jnp.zeros(self.plate, dtype), jnp.ones(self.plate, dtype))

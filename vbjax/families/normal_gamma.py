@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +116,8 @@ def _standard_t_quantile(df: Array, p: Array) -> Array:
 @dataclasses.dataclass(frozen=True)
 class NormalGamma(Family):
     """A scalar location and its precision for each cell of `plate`."""
+
+    curvature: ClassVar[str | None] = "square"
 
     def neutral(self, dtype: DTypeLike) -> NormalGammaState:
         one = jnp.ones(self.plate, dtype)

@@ -6,6 +6,7 @@ m | Lam ~ N(m0, (beta Lam)^-1), Lam ~ Wishart(nu, W).
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -123,6 +124,7 @@ class NormalWishart(Family):
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 1
+    curvature: ClassVar[str | None] = "square"
 
     def neutral(self, dtype: DTypeLike) -> NormalWishartState:
         eye = jnp.broadcast_to(jnp.eye(self.size, dtype=dtype), (*self.plate, self.size, self.size))
