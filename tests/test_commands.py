@@ -1,11 +1,14 @@
 """The shell command: its numbers are the fit's, its files are whole or absent, its errors one line."""
 
+import contextlib
 import errno
 import importlib
 import os
+import stat
 import subprocess
 import sys
 from importlib import resources
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,7 @@ from command_checks import check_refused, stopped_fits
 import vbjax as vb
 from vbjax import commands, commands_tables
 from vbjax.__main__ import main
+from vbjax.commands_files import check_outputs, reading, replacing
 
 
 @pytest.fixture
@@ -218,6 +222,36 @@ def test_a_failing_write_leaves_the_older_file(folder, capsys, monkeypatch):
     assert capsys.readouterr().err == "vbjax: fit.npz: cannot be written: No space left on device\n"
     assert (folder / "fit.npz").read_bytes() == b"older"
     assert sorted(os.listdir()) == ["fit.npz", "table.csv"]
+
+
+def test_a_link_keeps_its_target_and_a_file_its_mode(tmp_path):
+    kept, link, dangling = tmp_path / "kept" / "fit.npz", tmp_path / "fit.npz", tmp_path / "new.npz"
+    kept.parent.mkdir()
+    kept.write_bytes(b"old")
+    kept.chmod(0o640)
+    link.symlink_to(kept)
+    dangling.symlink_to(kept.with_name("new.npz"))
+    check_outputs({}, out=str(link), plot=None)
+    check_outputs({}, out=str(dangling), plot=None)
+    with contextlib.suppress(KeyboardInterrupt), replacing(str(link)) as file:
+        file.write(b"ha")
+        raise KeyboardInterrupt
+    assert kept.read_bytes() == b"old"
+    for path in (link, dangling):
+        with replacing(str(path)) as file:
+            file.write(b"new")
+        assert path.is_symlink()
+        assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o640
+    assert sorted(kept.parent.iterdir()) == [kept, kept.with_name("new.npz")]
+
+
+def test_what_a_reader_warns_of_is_a_line(folder, capsys):
+    Path("index.csv").write_text(",a,b\n0,1,2\n1,3,4\n")
+    with reading("index.csv"):
+        assert vb.datasets.read_table("index.csv")[1] == ["a", "b"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vbjax: index.csv: column 0 has no name")
 
 
 def test_ctrl_c_before_there_is_anything(folder, capsys, monkeypatch):

@@ -6,6 +6,7 @@ and a bad file is refused with its name, the line and the column.
 """
 
 import csv
+import time
 from pathlib import Path
 
 import jax
@@ -76,6 +77,49 @@ def test_header_is_optional_and_blank_lines_end_a_file(table, text, names):
     x, found = datasets.read_table(table(text))
     np.testing.assert_array_equal(x, [[1, -2.5], [300, 4]])
     assert found == names
+
+
+def test_a_first_line_of_names_and_numbers_is_neither_header_nor_data(table):
+    for text in ("1.5,6O,7\n2,61,8\n", "1.5,,up\n2,61,8\n"):
+        with pytest.raises(ValueError, match=r"table.csv, line 1: '(6O|up)' is no number but '1.5' is one"):
+            datasets.read_table(table(text))
+    with pytest.raises(ValueError, match=r"table.csv, line 1: '6O' is no number but '1.5' is one"):
+        datasets.read_series(table("1.5,6O,7\n2,61,8\n"))
+    path = table("year,2019,2020\n1,2,3\n")
+    assert datasets.read_table(path, ["2020"])[0].tolist() == [[3]]  # a column of that name: a header
+    x, names = datasets.read_table(table("ann,1.5,60\nbob,1.75,70\n"), [1, 2])
+    assert (x.tolist(), names) == ([[1.5, 60], [1.75, 70]], ["x1", "x2"])
+    with pytest.raises(ValueError, match=r"table.csv, line 1, column 'x0': 'ann'; expected a finite number"):
+        datasets.read_table(table("ann,1.5,60\nbob,1.75,70\n"))
+
+
+def test_an_index_without_a_name_is_left_out_with_a_word(table):
+    path = table(",a,b\n0,1,-2.5\n1,3e2,4\n")
+    for read in (datasets.read_table, lambda path: datasets.read_series_table(path)[:2]):
+        with pytest.warns(UserWarning, match=r"table.csv: column 0 has no name.*left out"):
+            x, names = read(path)
+        np.testing.assert_array_equal(x, [[1, -2.5], [300, 4]])
+        assert names == ["a", "b"]
+    x, names = datasets.read_table(path, [0, 1])
+    assert (x.tolist(), names) == ([[0, 1], [1, 300]], ["", "a"])
+    assert unpacked(datasets.read_series(path, 0)) == [[[1, -2.5]], [[300, 4]]]
+
+
+@pytest.mark.parametrize("columns", ["ab", [], 3, b"a"])
+def test_columns_that_are_no_list_are_refused(table, columns):
+    for read in (datasets.read_table, lambda path, columns: datasets.read_series(path, None, columns)):
+        with pytest.raises(ValueError, match="columns must be a list of names or numbers, at least one; got"):
+            read(table("a,b\n1,2\n"), columns)
+
+
+@pytest.mark.parametrize("path", [0, None, 2.5, ["a.csv"]])
+def test_a_path_is_the_name_of_a_file(path):
+    """A number would be one of the process's open files: 0 waits for what is typed."""
+    for read in (datasets.read_table, datasets.read_series, datasets.read_ldac, datasets.read_vocabulary):
+        with pytest.raises(TypeError, match="path must be the name of a file; got"):
+            read(path)
+    with pytest.raises(TypeError, match="path must be the name of a file; got"):
+        next(datasets.stream_ldac(path, 3))
 
 
 def test_columns_are_taken_by_name_or_number(table):
@@ -224,6 +268,21 @@ def test_bad_corpora_are_refused_with_their_line(corpus, text, message):
         datasets.read_ldac(corpus(text), 5)
     with pytest.raises(ValueError, match=message):
         list(datasets.stream_ldac(corpus(text), 5))
+
+
+def test_a_word_that_comes_again_and_again_is_found_at_once(corpus):
+    line = " ".join(f"{i}:1" for i in range(40_000))
+    path, begun = corpus(f"40001 {line} 39999:1\n"), time.process_time()
+    with pytest.raises(ValueError, match="line 1: word 39999 twice"):
+        datasets.read_ldac(path)
+    assert time.process_time() - begun < 2  # by comparing every word with all before it: more than a minute
+
+
+def test_a_slip_in_a_number_does_not_make_a_vocabulary_of_a_million(corpus):
+    path = corpus("1 0:1\n2 1:1 999999999:2\n")
+    with pytest.raises(ValueError, match=r"line 2: word 999999999; expected .* 1000000; give n_words"):
+        datasets.read_ldac(path)
+    assert datasets.read_ldac(path, 10**9).n_words == 10**9
 
 
 def test_a_vocabulary_of_no_size_is_refused(corpus):

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
+import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
@@ -27,9 +30,13 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """What goes wrong with this file is the user's to mend."""
+    """What goes wrong with this file is the user's to mend; what the reader warns of is one line each."""
     try:
-        yield
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            yield
+        for warning in said:
+            print(f"vbjax: {warning.message}", file=sys.stderr)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
@@ -72,7 +79,7 @@ def check_outputs(inputs: Mapping[str, str | None], *, out: str | None, plot: st
         if place in taken:
             raise UserError(f"{path}: {name} would overwrite {taken[place]}")
         taken[place] = name
-        if os.path.lexists(path) and not os.path.isfile(path):
+        if os.path.lexists(place) and not os.path.isfile(place):
             raise UserError(f"{path}: exists and is not a file")
         with _failures(path):
             beside = _beside(path)
@@ -82,19 +89,25 @@ def check_outputs(inputs: Mapping[str, str | None], *, out: str | None, plot: st
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` once it is complete, or not at all."""
-    beside = _beside(path)
+    """A file that takes the place of `path` once it is complete, or not at all.
+
+    Of a symbolic link it is the target that is replaced, and a file that was there gives it its mode.
+    """
+    place, beside = os.path.realpath(path), _beside(path)
     with _failures(path):
         try:
             with beside.open("xb") as file:
+                if os.path.exists(place):
+                    os.chmod(beside, stat.S_IMODE(os.stat(place).st_mode))
                 yield file
-            os.replace(beside, path)
+            os.replace(beside, place)
         finally:
             beside.unlink(missing_ok=True)
 
 
 def _beside(path: str) -> Path:
-    return Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+    place = Path(os.path.realpath(path))
+    return place.with_name(f".{place.name}.{os.getpid()}.tmp")
 
 
 @contextlib.contextmanager

@@ -5,8 +5,6 @@ The readers serve the command line: they say in which line (and column) of which
 
 from __future__ import annotations
 
-import csv
-import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -18,7 +16,17 @@ import numpy as np
 from jax import Array
 
 from vbjax.core.inputs import read_count
-from vbjax.documents import Documents
+from vbjax.csv_files import (
+    column_number,
+    first_named,
+    is_header,
+    is_numeric,
+    open_text,
+    read_columns,
+    read_lines,
+    read_numbers,
+)
+from vbjax.documents import MOST_WORDS, Documents
 from vbjax.sequences import Sequences
 
 _PAIR = re.compile(r"([0-9]{1,9}):([0-9]{1,9})")
@@ -75,8 +83,10 @@ def read_table(
 ) -> tuple[np.ndarray, list[str]]:
     r"""Reads a CSV file of numbers, with or without a header line.
 
-    The first line is a header if any of its cells is not a number; without one the columns are called
-    "x0", "x1" and so on. Blank lines at the end are passed over.
+    The first line is a header if it names the columns of numbers below it, or one of `columns`; without one
+    the columns are called "x0", "x1" and so on. A first column that the header does not name, as pandas
+    writes its index, is passed over with a warning unless `columns` takes it. Blank lines at the end are
+    passed over.
 
     Args:
         path: the file, UTF-8, cells separated by commas.
@@ -88,9 +98,10 @@ def read_table(
         the names of the columns.
 
     Raises:
-        ValueError: not a CSV file in UTF-8; no line of data; a line with more or fewer cells than the first;
-            in a column taken, a cell that is not a finite number; or `columns` that the file does not have.
-            The message names the file, the line (from 1) and the column.
+        ValueError: not a CSV file in UTF-8; no line of data; a first line of names and numbers, of which
+            nobody can tell whether it is a header; a line with more or fewer cells than the first; in a
+            column taken, a cell that is not a finite number; or `columns` that the file does not have. The
+            message names the file, the line (from 1) and the column.
         OSError: the file cannot be opened, for example FileNotFoundError.
 
     >>> import pathlib, tempfile
@@ -100,17 +111,19 @@ def read_table(
     (array([[60.  ,  1.5 ],
            [70.  ,  1.75]]), ['weight', 'height'])
     """
-    lines = _lines(path)
+    columns, lines = read_columns(columns), read_lines(path)
     if not lines:
         raise ValueError(f"{path}: the file is empty; expected lines of numbers")
-    first = lines[0][1]
-    header = any(_number(cell) is None for cell in first)
+    first, header = lines[0][1], is_header(path, lines, columns or ())
     names = [cell.strip() for cell in first] if header else [f"x{j}" for j in range(len(first))]
     data = lines[header:]
     if not data:
         raise ValueError(f"{path}: no data after the header in line {lines[0][0]}; expected lines of numbers")
-    taken = range(len(names)) if columns is None else [_column(path, column, names) for column in columns]
-    return _numbers(path, data, names, taken), [names[j] for j in taken]
+    if columns is None:
+        taken = list(range(first_named(path, names), len(names)))
+    else:
+        taken = [column_number(path, column, names) for column in columns]
+    return read_numbers(path, data, names, taken), [names[j] for j in taken]
 
 
 class Series(NamedTuple):
@@ -147,7 +160,8 @@ def read_series(
 ) -> Sequences:
     r"""Reads sequences from a CSV file with a header line, one step a line.
 
-    Empty cells and NaN are missing. Lines without an entry at the end are passed over.
+    Empty cells and NaN are missing. Lines without an entry at the end are passed over, and so is a first
+    column that the header does not name: see `read_table`.
 
     Args:
         path: the file, UTF-8, cells separated by commas.
@@ -180,23 +194,24 @@ def read_series_table(
     columns: Sequence[str | int] | None = None,
 ) -> Series:
     """The same with the names and the lines of the file; arguments and errors are those of `read_series`."""
-    lines = _lines(path)
+    columns, lines = read_columns(columns), read_lines(path)
     if not lines:
         raise ValueError(f"{path}: the file is empty; expected a header and lines of numbers")
     (first, header), *data = lines
-    if all(not cell.strip() or _number(cell) is not None for cell in header):
+    if not is_header(path, lines, (sequence, *(columns or ()))):
         raise ValueError(f"{path}, line {first}: no header; expected the names of the columns")
     if not data:
         raise ValueError(f"{path}: no data after the header in line {first}; expected lines of numbers")
     names = [cell.strip() for cell in header]
-    by = None if sequence is None else _column(path, sequence, names, "sequence")
+    by = None if sequence is None else column_number(path, sequence, names, "sequence")
     if columns is None:
-        taken = [j for j in range(len(names)) if j != by and _numeric(j, data)]
+        start = 0 if by == 0 else first_named(path, names)
+        taken = [j for j in range(start, len(names)) if j != by and is_numeric(j, data)]
     else:
-        taken = [_column(path, column, names) for column in columns]
+        taken = [column_number(path, column, names) for column in columns]
     if not taken:
         raise ValueError(f"{path}: no column of numbers; expected one at least, of {names}")
-    values = _numbers(path, data, names, taken, missing=True)
+    values = read_numbers(path, data, names, taken, missing=True)
     numbers: dict[str, int] = {} if by is not None else {"": 0}
     which = np.zeros(len(data), int)
     for i, (line, cells) in enumerate(data):
@@ -208,67 +223,6 @@ def read_series_table(
     return Series(values, [names[j] for j in taken], which, list(numbers), np.array([i for i, _ in data]))
 
 
-def _numeric(j: int, data: Sequence[tuple[int, list[str]]]) -> bool:
-    """Whether the first entry of a column that is not missing is a number."""
-    entries = (cells[j] for _, cells in data if j < len(cells))
-    values = (_number(cell) for cell in entries if cell.strip())
-    return next((x is not None for x in values if x is None or not math.isnan(x)), False)
-
-
-def _numbers(
-    path: str | os.PathLike[str],
-    data: Sequence[tuple[int, list[str]]],
-    names: list[str],
-    taken: Sequence[int],
-    missing: bool = False,
-) -> np.ndarray:
-    """The cells of some columns, (n, d)."""
-    rows = []
-    for number, cells in data:
-        if len(cells) != len(names):
-            raise ValueError(f"{path}, line {number}: {len(cells)} cells; expected {len(names)}")
-        rows.append([_finite(path, number, names[j], cells[j], missing) for j in taken])
-    return np.array(rows)
-
-
-def _lines(path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:
-    """Line numbers, from 1, and cells, without the blank lines at the end."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        try:
-            lines = [(reader.line_num, cells) for cells in reader]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{path}: not a CSV file in UTF-8: {error}") from error
-    while lines and not any(cell.strip() for cell in lines[-1][1]):
-        lines.pop()
-    return lines
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return None if "_" in cell else float(cell)  # Python reads 1_000 as a number; a table should not
-    except ValueError:
-        return None
-
-
-def _finite(path: str | os.PathLike[str], line: int, column: str, cell: str, missing: bool = False) -> float:
-    value = _number(cell) if cell.strip() or not missing else math.nan
-    if value is None or not (math.isfinite(value) or (missing and math.isnan(value))):
-        what = "a finite number, or nothing where it is missing" if missing else "a finite number"
-        raise ValueError(f"{path}, line {line}, column {column!r}: {cell!r}; expected {what}")
-    return value
-
-
-def _column(
-    path: str | os.PathLike[str], column: str | int, names: list[str], argument: str = "columns"
-) -> int:
-    if isinstance(column, str) and column in names:
-        return names.index(column)
-    if isinstance(column, int) and 0 <= column < len(names):
-        return column
-    raise ValueError(f"{path}: no column {column!r} in {argument}; expected a name or number of {names}")
-
-
 def read_ldac(path: str | os.PathLike[str], n_words: int | None = None) -> Documents:
     r"""Reads a corpus in the format of lda-c, one document a line: `M id:count id:count ...`.
 
@@ -277,7 +231,8 @@ def read_ldac(path: str | os.PathLike[str], n_words: int | None = None) -> Docum
 
     Args:
         path: the file, UTF-8.
-        n_words: the size of the vocabulary; by default one more than the greatest number of a word.
+        n_words: the size of the vocabulary; by default one more than the greatest number of a word, which
+            must then be less than a million.
 
     Raises:
         ValueError: no text in UTF-8; no document; a line where M is not the number of pairs, as where a file
@@ -294,8 +249,9 @@ def read_ldac(path: str | os.PathLike[str], n_words: int | None = None) -> Docum
     >>> read_ldac(path)
     Documents(3 documents, 4 words, 4 tokens)
     """
-    size = 10**9 if n_words is None else read_count(n_words, "n_words")
-    documents = [_document(path, *line, size) for line in enumerate(_text(path, "document"), 1)]
+    size = MOST_WORDS if n_words is None else read_count(n_words, "n_words")
+    why = "; give n_words for a larger vocabulary" if n_words is None else ", the size of the vocabulary"
+    documents = [_document(path, *line, size, why) for line in enumerate(_text(path, "document"), 1)]
     if n_words is None:
         size = max((max(words, default=0) for words, _ in documents), default=0) + 1
     return _packed(documents, size)
@@ -323,12 +279,13 @@ def stream_ldac(path: str | os.PathLike[str], n_words: int, batch_size: int = 25
     blank: list[tuple[int, str]] = []
     number = 0
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with open_text(path) as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     blank.append((number, line))
                     continue
-                batch += [_document(path, *each, size) for each in [*blank[:1], (number, line)]]
+                each = [*blank[:1], (number, line)]
+                batch += [_document(path, *one, size, ", the size of the vocabulary") for one in each]
                 if len(batch) == batch_size:
                     yield _packed(batch, size)
                     batch = []
@@ -340,8 +297,10 @@ def stream_ldac(path: str | os.PathLike[str], n_words: int, batch_size: int = 25
         yield _packed(batch, size)
 
 
-def _document(path: str | os.PathLike[str], number: int, line: str, size: int) -> tuple[list[int], list[int]]:
-    """The words of a line, and their counts."""
+def _document(
+    path: str | os.PathLike[str], number: int, line: str, size: int, why: str
+) -> tuple[list[int], list[int]]:
+    """The words of a line, and their counts; `why` words are less than `size`."""
     length, *pairs = line.split() or [""]
     found = [_PAIR.fullmatch(pair) for pair in pairs]
     words = [int(match[1]) for match in found if match]
@@ -350,10 +309,11 @@ def _document(path: str | os.PathLike[str], number: int, line: str, size: int) -
     elif length != str(len(pairs)):
         what = f"begins with {length!r}; expected the number of its pairs id:count, {len(pairs)}"
     elif len(set(words)) < len(words):
-        twice = next(word for i, word in enumerate(words) if word in words[:i])
+        first = {word: i for i, word in reversed([*enumerate(words)])}
+        twice = next(word for i, word in enumerate(words) if first[word] < i)
         what = f"word {twice} twice; expected every word of a document once"
     elif max(words, default=0) >= size:
-        what = f"word {max(words)}; expected numbers less than {size}, the size of the vocabulary"
+        what = f"word {max(words)}; expected numbers less than {size}{why}"
     else:
         return words, [int(match[2]) for match in found if match]
     raise ValueError(f"{path}, line {number}: {what}")
@@ -388,7 +348,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
 
 def _text(path: str | os.PathLike[str], what: str) -> list[str]:
     """The lines of a file without the spaces around them and the blank lines at the end; at least one."""
-    with open(path, encoding="utf-8-sig") as file:
+    with open_text(path) as file:
         try:
             lines = [line.strip() for line in file]
         except UnicodeDecodeError as error:

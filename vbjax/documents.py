@@ -20,6 +20,8 @@ from vbjax.core.inputs import is_concrete, read_count
 from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
 from vbjax.families.base import pytree, static
 
+MOST_WORDS = 10**6  # of a vocabulary whose size is not given: a slip in a number would take all memory
+
 
 class Bags(NamedTuple):
     """Documents of about the same number of distinct words, those of one row padded by counts of 0.
@@ -61,7 +63,7 @@ class Documents(Ragged):
             corpus: for every document its pairs (number of a word, count), a word that comes twice counting
                 twice; or a table of counts, documents x words, as an array or a scipy.sparse matrix.
             n_words: the size of the vocabulary; by default the table's columns, or one more than the
-                greatest number, and at least 1.
+                greatest number, which must then be less than a million; at least 1.
             dtype: of the counts.
 
         Raises:
@@ -74,8 +76,11 @@ class Documents(Ragged):
         for what, values in (("words", word), ("counts", count)):
             fine = (values >= 0) & (values < 2**31) & (values == np.round(values))
             _require(fine, document, values, f"{what} must be whole numbers, at least 0 and less than 2^31")
-        columns = int(word.max(initial=-1)) + 1 if columns is None else columns
-        size = max(columns, 1) if n_words is None else read_count(n_words, "n_words")
+        if n_words is None and columns is None:
+            what = f"words must be less than {MOST_WORDS}, or n_words given for a larger vocabulary"
+            _require(word < MOST_WORDS, document, word, what)
+            columns = int(word.max(initial=-1)) + 1
+        size = max(columns or 0, 1) if n_words is None else read_count(n_words, "n_words")
         _require(word < size, document, word, f"words must be less than n_words = {size}")
         cell, place = np.unique(document * size + word.astype(int), return_inverse=True)
         count = np.bincount(place, count)

@@ -158,7 +158,8 @@ def _replicate(
     def draw(key: Array) -> tuple[Any, ...]:
         first, *keys = jax.random.split(key, 1 + len(data.parts))
         parameters = model.emissions.draw_parameters(own, first)
-        return tuple(redrawn(*each, parameters, k) for *each, k in zip(data.parts, tables, keys, strict=True))
+        each = zip(data.parts, tables, keys, strict=True)
+        return tuple(redrawn(part, table, parameters, own_key) for part, table, own_key in each)
 
     draws = jax.lax.map(draw, jax.random.split(key, n_draws))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), draws)
