@@ -12,6 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from compilations import compilations
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from scipy import sparse
 from vbjax.core.ragged import buckets
 from vbjax.datasets import read_ldac
 from vbjax.documents import Documents
+from vbjax.sequences import Sequences
 
 TABLE = np.array([[2, 0, 0, 1, 0], [0, 0, 0, 0, 0], [0, 3, 1, 1, 0], [0, 0, 9, 0, 0]])
 tables = arrays(int, array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(0, 3))
@@ -86,6 +88,7 @@ def test_every_way_of_giving_a_corpus_gives_the_same_documents(tmp_path_factory,
         *map(Documents.of, (untidy_coo(table), untidy_csr(table))),
         Documents.from_tokens(tokens(table), [f"w{w}" for w in range(n_words)])[0],
         read_ldac(path, n_words),
+        Documents.of(pd.DataFrame(table).astype("Int64")),
     ]
     for way in ways:
         assert jax.tree.structure(way) == jax.tree.structure(documents)
@@ -121,6 +124,29 @@ def test_counts_come_in_the_dtype_asked_for(float64):
         np.testing.assert_array_equal(dense(documents), TABLE[:, :4])
         found, _ = Documents.from_tokens(tokens(TABLE), dtype=asked)
         assert {part.counts.dtype for part in found.parts} == {np.dtype(asked)}
+
+
+def test_counts_that_a_dtype_does_not_hold_are_refused():
+    assert Documents.of([[(0, 127)]], dtype="int8").parts[0].counts.tolist() == [[127]]
+    with pytest.raises(ValueError, match="dtype must hold every count; int8 holds 127; document 1 has 300"):
+        Documents.of([[], [(0, 300)]], dtype="int8")
+    for dtype in (complex, bool, "float16", "bfloat16", "object", "m8[s]", "no dtype"):
+        with pytest.raises(ValueError, match="dtype must be float32, float64 or integers"):
+            Documents.of([[(0, 1)]], dtype=dtype)
+        with pytest.raises(ValueError, match="dtype must be float32, float64 or integers"):
+            Documents.from_tokens([["to"]], dtype=dtype)
+
+
+@pytest.mark.parametrize("devices", [0, 2, [], [0], "cpu"])
+def test_devices_are_a_list_of_devices(devices):
+    for rows in (Documents.of(TABLE), Sequences.of(np.zeros((3, 1)))):
+        with pytest.raises(ValueError, match="devices must be a list of at least one device"):
+            rows.sharded(devices)
+
+
+def test_a_traced_table_is_no_corpus():
+    with pytest.raises(ValueError, match="corpus must be known"):
+        jax.jit(lambda table: Documents.of(table).n_tokens)(TABLE)
 
 
 def test_the_vocabulary_is_what_is_given_or_what_the_corpus_needs():
@@ -186,6 +212,9 @@ def test_taken_documents_leave_out_counts_of_zero_and_keep_the_dtype():
         ([False] * 4, "rows must be numbers of documents"),
         ([0, 4], "rows must be from 0 to 3; got 0 to 4"),
         ([-1], "rows must be from 0 to 3; got -1 to -1"),
+        (["a"], "rows must be numbers; got an array of <U1"),
+        ([[0], [1, 2]], "rows must be numeric arrays"),
+        (None, "rows must be numbers; got None"),
     ],
 )
 def test_rows_that_are_no_documents_are_refused(rows, message):
@@ -219,6 +248,9 @@ def test_words_outside_a_given_vocabulary_are_left_out():
         ([["to"], ["be", 2]], None, "text 1 must be a list of words; it has 2"),
         ([], None, "texts must have at least one document"),
         ([[], []], None, "vocabulary must have at least one word"),
+        ([[(0, 2)]], None, r"text 0 must be a list of words; it has \(0, 2\); pairs .* are for Documents.of"),
+        ([["a"]], {"a": 0}, "vocabulary must be a list of words, word by number; got a dict"),
+        ([["a"]], {"a"}, "vocabulary must be a list of words, word by number; got a set"),
         ([["to"]], [], "vocabulary must have at least one word"),
         ([["to"]], "to be", "vocabulary must be a list of words; got 'to be'"),
         ([["to"]], [["to"]], "vocabulary must be a list of words; it has ..to.."),
@@ -331,15 +363,23 @@ def test_no_other_grouping_has_fewer_groups_or_as_many_and_less_padding(lengths,
         ({0: 2}, None, "corpus must be documents, or a table of counts; got dict"),
         (np.ones(3), None, r"corpus must be a table of counts; got float64, shape \(3,\)"),
         (sparse.coo_array(np.ones(3)), None, r"corpus must be a table of counts; got float64, shape \(3,\)"),
-        (np.ones((2, 2), complex), None, "corpus must be a table of counts; got complex128"),
-        (np.array([["a", "b"]]), None, "corpus must be a table of counts; got <U1"),
+        (np.ones((2, 2), complex), None, "corpus must be numbers; got an array of complex128"),
+        (np.array([["a", "b"]]), None, "corpus must be numbers; got an array of <U1"),
         ([[(0, 1)], 3], None, "document 1 must be pairs .* of numbers; got 3"),
-        ([[(0, 1)], ["to", "be"]], None, "document 1 must be pairs .* of numbers; got .'to', 'be'"),
+        (
+            [[(0, 1)], ["to", "be"]],
+            None,
+            "document 1 must be .* got .'to', 'be'.; words .*from_tokens",
+        ),
         ([[("0", "1")]], None, "document 0 must be pairs .* of numbers; got"),
         ([[(0, 1), (2,)]], None, "document 0 must be pairs .* of numbers; got"),
         ([[1, 0, 2, 5], [0, 0, 0, 3]], None, "document 0 must be pairs .* of numbers; got .1, 0, 2, 5"),
         ([[], [(1, 2, 3), (4, 5, 6)]], None, "document 1 must be pairs .* of numbers; got .*1, 2, 3"),
-        ([{0: 2, 3: 1}], None, "document 0 must be pairs .* of numbers; got .0: 2, 3: 1"),
+        ([{0: 2, 3: 1}], None, r"document 0 must be pairs .* of numbers; got .0: 2, 3: 1.; .* items\(\)"),
+        ({(0, 1)}, None, "corpus must be documents, or a table of counts; got set"),
+        (Documents.of([[]]), None, "corpus must be documents, or a table of counts; got Documents"),
+        (np.ma.array([[1, 2]], mask=[[0, 1]]), None, r"corpus must have no masked entry; entry \[0, 1\]"),
+        ([[], [(999_999_999, 1)]], None, "less than 1000000, or n_words given .*; document 1 has 999999999"),
         ([[(0, 1)], [], [(1, -1)]], None, "counts must be whole numbers, at least 0 .* document 2 has -1"),
         ([[(0, 2), (0, -1)]], None, "counts must be whole numbers, at least 0 .* document 0 has -1"),
         ([[(0, 1)], [(1, 2.5)]], None, "counts must be whole numbers, .* document 1 has 2.5"),

@@ -351,6 +351,8 @@ def test_documents_of_another_vocabulary_are_refused():
     model, _, params = given("float32")
     with pytest.raises(ValueError, match=f"{V} words"):
         model.document_topics(params, vb.Documents.of(np.ones((2, V + 1))))
+    with pytest.raises(ValueError, match=f"data must have a column for each of the fit's {V} words"):
+        model.document_topics(params, np.ones((2, V - 1)))
 
 
 def test_what_documents_cannot_do_says_so():

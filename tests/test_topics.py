@@ -185,7 +185,8 @@ def test_empty_documents_and_halves_score_nothing(float64):
     np.testing.assert_array_equal(np.asarray(score) == 0, counts(2).sum(1) == 0)
     assert (score <= 0).all()
     empty = vb.Documents.of(np.zeros((2, V)))
-    assert np.isnan(topics.held_out_perplexity(model, params, empty, jax.random.key(0)))
+    with pytest.raises(ValueError, match="docs must have words in their second halves"):
+        topics.held_out_perplexity(model, params, empty, jax.random.key(0))
 
 
 def test_the_true_topics_predict_better_than_word_frequencies_and_those_than_shuffled_topics():

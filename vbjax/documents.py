@@ -5,6 +5,7 @@ Imports core; imported by topic models, `datasets` and the command line.
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.core.inputs import is_concrete, read_count
+from vbjax.core.inputs import as_numbers, is_concrete, read_count
 from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
 from vbjax.families.base import pytree, static
 
@@ -64,11 +65,12 @@ class Documents(Ragged):
                 twice; or a table of counts, documents x words, as an array or a scipy.sparse matrix.
             n_words: the size of the vocabulary; by default the table's columns, or one more than the
                 greatest number, which must then be less than a million; at least 1.
-            dtype: of the counts.
+            dtype: of the counts: float32, float64 or integers that hold them.
 
         Raises:
             ValueError: no document; a document that is not pairs; counts that are negative, no whole numbers
-                or not below 2^31; a number of a word that is so, or outside the vocabulary.
+                or not below 2^31; a number of a word that is so, or outside the vocabulary; a `dtype` that
+                does not hold the counts.
         """
         n, document, word, count, columns = _cells(corpus)
         if not n:
@@ -85,6 +87,8 @@ class Documents(Ragged):
         cell, place = np.unique(document * size + word.astype(int), return_inverse=True)
         count = np.bincount(place, count)
         cell, count = cell[count > 0], count[count > 0]
+        dtype, most = _read_dtype(dtype)
+        _require(count <= most, cell // size, count, f"dtype must hold every count; {dtype} holds {most:.0f}")
         return cls.packed(np.bincount(cell // size, minlength=n), cell % size, count, size, dtype)
 
     @classmethod
@@ -118,6 +122,9 @@ class Documents(Ragged):
         bags = [Counter(_words(text, f"text {i}")) for i, text in enumerate(texts)]
         if not bags:
             raise ValueError("texts must have at least one document")
+        if isinstance(vocabulary, (dict, set, frozenset)):
+            kind = type(vocabulary).__name__
+            raise ValueError(f"vocabulary must be a list of words, word by number; got a {kind}")
         words = sorted(set().union(*bags)) if vocabulary is None else _words(vocabulary, "vocabulary")
         if not words:
             raise ValueError("vocabulary must have at least one word")
@@ -227,14 +234,16 @@ class Documents(Ragged):
 def _cells(corpus: Any) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, int | None]:
     """The number of documents; document, word and count of every cell; the number of a table's columns."""
     sparse = hasattr(corpus, "tocoo")
+    if isinstance(corpus, jax.core.Tracer):
+        raise ValueError("corpus must be known: make Documents outside of jit and vmap, and give these")
     if sparse or hasattr(corpus, "__array__"):
-        table: Any = corpus.tocoo() if sparse else np.asarray(corpus)
+        table: Any = corpus.tocoo() if sparse else np.asarray(as_numbers(corpus, "corpus"))
         if table.ndim != 2 or not np.can_cast(table.dtype, float):
             raise ValueError(f"corpus must be a table of counts; got {table.dtype}, shape {table.shape}")
         row, column = (table.row, table.col) if sparse else np.nonzero(table)
         count = table.data if sparse else table[row, column]
         return table.shape[0], row.astype(int), column, count.astype(float), table.shape[1]
-    if not isinstance(corpus, Iterable) or isinstance(corpus, (str, bytes, dict)):
+    if not isinstance(corpus, Iterable) or isinstance(corpus, (str, bytes, dict, set, frozenset, Ragged)):
         raise ValueError(f"corpus must be documents, or a table of counts; got {type(corpus).__name__}")
     pairs = [_pairs(document, i) for i, document in enumerate(corpus)]
     document = np.repeat(np.arange(len(pairs)), np.array([len(p) for p in pairs], int))
@@ -249,7 +258,11 @@ def _pairs(document: Any, i: int) -> np.ndarray:
     except (TypeError, ValueError):  # no iterable, or of unequal lengths
         pairs = np.zeros(1)
     if len(pairs) and (pairs.shape[1:] != (2,) or not np.can_cast(pairs.dtype, float)):
-        raise ValueError(f"document {i} must be pairs (word, count) of numbers; got {reprlib.repr(document)}")
+        hint = "; words are for Documents.from_tokens" if pairs.dtype.kind == "U" else ""
+        if isinstance(document, dict):
+            hint = "; pairs are the dict's items()"
+        what = f"document {i} must be pairs (word, count) of numbers; got {reprlib.repr(document)}{hint}"
+        raise ValueError(what)
     return pairs.reshape(-1, 2)
 
 
@@ -259,8 +272,22 @@ def _words(words: Any, name: str) -> list[str]:
     words = list(words)
     for word in words:
         if not isinstance(word, str):
-            raise ValueError(f"{name} must be a list of words; it has {reprlib.repr(word)}")
+            hint = "; pairs (word, count) are for Documents.of" if isinstance(word, (tuple, list)) else ""
+            raise ValueError(f"{name} must be a list of words; it has {reprlib.repr(word)}{hint}")
     return words
+
+
+def _read_dtype(dtype: DTypeLike) -> tuple[np.dtype, float]:
+    """The dtype of counts, and the largest that it holds."""
+    try:
+        read = jax.dtypes.canonicalize_dtype(dtype)
+    except TypeError:
+        read = np.dtype(object)
+    if jnp.issubdtype(read, jnp.floating) and read.itemsize >= 4:
+        return read, math.inf
+    if not jnp.issubdtype(read, jnp.integer) or read.kind == "m":
+        raise ValueError(f"dtype must be float32, float64 or integers that hold the counts; got {dtype!r}")
+    return read, float(np.iinfo(read).max)
 
 
 def _require(fine: np.ndarray, document: np.ndarray, values: np.ndarray, what: str) -> None:

@@ -168,10 +168,11 @@ def held_out_perplexity(model: LatentDirichletAllocation, params: Any, docs: Any
         key: a PRNG key, for the halves; the same for models that are to be compared.
 
     Returns:
-        A scalar, at least 1; NaN where no token was there to be scored.
+        A scalar, at least 1.
 
     Raises:
-        ValueError: `docs` are not of the model's words; `key` is no PRNG key.
+        ValueError: `docs` are not of the model's words, or so few that no token is there to be scored (NaN
+            inside jit); `key` is no PRNG key.
 
     >>> import vbjax as vb
     >>> docs = vb.Documents.of([[(0, 5), (1, 4)], [(2, 5), (3, 5)]])
@@ -181,6 +182,8 @@ def held_out_perplexity(model: LatentDirichletAllocation, params: Any, docs: Any
     4.000
     """
     observed, held_out = halves(model.read(docs), key)
+    if is_concrete(held_out) and not float(held_out.n_tokens):
+        raise ValueError("docs must have words in their second halves to be scored; there are none")
     return _perplexity(log_completion(model, params, observed, held_out), held_out)
 
 

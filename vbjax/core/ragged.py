@@ -17,6 +17,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
+from vbjax.core.inputs import as_numbers
 from vbjax.families.base import pytree, static
 
 ROWS = "rows"  # the axis of a mesh
@@ -72,8 +73,19 @@ class Ragged:
 
         Args:
             devices: by default all there are.
+
+        Raises:
+            ValueError: `devices` that are no list of devices, at least one.
         """
-        mesh = Mesh(np.array(devices or jax.devices()), (ROWS,), axis_types=(AxisType.Auto,))
+        given = jax.devices() if devices is None else devices
+        if (
+            not isinstance(given, (list, tuple))
+            or not given
+            or not all(isinstance(x, jax.Device) for x in given)
+        ):
+            hint = "such as jax.devices()[:2]"
+            raise ValueError(f"devices must be a list of at least one device, {hint}; got {devices!r}")
+        mesh = Mesh(np.array(given), (ROWS,), axis_types=(AxisType.Auto,))
         same = self.in_parts_for(mesh.size)
         whole = [len(jax.tree.leaves(part)[0]) % mesh.size == 0 for part in same.parts]
         specs = [PartitionSpec(ROWS) if divided else PartitionSpec() for divided in whole]
@@ -94,7 +106,9 @@ def placed(x: np.ndarray, dtype: DTypeLike | None = None) -> Array:
 
 def row_numbers(rows: ArrayLike, n: int, what: str) -> np.ndarray:
     """Numbers of rows (m,), at least one, from numbers or a mask (n,); errors call the rows `what`."""
-    chosen = np.asarray(rows)
+    if isinstance(rows, jax.core.Tracer):
+        raise ValueError(f"rows must be known numbers of {what}, not traced")
+    chosen = np.asarray(as_numbers(rows, "rows"))
     if chosen.dtype == bool and chosen.shape == (n,):
         chosen = np.flatnonzero(chosen)
     if chosen.ndim != 1 or not chosen.size or not np.issubdtype(chosen.dtype, np.integer):

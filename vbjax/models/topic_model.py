@@ -102,6 +102,9 @@ class TopicModel(ConjugateModel):
         if np.ndim(self.topic_concentration) != 1:
             return data if isinstance(data, Documents) else Documents.of(data)
         size = np.shape(self.topic_concentration)[0]
+        shape: tuple[int, ...] = getattr(data, "shape", ())
+        if len(shape) == 2 and shape[1] != size:
+            raise ValueError(f"data must have a column for each of the fit's {size} words; got shape {shape}")
         data = data if isinstance(data, Documents) else Documents.of(data, size)
         if data.n_words != size:
             raise ValueError(f"data must have the {size} words of topic_concentration; got {data.n_words}")
