@@ -82,6 +82,16 @@ def test_the_bound_is_below_the_evidence_and_attains_it_where_the_precision_is_k
     np.testing.assert_allclose(pooled.mean, (EFFECT / ERROR**2 + 0.05) / (1 / ERROR**2 + 0.01), rtol=1e-7)
 
 
+@pytest.mark.parametrize("offset", [1e5, 1e6])
+def test_groups_far_from_the_origin_have_the_bound_of_groups_at_it(offset, float64):
+    """Their effects are locals: the bound of each is built from differences to its own mean."""
+    effect, error = schools()
+    near, far = (fitted(vb.HierarchicalNormal(), (effect + c, error), max_iter=500) for c in (0.0, offset))
+    assert far.status == vb.Status.CONVERGED
+    close(far.objective, near.objective, factor=offset)  # a place 1e5 sds away has fewer digits
+    close(far.params.tau.mean, near.params.tau.mean, factor=100 * offset)
+
+
 # ---------------------------------------------------------------- random effects
 
 SIZES = [1, 2, 5, 12]

@@ -223,9 +223,9 @@ def _climb(
 
 
 def judge(objective: Array, previous: Array, error: Array, tolerance: Array) -> Array:
-    """The status of a monotone algorithm; a fall beyond the rounding error is never convergence."""
+    """Return the status of a monotone algorithm; a fall beyond rounding, of both scores, is no convergence."""
     gain = objective - previous
-    settled = jnp.abs(gain) <= jnp.maximum(tolerance, error)
+    settled = gain <= jnp.maximum(tolerance, error)
     status = jnp.where(settled, Status.CONVERGED, Status.UNFINISHED)
-    status = jnp.where(gain < -error, Status.DECREASED, status)
+    status = jnp.where(gain < -2 * error, Status.DECREASED, status)
     return lax.convert_element_type(jnp.where(jnp.isfinite(objective), status, Status.NON_FINITE), jnp.int32)

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from vbjax.core.expectation import Expectation, expectation, float_dtype, n_rows, sum_over_rows
 from vbjax.core.inputs import read_arrays
 from vbjax.core.ragged import by_part
-from vbjax.core.settling import settle, share_of_bound, statistics_of
+from vbjax.core.settling import bound_at, settle, share_of_bound, statistics_of
 from vbjax.families.base import Family, State
 from vbjax.families.coordinates import displaced, is_proper
 from vbjax.families.drawn import mean_over_draws
@@ -328,7 +328,11 @@ class ConjugateModel:
         return settle(self, s, rows) if self.interacting_locals else self._collapse(s, rows)
 
     def _collapse(self, s: Record, rows: Any) -> tuple[Record, Array]:
-        """Optimal local states and the bound of each row: energy at t = 0 plus log-normalisers."""
+        """Optimal local states and the bound of each row: energy at t = 0 plus log-normalisers.
+
+        Of a local location, t = 0 is at the origin, which may be far away: there the bound is the energy at
+        the state's own statistics, about its mean, plus entropies.
+        """
         families = self.local(rows)
         if not families:
             return Record(), self.likelihood(s, rows)
@@ -345,12 +349,13 @@ class ConjugateModel:
             return row.sum(), row
 
         gradient, bound = jax.grad(energy, has_aux=True)(zero)
-        states = {}
+        states = Record({name: f.from_gradient(zero[name], gradient[name]) for name, f in families.items()})
+        if any(hasattr(t, "pivot") for t in zero.values()):
+            return states, bound_at(self, s, states, rows)
         for name, family in families.items():
-            states[name] = family.from_gradient(zero[name], gradient[name])
             share = family.log_normalizer(zero[name], gradient[name])
             bound = bound + share.sum(tuple(range(1, share.ndim)))
-        return Record(states), bound
+        return states, bound
 
     def likelihood_gradient(
         self, s: Record, local: Record, rows: Any, weights: Array

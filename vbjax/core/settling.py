@@ -51,14 +51,14 @@ def settle(model: Any, s: Record, rows: Any, local: Record | None = None) -> tup
 
     def turn(carry: tuple[Record, Array, Array, Array]) -> tuple[Record, Array, Array, Array]:
         local, previous, _, number = carry
-        row = _local_bound(frozen, s_frozen, local, rows_frozen)
+        row = bound_at(frozen, s_frozen, local, rows_frozen)
         score, error = row.sum(), rounding_error(jnp.abs(row).sum())
         moved = _turn(frozen, s_frozen, local, rows_frozen)
         return moved, score, score - previous > error, number + 1
 
     start = local, jnp.asarray(-jnp.inf, float_dtype(s)), jnp.asarray(True), jnp.asarray(0)
     local = lax.while_loop(lambda carry: carry[2] & (carry[3] < turns), turn, start)[0]
-    return local, _local_bound(model, s, local, rows)
+    return local, bound_at(model, s, local, rows)
 
 
 def _turn(model: Any, s: Record, local: Record, rows: Any) -> Record:
@@ -74,7 +74,7 @@ def _turn(model: Any, s: Record, local: Record, rows: Any) -> Record:
     return local
 
 
-def _local_bound(model: Any, s: Record, local: Record, rows: Any) -> Array:
+def bound_at(model: Any, s: Record, local: Record, rows: Any) -> Array:
     """The bound of each row at given local states: energy and entropies relative to the base measures."""
 
     def energy(statistics: Record) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma
 from vbjax.families.normal import Normal, NormalStatistics
 from vbjax.families.normal_gamma import NormalGammaState
-from vbjax.models.defaults import weighted_moments
+from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.record import Record
 
 
@@ -64,7 +64,7 @@ class GaussianMeanPrecision(ConjugateModel):
     def resolve(self, data: Array, weights: Array | None = None) -> GaussianMeanPrecision:
         mean, variance = weighted_moments(data, weights)
         mu0 = mean if self.mu0 is None else self.mu0
-        b = 1e-3 * variance if self.b is None else self.b
+        b = 1e-3 * positive_scale(variance) if self.b is None else self.b
         return in_dtype(dataclasses.replace(self, mu0=mu0, b=b), data.dtype)
 
     def log_prior(self, s: Record) -> Array:
