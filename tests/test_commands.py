@@ -268,11 +268,14 @@ def test_ctrl_c_during_the_fit_reports_the_best_so_far(folder, capsys, monkeypat
     driver = importlib.import_module("vbjax.core.fit")
     advance, calls = driver._advance, []
 
+    class Awaited:
+        def __int__(self):
+            raise KeyboardInterrupt
+
     def interrupted_once(*args):
         calls.append(args)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        return advance(*args)
+        race, so_far, ended = advance(*args)
+        return race, so_far, Awaited() if len(calls) == 1 else ended
 
     monkeypatch.setattr(driver, "_advance", interrupted_once)
     arguments = fit_command(

@@ -144,9 +144,10 @@ def trace(fit: Fit, ax: Axes | None = None) -> Axes:
     ax = new_axes(ax)
     values = np.asarray(fit.trace, float)
     sweeps = np.arange(1, len(values) + 1)
-    runs = np.asarray(fit.runs.trace, float)[~np.asarray(fit.runs.singular), : int(np.max(fit.runs.n_iter))]
+    kept = ~np.asarray(fit.runs.singular), slice(int(np.max(fit.runs.n_iter)))
+    runs, places = np.asarray(fit.runs.trace, float)[kept], fit.runs.sweeps[kept]
     if len(runs) > 1:
-        ax.plot(np.arange(1, runs.shape[1] + 1), runs.T, color=FAINT, lw=0.8, zorder=1)
+        ax.plot(places.T, runs.T, color=FAINT, lw=0.8, zorder=1)
     ax.plot(sweeps, values, color=PALETTE[0], lw=1.8, marker="o", ms=3 if len(values) < 80 else 0)
     finite = values[np.isfinite(values)]
     if len(finite):

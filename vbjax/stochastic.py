@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
-from vbjax.core.algorithm import CoordinateAscent, Status, sweep
+from vbjax.core.algorithm import Status, sweep
 from vbjax.core.expectation import expectation, float_dtype, n_rows
 from vbjax.core.fit import Fit, read_params, resolved
 from vbjax.core.inputs import read_count, read_key
@@ -199,8 +199,7 @@ def _step(
 def _start(model: Any, key: Array, data: Any, params: Any) -> Record:
     if params is None:
         return _init(model, key, data)
-    ascent = CoordinateAscent(model, jnp.zeros((), float_dtype((model, data))))
-    return read_params(ascent, params, data, None)
+    return read_params(params, jax.eval_shape(_init, model, key, data))
 
 
 @jax.jit

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,15 @@ _SLICE_SECONDS = 0.2  # the host looks up about this often: for progress, and fo
 _NO_LIMIT = np.iinfo(np.int32).max
 _SHAKEN_SWEEPS = 16  # after which what leaves a saddle has risen above it
 _SHAKES = 3  # saddles that a fit leaves one after the other, at most
+
+
+class _SoFar(NamedTuple):
+    """What is known of the best run between slices."""
+
+    objective: Array
+    n_iter: Array
+    status: Array
+    diagnostics: Any
 
 
 @pytree
@@ -167,34 +176,35 @@ def fit(
     if lanes is None:
         lanes = subject.lanes_on_cpu if jax.default_backend() == "cpu" else 64
     lanes = read_count(lanes, "lanes")
-    subject, data, weights = resolved(subject, data, weights)
-    if given:
-        algorithm = dataclasses.replace(model, model=subject)
-    elif isinstance(subject, ConjugateModel):
-        ascent = AcceleratedAscent if accelerate else CoordinateAscent
-        algorithm = ascent(subject, jnp.asarray(tol, float_dtype((subject, data))), check)
-    elif accelerate or check:
-        raise ValueError(
-            f"accelerate and check are for coordinate ascent, which {type(subject).__name__} has not"
-        )
-    else:
-        algorithm = subject.ascent(tol, data)
+    subject, data, weights = _read(subject, data, weights)
+    given = dataclasses.replace(model, model=subject) if given else subject
+    how = dict(accelerate=accelerate, check=check)
     if params is not None:
-        params = read_params(algorithm, params, data, weights)
+        start = functools.partial(_start, **how)
+        params = read_params(params, jax.eval_shape(start, given, data, weights, tol, key))
 
-    race = _begin(
-        algorithm, key, data, weights, params, n_restarts=n_restarts, lanes=lanes, max_iter=max_iter
-    )
+    sizes = dict(n_restarts=n_restarts, lanes=lanes, max_iter=max_iter)
+    race, starts, algorithm, annotated = _begin(given, data, weights, tol, key, params, **how, **sizes)
+    data = _refilled(annotated, jax.tree.leaves(data))
     if is_concrete((algorithm, data, weights, key, params)):
-        race, result = _advance_in_slices(race, algorithm, data, weights, progress)
+        fixed = starts, algorithm, data, weights
+        race, result = _advance_in_slices(race, fixed, progress)
         if isinstance(subject, ConjugateModel) and subject.may_have_saddles:
-            result = _leave_saddles(
-                result, race, algorithm, jax.random.fold_in(key, n_restarts), data, weights
-            )
-        if not given and result.status == Status.NON_FINITE:
-            algorithm.explain(jax.tree.map(lambda x: x[0], race.starts), data, weights)
+            result = _leave_saddles(result, race, fixed, jax.random.fold_in(key, n_restarts))
+        if given is subject and result.status == Status.NON_FINITE:
+            algorithm.explain(jax.tree.map(lambda x: x[0], starts), data, weights)
         return result
-    return _advance(race, algorithm, data, weights, _NO_LIMIT, False)[1]
+    return _as_fit(algorithm, *_advance(race, starts, algorithm, data, weights, _NO_LIMIT, False)[:2])
+
+
+def _read(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
+    """The model, inspected; data and weights as arrays."""
+    data = model.read(data)
+    if data is None and weights is not None:
+        raise ValueError("weights are for rows of data; there are none")
+    if weights is not None:
+        weights = read_weights(weights, n_rows(data), float_dtype(data))
+    return model.inspect(data), data, weights
 
 
 def resolved(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
@@ -203,12 +213,8 @@ def resolved(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | Non
     Raises:
         ValueError: data or weights out of range; a model that is not conjugate.
     """
-    data = model.read(data)
-    if data is None and weights is not None:
-        raise ValueError("weights are for rows of data; there are none")
-    if weights is not None:
-        weights = read_weights(weights, n_rows(data), float_dtype(data))
-    model, annotated = _resolve(model.inspect(data), data, weights)
+    model, data, weights = _read(model, data, weights)
+    model, annotated = _resolve(model, data, weights)
     return model, _refilled(annotated, jax.tree.leaves(data)), weights
 
 
@@ -223,8 +229,12 @@ class _Given:
 @jax.jit
 def _resolve(model: Any, data: Any, weights: Array | None) -> tuple[Any, Any]:
     model = model.resolve(data, weights)
+    return model, _emptied(model.annotate(data, weights), data)
+
+
+def _emptied(annotated: Any, data: Any) -> Any:
     given = {id(x): _Given(i) for i, x in enumerate(jax.tree.leaves(data))}
-    return model, jax.tree.map(lambda x: given.get(id(x), x), model.annotate(data, weights))
+    return jax.tree.map(lambda x: given.get(id(x), x), annotated)
 
 
 def _refilled(annotated: Any, given: list[Any]) -> Any:
@@ -232,60 +242,112 @@ def _refilled(annotated: Any, given: list[Any]) -> Any:
     return jax.tree.map(lambda x: given[x.leaf] if is_given(x) else x, annotated, is_leaf=is_given)
 
 
-@functools.partial(jax.jit, static_argnames=("n_restarts", "lanes", "max_iter"))
-def _begin(*args: Any, **kwargs: Any) -> Race:
-    return restarts.begin(*args, **kwargs)
+def _algorithm(
+    given: Any, data: Any, weights: Array | None, tol: Any, accelerate: bool, check: bool
+) -> tuple[Any, Any]:
+    """The algorithm of a model, or the one that was given, with its model resolved; and the data of its steps."""
+    if hasattr(given, "step"):
+        model = given.model.resolve(data, weights)
+        return dataclasses.replace(given, model=model), model.annotate(data, weights)
+    model = given.resolve(data, weights)
+    data = model.annotate(data, weights)
+    if not isinstance(model, ConjugateModel):
+        return model.ascent(tol, data), data
+    ascent = AcceleratedAscent if accelerate else CoordinateAscent
+    return ascent(model, jnp.asarray(tol, float_dtype((model, data))), check), data
 
 
-@jax.jit
+def _start(given: Any, data: Any, weights: Array | None, tol: Any, key: Array, **how: bool) -> Any:
+    """Parameters such as a run starts from."""
+    algorithm, data = _algorithm(given, data, weights, tol, **how)
+    return algorithm.init(key, data, weights)
+
+
+@functools.partial(jax.jit, static_argnames=("accelerate", "check", "n_restarts", "lanes", "max_iter"))
+def _begin(
+    given: Any,
+    data: Any,
+    weights: Array | None,
+    tol: Any,
+    key: Array,
+    params: Any,
+    *,
+    accelerate: bool,
+    check: bool,
+    **sizes: int,
+) -> tuple[Race, Any, Any, Any]:
+    """All that comes before the first sweep, in one program: each takes time and memory maps of its own."""
+    algorithm, annotated = _algorithm(given, data, weights, tol, accelerate, check)
+    race, starts = restarts.begin(algorithm, key, annotated, weights, params, **sizes)
+    return race, starts, algorithm, _emptied(annotated, data)
+
+
+@functools.partial(jax.jit, donate_argnames="race")
 def _advance(
-    race: Race, algorithm: Any, data: Any, weights: Array | None, limit: Any, stop: Any
-) -> tuple[Race, Fit, Array]:
-    """Go on to the limit; the fit as it then stands, and how many runs have ended."""
-    race = restarts.advance(race, algorithm, data, weights, jnp.asarray(limit), jnp.asarray(stop))
+    race: Race, starts: Any, algorithm: Any, data: Any, weights: Array | None, turns: Any, stop: Any
+) -> tuple[Race, _SoFar, Array]:
+    """Go on for so many turns; the fit as it then stands, and how many runs have ended."""
+    stop, turns = jnp.asarray(stop), jnp.asarray(turns)
+    race = restarts.advance(race, starts, algorithm, data, weights, turns, stop)
     winner, n_restarts = race.best.run, race.runs.objective.shape[0]
-    so_far = Fit(
-        model=algorithm.model,
-        params=race.best.params,
+    so_far = _SoFar(
         objective=race.runs.objective[winner],
         n_iter=race.runs.n_iter[winner],
-        runs=race.runs,
-        full_trace=race.runs.trace[winner],
-        status_code=race.runs.status[winner],
+        status=race.runs.status[winner],
         diagnostics=algorithm.model.diagnose(race.best.params, data),
     )
     return race, so_far, race.next_run - (race.run < n_restarts).sum(dtype=jnp.int32)
 
 
-def _advance_in_slices(
-    race: Race, algorithm: Any, data: Any, weights: Array | None, progress: bool
-) -> tuple[Race, Fit]:
-    """The same compiled loop again and again, so that the host can look up between slices."""
-    n_restarts, ended, limit, width = race.runs.objective.shape[0], 0, 16, 16
+def _as_fit(algorithm: Any, race: Race, so_far: _SoFar) -> Fit:
+    return Fit(
+        model=algorithm.model,
+        params=race.best.params,
+        objective=so_far.objective,
+        n_iter=so_far.n_iter,
+        runs=race.runs,
+        full_trace=race.best.trace,
+        status_code=so_far.status,
+        diagnostics=so_far.diagnostics,
+    )
+
+
+def _advance_in_slices(race: Race, fixed: Any, progress: bool) -> tuple[Race, Fit]:
+    """Call the same compiled loop again and again, so that the host can look up between slices.
+
+    Ctrl-C while the first slice is being compiled is an error, later the end of all runs.
+    """
+    n_restarts, turns, begun = race.runs.objective.shape[0], 16, time.perf_counter()
+    race, so_far, count = _advance(race, *fixed, np.int32(turns), np.bool_(False))
     with tqdm(total=n_restarts, unit="fit", disable=not progress) as bar:
-        while ended < n_restarts:
+        while True:
             try:
-                begun = time.perf_counter()
-                race, fit, count = _advance(race, algorithm, data, weights, np.int32(limit), np.bool_(False))
-                ended = int(count)
+                ended = int(count)  # waits for the slice
                 if progress:
                     bar.update(ended - bar.n)
-                    bar.set_postfix_str(f"best objective {float(fit.objective):.6g}" if ended else "")
+                    bar.set_postfix_str(f"best objective {float(so_far.objective):.6g}" if ended else "")
+                if ended == n_restarts:
+                    break
                 growth = _SLICE_SECONDS / (time.perf_counter() - begun)
-                width = int(width * min(max(growth, 1), 16))
-                limit = min(limit + width, _NO_LIMIT)
+                turns = min(int(turns * min(max(growth, 1), 16)), _NO_LIMIT)
+                begun = time.perf_counter()
+                race, so_far, count = _advance(race, *fixed, np.int32(turns), np.bool_(False))
             except KeyboardInterrupt:
-                return _advance(race, algorithm, data, weights, np.int32(_NO_LIMIT), np.bool_(True))[:2]
-    return race, fit
+                if race.run.is_deleted():  # in the moment between a slice's beginning and its having a name
+                    raise
+                race, so_far, _ = _advance(race, *fixed, np.int32(_NO_LIMIT), np.bool_(True))
+                break
+    return race, _as_fit(fixed[1], race, so_far)
 
 
-def _leave_saddles(fit: Fit, race: Race, algorithm: Any, key: Array, data: Any, weights: Array | None) -> Fit:
+def _leave_saddles(fit: Fit, race: Race, fixed: Any, key: Array) -> Fit:
     """Shake the parameters at which the best run converged; where the bound then rises, go on from there.
 
     The lanes of the race take a few sweeps, each from parameters moved by about a standard deviation, in the
     programs that are compiled already. From a maximum they come back to it; from a saddle they climb.
     """
     escaped, winner = 0.0, int(race.best.run)
+    _, algorithm, data, _ = fixed
     for number in range(_SHAKES):
         if fit.status != Status.CONVERGED:
             break
@@ -293,12 +355,12 @@ def _leave_saddles(fit: Fit, race: Race, algorithm: Any, key: Array, data: Any, 
         least = start + 1e-4 * max(1.0, abs(start))
         try:
             race = _shaken(race, algorithm, jax.random.fold_in(key, number), data)
-            race = _advance(race, algorithm, data, weights, np.int32(_SHAKEN_SWEEPS), np.bool_(False))[0]
+            race = _advance(race, *fixed, np.int32(_SHAKEN_SWEEPS), np.bool_(False))[0]
             if not ((np.asarray(race.trace) > least).any() or race.best.rank[1] > least):
                 break
+            race, risen = _advance_in_slices(race, fixed, False)
         except KeyboardInterrupt:
             break
-        race, risen = _advance_in_slices(race, algorithm, data, weights, False)
         if not risen.objective > least:
             break
         escaped += float(risen.objective) - start
@@ -328,9 +390,8 @@ def _are_one_run(runs: Runs) -> bool:
     )
 
 
-def read_params(algorithm: Any, params: Any, data: Any, weights: Array | None) -> Any:
+def read_params(params: Any, expected: Any) -> Any:
     """Given parameters must have the structure, shapes and dtype of the model's own; in any order."""
-    expected = jax.eval_shape(lambda k: algorithm.init(k, data, weights), jax.random.key(0))
     if isinstance(expected, Record) and isinstance(params, Mapping) and set(params) == set(expected):
         params = Record({name: params[name] for name in expected})
     try:

@@ -251,6 +251,7 @@ def read_tolerance(tol: Any) -> Any:
             fine = False
         if not fine:
             raise ValueError(f"tol must be at least 0; got {tol!r}")
+        return float(tol)
     return tol
 
 
