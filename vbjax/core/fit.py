@@ -26,7 +26,7 @@ from vbjax.families.coordinates import displaced
 from vbjax.record import Record
 
 _SLICE_SECONDS = 0.2  # the host looks up about this often: for progress, and for Ctrl-C
-_NO_LIMIT = np.iinfo(np.int32).max
+_NO_LIMIT = np.int32(np.iinfo(np.int32).max)
 _SHAKEN_SWEEPS = 16  # after which what leaves a saddle has risen above it
 _SHAKES = 3  # saddles that a fit leaves one after the other, at most
 
@@ -194,7 +194,7 @@ def fit(
         if given is subject and result.status == Status.NON_FINITE:
             algorithm.explain(jax.tree.map(lambda x: x[0], starts), data, weights)
         return result
-    return _as_fit(algorithm, *_advance(race, starts, algorithm, data, weights, _NO_LIMIT, False)[:2])
+    return _finish(race, starts, algorithm, data, weights)
 
 
 def _read(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
@@ -282,12 +282,10 @@ def _begin(
     return race, starts, algorithm, _emptied(annotated, data)
 
 
-@functools.partial(jax.jit, donate_argnames="race")
-def _advance(
-    race: Race, starts: Any, algorithm: Any, data: Any, weights: Array | None, turns: Any, stop: Any
+def _go_on(
+    race: Race, starts: Any, algorithm: Any, data: Any, weights: Array | None, turns: Array, stop: Array
 ) -> tuple[Race, _SoFar, Array]:
     """Go on for so many turns; the fit as it then stands, and how many runs have ended."""
-    stop, turns = jnp.asarray(stop), jnp.asarray(turns)
     race = restarts.advance(race, starts, algorithm, data, weights, turns, stop)
     winner, n_restarts = race.best.run, race.runs.objective.shape[0]
     so_far = _SoFar(
@@ -297,6 +295,17 @@ def _advance(
         diagnostics=algorithm.model.diagnose(race.best.params, data),
     )
     return race, so_far, race.next_run - (race.run < n_restarts).sum(dtype=jnp.int32)
+
+
+_advance = jax.jit(_go_on, donate_argnames="race")  # a slice does not copy the table of the runs
+
+
+@jax.jit
+def _finish(race: Race, starts: Any, algorithm: Any, data: Any, weights: Array | None) -> Fit:
+    """All that comes after the start, inside jit and vmap."""
+    turns, stop = jnp.asarray(_NO_LIMIT), jnp.asarray(False)
+    race, so_far, _ = _go_on(race, starts, algorithm, data, weights, turns, stop)
+    return _as_fit(algorithm, race, so_far)
 
 
 def _as_fit(algorithm: Any, race: Race, so_far: _SoFar) -> Fit:
@@ -329,13 +338,13 @@ def _advance_in_slices(race: Race, fixed: Any, progress: bool) -> tuple[Race, Fi
                 if ended == n_restarts:
                     break
                 growth = _SLICE_SECONDS / (time.perf_counter() - begun)
-                turns = min(int(turns * min(max(growth, 1), 16)), _NO_LIMIT)
+                turns = int(min(turns * min(max(growth, 1), 16), _NO_LIMIT))
                 begun = time.perf_counter()
                 race, so_far, count = _advance(race, *fixed, np.int32(turns), np.bool_(False))
             except KeyboardInterrupt:
                 if race.run.is_deleted():  # in the moment between a slice's beginning and its having a name
                     raise
-                race, so_far, _ = _advance(race, *fixed, np.int32(_NO_LIMIT), np.bool_(True))
+                race, so_far, _ = _advance(race, *fixed, _NO_LIMIT, np.bool_(True))
                 break
     return race, _as_fit(fixed[1], race, so_far)
 
