@@ -207,8 +207,26 @@ def test_readings():
     for reading, scores in expected.items():
         assert {metrics.silhouette_reading(score) for score in scores} == {reading}
     assert metrics.silhouette_reading(jnp.array(0.6)) == "medium"
-    with pytest.raises(ValueError, match="score is NaN"):
-        metrics.silhouette_reading(jnp.nan)
+    for score in (jnp.nan, 1.5, -np.inf):
+        with pytest.raises(ValueError, match=r"score is .*; expected a mean silhouette in \[-1, 1\]"):
+            metrics.silhouette_reading(score)
+    for score in ("0.5", None, [0.5]):
+        with pytest.raises(ValueError, match="score must be"):
+            metrics.silhouette_reading(score)
+
+
+@pytest.mark.parametrize("labellings", [None, {}, [0, 0, 1, 1, 1], {"2": [0, 0, 1, 1, 1]}])
+def test_labellings_are_labels_by_their_number(labellings):
+    with pytest.raises(ValueError, match=r"labellings(' number of clusters)? must be"):
+        metrics.silhouette_table(np.ones((5, 2)), labellings)
+
+
+def test_a_large_label_takes_no_more_memory_than_a_small_one():
+    x = np.random.default_rng(0).normal(size=(6, 2))
+    dense, sparse = np.array([0, 1, 2, 0, 1, 2]), np.array([3, 10**9, 7, 3, 10**9, 7])
+    known = metrics.silhouette_samples(x, dense)
+    np.testing.assert_array_equal(metrics.silhouette_samples(x, sparse), known)
+    np.testing.assert_array_equal(metrics.silhouette_samples(x, dense, n_clusters=10**9), known)
 
 
 def test_table():
@@ -232,7 +250,7 @@ X, Z = np.ones((5, 2)), np.array([0, 0, 1, 1, 1])
     [
         (X[0], Z, {}, ValueError, r"x has shape \(2,\)"),
         (X[:0], Z[:0], {}, ValueError, r"x has shape \(0, 2\)"),
-        (X * 1j, Z, {}, TypeError, "x has dtype complex128"),
+        (X * 1j, Z, {}, ValueError, "x must be numbers; got an array of complex128"),
         (np.where(X > 0, [1, np.nan], X), Z, {}, ValueError, r"x\[0, 1\] is nan"),
         (X, Z[:4], {}, ValueError, r"labels has shape \(4,\); expected \(5,\)"),
         (X, Z / 2, {}, TypeError, "labels has dtype float64"),
@@ -240,9 +258,13 @@ X, Z = np.ones((5, 2)), np.array([0, 0, 1, 1, 1])
         (X, Z + 1, {"n_clusters": 2}, ValueError, r"labels lies in 1\.\.2; expected integers in 0\.\.1"),
         (X, 0 * Z, {}, ValueError, "labels has 1 distinct values"),
         (X, np.arange(5), {}, ValueError, "labels has 5 distinct values"),
-        (X, Z, {"n_clusters": 1}, ValueError, "n_clusters is 1; expected at least 2"),
-        (X, Z, {"n_clusters": 2.0}, TypeError, "integer"),
-        (X, Z, {"block": 0}, ValueError, "block is 0; expected at least 1"),
+        (X, Z, {"n_clusters": 1}, ValueError, "n_clusters must be a whole number of at least 2; got 1"),
+        (X, Z, {"n_clusters": 2.0}, ValueError, "n_clusters must be a whole number"),
+        (X, Z, {"block": 0}, ValueError, "block must be a whole number of at least 1; got 0"),
+        (np.ma.array(X, mask=X > 0), Z, {}, ValueError, r"x must have no masked entry; entry \[0, 0\]"),
+        (X, np.ma.array(Z, mask=Z > 0), {}, ValueError, r"labels must have no masked entry; entry \[2\]"),
+        (X, list("aabbb"), {}, ValueError, "labels must be numbers; got an array of <U1; code categories"),
+        ([[1.0], [1.0, 2.0]], Z, {}, ValueError, "x must be numeric arrays"),
     ],
 )
 def test_bad_input_raises(x, labels, options, error, message):

@@ -7,7 +7,6 @@ so that time grows as n^2 d and memory only as n K.
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,6 +16,8 @@ import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
+
+from vbjax.core.inputs import as_floating, as_numbers, is_concrete, read_count
 
 
 def silhouette(x: ArrayLike, labels: ArrayLike, *, n_clusters: int | None = None, block: int = 1024) -> Array:
@@ -73,9 +74,9 @@ def silhouette_samples(
         The scores, (n,), in [-1, 1], of the dtype of `x`.
 
     Raises:
-        TypeError: `x` is not real, or `labels` or `n_clusters` or `block` are not integers.
-        ValueError: wrong shapes, a value of `x` that is not finite, a label out of range, fewer than 2
-            distinct labels or as many as points, or traced labels without `n_clusters`.
+        TypeError: `labels` are not integers.
+        ValueError: `x` is not real; wrong shapes, a value of `x` that is not finite, a label or number out of
+            range, fewer than 2 distinct labels or as many as points, or traced labels without `n_clusters`.
 
     References:
         Rousseeuw (1987), J. Comput. Appl. Math. 20, 53-65: the definition of s(i) in section 2.
@@ -86,15 +87,15 @@ def silhouette_samples(
     """
     x = _points("x", x)
     labels, n_clusters = _labels(labels, len(x), n_clusters)
-    block = operator.index(block)
-    if block < 1:
-        raise ValueError(f"block is {block}; expected at least 1")
+    block = read_count(block, "block")
     if not isinstance(labels, Tracer):
-        occupied = len(np.unique(labels))
-        if not 2 <= occupied < len(x):
+        occupied, place = np.unique(labels, return_inverse=True)
+        if not 2 <= len(occupied) < len(x):
             raise ValueError(
-                f"labels has {occupied} distinct values for n = {len(x)} points; expected from 2 to n - 1"
+                f"labels has {len(occupied)} distinct values for n = {len(x)} points; expected 2 to n - 1"
             )
+        if n_clusters > len(x):  # labels that nobody has: tables of points x labels would be of any size
+            labels, n_clusters = place, len(x)
     return _samples(x, jnp.asarray(labels, dtype=jnp.int32), n_clusters=n_clusters, block=block)
 
 
@@ -143,8 +144,9 @@ def centroid_silhouette_samples(x: ArrayLike, labels: ArrayLike, centers: ArrayL
         The scores, (n,), in [-1, 1], of the dtype of `x`.
 
     Raises:
-        TypeError: `x` or `centers` are not real, or `labels` are not integers.
-        ValueError: wrong shapes, values that are not finite, a label out of range, or fewer than 2 centres.
+        TypeError: `labels` are not integers.
+        ValueError: `x` or `centers` are not real; wrong shapes, values that are not finite, a label out of
+            range, or fewer than 2 centres.
 
     References:
         Vendramin, Campello & Hruschka (2010), Statistical Analysis and Data Mining 3, 209-235.
@@ -172,7 +174,7 @@ def silhouette_reading(score: float | Array) -> str:
         One of the four readings.
 
     Raises:
-        ValueError: `score` is NaN.
+        ValueError: `score` is no number from -1 to 1.
 
     References:
         Kaufman & Rousseeuw (1990), Finding Groups in Data, chapter 2, draw such lines at 0.70, 0.50 and 0.25.
@@ -180,9 +182,11 @@ def silhouette_reading(score: float | Array) -> str:
     >>> silhouette_reading(0.8), silhouette_reading(0.1)
     ('well clustered', 'no structure')
     """
-    score = float(score)
-    if np.isnan(score):
-        raise ValueError("score is NaN; expected a mean silhouette in [-1, 1]")
+    if not is_concrete(score) or np.shape(given := as_numbers(score, "score")) != ():
+        raise ValueError(f"score must be a number, a mean silhouette in [-1, 1]; got {score!r}")
+    score = float(given)
+    if not abs(score) <= 1 + 1e-3:  # of rounding, at most
+        raise ValueError(f"score is {score}; expected a mean silhouette in [-1, 1]")
     if score > 0.75:
         return "well clustered"
     if score >= 0.5:
@@ -239,7 +243,12 @@ def silhouette_table(
       3      0.3875  poorly clustered
     """
     x = _points("x", x)
-    checked = {operator.index(k): _labels(labels, len(x), k)[0] for k, labels in labellings.items()}
+    if not isinstance(labellings, Mapping) or not labellings:
+        raise ValueError(f"labellings must be a dict of labels by number of clusters; got {labellings!r}")
+    checked = {
+        read_count(k, "labellings' number of clusters", least=2): _labels(labels, len(x), k)[0]
+        for k, labels in labellings.items()
+    }
     # Labels that nobody has change nothing, so the largest K serves all: one compiled program.
     largest = max(checked, default=0)
     scores = {k: float(silhouette(x, z, n_clusters=largest, block=block)) for k, z in checked.items()}
@@ -248,13 +257,9 @@ def silhouette_table(
 
 def _points(name: str, x: ArrayLike) -> Array:
     """The points as a float array (n, d); finite, if that can be seen."""
-    x = x if isinstance(x, Array) else np.asarray(x)
-    floating = jnp.issubdtype(x.dtype, jnp.floating)
-    if not (floating or jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool):
-        raise TypeError(f"{name} has dtype {x.dtype}; expected real numbers")
+    x = as_floating(x, name)
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"{name} has shape {x.shape}; expected (rows, features), at least one of each")
-    x = jnp.asarray(x) if floating else jnp.asarray(x, dtype=float)
     if not isinstance(x, Tracer):
         values = np.asarray(x)  # numpy, because within jit jax would trace the check of a constant
         if not np.isfinite(values).all():
@@ -266,15 +271,13 @@ def _points(name: str, x: ArrayLike) -> Array:
 def _labels(labels: ArrayLike, n: int, n_clusters: int | None) -> tuple[Array | np.ndarray, int]:
     """The labels, in numpy unless traced, and the number of clusters."""
     traced = isinstance(labels, Tracer)
-    z: Any = labels if traced else np.asarray(labels)
+    z: Any = as_numbers(labels, "labels") if traced else np.asarray(as_numbers(labels, "labels"))
     if not jnp.issubdtype(z.dtype, jnp.integer):
         raise TypeError(f"labels has dtype {z.dtype}; expected integers")
     if z.shape != (n,):
         raise ValueError(f"labels has shape {z.shape}; expected ({n},), one for each row of x")
     if n_clusters is not None:
-        n_clusters = operator.index(n_clusters)
-        if n_clusters < 2:
-            raise ValueError(f"n_clusters is {n_clusters}; expected at least 2")
+        n_clusters = read_count(n_clusters, "n_clusters", least=2)
     elif traced:
         raise ValueError("n_clusters is None but labels is traced; expected an int inside jax.jit")
     else:
