@@ -160,7 +160,7 @@ def nan_below(s):
         ),
         (vb.BlackBox(lambda s: -s.x, dict(x=vb.real(3))), None, "must return a scalar; got .*3"),
         (vb.BlackBox(lambda s: 0.0, dict(x=3)), None, "support must hold supports alone .*got 3"),
-        (vb.BlackBox(lambda s: 0.0, {}), None, "support has no latent"),
+        (vb.BlackBox(lambda s: 0.0, {}), None, "support must have a latent"),
         (vb.BlackBox(lambda s: 0.0, vb.real(), family="banded"), None, "family must be one of .*'banded'"),
         (vb.BlackBox(lambda s: -s @ s, vb.real(9), n_draws=16), None, "n_draws must be even and at least 20"),
         (vb.BlackBox(3.0, vb.real()), None, "log_density must be a function; got 3.0"),

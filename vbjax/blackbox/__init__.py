@@ -2,7 +2,8 @@
 
 `black_box` is the model, `approximation` what a fit returns, `families` what it may be. Four ways there:
 `natural_ascent` and `fixed_draws` climb on the draws of `draws`, `stochastic_ascent` by the gradients of
-`estimators`, `score_matching` matches scores; `pathfinder` finds a start. `diagnostics` and `pareto` say how
+`estimators` (`gradient_estimates` shows them), `score_matching` matches scores; `pathfinder` finds a start;
+`inspection` refuses what cannot be fitted. `diagnostics` and `pareto` say how
 far to trust it; `summing` sums discrete latents out; `interchange` is with NumPyro and ArviZ;
 `non_conjugate` is a factor made so, for a `vb.Model` whose others are conjugate.
 """
@@ -10,9 +11,9 @@ far to trust it; `summing` sums discrete latents out; `interchange` is with NumP
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.diagnostics import Diagnostics
-from vbjax.blackbox.estimators import gradient_estimates
 from vbjax.blackbox.families import LocationScale, LowRank, Mixture, low_rank, mixture
 from vbjax.blackbox.fixed_draws import FixedDraws
+from vbjax.blackbox.gradient_estimates import gradient_estimates
 from vbjax.blackbox.interchange import from_numpyro, to_inference_data
 from vbjax.blackbox.natural_ascent import NaturalAscent
 from vbjax.blackbox.non_conjugate import NonConjugate, NonConjugateState

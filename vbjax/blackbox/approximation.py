@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from vbjax.blackbox import moments
 from vbjax.blackbox.draws import matched_draws
 from vbjax.blackbox.families import equally_weighted, from_free
+from vbjax.core.inputs import read_count, read_key, read_probabilities
 from vbjax.families.base import pytree, static
 from vbjax.record import Record
 from vbjax.supports import Support
@@ -114,12 +115,28 @@ class Approximation:
         """Of all entries of the latents, in the order of `jax.flatten_util.ravel_pytree`."""
         return moments.covariance(*self._weighted())
 
-    @jax.jit
     def quantile(self, p: ArrayLike) -> Any:
-        """The quantile of every entry, from the draws of the fit; the shape of p leads."""
-        return moments.quantile(*self._weighted(), p)
+        """The quantile of every entry, from the draws of the fit; the shape of p leads.
 
-    @functools.partial(jax.jit, static_argnames="n")
+        Raises:
+            ValueError: a p that is no probability.
+        """
+        return _quantile(self, read_probabilities(p))
+
     def sample(self, key: Array, n: int) -> Any:
-        """n independent draws of the latents."""
-        return self.values(self.q.sample(key, n))
+        """n independent draws of the latents.
+
+        Raises:
+            ValueError: a key or a number that is none.
+        """
+        return _sample(self, read_key(key), read_count(n, "n"))
+
+
+@jax.jit
+def _quantile(params: Approximation, p: ArrayLike) -> Any:
+    return moments.quantile(*params._weighted(), p)
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _sample(params: Approximation, key: Array, n: int) -> Any:
+    return params.values(params.q.sample(key, n))

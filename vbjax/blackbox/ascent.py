@@ -10,12 +10,20 @@ from typing import Any
 from jax import Array
 
 from vbjax.blackbox.approximation import Approximation
+from vbjax.core.expectation import float_dtype
+from vbjax.core.inputs import read_tolerance
 
 
 class Ascent:
     """An algorithm around `model`, a `BlackBox`."""
 
     model: Any
+    tol: Any
+
+    def inspect(self, data: Any) -> Any:
+        """Refuse options that are none, or do not go with the model; return the shapes of the family."""
+        read_tolerance(self.tol)
+        return self.model.inspect_family(float_dtype(data))
 
     def init(self, key: Array, data: Any, weights: Array | None) -> Approximation:
         """Where the family starts."""

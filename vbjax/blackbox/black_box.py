@@ -18,11 +18,18 @@ from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, diagnosed, resample
 from vbjax.blackbox.estimators import surrogate
 from vbjax.blackbox.families import Hybrid, LocationScale, entropy, start_of_latents, to_free
 from vbjax.blackbox.fixed_draws import FixedDraws
+from vbjax.blackbox.inspection import (
+    inspect_family,
+    inspect_function,
+    inspect_n_draws,
+    inspect_params,
+    inspect_support,
+)
 from vbjax.blackbox.natural_ascent import NaturalAscent
 from vbjax.blackbox.stochastic_ascent import StochasticAscent
 from vbjax.core.expectation import float_dtype, n_rows
+from vbjax.core.inputs import as_array, read_arrays, read_count, read_key
 from vbjax.families.base import pytree, static
-from vbjax.supports import Support
 
 
 @pytree
@@ -85,8 +92,10 @@ class BlackBox:
     # -- what `fit` asks -----------------------------------------------------------------------------
 
     def read(self, data: Any) -> Any:
-        """The data as arrays."""
-        return jax.tree.map(jnp.asarray, data)
+        """The data as arrays: of rows, where there is a log_likelihood."""
+        if self.log_likelihood is not None:
+            return read_arrays(data, "data")
+        return jax.tree.map(lambda x: as_array(x, "data"), data)
 
     def inspect(self, data: Any) -> BlackBox:
         """Refuses what cannot be fitted."""
@@ -94,50 +103,27 @@ class BlackBox:
             given = getattr(self, name)
             if not callable(given) and not (given is None and name == "log_likelihood"):
                 raise ValueError(f"{name} must be a function; got {given!r}")
-        leaves = support_leaves(self.support)
-        if wrong := [leaf for leaf in leaves if not isinstance(leaf, Support)]:
-            raise ValueError(
-                f"support must hold supports alone (vb.real(), vb.positive(), ...); got {wrong[0]!r}"
-            )
-        if self.size < 1:
-            raise ValueError("support has no latent of any size")
-        q = self._inspect_family(float_dtype(data))
+        inspect_support(self.support, discrete=True)
+        q = self.inspect_family(float_dtype(data))
         correlated = isinstance(q, LocationScale) and q.scale.ndim == 2
-        n, least = self._n_draws, 2 * self.size + 2 if correlated else 2
-        if not isinstance(n, int) or n % 2 or n < least:
-            raise ValueError(f"n_draws must be even and at least {least} for {self.size} numbers; got {n!r}")
+        inspect_n_draws("n_draws", self._n_draws, 2 * self.size + 2 if correlated else 2, self.size)
         self._inspect_density(data)
         return self
 
-    def _inspect_family(self, dtype: Any) -> Any:
-        """The shapes of the family at its start."""
-        q = jax.eval_shape(lambda key: self._start(key, dtype), jax.random.key(0))
-        if not (hasattr(q, "sample") and hasattr(q, "log_prob")):
-            raise ValueError(f"family must start an object with sample and log_prob; got {q!r}")
-        u = jax.eval_shape(lambda q: q.sample(jax.random.key(0), 3), q)
-        log_q = jax.eval_shape(lambda q, u: q.log_prob(u), q, u)
-        if (u.shape, log_q.shape) != ((3, self.size), (3,)):
-            raise ValueError(
-                f"family must draw rows of {self.size} numbers and give each a log_prob: "
-                f"3 draws have shape {u.shape}, their log_prob {log_q.shape}"
-            )
-        return q
+    def inspect_family(self, dtype: Any) -> Any:
+        """Return the shapes of the family at its start; refuse one that is none."""
+        return inspect_family(lambda key: self._start(key, dtype), self.size)
 
     def _inspect_density(self, data: Any) -> None:
-        u = jax.ShapeDtypeStruct((self.size,), float_dtype(data))
-        latents = jax.eval_shape(lambda u: constrain(self.support, u)[0], u)
-        shape = jax.eval_shape(lambda s: self._density(s, data), latents)
-        if getattr(shape, "shape", None) != ():
-            raise ValueError(f"log_density must return a scalar; got {shape}")
+        function, rows = self.log_density, () if data is None else (data,)
+        given = () if self.log_likelihood is not None else rows
+        inspect_function("log_density", function, self.support, float_dtype(data), given, ())
         if self.log_likelihood is None:
             return
         if data is None:
             raise ValueError("log_likelihood needs data; there are none")
-        rows = jax.eval_shape(self.log_likelihood, latents, data)
-        if getattr(rows, "shape", None) != (n_rows(data),):
-            raise ValueError(
-                f"log_likelihood must return one number for each of {n_rows(data)} rows; got {rows}"
-            )
+        shape = (n_rows(data),)
+        inspect_function("log_likelihood", self.log_likelihood, self.support, float_dtype(data), rows, shape)
 
     def resolve(self, data: Any, weights: Array | None = None) -> BlackBox:
         """Itself: nothing follows the data."""
@@ -154,7 +140,7 @@ class BlackBox:
     def ascent(self, tol: Any, data: Any) -> Any:
         """The algorithm that `fit` drives."""
         dtype = float_dtype(data)
-        q = self._inspect_family(dtype)
+        q = self.inspect_family(dtype)
         if isinstance(q, Hybrid):
             return StochasticAscent(self)
         return (NaturalAscent if isinstance(q, LocationScale) else FixedDraws)(self, jnp.asarray(tol, dtype))
@@ -196,20 +182,24 @@ class BlackBox:
 
     def scored(self, params: Approximation, data: Any = None) -> tuple[Array, Array]:
         """`log_joint` at the draws of the fit, (n,), and its gradients, (n, d)."""
+        inspect_params(self.support, params)
         score = jax.value_and_grad(lambda u: self.log_joint(u, data))
         return jax.vmap(score)(params.points()[0])
 
     def bound(self, params: Approximation, data: Any = None) -> Array:
         """E_q[log p] + H[q] on the draws of the fit."""
+        inspect_params(self.support, params)
         u, w = points = params.points()
         return w @ jax.vmap(lambda u: self.log_joint(u, data))(u) + entropy(params.q, points)
 
     def log_ratios(self, params: Approximation, u: Array, data: Any = None) -> Array:
         """log p - log q at unconstrained u (n, d)."""
+        inspect_params(self.support, params)
         return jax.vmap(lambda u: self.log_joint(u, data))(u) - params.q.log_prob(u)
 
     def gradient_norm(self, params: Approximation, data: Any = None) -> Array:
         """Of the bound: in standard deviations of q (natural gradient) for a normal, else over `to_free`."""
+        inspect_params(self.support, params)
         q = params.q
         if isinstance(q, LocationScale):
             return jnp.sqrt(2 * q.kind.gain(q.kind.slope(q.scale, params.base, self.scored(params, data)[1])))
@@ -223,10 +213,10 @@ class BlackBox:
 
     def diagnose(self, params: Approximation, data: Any = None) -> Diagnostics:
         """The diagnostics of a fit, from draws that it has not seen."""
+        inspect_params(self.support, params)
         u = params.q.sample(params.key, N_DRAWS)
         return diagnosed(self.log_ratios(params, u, data), self.gradient_norm(params, data))
 
-    @jax.jit
     def mean_response(self, params: Approximation, data: Any) -> tuple[Any, Array]:
         """The means of the latents, and how they respond to pulls on them, a matrix over all their entries.
 
@@ -237,26 +227,21 @@ class BlackBox:
             raise ValueError(
                 f"linear_response is for family='mean_field'; {self.family!r} has covariances of its own"
             )
+        inspect_params(self.support, params)
+        return _mean_response(self, params, self.read(data))
 
-        def at(eta: Array) -> Approximation:
-            return params.at(tuple(jnp.split(eta, 2)))
-
-        eta = jnp.concatenate(to_free(params.q))
-        means = jax.jacfwd(lambda eta: ravel_pytree(at(eta).mean)[0])(eta)
-        return params.mean, means @ jnp.linalg.solve(
-            -jax.hessian(lambda eta: self.bound(at(eta), data))(eta), means.T
-        )
-
-    @functools.partial(jax.jit, static_argnames="n")
     def resample(self, params: Approximation, key: Array, n: int, data: Any = None) -> Any:
         """n draws of the latents by Pareto-smoothed importance resampling: nearer to the posterior than q.
 
         To be trusted where k-hat is below 0.7; drawn with repetition from ten times as many, or 2,000.
+
+        Raises:
+            ValueError: parameters of another model; a key or a number that is none.
         """
-        normals, picks = jax.random.split(key)
-        u = params.q.sample(normals, max(10 * n, N_DRAWS))
-        uniforms = jax.random.uniform(picks, (n,), u.dtype)
-        return params.values(u[resampled_rows(self.log_ratios(params, u, data), uniforms)])
+        inspect_params(self.support, params)
+        data = self.read(data)
+        self._inspect_density(data)
+        return _resample(self, params, read_key(key), read_count(n, "n"), data)
 
     def refuse_not_finite(self, params: Approximation, data: Any) -> None:
         """A ValueError that names the latents of the first draw at which the density is not finite."""
@@ -268,3 +253,23 @@ class BlackBox:
                 f"log_density with the supports' Jacobian is {value[row]} at the start, at {latents}"
             )
         raise ValueError("log_density has a gradient that is not finite where the fit starts")
+
+
+@jax.jit
+def _mean_response(model: BlackBox, params: Approximation, data: Any) -> tuple[Any, Array]:
+    def at(eta: Array) -> Approximation:
+        return params.at(tuple(jnp.split(eta, 2)))
+
+    eta = jnp.concatenate(to_free(params.q))
+    means = jax.jacfwd(lambda eta: ravel_pytree(at(eta).mean)[0])(eta)
+    return params.mean, means @ jnp.linalg.solve(
+        -jax.hessian(lambda eta: model.bound(at(eta), data))(eta), means.T
+    )
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _resample(model: BlackBox, params: Approximation, key: Array, n: int, data: Any) -> Any:
+    normals, picks = jax.random.split(key)
+    u = params.q.sample(normals, max(10 * n, N_DRAWS))
+    uniforms = jax.random.uniform(picks, (n,), u.dtype)
+    return params.values(u[resampled_rows(model.log_ratios(params, u, data), uniforms)])

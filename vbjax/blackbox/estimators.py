@@ -1,6 +1,6 @@
 """Unbiased gradients of the bound from few fresh draws, each as the gradient of a surrogate.
 
-For `StochasticAscent` and users; imports families.
+For `StochasticAscent` and `gradient_estimates`; imports families.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from jax import Array, lax
 from jax.scipy.special import logsumexp
 
-from vbjax.blackbox.approximation import Approximation
-from vbjax.blackbox.families import entropy, equally_weighted, from_free, to_free
+from vbjax.blackbox.families import entropy, equally_weighted
+from vbjax.core.inputs import read_count
 
 ESTIMATORS = ("pathwise", "sticking_the_landing", "score", "importance_weighted")
 DRAWS = ("independent", "antithetic", "quasi")
@@ -91,36 +91,21 @@ def _by_score(log_ratios: Array, log_q: Array) -> Array:
     return ((value - others) * log_q).mean()
 
 
-def gradient_estimates(
-    model: Any,
-    params: Approximation,
-    data: Any = None,
-    *,
-    key: Array,
-    estimator: str = "sticking_the_landing",
-    draws: str = "independent",
-    n_draws: int = 16,
-    n_estimates: int = 1000,
-) -> Any:
-    """Many independent estimates of the bound's gradient, to see their mean and their variance.
+def inspect_estimator(q: Any, estimator: str, draws: str, n_draws: int) -> None:
+    """Refuse an estimator that is none, or does not go with the family or the draws.
 
-    Args:
-        model: a `BlackBox`.
-        params: where.
-        key: of all draws.
-        estimator: one of those of `StochasticAscent`, as `draws` and `n_draws` are.
-        n_estimates: how many.
-
-    Returns:
-        The arrays by which optimisers move q (`families.to_free`), with a leading axis n_estimates.
+    Raises:
+        ValueError: the argument that is wrong, by name.
     """
-
-    def one(key: Array) -> Any:
-        def of(free: Any) -> Array:
-            q = from_free(params.q, free)
-            points = fresh_points(estimator, q, key, n_draws, draws)
-            return surrogate(estimator, lambda u: model.log_joint(u, data), q, points)
-
-        return jax.grad(of)(to_free(params.q))
-
-    return lax.map(one, jax.random.split(key, n_estimates), batch_size=100)
+    for name, given, known in (("estimator", estimator, ESTIMATORS), ("draws", draws, DRAWS)):
+        if given not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}; got {given!r}")
+    if read_count(n_draws, "n_draws", least=2) % 2:
+        raise ValueError(f"n_draws must be even; got {n_draws}")
+    if draws != "independent" and (estimator == "score" or not hasattr(q, "place")):
+        raise ValueError(
+            f"draws must be 'independent' for a score, for discrete latents and for families without "
+            f"`place`; got {draws!r}"
+        )
+    if estimator == "importance_weighted" and hasattr(q, "discrete_log_prob"):
+        raise ValueError("estimator 'importance_weighted' is not for discrete latents")

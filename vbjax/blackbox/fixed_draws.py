@@ -42,6 +42,11 @@ class FixedDraws(Ascent):
     model: Any
     tol: Any = 1e-6
 
+    def inspect(self, data: Any) -> None:
+        """Refuse discrete latents."""
+        if hasattr(super().inspect(data), "discrete_log_prob"):
+            raise ValueError("FixedDraws is not for discrete latents, which StochasticAscent fits")
+
     def start(self, params: Approximation, data: Any) -> FixedDrawsState:
         """At given parameters, not scored yet."""
         free = to_free(params.q)

@@ -16,6 +16,7 @@ from jax import Array
 
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
+from vbjax.blackbox.inspection import evaluating
 from vbjax.core.inputs import is_concrete, read_count, read_key
 from vbjax.families.base import pytree, static
 from vbjax.supports import Support
@@ -69,8 +70,8 @@ def from_numpyro(
 
     Raises:
         ImportError: NumPyro is not there.
-        ValueError: a latent that is discrete, or whose support moves with the others; a `param` site; no
-            latent at all.
+        ValueError: arguments that are none of these; a latent that is discrete, or whose support moves with
+            the others; a `param` site; no latent at all; a model that cannot be run.
 
     ::
 
@@ -78,6 +79,12 @@ def from_numpyro(
         fit.params.mean["mu"], fit.params.sample(key, 1000)
     """
     handlers, util = _extra("numpyro", "numpyro.handlers"), _extra("numpyro", "numpyro.infer.util")
+    if not callable(model):
+        raise ValueError(f"model must be a function with NumPyro's primitives; got {model!r}")
+    if not isinstance(args, Sequence) or isinstance(args, str):
+        raise ValueError(f"args must be a tuple of the model's arguments; got {type(args).__name__}")
+    if not isinstance(kwargs, Mapping | None):
+        raise ValueError(f"kwargs must be a dict of the model's arguments; got {type(kwargs).__name__}")
     kwargs = {} if kwargs is None else kwargs
     initial = _extra("numpyro", "numpyro.infer").init_to_uniform  # draws from improper priors too
 
@@ -85,8 +92,10 @@ def from_numpyro(
         drawn = handlers.substitute(handlers.seed(model, seed), substitute_fn=initial)
         return handlers.trace(drawn).get_trace(*args, **kwargs)
 
-    support, again = {}, sites(1)
-    for name, site in sites(0).items():
+    with evaluating("model", "args and kwargs"):
+        first, again = sites(0), sites(1)
+    support = {}
+    for name, site in first.items():
         if site["type"] == "param":
             raise ValueError(f"model must have no param sites, which are not latents; got {name!r}")
         if site["type"] == "sample" and not site["is_observed"]:
@@ -133,9 +142,13 @@ def to_inference_data(
 
     Raises:
         ImportError: ArviZ is not there.
-        ValueError: n < 1.
+        ValueError: parameters, a key, a number or a model that is none.
     """
     arviz = _extra("arviz", "arviz")
+    if not isinstance(params, Approximation):
+        raise ValueError(f"params must be those of a fit of a BlackBox; got {type(params).__name__}")
+    if not isinstance(resampled_by, BlackBox | None):
+        raise ValueError(f"resampled_by must be the BlackBox of the fit; got {type(resampled_by).__name__}")
     key, n = read_key(key), read_count(n, "n")
     draws = params.sample(key, n) if resampled_by is None else resampled_by.resample(params, key, n, data)
     leaves = jax.tree_util.tree_leaves_with_path(draws)

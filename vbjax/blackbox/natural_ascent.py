@@ -17,6 +17,7 @@ from jax import Array
 
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.ascent import Ascent
+from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Slope
 from vbjax.core.algorithm import Info, Status
 from vbjax.core.expectation import rounding_error
@@ -46,6 +47,12 @@ class NaturalAscent(Ascent):
 
     model: Any
     tol: Array
+
+    def inspect(self, data: Any) -> None:
+        """Refuse another family than those of normals."""
+        if not isinstance(super().inspect(data), LocationScale):
+            names = "'full_rank', 'mean_field', 'blocks'"
+            raise ValueError(f"NaturalAscent is for the families {names}; got {self.model.family!r}")
 
     def start(self, params: Approximation, data: Any) -> AscentState:
         """At given parameters, not scored yet."""

@@ -21,8 +21,10 @@ from vbjax.blackbox import moments
 from vbjax.blackbox.approximation import constrain, support_leaves
 from vbjax.blackbox.draws import matched_draws
 from vbjax.blackbox.families import equally_weighted
+from vbjax.blackbox.inspection import inspect_n_draws, inspect_support
 from vbjax.blackbox.scales import Diagonal, Full
-from vbjax.families.base import Family, State, pytree, sample_shape, static
+from vbjax.core.inputs import read_key, read_probabilities, read_shape
+from vbjax.families.base import Family, State, pytree, static
 from vbjax.families.drawn import Draws
 from vbjax.special import LOG_2PI
 from vbjax.supports import Support
@@ -101,10 +103,10 @@ class NonConjugateState(State):
 
     def quantile(self, p: ArrayLike) -> Any:
         """The quantile of every entry, from the draws of the fit; the shape of p leads."""
-        return moments.quantile(*self._weighted(), p)
+        return moments.quantile(*self._weighted(), read_probabilities(p))
 
     def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Any:
-        shape = sample_shape(shape)
+        key, shape = read_key(key), read_shape(shape)
         z = jax.random.normal(key, (int(np.prod(shape)), len(self.location)), self.location.dtype)
         return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), self.mapped(z)[0])
 
@@ -175,16 +177,11 @@ class NonConjugate(Family):
     guarded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        leaves = support_leaves(self.support)
-        if not leaves or not all(isinstance(leaf, Support) and not leaf.discrete for leaf in leaves):
-            raise ValueError(
-                f"support of NonConjugate must be vb.real(), vb.positive(), ... (none is discrete); "
-                f"got {self.support!r}"
-            )
-        if self.family not in _FAMILIES:
+        inspect_support(self.support, discrete=False)
+        if not isinstance(self.family, str) or self.family not in _FAMILIES:
             raise ValueError(f"family must be one of {', '.join(_FAMILIES)}; got {self.family!r}")
-        if self.size < 1:
-            raise ValueError(f"support must have a latent of some size; got {self.support!r}")
+        if self.n_draws is not None:
+            inspect_n_draws("n_draws", self.n_draws, 2 * self.size + 2, self.size)
 
     def _key(self) -> Any:
         ends, structure = jax.tree.flatten(self.support)
@@ -221,11 +218,8 @@ class NonConjugate(Family):
         sizes = [family.size for family in families.values()]
         d, least = sum(sizes), 2 * sum(sizes) + 2
         for name, family in families.items():
-            n = family.n_draws
-            if n is not None and (not isinstance(n, int) or n % 2 or n < least):
-                raise ValueError(
-                    f"n_draws of {name!r} must be even and at least {least} for {d} numbers; got {n!r}"
-                )
+            if family.n_draws is not None:
+                inspect_n_draws(f"n_draws of {name!r}", family.n_draws, least, d)
         n = max((f.n_draws for f in families.values() if f.n_draws is not None), default=max(128, 8 * d))
         place, draw = jax.random.split(key)
         locations = jnp.split(jax.random.normal(place, (d,), dtype), np.cumsum(sizes)[:-1])

@@ -1,6 +1,6 @@
 """Pareto smoothing of importance weights, and the shape k-hat of their tail (Vehtari et al. 2024).
 
-For `diagnostics`; imports nothing of the package.
+For `diagnostics` and users; imports what reads arguments.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
+
+from vbjax.core.inputs import as_floating
 
 
 def _generalized_pareto(x: Array) -> tuple[Array, Array]:
@@ -30,12 +33,15 @@ def _generalized_pareto(x: Array) -> tuple[Array, Array]:
     return (n * k + 5) / (n + 10), -k / b
 
 
-@jax.jit
-def pareto_smoothed(log_ratios: Array) -> tuple[Array, Array]:
+def pareto_smoothed(log_ratios: ArrayLike) -> tuple[Array, Array]:
     """Log weights (n,) that sum to one, the largest replaced by the quantiles of their tail; and k-hat.
 
     The tail are the min(n / 5, 3 sqrt(n)) largest ratios. Below 0.5 the ratios have a variance; up to 0.7
-    smoothed estimates can be relied upon; k-hat is NaN where the ratios are not finite.
+    smoothed estimates can be relied upon; k-hat is NaN where a ratio is infinite or NaN. A ratio of -inf is a
+    weight of 0.
+
+    Raises:
+        ValueError: fewer than five ratios, or not in one row.
 
     >>> import jax, jax.numpy as jnp
     >>> log_pareto = 0.5 * jax.random.exponential(jax.random.key(0), (1_000_000,))  # of shape 0.5
@@ -43,6 +49,14 @@ def pareto_smoothed(log_ratios: Array) -> tuple[Array, Array]:
     >>> print(f"{k:.1f}")
     0.5
     """
+    log_ratios = as_floating(log_ratios, "log_ratios")
+    if log_ratios.ndim != 1 or len(log_ratios) < 5:
+        raise ValueError(f"log_ratios must be at least 5 numbers, (n,); got shape {log_ratios.shape}")
+    return _smoothed(log_ratios)
+
+
+@jax.jit
+def _smoothed(log_ratios: Array) -> tuple[Array, Array]:
     n = len(log_ratios)
     size = math.ceil(min(n / 5, 3 * math.sqrt(n)))
     log_w = log_ratios - log_ratios.max()

@@ -103,12 +103,11 @@ class ScoreMatching(Ascent):
     model: Any
     tol: Any = 1e-6
 
-    def init(self, key: Array, data: Any, weights: Array | None) -> Approximation:
-        """Where the family starts."""
-        params = super().init(key, data, weights)
-        if not isinstance(params.q, LocationScale) or params.q.kind != Full():
+    def inspect(self, data: Any) -> None:
+        """Refuse another family than "full_rank"."""
+        q = super().inspect(data)
+        if not isinstance(q, LocationScale) or q.kind != Full():
             raise ValueError(f"ScoreMatching is for family='full_rank'; got {self.model.family!r}")
-        return params
 
     def start(self, params: Approximation, data: Any) -> MatchState:
         """At given parameters, not scored yet."""

@@ -19,10 +19,11 @@ from jax import Array, lax
 
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.ascent import Ascent
-from vbjax.blackbox.estimators import DRAWS, ESTIMATORS, fresh_points, surrogate
+from vbjax.blackbox.estimators import fresh_points, inspect_estimator, surrogate
 from vbjax.blackbox.families import to_free
 from vbjax.core.algorithm import Info, Status
 from vbjax.core.expectation import n_rows, rounding_error
+from vbjax.core.inputs import read_count
 from vbjax.families.base import pytree, static
 
 _STATIONARY = 0.44  # R-hat^2 - 1 of two sweeps, averaged over parameters: R-hat is 1.2
@@ -80,29 +81,17 @@ class StochasticAscent(Ascent):
     batch_size: int | None = static(default=None)
     tol: Any = 1e-3
 
-    def init(self, key: Array, data: Any, weights: Array | None) -> Approximation:
-        """Where the family starts."""
-        params = super().init(key, data, weights)
-        self._inspect(params.q, data)
-        return params
-
-    def _inspect(self, q: Any, data: Any) -> None:
-        for name, known in (("estimator", ESTIMATORS), ("draws", DRAWS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
-        if self.n_draws < 2 or self.n_draws % 2:
-            raise ValueError(f"n_draws must be even and at least 2; got {self.n_draws}")
-        if self.draws != "independent" and (self.estimator == "score" or not hasattr(q, "place")):
-            raise ValueError(
-                f"draws must be 'independent' for a score, for discrete latents and for families without "
-                f"`place`; got {self.draws!r}"
-            )
-        if self.estimator == "importance_weighted" and hasattr(q, "discrete_log_prob"):
-            raise ValueError("estimator 'importance_weighted' is not for discrete latents")
+    def inspect(self, data: Any) -> None:
+        """Refuse options that are none, or do not go with the model."""
+        q = super().inspect(data)
+        inspect_estimator(q, self.estimator, self.draws, self.n_draws)
+        if not isinstance(self.optimizer, optax.GradientTransformation):
+            raise ValueError(f"optimizer must be an optax transformation; got {self.optimizer!r}")
+        read_count(self.n_steps, "n_steps")
         if self.batch_size is not None:
             if self.model.log_likelihood is None:
                 raise ValueError("batch_size is for models of rows: give log_likelihood to the BlackBox")
-            if not 1 <= self.batch_size <= n_rows(data):
+            if not 1 <= read_count(self.batch_size, "batch_size") <= n_rows(data):
                 raise ValueError(f"batch_size must be between 1 and {n_rows(data)}; got {self.batch_size}")
 
     def start(self, params: Approximation, data: Any) -> StochasticState:

@@ -26,6 +26,10 @@ class SummedOut:
 
     def _all(self, latents: Any, *data: Any) -> tuple[Record, Array]:
         """Every joint case, an array with these leading for each name; and its log density."""
+        if not isinstance(latents, Mapping):
+            raise ValueError(f"latents must have names: a dict of supports; got {type(latents).__name__}")
+        if clash := [name for name, _ in self.cases if name in latents]:
+            raise ValueError(f"latents must not have {clash[0]!r}, which is summed out")
         sizes = [n for _, support in self.cases for n in [support.n] * support.size]
         table = np.array(list(itertools.product(*map(range, sizes))), np.int32)
         parts = np.split(table, np.cumsum([support.size for _, support in self.cases])[:-1], axis=1)
@@ -36,7 +40,10 @@ class SummedOut:
             }
         )
         each = lambda z: self.log_density(Record({**latents, **z}), *data)
-        return values, jax.vmap(each)(values)
+        log_p = jax.vmap(each)(values)
+        if jnp.shape(log_p) != (len(table),):
+            raise ValueError(f"log_density must return a scalar; got shape {jnp.shape(log_p)[1:]}")
+        return values, log_p
 
     def __call__(self, latents: Any, *data: Any) -> Array:
         return logsumexp(self._all(latents, *data)[1])
@@ -71,8 +78,10 @@ def summed_out(log_density: Callable[..., Any], discrete: Mapping[str, Category]
     >>> print(f"{density.probabilities(vb.Record(x=0.0)).biased[1]:.3f}")
     0.854
     """
-    wrong = [name for name, support in discrete.items() if not isinstance(support, Category)]
-    if wrong or not discrete:
+    if not callable(log_density):
+        raise ValueError(f"log_density must be a function; got {log_density!r}")
+    named = isinstance(discrete, Mapping) and discrete
+    if not named or not all(isinstance(support, Category) for support in discrete.values()):
         raise ValueError(f"discrete must hold vb.category(...) by name; got {discrete!r}")
     total = np.prod([float(support.n) ** support.size for support in discrete.values()])
     if total > 1e5:

@@ -1,0 +1,105 @@
+"""What cannot be fitted is refused before anything is compiled: supports, families, functions, parameters.
+
+For `BlackBox` and `NonConjugate`; imports its approximation and families.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vbjax.blackbox.approximation import Approximation, constrain, support_leaves
+from vbjax.supports import Support
+
+
+@contextlib.contextmanager
+def evaluating(name: str, where: str) -> Iterator[None]:
+    """Turn an error of a user's function into one that says which function it was and at what."""
+    try:
+        yield
+    except Exception as error:
+        message = (str(error).splitlines() or [""])[0]
+        if isinstance(error, ValueError) and message.startswith(name):  # it says all itself
+            raise
+        hint = ""
+        if isinstance(error, (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)):
+            hint = "; write it with jax.numpy, jnp.where in place of if: its arguments are traced"
+        raise ValueError(
+            f"{name} cannot be evaluated at {where}: {type(error).__name__}: {message}{hint}"
+        ) from error
+
+
+def inspect_support(support: Any, *, discrete: bool) -> None:
+    """Refuse what is no tree of supports, or has no latent of any size; discrete ones where they are none."""
+    if isinstance(support, Mapping) and (wrong := [name for name in support if not isinstance(name, str)]):
+        raise ValueError(f"support must have names that are strings; got {wrong[0]!r}")
+    is_leaf = lambda x: x is None or isinstance(x, Support)
+    for leaf in jax.tree.leaves(support, is_leaf=is_leaf):
+        if not isinstance(leaf, Support) or not hasattr(leaf, "shape"):
+            raise ValueError(
+                f"support must hold supports alone (vb.real(), vb.positive(), ...); got {leaf!r}"
+            )
+        if leaf.discrete and not discrete:
+            raise ValueError(f"support must hold no discrete latent here; got {leaf!r}")
+    if sum(leaf.size for leaf in support_leaves(support)) < 1:
+        raise ValueError(f"support must have a latent of some size; got {support!r}")
+
+
+def inspect_n_draws(name: str, n: Any, least: int, size: int) -> None:
+    """Refuse a number of draws that is odd or too small."""
+    if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n % 2 or n < least:
+        raise ValueError(f"{name} must be even and at least {least} for {size} numbers; got {n!r}")
+
+
+def inspect_family(start: Callable[[Any], Any], size: int) -> Any:
+    """Return the shapes of the family that `start` makes of a key; refuse one that draws no such vectors."""
+    with evaluating("family", f"a key, for {size} numbers"):
+        q = jax.eval_shape(start, jax.random.key(0))
+    if not (hasattr(q, "sample") and hasattr(q, "log_prob")):
+        raise ValueError(f"family must start an object with sample and log_prob; got {q!r}")
+    with evaluating("family", "3 draws"):
+        u = jax.eval_shape(lambda q: q.sample(jax.random.key(0), 3), q)
+        log_q = jax.eval_shape(lambda q, u: q.log_prob(u), q, u)
+    if (getattr(u, "shape", None), getattr(log_q, "shape", None)) != ((3, size), (3,)):
+        raise ValueError(
+            f"family must draw rows of {size} numbers and give each a log_prob: "
+            f"3 draws have shape {getattr(u, 'shape', u)}, their log_prob {getattr(log_q, 'shape', log_q)}"
+        )
+    return q
+
+
+def inspect_function(
+    name: str, function: Callable[..., Any], support: Any, dtype: Any, data: tuple[Any, ...], shape: Any
+) -> None:
+    """Refuse a function of the latents that cannot be evaluated, or does not give real numbers of a shape."""
+    u = jax.ShapeDtypeStruct((sum(leaf.size for leaf in support_leaves(support)),), dtype)
+    latents = jax.eval_shape(lambda u: constrain(support, u)[0], u)
+    where = f"latents of shapes {jax.tree.map(jnp.shape, latents)}"
+    where += f" and data of shapes {jax.tree.map(jnp.shape, data[0])}" if data else ""
+    with evaluating(name, where):
+        value = jax.eval_shape(function, latents, *data)
+    if getattr(value, "shape", None) != shape:
+        what = "a scalar" if shape == () else f"one number for each of {shape[0]} rows"
+        raise ValueError(f"{name} must return {what}; got {value}")
+    if not (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)):
+        raise ValueError(f"{name} must return real numbers; got {value.dtype}")
+
+
+def inspect_params(support: Any, params: Any) -> None:
+    """Refuse what is no approximation of latents of this support."""
+    if not isinstance(params, Approximation):
+        raise ValueError(f"params must be those of a fit, fit.params; got {type(params).__name__}")
+    own, given = _shapes(support), _shapes(params.support)
+    if own != given:
+        raise ValueError(f"params must be of the model's latents, {own}; they are of {given}")
+
+
+def _shapes(support: Any) -> Any:
+    """The support with the kind and shape of each latent in its place."""
+    is_leaf = lambda x: isinstance(x, Support)
+    return jax.tree.map(lambda leaf: f"{type(leaf).__name__}{leaf.shape}", support, is_leaf=is_leaf)
