@@ -324,11 +324,14 @@ def squared(s, x):
             "log_likelihood cannot be evaluated over the factors w: NonConjugate",
         ),
         (lambda: (dict(w=vb.Delta(vb.NonConjugate(vb.real()))), squared), "Delta takes conjugate .* got w="),
-        (lambda: (dict(w=vb.NonConjugate(3.0)), squared), "support of NonConjugate must be .* got 3.0"),
+        (lambda: (dict(w=vb.NonConjugate(3.0)), squared), "support must hold supports alone .*got 3.0"),
         (lambda: (dict(w=vb.NonConjugate(vb.real(0))), squared), "support must have a latent of some size"),
         (lambda: (dict(w=vb.NonConjugate(vb.real(), "full")), squared), "family must be one of .* 'full'"),
         (
-            lambda: (dict(w=vb.NonConjugate(vb.real(9), n_draws=16)), lambda s, x: x * s.w.sum()),
+            lambda: (
+                dict(v=vb.NonConjugate(vb.real(4)), w=vb.NonConjugate(vb.real(5), n_draws=16)),
+                lambda s, x: x * (s.w.sum() + s.v.sum()),
+            ),
             "n_draws of 'w' must be even and at least 20 for 9 numbers; got 16",
         ),
     ],

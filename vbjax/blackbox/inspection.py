@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbjax.blackbox.approximation import Approximation, constrain, support_leaves
+from vbjax.core.inputs import read_count
 from vbjax.supports import Support
 
 
@@ -54,6 +55,7 @@ def inspect_n_draws(name: str, n: Any, least: int, size: int) -> None:
     """Refuse a number of draws that is odd or too small."""
     if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n % 2 or n < least:
         raise ValueError(f"{name} must be even and at least {least} for {size} numbers; got {n!r}")
+    read_count(n, name)
 
 
 def inspect_family(start: Callable[[Any], Any], size: int) -> Any:

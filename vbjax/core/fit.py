@@ -169,7 +169,7 @@ def fit(
     max_iter = read_count(max_iter, "max_iter")
     tol = read_tolerance(tol)
     given = hasattr(model, "step")
-    subject = getattr(model, "model", None) if given else model
+    subject: Any = getattr(model, "model", None) if given else model
     known = isinstance(subject, ConjugateModel) or hasattr(subject, "ascent")
     if isinstance(subject, type) or not known:
         raise ValueError(f"model must be a model or an algorithm around one; got {model!r}")
