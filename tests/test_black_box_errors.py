@@ -189,10 +189,6 @@ def test_parameters_are_those_of_the_model(fitted):
     ("call", "message"),
     [
         (lambda model: bb.gradient_estimates(square, None, key=key()), "model must be a BlackBox"),
-        (lambda model: vb.fit(bb.StochasticAscent(None), key=key()), "model must be a model or an algorithm"),
-        (lambda model: vb.fit(bb.ScoreMatching(vb.BlackBox), key=key()), "model must be a model or an"),
-        (lambda model: vb.fit(bb.FixedDraws(square), key=key()), "model must be a model or an algorithm"),
-        (lambda model: vb.fit(bb.StochasticAscent, key=key()), "model must be a model or an algorithm"),
         (
             lambda model: vb.fit(bb.StochasticAscent(model, optax.adam), key=key()),
             "optimizer must be an optax",

@@ -169,11 +169,10 @@ def fit(
     max_iter = read_count(max_iter, "max_iter")
     tol = read_tolerance(tol)
     given = hasattr(model, "step")
-    subject: Any = getattr(model, "model", None) if given else model
-    known = isinstance(subject, ConjugateModel) or hasattr(subject, "ascent")
-    if isinstance(subject, type) or not known:
-        raise ValueError(f"model must be a model or an algorithm around one; got {model!r}")
+    if not given and not isinstance(model, ConjugateModel) and not hasattr(model, "ascent"):
+        raise ValueError(f"model must be a model or an algorithm; got {model!r}")
     key = read_key(key)
+    subject = model.model if given else model
     if lanes is None:
         lanes = subject.lanes_on_cpu if jax.default_backend() == "cpu" else 64
     lanes = read_count(lanes, "lanes")
