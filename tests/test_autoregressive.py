@@ -219,9 +219,21 @@ BAD = [
     (vb.AutoregressiveHMM(2), [X * [[1], [np.nan], [1], [np.nan]]], "a step that follows order = 1 others"),
     (vb.AutoregressiveHMM(2), X[:, 0], r"data must have shape \(n, d\) .* reshape one column"),
     (vb.AutoregressiveHMM(2), [(X, X)], r"sequences of arrays \(t, d\)"),
-    (vb.AutoregressiveHMM(2, covariance_floor=0.0), [X], "covariance_floor must be positive"),
-    (vb.BayesianAutoregressiveHMM(2, degrees_of_freedom=1.0), [X], "degrees_of_freedom must be above 1"),
-    (vb.BayesianAutoregressiveHMM(2, inverse_scale=np.ones((2, 2))), [X], "a positive definite matrix"),
+    (
+        vb.AutoregressiveHMM(2, covariance_floor=0.0),
+        [X],
+        "covariance_floor of the emissions must be positive",
+    ),
+    (
+        vb.BayesianAutoregressiveHMM(2, degrees_of_freedom=1.0),
+        [X],
+        "degrees_of_freedom of the emissions must be above 1",
+    ),
+    (
+        vb.BayesianAutoregressiveHMM(2, inverse_scale=np.ones((2, 2))),
+        [X],
+        "inverse_scale .* must be symmetric and positive definite",
+    ),
     (dataclasses.replace(vb.AutoregressiveHMM(2), emissions=None), [X], "emissions must be a Multivariate"),
     (vb.AutoregressiveHMM(2, transition_concentration=0.5), [X], "at least 1 by EM"),
 ]

@@ -277,9 +277,13 @@ def test_simulated_classes_are_found_again():
         (vb.CategoricalMixture(2, 3), [[0, 3]], "data must be categories below 3; got 3"),
         (vb.GammaMixture(2), [[0.0, 1.0]], "data must be positive; got 0.0"),
         (vb.RegressionMixture(2), [[1.0], [2.0], [3.0]], r"data must be a pair \(x, y\)"),
-        (vb.BernoulliMixture(2, weight_prior="sticks"), [[1.0]], "weight_prior must be one of dirichlet"),
+        (vb.BernoulliMixture(2, weight_prior="sticks"), [[1.0]], "weight_prior must be one of 'dirichlet'"),
         (vb.PoissonMixture(2, concentration=0.0), [[1.0]], "concentration must be positive; got 0.0"),
-        (vb.PoissonMixture(2, rate=jnp.ones(3)), [[1.0]], "data must have the fit's 3 columns"),
+        (
+            vb.PoissonMixture(2, rate=jnp.ones(3)),
+            [[1.0]],
+            "data must have 3 columns, as the model's rate has",
+        ),
     ],
 )
 def test_bad_input_is_refused_by_name(model, data, words):

@@ -115,12 +115,12 @@ BAD_MODELS = {
     "unknown start": (
         vb.KMeans(2, start="first"),
         "EM",
-        "start must be 'k-means\\+\\+' or 'random'; got 'first'",
+        "start must be one of 'k-means\\+\\+', 'random'; got 'first'",
     ),
     "unknown covariance": (
         vb.GaussianMixture(2, "round"),
         "EM",
-        "covariance_type must be one of full.*got 'round'",
+        "covariance_type must be one of 'full'.*got 'round'",
     ),
     "MAP on the boundary": (
         vb.GaussianMixture(2, weight_concentration=0.5),

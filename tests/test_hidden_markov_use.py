@@ -244,7 +244,11 @@ BAD = [
         COUNTS,
         "transition_concentration must be positive",
     ),
-    (vb.BayesianPoissonHMM(2, transition_concentration=np.ones(3)), COUNTS, r"a number or of shape \(2, 2\)"),
+    (
+        vb.BayesianPoissonHMM(2, transition_concentration=np.ones(3)),
+        COUNTS,
+        r"a number or of shape \(2,\) or of shape \(2, 2\)",
+    ),
     (vb.PoissonHMM(2, stickiness=-1.0), COUNTS, "stickiness must be at least 0"),
 ]
 
@@ -258,7 +262,7 @@ def test_bad_input_is_refused_by_name(model, data, message):
 def test_other_data_than_the_fits_are_refused(float64):
     model, params, _ = subject("VB counts")
     x = series("VB counts")
-    with pytest.raises(ValueError, match="data must have the fit's 2 columns"):
+    with pytest.raises(ValueError, match="data must have 2 columns, as the model's concentration has"):
         model.decode(params, [s[:, :1] for s in x])
     with pytest.raises(ValueError, match="lengths must add up to the 18 steps of data"):
         model.decode(params, vb.Sequences.of(np.concatenate(x), [6, 6]))

@@ -146,5 +146,5 @@ def test_bad_input_is_refused_by_name():
     with pytest.raises(ValueError, match="has not seen data"):
         _ = vb.KMeans(2).factors
     model = vb.KMeans(2).resolve(jnp.zeros((5, 2)))
-    with pytest.raises(ValueError, match="data must have the fit's 2 columns"):
+    with pytest.raises(ValueError, match="data must have 2 columns, as the model's scale has"):
         model.predict(model.params_at(jnp.zeros((2, 2))), np.zeros((1, 3)))

@@ -60,7 +60,7 @@ def test_linear_response_gives_the_covariance_back(dtype):
 
 
 BAD = {
-    "shapes": (MEAN, PRECISION[:2], None),
+    r"precision must be of shape \(3, 3\)": (MEAN, PRECISION[:2], None),
     "symmetric and positive definite": (MEAN, -PRECISION, None),
     "must be None": (MEAN, PRECISION, MEAN),
     "mean must be finite": (MEAN * np.nan, PRECISION, None),

@@ -130,7 +130,7 @@ def test_impossible_cells_lose_their_mass(dtype):
 
 
 BAD = {
-    "an axis for each latent": (1.0, None),
+    "an array of one axis or more; got 1.0": (1.0, None),
     "no NaN": ([0.0, np.nan], None),
     "no .inf": ([0.0, np.inf], None),
     "not all -inf": ([-np.inf, -np.inf], None),

@@ -151,7 +151,7 @@ def test_fewer_rows_than_components_are_legal_for_variational_bayes():
 def test_bad_input_is_refused_by_name():
     data, key = np.random.default_rng(0).normal(size=(5, 2)), jax.random.key(0)
     with pytest.raises(
-        ValueError, match="covariance_type must be one of full, tied, diag, spherical; got 'round'"
+        ValueError, match="covariance_type must be one of 'full', 'tied', 'diag', 'spherical'; got 'round'"
     ):
         vb.fit(vb.GaussianMixture(2, "round"), data, key=key)
     with pytest.raises(ValueError, match="weight_concentration must be at least 1 for MAP"):
@@ -165,7 +165,7 @@ def test_bad_input_is_refused_by_name():
     data = jnp.asarray(data, "float32")
     model = vb.GaussianMixture(2).resolve(data)
     params = model.params_at(jnp.full(2, 0.5), data[:2], jnp.stack([jnp.eye(2)] * 2))
-    with pytest.raises(ValueError, match="data must have the fit's 2 columns"):
+    with pytest.raises(ValueError, match="data must have 2 columns, as the model's scale has"):
         model.predict(params, np.zeros((1, 3)))
     with pytest.raises(ValueError, match="params must have shapes"):
         vb.fit(vb.GaussianMixture(3), data, key=key, params=params)

@@ -143,9 +143,12 @@ def test_a_prior_of_shares_makes_a_posterior():
 @pytest.mark.parametrize(
     ("emissions", "message"),
     [
-        (vb.NestedMixture(2), "mixture must be a mixture of this package; got None"),
+        (vb.NestedMixture(2), "mixture of the emissions must be a mixture of this package; got None"),
         (vb.NestedMixture(3, vb.PoissonMixture(2)), "emissions must be a mixture of n_states = 2"),
-        (vb.NestedMixture(2, vb.PoissonMixture(0)), "n_components of the mixture must be a whole number"),
+        (
+            vb.NestedMixture(2, vb.PoissonMixture(0)),
+            "n_components of the mixture of the emissions must be a whole number",
+        ),
         (vb.NestedMixture(2, vb.GaussianMixture(4)), "at least 8 rows"),
         (vb.NestedMixture(2, vb.GaussianMixture(1, weight_concentration=0.5)), "at least 1 for MAP"),
     ],

@@ -376,7 +376,7 @@ def test_long_sequences_keep_float32_s_digits(float64):
         (
             vb.LinearGaussianStateSpace(1, "tied"),
             np.zeros((5, 2)),
-            "must be 'diag' or 'full'",
+            "covariance_type must be one of 'diag', 'full'",
         ),
     ],
 )
@@ -387,7 +387,7 @@ def test_wrong_data_and_models_are_refused(model, data, message):
 
 def test_data_of_another_width_are_refused():
     model = begun(EM, EM.read(np.ones((5, 2), "float32")), None)[0]
-    with pytest.raises(ValueError, match="data must have the fit's 2 columns"):
+    with pytest.raises(ValueError, match="data must have 2 columns, as the model's center has"):
         model.read(np.ones((5, 3), "float32"))
     with pytest.raises(ValueError, match="has not seen data yet"):
         _ = EM.n_features

@@ -19,6 +19,7 @@ from jax.flatten_util import ravel_pytree
 
 from vbjax.core.algorithm import sweep
 from vbjax.core.expectation import expectation
+from vbjax.core.hyperparameters import read_model
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree
 from vbjax.record import Record
@@ -42,7 +43,7 @@ def elbo(model: ConjugateModel, params: Any, data: Any = None, weights: Array | 
         params: states of its factors.
         data, weights: what it was fitted to.
     """
-    data = model.read(data)
+    model, data = read_model(model, data)
     return model.objective(params, expectation(model, params, data, weights))
 
 
@@ -72,7 +73,7 @@ def optimum(model: ConjugateModel, params: Any, data: Any = None, weights: Array
     >>> print(f"{jax.grad(mean)(fit.model).mu0:.3f}")
     0.250
     """
-    data = model.read(data)
+    model, data = read_model(model, data)
     _require_closed_form(model)
     flat, unravel = ravel_pytree(jax.tree.map(lax.stop_gradient, Record(params)))
 
@@ -141,11 +142,12 @@ def linear_response(
     >>> bool(response.sd.mu.first >= fit.params.mu.sd)
     True
     """
+    model, data = read_model(model, data)
     if not isinstance(model, ConjugateModel):
-        means, matrix = model.mean_response(params, model.read(data))
+        means, matrix = model.mean_response(params, data)
         return _by_name(matrix, means, jnp.zeros((), matrix.dtype))
     _require_closed_form(model)
-    return _linear_response(model, Record(params), model.read(data), weights)
+    return _linear_response(model, Record(params), data, weights)
 
 
 @jax.jit

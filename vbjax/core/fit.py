@@ -18,6 +18,7 @@ from vbjax.core import restarts
 from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.algorithm import CoordinateAscent, Status
 from vbjax.core.expectation import float_dtype, n_rows
+from vbjax.core.hyperparameters import read_model
 from vbjax.core.inputs import is_concrete, read_count, read_key, read_tolerance, read_weights
 from vbjax.core.model import ConjugateModel
 from vbjax.core.restarts import Race, Runs
@@ -200,8 +201,8 @@ def fit(
 
 
 def _read(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
-    """The model, inspected; data and weights as arrays."""
-    data = model.read(data)
+    """Read model, data and weights; the model comes back inspected."""
+    model, data = read_model(model, data)
     if data is None and weights is not None:
         raise ValueError("weights are for rows of data; there are none")
     if weights is not None:

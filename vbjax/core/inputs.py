@@ -5,6 +5,7 @@ Values are examined only where they are concrete; inside jit and vmap the shapes
 
 from __future__ import annotations
 
+import dataclasses
 import decimal
 import math
 import numbers
@@ -149,6 +150,22 @@ def _require_finite(x: Array, name: str, missing: bool | None = None) -> None:
         raise ValueError(f"{name} must be finite; row {bad} is the first with {what}{hint}")
 
 
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 60
+
+
+def described(value: Any) -> str:
+    """Return a brief description for an error: of an array its shape, of an object of ours its class."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return f"a {type(value).__name__}"
+    if isinstance(value, (np.ndarray, jax.Array)):
+        if value.ndim == 0 and not isinstance(value, jax.core.Tracer):
+            return _BRIEF.repr(value.item())
+        what = "a masked array" if isinstance(value, np.ma.MaskedArray) else "an array"
+        return f"{what} of {value.dtype} of shape {value.shape}"
+    return _BRIEF.repr(value)
+
+
 def read_arrays(data: Any, name: str) -> Any:
     """A pytree of finite numeric arrays with a common leading axis; lists are arrays. None stays None."""
     if data is None:
@@ -168,7 +185,6 @@ def read_table(
     x: Any,
     name: str = "data",
     *,
-    n_features: int | None = None,
     min_rows: int = 1,
     missing: bool | None = None,
 ) -> Array:
@@ -177,8 +193,6 @@ def read_table(
     if x.ndim != 2 or x.shape[1] == 0:
         hint = "; reshape one column with x[:, None]" if x.ndim == 1 else ""
         raise ValueError(f"{name} must have shape (n, d) with d >= 1; got {x.shape}{hint}")
-    if n_features is not None and x.shape[1] != n_features:
-        raise ValueError(f"{name} must have the fit's {n_features} columns; got shape {x.shape}")
     return _floating(x, name, min_rows, missing)
 
 
@@ -255,23 +269,12 @@ def read_tolerance(tol: Any) -> Any:
     return tol
 
 
-def read_positive(model: Any, *names: str, least: float | None = None, why: str = "") -> None:
-    """Hyperparameters that, where they are given, are positive; or at least `least`, for a reason."""
-    for name in names:
-        value = getattr(model, name)
-        if value is None or not is_concrete(value):
-            continue
-        if not np.all(np.asarray(value) > 0 if least is None else np.asarray(value) >= least):
-            expected = "positive" if least is None else f"at least {least}{why}"
-            raise ValueError(f"{name} must be {expected}; got {value}")
-
-
 def read_count(value: Any, name: str, *, least: int = 1) -> int:
     """A whole number of at least `least`, and at most what an index of an array can be."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least {least}; got {described(value)}")
     if value > _MOST:
-        raise ValueError(f"{name} must be at most {_MOST}; got {value!r}")
+        raise ValueError(f"{name} must be at most {_MOST}; got {described(value)}")
     return int(value)
 
 

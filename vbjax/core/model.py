@@ -98,6 +98,10 @@ class ConjugateModel:
         """The model with every default that follows the data filled in, its leaves in the data's dtype."""
         return in_dtype(self, float_dtype(data))
 
+    def sizes(self, data: Any) -> dict[str, int]:
+        """Return the sizes of those axes of hyperparameters that data have, by their names in the table."""
+        return {}
+
     def annotate(self, data: Any, weights: Array | None = None) -> Any:
         """The data of a fit, what is constant in each row beside them; asked of the resolved model, once."""
         return data

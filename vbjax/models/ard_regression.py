@@ -9,11 +9,12 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax import terms
-from vbjax.families.base import pytree, static
+from vbjax.core.hyperparameters import POSITIVE, REAL, flag, hyper
+from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma
 from vbjax.families.multivariate_normal import MultivariateNormal
 from vbjax.families.normal import NormalState
-from vbjax.models.defaults import filled, filled_to_shape
+from vbjax.models.defaults import filled
 from vbjax.models.regression import GaussianRegression, around, quadratic_rows
 from vbjax.record import Record
 
@@ -57,14 +58,14 @@ class ARDRegression(GaussianRegression):
     0
     """
 
-    fit_intercept: bool = static(default=True)
-    center: Any = None
-    offset: Any = None
-    intercept_precision: Any = None
-    a: Any = 1e-6
-    b: Any = None
-    c: Any = 1e-6
-    d: Any = None
+    fit_intercept: bool = flag(default=True)
+    center: Any = hyper(None, REAL, "d")
+    offset: Any = hyper(None, REAL)
+    intercept_precision: Any = hyper(None, POSITIVE)
+    a: Any = hyper(1e-6, POSITIVE)
+    b: Any = hyper(None, POSITIVE, "d")
+    c: Any = hyper(1e-6, POSITIVE)
+    d: Any = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:
@@ -77,9 +78,8 @@ class ARDRegression(GaussianRegression):
     def resolve(self, data: tuple[Array, Array], weights: Array | None = None) -> ARDRegression:
         center, scale = self.units(data[0], weights, self.center)
         offset, square = self.units(data[1], weights, self.offset)
-        defaults = dict(center=center, offset=offset, intercept_precision=1e-6 / square, d=1e-6 * square)
-        model = filled(self, data[0].dtype, **defaults)
-        return filled_to_shape(model, data[0].dtype, b=1e-6 * square / scale)
+        noise = dict(offset=offset, intercept_precision=1e-6 / square, d=1e-6 * square)
+        return filled(self, data[0].dtype, center=center, b=1e-6 * square / scale, **noise)
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """The precisions around their priors' means, and the weights at their prior."""

@@ -11,8 +11,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from vbjax.core.inputs import is_concrete, read_count, read_key, read_table
-from vbjax.families.base import pytree, static
+from vbjax.core.hyperparameters import count, part, read_columns, size_of
+from vbjax.core.inputs import is_concrete, read_count, read_key
+from vbjax.families.base import pytree
 from vbjax.linalg import cholesky, solve_lower
 from vbjax.models.hidden_markov import HiddenMarkovModel
 from vbjax.models.hidden_markov_use import walk
@@ -50,15 +51,17 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
         3.1, for the prior.
     """
 
-    order: int = static(default=1, kw_only=True)
+    emissions: Any = part(
+        MultivariateRegressionMixture,
+        "a MultivariateRegressionMixture of n_states = {n_states} components",
+        lambda model, emissions: emissions.n_components == model.n_states,
+    )
+    order: int = count(default=1, kw_only=True)
 
     # -- data ----------------------------------------------------------------------------------------
 
     def read(self, data: Any) -> Sequences:
-        order = read_count(self.order, "order")
-        if not isinstance(self.emissions, MultivariateRegressionMixture):
-            raise ValueError(f"emissions must be a MultivariateRegressionMixture; got {self.emissions!r}")
-        data = super().read(data)
+        data, order = super().read(data), self.order
         if not is_concrete(data):
             return data
         lengths = np.asarray(data.lengths)  # minibatches are filled up with sequences of no steps
@@ -66,19 +69,22 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
         if short.any():
             which = f"sequence {short.argmax()} has {lengths[short.argmax()]}"
             raise ValueError(f"sequences must have at least order = {order} steps; {which}")
-        if self.emissions.n_features is None and not any(_seen(part, order).any() for part in data.parts):
+        if size_of(self.emissions, "d")[0] is None and not any(
+            _seen(part, order).any() for part in data.parts
+        ):
             raise ValueError(
                 f"data must have a step that follows order = {order} others, none of them missing"
             )
         return data
 
     def read_steps(self, steps: Any) -> Any:
-        self.emissions.read_hyperparameters()
         if not hasattr(steps, "ndim"):
             raise ValueError(f"data must be sequences of arrays (t, d); got steps of {type(steps).__name__}")
-        steps = read_table(steps, n_features=self.emissions.n_responses, missing=True)
-        self.emissions.read_precision(steps.shape[1])
-        return steps
+        return read_columns(self.emissions, steps, axis="m", missing=True)
+
+    def sizes(self, data: Sequences) -> dict[str, int]:
+        m = data.parts[0].values.shape[-1]
+        return dict(d=self.order * m, q=self.order * m + 1, m=m)
 
     def rows_of(self, part: Steps) -> tuple[Any, Array]:
         """Of every step the L before it, (n t, L d), and the step itself; where all of them are seen."""
@@ -139,7 +145,7 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
         n_steps, emissions = read_count(n_steps, "n_steps"), self.emissions
         if start is None:
             start = jnp.broadcast_to(emissions.offset, (self.order, emissions.columns // self.order))
-        start = read_table(start, "start", n_features=emissions.n_responses).astype(emissions.offset.dtype)
+        start = read_columns(emissions, start, "start", axis="m").astype(emissions.offset.dtype)
         if start.shape[0] != self.order:
             raise ValueError(f"start must have order = {self.order} rows; got shape {start.shape}")
         return _sample_after(self, params, read_key(key), n_steps, start)

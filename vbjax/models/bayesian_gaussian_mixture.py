@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -10,8 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from vbjax.families.base import pytree, static
+from vbjax.core.hyperparameters import POSITIVE, REAL, choice, count, flag, hyper
+from vbjax.families.base import pytree
 from vbjax.linalg import cholesky, solve_lower
+from vbjax.models.components import STRUCTURES
 from vbjax.models.defaults import (
     filled,
     observed_covariance,
@@ -19,10 +20,11 @@ from vbjax.models.defaults import (
     positive_scale,
     weighted_covariance,
 )
-from vbjax.models.gaussian_mixture_base import GaussianMixtureBase
+from vbjax.models.gaussian_mixture_base import GaussianMixtureBase, degrees_of_freedom, inverse_scale
 from vbjax.models.mixing_weights import (
+    KINDS,
+    concentration_of,
     default_concentration,
-    read_weight_prior,
     weights_family,
     weights_prior,
 )
@@ -84,25 +86,21 @@ class BayesianGaussianMixture(GaussianMixtureBase):
     2
     """
 
-    n_components: int = static()
-    covariance_type: str = static(default="full")
-    weight_concentration: Any = None
-    location: Any = None
-    mean_precision: Any = 1.0
-    degrees_of_freedom: Any = None
-    inverse_scale: Any = None
-    scale: Any = None
-    weight_prior: str = static(default="dirichlet", kw_only=True)
-    missing: bool = static(default=False, kw_only=True)
+    n_components: int = count("k")
+    covariance_type: str = choice(*STRUCTURES)
+    weight_concentration: Any = hyper(None, concentration_of)
+    location: Any = hyper(None, REAL, "d")
+    mean_precision: Any = hyper(1.0, POSITIVE)
+    degrees_of_freedom: Any = hyper(None, degrees_of_freedom)
+    inverse_scale: Any = hyper(None, inverse_scale)
+    scale: Any = hyper(None, POSITIVE, "d")
+    weight_prior: str = choice(*KINDS, kw_only=True)
+    missing: bool = flag(kw_only=True)
 
     @property
     def factors(self) -> Record:
         weights = weights_family(self.weight_prior, self.n_components)
         return Record(weights=weights, components=self.structure.family)
-
-    def read(self, data: Any) -> Array:
-        read_weight_prior(self.weight_prior)
-        return super().read(data)
 
     def resolve(self, data: Array, weights: Array | None = None) -> BayesianGaussianMixture:
         if self.missing:
@@ -116,7 +114,7 @@ class BayesianGaussianMixture(GaussianMixtureBase):
         # a column that does not vary gets a prior of its own unit, so that W0 stays proper
         covariance = covariance + jnp.diag(jnp.where(jnp.diagonal(covariance) > 0, 0, scale))
         covariance = positive_definite(covariance)
-        resolved = dataclasses.replace(self, scale=scale if self.scale is None else self.scale)
+        resolved = filled(self, data.dtype, scale=scale)
         structure = resolved.structure
         defaults: dict[str, Any] = dict(
             weight_concentration=default_concentration(self.weight_prior, self.n_components),

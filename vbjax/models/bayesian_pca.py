@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from vbjax import terms
-from vbjax.families.base import pytree, static
+from vbjax.core.hyperparameters import POSITIVE, REAL, count, flag, hyper
+from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState
 from vbjax.families.multivariate_normal import MultivariateNormalState
 from vbjax.linalg import symmetrize
 from vbjax.models.defaults import filled
 from vbjax.models.factor import FactorModel
 from vbjax.record import Record
+
+
+def _of_noise(model: Any, sizes: Mapping[str, int]) -> tuple[Any, ...]:
+    return (POSITIVE, "p") if model.noise_per_column else (POSITIVE,)
 
 
 @pytree
@@ -44,10 +49,10 @@ class BayesianPCA(FactorModel):
         missing: NaN is a missing entry; otherwise it is an error.
         location: m0 (p,); by default the columns' means.
         location_precision: beta (p,); by default 1e-3 over the columns' variances.
-        relevance_concentration, relevance_rate: a and b; by default 1e-3, and 1e-3 x the columns' mean
-            variance.
-        noise_concentration, noise_rate: c and d; by default 1e-3, and 1e-3 x the mean variance (or, for
-            each column, its own).
+        relevance_concentration, relevance_rate: a and b, numbers or (q,); by default 1e-3, and 1e-3 x the
+            columns' mean variance.
+        noise_concentration, noise_rate: c and d, numbers or, with `noise_per_column`, (p,); by default 1e-3,
+            and 1e-3 x the mean variance (or, for each column, its own).
         scale: (p,), the columns' variances, by default from the data.
 
     Raises:
@@ -65,16 +70,16 @@ class BayesianPCA(FactorModel):
     1
     """
 
-    n_components: int = static()
-    noise_per_column: bool = static(default=False)
-    missing: bool = static(default=False)
-    location: Any = None
-    location_precision: Any = None
-    relevance_concentration: Any = 1e-3
-    relevance_rate: Any = None
-    noise_concentration: Any = 1e-3
-    noise_rate: Any = None
-    scale: Any = None
+    n_components: int = count("q")
+    noise_per_column: bool = flag()
+    missing: bool = flag()
+    location: Any = hyper(None, REAL, "p")
+    location_precision: Any = hyper(None, POSITIVE, "p")
+    relevance_concentration: Any = hyper(1e-3, POSITIVE, "q")
+    relevance_rate: Any = hyper(None, POSITIVE, "q")
+    noise_concentration: Any = hyper(1e-3, _of_noise)
+    noise_rate: Any = hyper(None, _of_noise)
+    scale: Any = hyper(None, POSITIVE, "p")
 
     @property
     def factors(self) -> Record:

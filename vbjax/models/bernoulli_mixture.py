@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from vbjax.core.hyperparameters import POSITIVE, hyper
 from vbjax.families.base import pytree
 from vbjax.families.beta import Beta, BetaState, BetaStatistics
-from vbjax.models.conjugate_mixture import ConjugateMixture, over_components, require, width
+from vbjax.models.conjugate_mixture import ConjugateMixture, over_components, require
 
 
 @pytree
@@ -45,12 +46,8 @@ class BernoulliMixture(ConjugateMixture):
     True
     """
 
-    concentration1: Any = None
-    concentration0: Any = None
-
-    @property
-    def n_features(self) -> int | None:
-        return width(self.concentration1, self.concentration0)
+    concentration1: Any = hyper(None, POSITIVE, "d")
+    concentration0: Any = hyper(None, POSITIVE, "d")
 
     @property
     def component_family(self) -> Beta:
@@ -61,8 +58,8 @@ class BernoulliMixture(ConjugateMixture):
         prior = BetaState(self.concentration1, self.concentration0)
         return over_components(prior, self.n_components)
 
-    def read_rows(self, data: Any) -> Array:
-        x = super().read_rows(data)
+    def read(self, data: Any) -> Array:
+        x = super().read(data)
         require(lambda x: (x == 0) | (x == 1), x, "data must be 0 or 1")
         return x
 

@@ -5,7 +5,6 @@ Not a model itself. The subclasses give the latent, the row's bound, and the lin
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -15,15 +14,16 @@ from jaxtyping import Float, Int
 
 from vbjax import terms
 from vbjax.core.expectation import Expectation
+from vbjax.core.hyperparameters import POSITIVE, REAL, flag, hyper
 from vbjax.core.inputs import is_concrete
 from vbjax.core.model import scored_rows
-from vbjax.families.base import pytree, static
+from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma
 from vbjax.families.multivariate_normal import (
     MultivariateNormal,
     MultivariateNormalStatistics,
 )
-from vbjax.models.defaults import filled_to_shape
+from vbjax.models.defaults import filled
 from vbjax.models.regression import Regression, around, quadratic_rows
 from vbjax.record import Record
 
@@ -38,13 +38,13 @@ class BinaryRegression(Regression):
         S^-1 = A + X' diag(k) X,   m_new = m + S (X' r - A m).
     """
 
-    fit_intercept: bool = static(default=True)
-    ard: bool = static(default=False)
-    center: Any = None
-    intercept_precision: Any = 0.01
-    precision: Any = None
-    a: Any = 1e-6
-    b: Any = None
+    fit_intercept: bool = flag(default=True)
+    ard: bool = flag()
+    center: Any = hyper(None, REAL, "d")
+    intercept_precision: Any = hyper(0.01, POSITIVE)
+    precision: Any = hyper(None, POSITIVE, "d", excludes="ard")
+    a: Any = hyper(1e-6, POSITIVE)
+    b: Any = hyper(None, POSITIVE, "d", requires="ard")
 
     @property
     def factors(self) -> Record:
@@ -64,7 +64,7 @@ class BinaryRegression(Regression):
     def resolve(self: Any, data: tuple[Array, Array], weights: Array | None = None) -> Any:
         center, scale = self.units(data[0], weights, self.center)
         prior: dict[str, Any] = dict(b=self.a / scale) if self.ard else dict(precision=0.1 * scale)
-        return filled_to_shape(dataclasses.replace(self, center=center), data[0].dtype, **prior)
+        return filled(self, data[0].dtype, center=center, **prior)
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """The weights at their prior, its precisions at their prior's means."""

@@ -12,10 +12,11 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from vbjax.core.expectation import float_dtype
-from vbjax.core.inputs import is_concrete, read_count
-from vbjax.families.base import pytree, static
+from vbjax.core.hyperparameters import POSITIVE, count, hyper, size_of
+from vbjax.core.inputs import is_concrete
+from vbjax.families.base import pytree
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
-from vbjax.models.conjugate_mixture import ConjugateMixture, is_count, over_components, require, width
+from vbjax.models.conjugate_mixture import ConjugateMixture, is_count, over_components, require
 from vbjax.models.seeding import plus_plus_by
 
 _BLOCK_BYTES = 2**23  # the indicators of a block of rows stay in a core's cache
@@ -51,12 +52,8 @@ class CategoricalMixture(ConjugateMixture):
     [8.0, 8.0]
     """
 
-    n_categories: int | None = static(default=None)
-    concentration: Any = None
-
-    @property
-    def n_features(self) -> int | None:
-        return width(self.concentration, axes=2)
+    n_categories: int | None = count("v", default=None)
+    concentration: Any = hyper(None, POSITIVE, "v", "d v")
 
     @property
     def component_family(self) -> Dirichlet:
@@ -72,17 +69,17 @@ class CategoricalMixture(ConjugateMixture):
             raise ValueError("n_categories must be given where the data cannot be looked at")
         return self.n_categories
 
-    def read_rows(self, data: Any) -> Int[Array, "n d"]:
-        x = super().read_rows(data)
+    def read(self, data: Any) -> Int[Array, "n d"]:
+        x = super().read(data)
         require(is_count, x, "data must be categories 0, 1, 2, ...")
-        if self.n_categories is not None:
-            n_categories = read_count(self.n_categories, "n_categories")
-            require(lambda x: x < n_categories, x, f"data must be categories below {n_categories}")
+        if (size := self.n_categories or size_of(self, "v")[0]) is not None:
+            require(lambda x: x < size, x, f"data must be categories below {size}")
         return x.astype(jnp.int32)
 
     def inspect(self, data: Any) -> CategoricalMixture:
         if self.n_categories is None and is_concrete(data):
-            return dataclasses.replace(self, n_categories=int(np.max(np.asarray(data))) + 1)
+            size = size_of(self, "v")[0] or int(np.max(np.asarray(data))) + 1
+            return dataclasses.replace(self, n_categories=size)
         return self
 
     def chunk_rows(self, data: Array) -> int:

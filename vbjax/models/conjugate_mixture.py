@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +19,17 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax.core.expectation import Expectation, blank_idle, expectation, float_dtype, n_rows
-from vbjax.core.inputs import is_concrete, read_count, read_positive, read_table
-from vbjax.families.base import Family, pytree, static
+from vbjax.core.hyperparameters import choice, count, flag, hyper, read_columns, size_of
+from vbjax.core.inputs import is_concrete
+from vbjax.families.base import Family, pytree
 from vbjax.families.categorical import CategoricalStatistics
 from vbjax.families.delta import Delta, DeltaState, unless_unknown
 from vbjax.families.dirichlet import Dirichlet
-from vbjax.models.defaults import filled_to_shape, positive_scale, weighted_moments
+from vbjax.models.defaults import filled, positive_scale, weighted_moments
 from vbjax.models.mixing_weights import (
+    KINDS,
+    concentration_of,
     default_concentration,
-    read_weight_prior,
     weights_family,
     weights_prior,
 )
@@ -64,13 +66,10 @@ class ConjugateMixture(Mixture):
         weight_concentration: alpha0; by default 1 / k of every component, 1 of the process.
     """
 
-    n_components: int = static()
-    maximum_likelihood: bool = static(default=False, kw_only=True)
-    weight_prior: str = static(default="dirichlet", kw_only=True)
-    weight_concentration: Any = dataclasses.field(default=None, kw_only=True)
-
-    real: ClassVar[tuple[str, ...]] = ("location",)
-    """Hyperparameters that need not be positive."""
+    n_components: int = count("k")
+    maximum_likelihood: bool = flag(kw_only=True)
+    weight_prior: str = choice(*KINDS, kw_only=True)
+    weight_concentration: Any = hyper(None, concentration_of, kw_only=True)
 
     # -- what a component type says ------------------------------------------------------------------
 
@@ -82,11 +81,6 @@ class ConjugateMixture(Mixture):
     @property
     def component_prior(self) -> Any:
         """The components' prior, a state of that family."""
-        raise TypeError("given by the subclass")
-
-    @property
-    def n_features(self) -> int | None:
-        """The number of columns, None before data or a hyperparameter for each column told."""
         raise TypeError("given by the subclass")
 
     def defaults(self, data: Any, weights: Array | None) -> dict[str, Any]:
@@ -115,9 +109,10 @@ class ConjugateMixture(Mixture):
     @property
     def columns(self) -> int:
         """The number of columns, once it is known."""
-        if self.n_features is None:
+        size = size_of(self, "d")[0]
+        if size is None:
             raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
-        return self.n_features
+        return size
 
     @property
     def factors(self) -> Record:
@@ -131,24 +126,15 @@ class ConjugateMixture(Mixture):
         return self.maximum_likelihood
 
     def read(self, data: Any) -> Any:
-        self.read_hyperparameters()
-        return self.read_rows(data)
+        return read_columns(self, data)
 
-    def read_hyperparameters(self) -> None:
-        """A ValueError that names one that is out of range."""
-        read_count(self.n_components, "n_components")
-        read_weight_prior(self.weight_prior)
-        names = (field.name for field in dataclasses.fields(self) if not field.metadata.get("static"))
-        read_positive(self, *(name for name in names if name not in self.real))
-
-    def read_rows(self, data: Any) -> Any:
-        """The rows, or a ValueError that names what is wrong with them."""
-        return read_table(data, n_features=self.n_features)
+    def sizes(self, data: Any) -> dict[str, int]:
+        return dict(d=data.shape[-1])
 
     def resolve(self, data: Any, weights: Array | None = None) -> Any:
         concentration = default_concentration(self.weight_prior, self.n_components)
         defaults = dict(weight_concentration=concentration) | self.defaults(data, weights)
-        return filled_to_shape(self, float_dtype(data), **defaults)
+        return filled(self, float_dtype(data), **defaults)
 
     def annotate(self, data: Any, weights: Array | None = None) -> Any:
         constant = self.constant(data if weights is None else blank_idle(data, weights))
@@ -252,12 +238,6 @@ class ConjugateMixture(Mixture):
 def over_components(prior: Any, k: int) -> Any:
     """One state for every component: a leading axis of k."""
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (k, *jnp.shape(leaf))), prior)
-
-
-def width(*hyper: Any, axes: int = 1) -> int | None:
-    """The columns that the first hyperparameter of so many axes is given for; None where all are numbers."""
-    shapes = [np.shape(x) for x in hyper]
-    return next((shape[0] for shape in shapes if len(shape) == axes), None)
 
 
 def require(condition: Callable[[Array], Array], x: Array, what: str) -> None:

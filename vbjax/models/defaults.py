@@ -32,21 +32,15 @@ def _deviations(x: Array, weights: Array | None, *, full: bool) -> tuple[Array, 
 
 
 def filled(model: Any, dtype: Any, **defaults: Any) -> Any:
-    """The model with defaults in place of the None among its hyperparameters, all of one dtype."""
-    missing = {name: value for name, value in defaults.items() if getattr(model, name) is None}
-    return in_dtype(dataclasses.replace(model, **missing), dtype)
+    """Return the model with these hyperparameters of their defaults' shapes, all of one dtype.
 
-
-def filled_to_shape(model: Any, dtype: Any, **defaults: Any) -> Any:
-    """The same, with what is given for those hyperparameters broadcast to the shape of its default."""
+    None becomes the default, and a number, or an array of fewer axes, is broadcast.
+    """
     cells = {}
     for name, default in defaults.items():
-        given, shape = getattr(model, name), np.shape(default)
+        given = getattr(model, name)
         value = jnp.asarray(default if given is None else given, dtype)
-        try:
-            cells[name] = jnp.broadcast_to(value, shape)
-        except ValueError:
-            raise ValueError(f"{name} must be a number or of shape {shape}; got {value.shape}") from None
+        cells[name] = jnp.broadcast_to(value, np.broadcast_shapes(value.shape, np.shape(default)))
     return in_dtype(dataclasses.replace(model, **cells), dtype)
 
 

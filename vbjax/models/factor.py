@@ -18,7 +18,8 @@ from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.core.expectation import Expectation
-from vbjax.core.inputs import is_concrete, read_count, read_table
+from vbjax.core.hyperparameters import read_columns
+from vbjax.core.inputs import is_concrete, read_count
 from vbjax.core.model import ConjugateModel, scored_rows
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
@@ -72,13 +73,15 @@ class FactorModel(ConjugateModel):
         return Record(z=MultivariateNormal(self.n_components, plate=(rows.shape[0],)))
 
     def read(self, data: Any) -> Array:
-        q, fitting = read_count(self.n_components, "n_components"), self.scale is None
-        x = read_table(data, n_features=None if fitting else self.n_features, missing=self.missing)
+        x, q = read_columns(self, data, axis="p", missing=self.missing), self.n_components
         if q > x.shape[1]:
             raise ValueError(f"n_components must be at most the {x.shape[1]} columns of data; got {q}")
-        if fitting and is_concrete(x) and jnp.isnan(x).all(0).any():
+        if self.scale is None and is_concrete(x) and jnp.isnan(x).all(0).any():
             raise ValueError("data must have an entry in every column; one is all NaN")
         return x
+
+    def sizes(self, data: Array) -> dict[str, int]:
+        return dict(p=data.shape[-1])
 
     def moments(self, data: Array, weights: Array | None) -> tuple[Array, Array]:
         """Mean and scale of every column, of what is observed."""

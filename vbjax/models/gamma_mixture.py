@@ -12,10 +12,11 @@ from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.core.expectation import Expectation
-from vbjax.families.base import pytree, static
+from vbjax.core.hyperparameters import POSITIVE, flag, hyper
+from vbjax.families.base import pytree
 from vbjax.families.delta import DeltaState
 from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
-from vbjax.models.conjugate_mixture import ConjugateMixture, over_components, require, width
+from vbjax.models.conjugate_mixture import ConjugateMixture, over_components, require
 from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.models.seeding import plus_plus
 from vbjax.models.shaped_gamma import MOST, ShapedGamma, ShapedGammaState, ShapedGammaStatistics
@@ -64,14 +65,10 @@ class GammaMixture(ConjugateMixture):
     [3.0, 3.0]
     """
 
-    known_shape: Any = 1.0
-    concentration: Any = None
-    rate: Any = None
-    learn_shape: bool = static(default=False, kw_only=True)
-
-    @property
-    def n_features(self) -> int | None:
-        return width(self.known_shape, self.concentration, self.rate)
+    known_shape: Any = hyper(1.0, POSITIVE, "d")
+    concentration: Any = hyper(None, POSITIVE, "d")
+    rate: Any = hyper(None, POSITIVE, "d")
+    learn_shape: bool = flag(kw_only=True)
 
     @property
     def component_family(self) -> Gamma | ShapedGamma:
@@ -89,8 +86,8 @@ class GammaMixture(ConjugateMixture):
         shape = jnp.broadcast_to(self.known_shape, rates.rate.shape)
         return ShapedGammaState(shape, rates.concentration, rates.rate)
 
-    def read_rows(self, data: Any) -> Array:
-        x = super().read_rows(data)
+    def read(self, data: Any) -> Array:
+        x = super().read(data)
         require(lambda x: x > 0, x, "data must be positive")
         return x
 

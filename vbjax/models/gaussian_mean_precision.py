@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from jax import Array
@@ -10,13 +9,14 @@ from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.core.expectation import float_dtype
+from vbjax.core.hyperparameters import POSITIVE, REAL, hyper
 from vbjax.core.inputs import read_column, read_weights
-from vbjax.core.model import ConjugateModel, in_dtype
+from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma
 from vbjax.families.normal import Normal, NormalStatistics
 from vbjax.families.normal_gamma import NormalGammaState
-from vbjax.models.defaults import positive_scale, weighted_moments
+from vbjax.models.defaults import filled, positive_scale, weighted_moments
 from vbjax.record import Record
 
 
@@ -45,10 +45,10 @@ class GaussianMeanPrecision(ConjugateModel):
     2.500
     """
 
-    mu0: Any = None
-    tau0: Any = 1e-3
-    a: Any = 1e-3
-    b: Any = None
+    mu0: Any = hyper(None, REAL)
+    tau0: Any = hyper(1e-3, POSITIVE)
+    a: Any = hyper(1e-3, POSITIVE)
+    b: Any = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:
@@ -63,9 +63,7 @@ class GaussianMeanPrecision(ConjugateModel):
 
     def resolve(self, data: Array, weights: Array | None = None) -> GaussianMeanPrecision:
         mean, variance = weighted_moments(data, weights)
-        mu0 = mean if self.mu0 is None else self.mu0
-        b = 1e-3 * positive_scale(variance) if self.b is None else self.b
-        return in_dtype(dataclasses.replace(self, mu0=mu0, b=b), data.dtype)
+        return filled(self, data.dtype, mu0=mean, b=1e-3 * positive_scale(variance))
 
     def log_prior(self, s: Record) -> Array:
         location = terms.normal(s.mu, self.mu0, self.tau0 * s.tau)

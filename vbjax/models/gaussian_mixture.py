@@ -14,15 +14,18 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from vbjax.core.expectation import float_dtype
-from vbjax.core.inputs import read_positive, read_table, read_weights
-from vbjax.core.model import in_dtype
-from vbjax.families.base import pytree, static
+from vbjax.core.hyperparameters import POSITIVE, REAL, at_least, choice, count, flag, hyper
+from vbjax.core.inputs import read_table, read_weights
+from vbjax.families.base import pytree
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.dirichlet import Dirichlet, DirichletState
 from vbjax.linalg import cholesky
-from vbjax.models.defaults import observed_covariance, positive_scale, weighted_moments
-from vbjax.models.gaussian_mixture_base import GaussianMixtureBase
+from vbjax.models.components import STRUCTURES
+from vbjax.models.defaults import filled, observed_covariance, positive_scale, weighted_moments
+from vbjax.models.gaussian_mixture_base import GaussianMixtureBase, degrees_of_freedom, inverse_scale
 from vbjax.record import Record
+
+_BEYOND = "below 1 the mode is on the simplex's boundary; BayesianGaussianMixture takes any"
 
 
 @pytree
@@ -68,16 +71,16 @@ class GaussianMixture(GaussianMixtureBase):
     -1130.26
     """
 
-    n_components: int = static()
-    covariance_type: str = static(default="full")
-    covariance_floor: Any = 1e-6
-    weight_concentration: Any = None
-    location: Any = None
-    mean_precision: Any = None
-    degrees_of_freedom: Any = None
-    inverse_scale: Any = None
-    scale: Any = None
-    missing: bool = static(default=False, kw_only=True)
+    n_components: int = count("k")
+    covariance_type: str = choice(*STRUCTURES)
+    covariance_floor: Any = hyper(1e-6, POSITIVE)
+    weight_concentration: Any = hyper(None, at_least(1, f" for MAP ({_BEYOND})"), "k")
+    location: Any = hyper(None, REAL, "d", requires="mean_precision")
+    mean_precision: Any = hyper(None, POSITIVE)
+    degrees_of_freedom: Any = hyper(None, degrees_of_freedom, requires="mean_precision")
+    inverse_scale: Any = hyper(None, inverse_scale, requires="mean_precision")
+    scale: Any = hyper(None, POSITIVE, "d")
+    missing: bool = flag(kw_only=True)
 
     @property
     def factors(self) -> Record:
@@ -86,8 +89,6 @@ class GaussianMixture(GaussianMixtureBase):
     def read(self, data: Any) -> Array:
         if self.scale is None:  # a fit; later uses may be of any number of rows
             read_table(data, min_rows=self.n_components, missing=self.missing)
-        beyond = "below 1 the mode is on the simplex's boundary; BayesianGaussianMixture takes any"
-        read_positive(self, "weight_concentration", least=1, why=f" for MAP ({beyond})")
         return super().read(data)
 
     def resolve(self, data: Array, weights: Array | None = None) -> GaussianMixture:
@@ -96,22 +97,17 @@ class GaussianMixture(GaussianMixtureBase):
             variance = jnp.diagonal(covariance)
         else:
             mean, variance = weighted_moments(data, weights)
-        resolved = dataclasses.replace(
-            self, scale=positive_scale(variance) if self.scale is None else self.scale
+        resolved = filled(self, data.dtype, scale=positive_scale(variance))
+        if self.mean_precision is None:
+            return resolved
+        structure = resolved.structure
+        return filled(
+            resolved,
+            data.dtype,
+            location=mean,
+            degrees_of_freedom=structure.default_degrees_of_freedom,
+            inverse_scale=structure.default_inverse_scale(jnp.diag(resolved.scale)),
         )
-        if self.mean_precision is not None:
-            structure, scale = resolved.structure, resolved.scale
-            resolved = dataclasses.replace(
-                resolved,
-                location=mean if self.location is None else self.location,
-                degrees_of_freedom=structure.default_degrees_of_freedom
-                if self.degrees_of_freedom is None
-                else self.degrees_of_freedom,
-                inverse_scale=structure.default_inverse_scale(jnp.diag(scale))
-                if self.inverse_scale is None
-                else self.inverse_scale,
-            )
-        return in_dtype(resolved, data.dtype)
 
     def weights_log_prior(self, weights: Any) -> Float[Array, ""]:
         if self.weight_concentration is None:

@@ -6,7 +6,7 @@ Not a model itself: `gaussian_mixture.py` and `bayesian_gaussian_mixture.py` giv
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,8 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
 from vbjax.core.expectation import Expectation
-from vbjax.core.inputs import is_concrete, read_count, read_table
+from vbjax.core.hyperparameters import Range, read_columns
+from vbjax.core.inputs import is_concrete
 from vbjax.core.model import scored_rows
 from vbjax.models.components import STRUCTURES, Moments, Prepared, Structure
 from vbjax.models.defaults import observed_covariance
@@ -26,6 +27,16 @@ from vbjax.models.seeding import plus_plus
 from vbjax.record import Record
 
 _BLOCK_BYTES = 2**23  # the whitened differences of a block stay in a core's cache
+
+
+def degrees_of_freedom(model: Any, sizes: Mapping[str, int]) -> tuple[Range]:
+    """Return what the degrees of freedom of the components' prior may be."""
+    return (STRUCTURES[model.covariance_type].degrees_of_freedom(sizes.get("d", 1)),)
+
+
+def inverse_scale(model: Any, sizes: Mapping[str, int]) -> tuple[Any, ...]:
+    """Return what the inverse scale of the components' prior may be, and its shape."""
+    return STRUCTURES[model.covariance_type].inverse_scale
 
 
 class GaussianMixtureBase(Mixture):
@@ -48,16 +59,13 @@ class GaussianMixtureBase(Mixture):
         return STRUCTURES[self.covariance_type](self.n_components, self.scale.shape[-1])
 
     def read(self, data: Any) -> Array:
-        read_count(self.n_components, "n_components")
-        if self.covariance_type not in STRUCTURES:
-            raise ValueError(
-                f"covariance_type must be one of {', '.join(STRUCTURES)}; got {self.covariance_type!r}"
-            )
-        n_features = None if self.scale is None else self.scale.shape[-1]
-        x = read_table(data, n_features=n_features, missing=self.missing)
-        if self.missing and n_features is None and is_concrete(x) and jnp.isnan(x).all(0).any():
+        x = read_columns(self, data, missing=self.missing)
+        if self.missing and self.scale is None and is_concrete(x) and jnp.isnan(x).all(0).any():
             raise ValueError("data must have something seen in every column; all of one is NaN")
         return x
+
+    def sizes(self, data: Array) -> dict[str, int]:
+        return dict(d=data.shape[-1])
 
     def chunk_rows(self, data: Array) -> int:
         numbers = self.n_components * data.shape[1]  # to whiten a row

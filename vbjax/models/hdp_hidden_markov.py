@@ -11,11 +11,12 @@ from jax.scipy.special import gammaln
 from jaxtyping import Bool, Float
 
 from vbjax.core.expectation import float_dtype
-from vbjax.core.inputs import read_count, read_positive
+from vbjax.core.hyperparameters import NON_NEGATIVE, POSITIVE, count, hyper, part
 from vbjax.core.model import in_dtype
-from vbjax.families.base import pytree, static
+from vbjax.families.base import pytree
 from vbjax.families.dirichlet import Dirichlet, DirichletState
 from vbjax.families.stick_breaking import StickBreaking, StickBreakingState
+from vbjax.models.emissions import Emissions
 from vbjax.models.hidden_markov_base import CHAIN
 from vbjax.models.hidden_markov_use import HiddenMarkovUse
 from vbjax.models.mixing_weights import weights_prior
@@ -63,26 +64,21 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
     3
     """
 
-    n_states: int = static()
-    emissions: Any = None
-    transition_concentration: Any = dataclasses.field(default=1.0, kw_only=True)
-    weight_concentration: Any = dataclasses.field(default=1.0, kw_only=True)
-    stickiness: Any = dataclasses.field(default=0.0, kw_only=True)
+    n_states: int = count("k", least=2)
+    emissions: Any = part(
+        Emissions,
+        "a Bayesian mixture (no points) of n_states = {n_states} components",
+        lambda model, emissions: emissions.n_components == model.n_states and not emissions.points,
+    )
+    transition_concentration: Any = hyper(1.0, POSITIVE, kw_only=True)
+    weight_concentration: Any = hyper(1.0, POSITIVE, kw_only=True)
+    stickiness: Any = hyper(0.0, NON_NEGATIVE, kw_only=True)
 
     @property
     def factors(self) -> Record:
         k = self.n_states
         chain: dict[str, Any] = dict(initial=Dirichlet(k), transitions=Dirichlet(k, plate=(k,)))
         return Record(chain, weights=StickBreaking(k), **self.emissions.own_factors)
-
-    def read(self, data: Any) -> Sequences:
-        read_count(self.n_states, "n_states", least=2)
-        data = super().read(data)
-        if self.emissions.points:
-            raise ValueError(f"emissions must have distributions, no points; got {self.emissions!r}")
-        read_positive(self, "transition_concentration", "weight_concentration")
-        read_positive(self, "stickiness", least=0)
-        return data
 
     def resolve(self, data: Sequences, weights: Array | None = None) -> HDPHiddenMarkovModel:
         resolved = dataclasses.replace(self, emissions=self.resolved_emissions(data, weights))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -14,12 +13,12 @@ from jaxtyping import Bool, Float
 
 from vbjax import terms
 from vbjax.core.expectation import float_dtype
-from vbjax.core.inputs import read_count, read_positive
+from vbjax.core.hyperparameters import POSITIVE, count, hyper
 from vbjax.documents import Documents
-from vbjax.families.base import pytree, static
+from vbjax.families.base import pytree
 from vbjax.families.dirichlet import DirichletState
 from vbjax.families.stick_breaking import StickBreaking, StickBreakingState
-from vbjax.models.defaults import filled_to_shape
+from vbjax.models.defaults import filled
 from vbjax.models.mixing_weights import weights_prior
 from vbjax.models.shared_weights import climbed, slack, with_mean
 from vbjax.models.topic_model import TopicModel
@@ -71,23 +70,18 @@ class HDPTopics(TopicModel):
     2
     """
 
-    n_topics: int = static()
-    topic_concentration: Any = None
-    doc_concentration: Any = dataclasses.field(default=1.0, kw_only=True)
-    weight_concentration: Any = dataclasses.field(default=1.0, kw_only=True)
-    document_sweeps: int = static(default=1, kw_only=True)
+    n_topics: int = count("k", least=2)
+    topic_concentration: Any = hyper(None, POSITIVE, "v")
+    doc_concentration: Any = hyper(1.0, POSITIVE, kw_only=True)
+    weight_concentration: Any = hyper(1.0, POSITIVE, kw_only=True)
+    document_sweeps: int = count(default=1, kw_only=True)
 
     @property
     def factors(self) -> Record:
         return Record(topics=self.topics_family, weights=StickBreaking(self.n_topics))
 
-    def read(self, data: Any) -> Documents:
-        read_count(self.n_topics, "n_topics", least=2)
-        read_positive(self, "doc_concentration", "weight_concentration")
-        return super().read(data)
-
     def resolve(self, data: Documents, weights: Array | None = None) -> HDPTopics:
-        return filled_to_shape(self, float_dtype(data), topic_concentration=np.full(data.n_words, 0.1))
+        return filled(self, float_dtype(data), topic_concentration=np.full(data.n_words, 0.1))
 
     @property
     def learned_prior(self) -> str:

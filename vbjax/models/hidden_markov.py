@@ -10,15 +10,21 @@ import numpy as np
 from jax import Array
 
 from vbjax.core.expectation import float_dtype
-from vbjax.core.inputs import read_positive
+from vbjax.core.hyperparameters import NON_NEGATIVE, POSITIVE, Range, at_least, count, hyper, part
 from vbjax.core.model import ConjugateModel
-from vbjax.families.base import pytree, static
+from vbjax.families.base import pytree
 from vbjax.families.delta import Delta, unless_unknown
 from vbjax.families.dirichlet import Dirichlet, DirichletState
-from vbjax.models.defaults import filled_to_shape
+from vbjax.models.defaults import filled
+from vbjax.models.emissions import Emissions
 from vbjax.models.hidden_markov_use import HiddenMarkovUse
 from vbjax.record import Record
 from vbjax.sequences import Sequences
+
+
+def _with_mode(model: Any) -> Range:
+    """Return the range of concentrations: by EM of those with a mode inside the simplex."""
+    return at_least(1, " by EM") if model.emissions.points else POSITIVE
 
 
 @pytree
@@ -63,11 +69,15 @@ class HiddenMarkovModel(HiddenMarkovUse):
     -341.88
     """
 
-    n_states: int = static()
-    emissions: Any = None
-    initial_concentration: Any = dataclasses.field(default=None, kw_only=True)
-    transition_concentration: Any = dataclasses.field(default=None, kw_only=True)
-    stickiness: Any = dataclasses.field(default=0.0, kw_only=True)
+    n_states: int = count("k")
+    emissions: Any = part(
+        Emissions,
+        "a mixture of n_states = {n_states} components",
+        lambda model, emissions: emissions.n_components == model.n_states,
+    )
+    initial_concentration: Any = hyper(None, lambda m, sizes: (_with_mode(m), "k"), kw_only=True)
+    transition_concentration: Any = hyper(None, lambda m, sizes: (_with_mode(m), "k", "k k"), kw_only=True)
+    stickiness: Any = hyper(0.0, NON_NEGATIVE, kw_only=True)
 
     @property
     def factors(self) -> Record:
@@ -77,20 +87,13 @@ class HiddenMarkovModel(HiddenMarkovUse):
             return Record(initial=Delta(initial), transitions=Delta(transitions), **own)
         return Record(initial=initial, transitions=transitions, **own)
 
-    def read(self, data: Any) -> Sequences:
-        read = super().read(data)
-        concentrations = ("initial_concentration", "transition_concentration")
-        read_positive(self, *concentrations, least=1 if self.emissions.points else None, why=" by EM")
-        read_positive(self, "stickiness", least=0)
-        return read
-
     def resolve(self, data: Sequences, weights: Array | None = None) -> HiddenMarkovModel:
         resolved = dataclasses.replace(self, emissions=self.resolved_emissions(data, weights))
         even = np.full((self.n_states, self.n_states), 1 / self.n_states)
         defaults = dict(initial_concentration=even[0], transition_concentration=even)
         if self.emissions.points:  # what is not given is no prior
             defaults = {name: x for name, x in defaults.items() if getattr(self, name) is not None}
-        return filled_to_shape(resolved, float_dtype(data), **defaults)
+        return filled(resolved, float_dtype(data), **defaults)
 
     def _priors(self) -> dict[str, DirichletState]:
         """Of the chain's factors that have one."""

@@ -18,9 +18,7 @@ from jaxtyping import Float
 
 from vbjax import chains
 from vbjax.core.expectation import Expectation, float_dtype, sum_over_rows, sweep_rows
-from vbjax.core.inputs import read_count
 from vbjax.core.model import ConjugateModel
-from vbjax.models.emissions import Emissions
 from vbjax.models.mixing_weights import from_counts
 from vbjax.record import Record
 from vbjax.sequences import Sequences, Steps
@@ -58,10 +56,6 @@ class HiddenMarkovBase(ConjugateModel):
     # -- data and hyperparameters --------------------------------------------------------------------
 
     def read(self, data: Any) -> Sequences:
-        read_count(self.n_states, "n_states")
-        if not isinstance(self.emissions, Emissions) or self.emissions.n_components != self.n_states:
-            what = f"a mixture of n_states = {self.n_states} components"
-            raise ValueError(f"emissions must be {what}; got {self.emissions!r}")
         data = data if isinstance(data, Sequences) else Sequences.of(data)
         rows = self.read_steps(data.steps())
         cast_all = lambda x: jax.tree.map(lambda leaf, row: leaf.astype(row.dtype), x, rows)
@@ -75,6 +69,9 @@ class HiddenMarkovBase(ConjugateModel):
     def rows_of(self, part: Steps) -> tuple[Any, Array]:
         """The emissions' rows, of all sequences end to end, padding too; and where there is one, (n, t)."""
         return part.flat, part.observed
+
+    def sizes(self, data: Sequences) -> dict[str, int]:
+        return self.emissions.sizes(data.parts[0].values)
 
     def inspect(self, data: Sequences) -> Any:
         rows = jax.tree.map(jnp.asarray, data.steps())

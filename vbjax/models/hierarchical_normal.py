@@ -11,6 +11,7 @@ from jax import Array
 
 from vbjax import terms
 from vbjax.core.expectation import float_dtype
+from vbjax.core.hyperparameters import POSITIVE, REAL, hyper
 from vbjax.core.inputs import is_concrete, read_column, read_pair
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree
@@ -57,10 +58,10 @@ class HierarchicalNormal(ConjugateModel):
     True
     """
 
-    mu0: Any = None
-    tau0: Any = None
-    a: Any = 0.5
-    b: Any = None
+    mu0: Any = hyper(None, REAL)
+    tau0: Any = hyper(None, POSITIVE)
+    a: Any = hyper(0.5, POSITIVE)
+    b: Any = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:

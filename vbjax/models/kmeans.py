@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -11,13 +10,14 @@ from jax import Array, lax
 from jaxtyping import Float, Int
 
 from vbjax.core.expectation import Expectation
-from vbjax.core.inputs import read_count, read_table, read_weights
-from vbjax.core.model import ConjugateModel, in_dtype, scored_rows
-from vbjax.families.base import pytree, static
+from vbjax.core.hyperparameters import POSITIVE, choice, count, hyper, read_columns
+from vbjax.core.inputs import read_weights
+from vbjax.core.model import ConjugateModel, scored_rows
+from vbjax.families.base import pytree
 from vbjax.families.categorical import Categorical
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.normal import Normal, NormalState, NormalStatistics
-from vbjax.models.defaults import positive_scale, weighted_moments
+from vbjax.models.defaults import filled, positive_scale, weighted_moments
 from vbjax.models.seeding import plus_plus, random_rows
 from vbjax.record import Record
 
@@ -50,9 +50,9 @@ class KMeans(ConjugateModel):
     1.0
     """
 
-    n_clusters: int = static()
-    start: str = static(default="k-means++")
-    scale: Any = None
+    n_clusters: int = count("k")
+    start: str = choice("k-means++", "random")
+    scale: Any = hyper(None, POSITIVE, "d")
 
     @property
     def factors(self) -> Record:
@@ -64,17 +64,13 @@ class KMeans(ConjugateModel):
         return Record(c=Delta(Categorical(self.n_clusters, plate=(rows.shape[0],))))
 
     def read(self, data: Any) -> Array:
-        k = read_count(self.n_clusters, "n_clusters")
-        if self.start not in ("k-means++", "random"):
-            raise ValueError(f"start must be 'k-means++' or 'random'; got {self.start!r}")
-        fitting = self.scale is None
-        n_features = None if fitting else self.scale.shape[-1]
-        return read_table(data, n_features=n_features, min_rows=k if fitting else 1)
+        return read_columns(self, data, min_rows=self.n_clusters if self.scale is None else 1)
+
+    def sizes(self, data: Array) -> dict[str, int]:
+        return dict(d=data.shape[-1])
 
     def resolve(self, data: Array, weights: Array | None = None) -> KMeans:
-        if self.scale is not None:
-            return in_dtype(self, data.dtype)
-        return dataclasses.replace(self, scale=positive_scale(weighted_moments(data, weights)[1]))
+        return filled(self, data.dtype, scale=positive_scale(weighted_moments(data, weights)[1]))
 
     def unit(self, expectation: Expectation) -> Array:
         """The tolerance is relative to the inertia."""

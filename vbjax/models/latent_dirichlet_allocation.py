@@ -11,14 +11,14 @@ from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.core.expectation import float_dtype
-from vbjax.core.inputs import read_positive
+from vbjax.core.hyperparameters import POSITIVE, count, flag, hyper
 from vbjax.documents import Documents
-from vbjax.families.base import Family, pytree, static
+from vbjax.families.base import Family, pytree
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.dirichlet import DirichletState
 from vbjax.families.gamma import Gamma
 from vbjax.models.concentrations import point, step_concentration, step_symmetric_concentration
-from vbjax.models.defaults import filled_to_shape
+from vbjax.models.defaults import filled
 from vbjax.models.topic_model import TopicModel
 from vbjax.record import Record
 
@@ -71,12 +71,12 @@ class LatentDirichletAllocation(TopicModel):
     True
     """
 
-    n_topics: int = static()
-    doc_concentration: Any = None
-    topic_concentration: Any = None
-    document_sweeps: int = static(default=1, kw_only=True)
-    learn_doc_concentration: bool = static(default=False, kw_only=True)
-    learn_topic_concentration: bool = static(default=False, kw_only=True)
+    n_topics: int = count("k")
+    doc_concentration: Any = hyper(None, POSITIVE, "k")
+    topic_concentration: Any = hyper(None, POSITIVE, "v")
+    document_sweeps: int = count(default=1, kw_only=True)
+    learn_doc_concentration: bool = flag(kw_only=True)
+    learn_topic_concentration: bool = flag(kw_only=True)
 
     @property
     def factors(self) -> Record:
@@ -87,14 +87,10 @@ class LatentDirichletAllocation(TopicModel):
             factors["topic_concentration"] = Delta(Gamma())
         return Record(factors)
 
-    def read(self, data: Any) -> Documents:
-        read_positive(self, "doc_concentration")
-        return super().read(data)
-
     def resolve(self, data: Documents, weights: Array | None = None) -> LatentDirichletAllocation:
         sizes = dict(doc_concentration=self.n_topics, topic_concentration=data.n_words)
         even = {name: np.full(size, 1 / self.n_topics) for name, size in sizes.items()}
-        return filled_to_shape(self, float_dtype(data), **even)
+        return filled(self, float_dtype(data), **even)
 
     @property
     def learned_prior(self) -> str | None:

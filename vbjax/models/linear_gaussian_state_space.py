@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from vbjax import terms
-from vbjax.families.base import Family, pytree, static
+from vbjax.core.hyperparameters import DEFINITE, POSITIVE, REAL, choice, count, hyper
+from vbjax.families.base import Family, pytree
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.matrix_normal_wishart import MatrixNormalWishart, MatrixNormalWishartState
 from vbjax.families.matrix_normal_wishart import MatrixNormalWishartStatistics as Regression
@@ -70,11 +71,11 @@ class LinearGaussianStateSpace(StateSpaceModel):
     ((100, 1), (1, 5, 2))
     """
 
-    n_latent: int = static()
-    covariance_type: str = static(default="diag")
-    center: Any = dataclasses.field(default=None, kw_only=True)
-    noise_floor: Any = dataclasses.field(default=1e-6, kw_only=True)
-    scale: Any = dataclasses.field(default=None, kw_only=True)
+    n_latent: int = count("D")
+    covariance_type: str = choice("diag", "full")
+    center: Any = hyper(None, REAL, "p", kw_only=True)
+    noise_floor: Any = hyper(1e-6, POSITIVE, kw_only=True)
+    scale: Any = hyper(None, POSITIVE, "p", kw_only=True)
 
     @property
     def factors(self) -> Record:
@@ -187,15 +188,15 @@ class BayesianLinearGaussianStateSpace(StateSpaceModel):
     ((1, 1), (2, 1))
     """
 
-    n_latent: int = static()
-    center: Any = dataclasses.field(default=None, kw_only=True)
-    initial_mean: Any = dataclasses.field(default=None, kw_only=True)
-    initial_precision: Any = dataclasses.field(default=None, kw_only=True)
-    transition_precision: Any = dataclasses.field(default=1.0, kw_only=True)
-    emission_precision: Any = dataclasses.field(default=1e-3, kw_only=True)
-    concentration: Any = dataclasses.field(default=1e-3, kw_only=True)
-    rate: Any = dataclasses.field(default=None, kw_only=True)
-    scale: Any = dataclasses.field(default=None, kw_only=True)
+    n_latent: int = count("D")
+    center: Any = hyper(None, REAL, "p", kw_only=True)
+    initial_mean: Any = hyper(None, REAL, "D", kw_only=True)
+    initial_precision: Any = hyper(None, DEFINITE, "D D", kw_only=True)
+    transition_precision: Any = hyper(1.0, POSITIVE, kw_only=True)
+    emission_precision: Any = hyper(1e-3, POSITIVE, kw_only=True)
+    concentration: Any = hyper(1e-3, POSITIVE, "p", kw_only=True)
+    rate: Any = hyper(None, POSITIVE, "p", kw_only=True)
+    scale: Any = hyper(None, POSITIVE, "p", kw_only=True)
 
     @property
     def factors(self) -> Record:

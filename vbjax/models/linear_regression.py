@@ -10,7 +10,8 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax import terms
-from vbjax.families.base import pytree, static
+from vbjax.core.hyperparameters import DEFINITE, POSITIVE, REAL, flag, hyper
+from vbjax.families.base import pytree
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGamma, MultivariateNormalGammaState
 from vbjax.linalg import cholesky, solve_lower
 from vbjax.models.defaults import filled
@@ -55,13 +56,13 @@ class LinearRegression(GaussianRegression):
     1.03 + 1.98 x
     """
 
-    fit_intercept: bool = static(default=True)
-    center: Any = None
-    offset: Any = None
-    location: Any = None
-    mean_precision: Any = None
-    concentration: Any = 1e-3
-    rate: Any = None
+    fit_intercept: bool = flag(default=True)
+    center: Any = hyper(None, REAL, "d")
+    offset: Any = hyper(None, REAL)
+    location: Any = hyper(None, REAL, "p")
+    mean_precision: Any = hyper(None, DEFINITE, "p p")
+    concentration: Any = hyper(1e-3, POSITIVE)
+    rate: Any = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import MISSING
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
-from vbjax.core.inputs import is_concrete, read_arrays
+from vbjax.core.hyperparameters import DEFINITE, REAL, hyper
 from vbjax.core.model import ConjugateModel, in_dtype
 from vbjax.families.base import pytree
 from vbjax.families.multivariate_normal import MultivariateNormalState
@@ -49,8 +49,8 @@ class MeanFieldGaussian(ConjugateModel):
     0.500 0.667
     """
 
-    mean: Any
-    precision: Any
+    mean: Any = hyper(MISSING, REAL, "m", number=False)
+    precision: Any = hyper(MISSING, DEFINITE, "m m")
 
     @property
     def factors(self) -> Record:
@@ -59,16 +59,6 @@ class MeanFieldGaussian(ConjugateModel):
     def read(self, data: Any) -> None:
         if data is not None:
             raise ValueError("data must be None: the model approximates a given normal")
-        mean, precision = read_arrays(self.mean, "mean"), read_arrays(self.precision, "precision")
-        if mean.ndim != 1 or precision.shape != (*mean.shape, *mean.shape):
-            raise ValueError(
-                f"mean and precision must have shapes (M,) and (M, M); got {mean.shape} and {precision.shape}"
-            )
-        if is_concrete(precision):
-            values = np.asarray(precision, float)
-            close = np.allclose(values, values.T, rtol=1e-5, atol=1e-5 * np.abs(values).max())
-            if not close or np.linalg.eigvalsh(values).min() <= 0:
-                raise ValueError("precision must be symmetric and positive definite")
 
     def resolve(self, data: Any, weights: Any = None) -> MeanFieldGaussian:
         return in_dtype(self, jnp.result_type(jnp.asarray(self.mean).dtype, float))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING
 from typing import Any
 
 import jax
@@ -11,12 +12,18 @@ from jax import Array
 from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
-from vbjax.core.inputs import is_concrete
+from vbjax.core.hyperparameters import Range, hyper
 from vbjax.core.model import ConjugateModel, in_dtype
 from vbjax.families.base import pytree
 from vbjax.families.categorical import Categorical, CategoricalState
 from vbjax.record import Record
 from vbjax.special import finite_log
+
+_LOG_PROBABILITIES = Range(
+    "log probabilities (no NaN, no +inf, not all -inf)",
+    lambda x: (x < np.inf) & (x > -np.inf).any(),
+    finite=False,
+)
 
 
 @pytree
@@ -50,7 +57,7 @@ class MeanFieldTable(ConjugateModel):
     0.2000 0.8000; 0.0000 0.0000
     """
 
-    log_joint: Any
+    log_joint: Any = hyper(MISSING, _LOG_PROBABILITIES, "...", number=False)
 
     @property
     def factors(self) -> Record:
@@ -64,12 +71,6 @@ class MeanFieldTable(ConjugateModel):
     def read(self, data: Any) -> None:
         if data is not None:
             raise ValueError("data must be None: the table has them in it")
-        if jnp.ndim(self.log_joint) == 0 or jnp.size(self.log_joint) == 0:
-            raise ValueError(f"log_joint must have an axis for each latent; got {jnp.shape(self.log_joint)}")
-        if is_concrete(self.log_joint):
-            values = np.asarray(self.log_joint, float)
-            if np.isnan(values).any() or np.isposinf(values).any() or np.isneginf(values).all():
-                raise ValueError("log_joint must hold log probabilities: no NaN, no +inf, not all -inf")
 
     def resolve(self, data: Any, weights: Any = None) -> MeanFieldTable:
         return in_dtype(self, jnp.result_type(jnp.asarray(self.log_joint).dtype, float))

@@ -6,6 +6,7 @@ which it has. For every Bayesian mixture.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from vbjax.core.hyperparameters import POSITIVE
 from vbjax.families.base import Family
 from vbjax.families.dirichlet import Dirichlet, DirichletState
 from vbjax.families.stick_breaking import StickBreaking, StickBreakingState
@@ -20,10 +22,9 @@ from vbjax.families.stick_breaking import StickBreaking, StickBreakingState
 KINDS = ("dirichlet", "dirichlet_process")
 
 
-def read_weight_prior(kind: Any) -> None:
-    """One of the two kinds by name."""
-    if kind not in KINDS:
-        raise ValueError(f"weight_prior must be one of {', '.join(KINDS)}; got {kind!r}")
+def concentration_of(model: Any, sizes: Mapping[str, int]) -> tuple[Any, ...]:
+    """Return what alpha0 of a mixture may be, and its shapes: a process has one for all pieces."""
+    return (POSITIVE, "k") if model.weight_prior == "dirichlet" else (POSITIVE,)
 
 
 def weights_family(kind: str, k: int) -> Family:

@@ -10,9 +10,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from vbjax.core.hyperparameters import POSITIVE, hyper
 from vbjax.families.base import pytree
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
-from vbjax.models.conjugate_mixture import is_count, over_components, require, width
+from vbjax.models.conjugate_mixture import is_count, over_components, require
 from vbjax.models.count_mixture import CountMixture, log_negative_binomial
 from vbjax.record import Record
 from vbjax.special import digamma_remainder, log_factorial_remainder
@@ -50,11 +51,7 @@ class MultinomialMixture(CountMixture):
     True
     """
 
-    concentration: Any = None
-
-    @property
-    def n_features(self) -> int | None:
-        return width(self.concentration)
+    concentration: Any = hyper(None, POSITIVE, "d")
 
     @property
     def component_family(self) -> Dirichlet:
@@ -64,8 +61,8 @@ class MultinomialMixture(CountMixture):
     def component_prior(self) -> DirichletState:
         return over_components(DirichletState(self.concentration), self.n_components)
 
-    def read_rows(self, data: Any) -> Array:
-        x = super().read_rows(data)
+    def read(self, data: Any) -> Array:
+        x = super().read(data)
         require(is_count, x, "data must be counts")
         return x
 

@@ -12,7 +12,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from vbjax.core.inputs import is_concrete, read_arrays, read_pair, read_table
+from vbjax.core.hyperparameters import DEFINITE, POSITIVE, REAL, above, hyper, read_columns
+from vbjax.core.inputs import read_arrays, read_pair
 from vbjax.families.base import LocationPrecision, pytree
 from vbjax.families.delta import DeltaState
 from vbjax.families.matrix_normal_wishart import (
@@ -22,7 +23,7 @@ from vbjax.families.matrix_normal_wishart import (
 )
 from vbjax.linalg import cholesky, logdet_from_cholesky, solve_lower, symmetrize
 from vbjax.models.components.structure import below, clip_eigenvalues
-from vbjax.models.conjugate_mixture import over_components, require, width
+from vbjax.models.conjugate_mixture import over_components
 from vbjax.models.defaults import positive_definite, positive_scale, weighted_covariance, weighted_moments
 from vbjax.models.predictive import log_student_t
 from vbjax.models.regression_mixture_base import RegressionMixtureBase
@@ -80,24 +81,13 @@ class MultivariateRegressionMixture(RegressionMixtureBase):
     [-3.0, 1.0]
     """
 
-    location: Any = None
-    mean_precision: Any = None
-    degrees_of_freedom: Any = None
-    inverse_scale: Any = None
-    covariance_floor: Any = 1e-6
-    center: Any = None
-    offset: Any = None
-
-    real = ("location", "inverse_scale", "center", "offset")
-
-    @property
-    def n_features(self) -> int | None:
-        return width(self.center)
-
-    @property
-    def n_responses(self) -> int | None:
-        """m, None before data or an offset of each told."""
-        return width(self.offset)
+    location: Any = hyper(None, REAL, "q m")
+    mean_precision: Any = hyper(None, POSITIVE, "q")
+    degrees_of_freedom: Any = hyper(None, lambda model, sizes: (above(sizes.get("m", 1) - 1),))
+    inverse_scale: Any = hyper(None, DEFINITE, "m m")
+    covariance_floor: Any = hyper(1e-6, POSITIVE)
+    center: Any = hyper(None, REAL, "d")
+    offset: Any = hyper(None, REAL, "m")
 
     @property
     def response_shape(self) -> tuple[int, ...]:
@@ -120,26 +110,15 @@ class MultivariateRegressionMixture(RegressionMixtureBase):
         q, m = self.columns + 1, self.response_shape[0]
         return self.n_components * (q * m + m * (m + 1) // 2)
 
-    def read_rows(self, data: Any) -> Rows:
+    def read(self, data: Any) -> Rows:
         x, y = read_pair(data, "(x, y) of shapes (n, d) and (n, m)")
-        x = read_table(x, "x", n_features=self.n_features)
-        y = read_table(y, "y", n_features=self.n_responses)
-        self.read_precision(y.shape[1])
+        x, y = read_columns(self, x, "x"), read_columns(self, y, "y", axis="m")
         dtype = jnp.promote_types(x.dtype, y.dtype)
         return read_arrays((x.astype(dtype), y.astype(dtype)), "data")
 
-    def read_precision(self, m: int) -> None:
-        """A ValueError that names the hyperparameter of Lam that is out of range, of m responses."""
-        if self.degrees_of_freedom is not None:
-            nu = jnp.asarray(self.degrees_of_freedom)
-            require(lambda nu: nu > m - 1, nu, f"degrees_of_freedom must be above {m - 1}")
-        given = self.inverse_scale
-        if given is None or not is_concrete(given):
-            return
-        given = np.asarray(given)
-        fine = given.shape == (m, m) and np.allclose(given, given.T) and np.linalg.eigvalsh(given).min() > 0
-        if not fine:
-            raise ValueError(f"inverse_scale must be a positive definite matrix ({m}, {m}); got {given}")
+    def sizes(self, data: Rows) -> dict[str, int]:
+        d, m = data[0].shape[-1], data[1].shape[-1]
+        return dict(d=d, q=d + 1, m=m)
 
     def chunk_rows(self, data: Rows) -> int:
         x, y = data

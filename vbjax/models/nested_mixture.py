@@ -8,14 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from vbjax.core.expectation import Expectation, float_dtype, sum_over_rows
-from vbjax.core.inputs import read_count
-from vbjax.families.base import pytree, static
+from vbjax.core.hyperparameters import count, part
+from vbjax.families.base import pytree
 from vbjax.families.delta import unless_unknown
 from vbjax.models.emissions import Emissions
 from vbjax.models.mixing_weights import from_counts
@@ -61,13 +62,15 @@ class NestedMixture(Emissions):
     ((2, 3), (6, 1))
     """
 
-    n_components: int = static()
-    mixture: Any = None
+    n_components: int = count("k")
+    mixture: Any = part(Mixture, "a mixture of this package")
 
     @property
     def flat(self) -> Any:
         """The mixture of all K x M components, whose weights are of no account."""
-        return dataclasses.replace(self.mixture, n_components=self.n_components * self.mixture.n_components)
+        n_components, alpha = self.n_components * self.mixture.n_components, self.mixture.weight_concentration
+        alpha = alpha if np.ndim(alpha) == 0 else alpha.mean()
+        return dataclasses.replace(self.mixture, n_components=n_components, weight_concentration=alpha)
 
     def _nested(self, x: Array, axis: int = 0) -> Array:
         """An axis of all components as two: of states, and of what is in them."""
@@ -83,11 +86,10 @@ class NestedMixture(Emissions):
         return self.mixture.points
 
     def read(self, data: Any) -> Any:
-        read_count(self.n_components, "n_components")
-        if not isinstance(self.mixture, Mixture):
-            raise ValueError(f"mixture must be a mixture of this package; got {self.mixture!r}")
-        read_count(self.mixture.n_components, "n_components of the mixture")
         return self.flat.read(data)
+
+    def sizes(self, data: Any) -> dict[str, int]:
+        return self.mixture.sizes(data)
 
     def resolve(self, data: Any, weights: Array | None = None) -> NestedMixture:
         return dataclasses.replace(self, mixture=self.mixture.resolve(data, weights))

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from vbjax.core.hyperparameters import POSITIVE, hyper
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
-from vbjax.models.conjugate_mixture import is_count, over_components, require, width
+from vbjax.models.conjugate_mixture import is_count, over_components, require
 from vbjax.models.count_mixture import CountMixture, log_negative_binomial
 from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.special import (
@@ -54,12 +55,8 @@ class PoissonMixture(CountMixture):
     True
     """
 
-    concentration: Any = None
-    rate: Any = None
-
-    @property
-    def n_features(self) -> int | None:
-        return width(self.concentration, self.rate)
+    concentration: Any = hyper(None, POSITIVE, "d")
+    rate: Any = hyper(None, POSITIVE, "d")
 
     @property
     def component_family(self) -> Gamma:
@@ -69,8 +66,8 @@ class PoissonMixture(CountMixture):
     def component_prior(self) -> GammaState:
         return over_components(GammaState(self.concentration, self.rate), self.n_components)
 
-    def read_rows(self, data: Any) -> Array:
-        x = super().read_rows(data)
+    def read(self, data: Any) -> Array:
+        x = super().read(data)
         require(is_count, x, "data must be counts")
         return x
 

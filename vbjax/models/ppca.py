@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vbjax.families.base import pytree, static
+from vbjax.core.hyperparameters import NON_NEGATIVE, POSITIVE, count, flag, hyper
+from vbjax.families.base import pytree
 from vbjax.models.factor import FactorPoints
 
 
@@ -43,7 +44,7 @@ class PPCA(FactorPoints):
     0.244 (272, 1)
     """
 
-    n_components: int = static()
-    missing: bool = static(default=False)
-    noise_floor: Any = 1e-6
-    scale: Any = None
+    n_components: int = count("q")
+    missing: bool = flag()
+    noise_floor: Any = hyper(1e-6, NON_NEGATIVE)
+    scale: Any = hyper(None, POSITIVE, "p")

@@ -10,9 +10,10 @@ from jax import Array
 
 from vbjax import terms
 from vbjax.core.expectation import float_dtype
-from vbjax.core.inputs import is_concrete, read_column, read_count, read_pair
+from vbjax.core.hyperparameters import POSITIVE, REAL, count, hyper
+from vbjax.core.inputs import is_concrete, read_column, read_pair
 from vbjax.core.model import ConjugateModel
-from vbjax.families.base import pytree, static
+from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState
 from vbjax.families.normal import Normal, NormalState
 from vbjax.models.defaults import filled, positive_scale, weighted_moments
@@ -60,13 +61,13 @@ class RandomEffects(ConjugateModel):
     [1, 3, 5]
     """
 
-    n_groups: int = static()
-    mu0: Any = None
-    tau0: Any = None
-    a: Any = 0.5
-    b: Any = None
-    c: Any = 1e-3
-    d: Any = None
+    n_groups: int = count()
+    mu0: Any = hyper(None, REAL)
+    tau0: Any = hyper(None, POSITIVE)
+    a: Any = hyper(0.5, POSITIVE)
+    b: Any = hyper(None, POSITIVE)
+    c: Any = hyper(1e-3, POSITIVE)
+    d: Any = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:
@@ -77,7 +78,7 @@ class RandomEffects(ConjugateModel):
         return (("theta",), ("mu", "noise"), ("between",))
 
     def read(self, data: Any) -> tuple[Array, Array]:
-        n_groups = read_count(self.n_groups, "n_groups")
+        n_groups = self.n_groups
         y, group = read_pair(data, "(y, group), numbers and the numbers of their groups")
         y, group = read_column(y, "y"), jnp.asarray(group)
         if group.shape != y.shape or not jnp.issubdtype(group.dtype, jnp.integer):

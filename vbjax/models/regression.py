@@ -13,7 +13,8 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax.core.expectation import Expectation
-from vbjax.core.inputs import read_column, read_pair, read_table
+from vbjax.core.hyperparameters import read_columns
+from vbjax.core.inputs import read_column, read_pair
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import LocationPrecision
 from vbjax.families.gamma import GammaState, GammaStatistics
@@ -54,13 +55,18 @@ class Regression(ConjugateModel):
 
     def read_design(self, x: Any) -> Array:
         """The table x, (n, d)."""
-        return read_table(x, "x", n_features=None if self.center is None else self.center.shape[-1])
+        return read_columns(self, x, "x")
+
+    def sizes(self, data: tuple[Array, Array]) -> dict[str, int]:
+        d = data[0].shape[-1]
+        return dict(d=d, p=d + self.fit_intercept)
 
     def units(self, x: Array, weights: Array | None, center: Any) -> tuple[Array, Array]:
         """The centre of each column, 0 without an intercept, unless given; and mean squares about it."""
         mean, variance = weighted_moments(x, weights)
         if center is None:
-            center = mean if self.fit_intercept else jnp.zeros_like(mean)
+            center = mean if self.fit_intercept else 0
+        center = jnp.broadcast_to(jnp.asarray(center, x.dtype), mean.shape)
         return center, positive_scale(variance + (mean - center) ** 2)
 
     def design(self, x: Float[Array, "n d"]) -> Float[Array, "n p"]:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from vbjax.core.inputs import read_arrays, read_column, read_pair, read_table
+from vbjax.core.hyperparameters import POSITIVE, REAL, hyper, read_columns
+from vbjax.core.inputs import read_arrays, read_column, read_pair
 from vbjax.families.base import LocationPrecision, pytree
 from vbjax.families.multivariate_normal_gamma import (
     MultivariateNormalGamma,
@@ -16,7 +17,7 @@ from vbjax.families.multivariate_normal_gamma import (
     MultivariateNormalGammaStatistics,
 )
 from vbjax.linalg import cholesky, solve_lower
-from vbjax.models.conjugate_mixture import over_components, width
+from vbjax.models.conjugate_mixture import over_components
 from vbjax.models.defaults import positive_scale, weighted_moments
 from vbjax.models.predictive import log_student_t
 from vbjax.models.regression_mixture_base import RegressionMixtureBase
@@ -63,14 +64,10 @@ class RegressionMixture(RegressionMixtureBase):
     [-3.0, 2.0]
     """
 
-    location: Any = None
-    mean_precision: Any = None
-    concentration: Any = None
-    rate: Any = None
-
-    @property
-    def n_features(self) -> int | None:
-        return width(self.location, self.mean_precision)
+    location: Any = hyper(None, REAL, "d")
+    mean_precision: Any = hyper(None, POSITIVE, "d")
+    concentration: Any = hyper(None, POSITIVE)
+    rate: Any = hyper(None, POSITIVE)
 
     @property
     def component_family(self) -> MultivariateNormalGamma:
@@ -83,12 +80,15 @@ class RegressionMixture(RegressionMixtureBase):
         )
         return over_components(prior, self.n_components)
 
-    def read_rows(self, data: Any) -> Rows:
+    def read(self, data: Any) -> Rows:
         x, y = read_pair(data, "(x, y) of shapes (n, d) and (n,)")
-        x = read_table(x, "x", n_features=self.n_features)
+        x = read_columns(self, x, "x")
         y = read_column(y, "y")
         dtype = jnp.promote_types(x.dtype, y.dtype)
         return read_arrays((x.astype(dtype), y.astype(dtype)), "data")
+
+    def sizes(self, data: Rows) -> dict[str, int]:
+        return dict(d=data[0].shape[-1])
 
     def defaults(self, data: Rows, weights: Array | None) -> dict[str, Any]:
         x, y = data

@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax.core.expectation import n_rows
-from vbjax.core.inputs import read_table
+from vbjax.core.hyperparameters import read_columns
 from vbjax.families.base import LocationPrecision
 from vbjax.linalg import outer
 from vbjax.models.conjugate_mixture import ConjugateMixture
@@ -65,13 +65,11 @@ class RegressionMixtureBase(ConjugateMixture):
 
     def mean(self, params: Record, x: Any) -> Array:
         """E[y | x] of new rows x, in the shape of y: over the components, as their labels are not known."""
-        x = read_table(x, "x", n_features=self.n_features)
-        return _mean(self, params, x)
+        return _mean(self, params, read_columns(self, x, "x"))
 
     def sample(self, params: Record, key: Array, x: Any) -> Array:
         """New y for the rows x (n, d), each with parameters of its own drawn from q."""
-        x = read_table(x, "x", n_features=self.n_features)
-        return _sample_at(self, params, key, x)
+        return _sample_at(self, params, key, read_columns(self, x, "x"))
 
 
 @jax.jit

@@ -10,7 +10,8 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax import terms
-from vbjax.core.inputs import read_column, read_positive
+from vbjax.core.hyperparameters import POSITIVE, REAL, hyper
+from vbjax.core.inputs import read_column
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState
@@ -55,11 +56,11 @@ class RobustNormal(ConjugateModel):
     (True, 4)
     """
 
-    df: Any = 4.0
-    mu0: Any = None
-    tau0: Any = None
-    a: Any = 1e-3
-    b: Any = None
+    df: Any = hyper(4.0, POSITIVE)
+    mu0: Any = hyper(None, REAL)
+    tau0: Any = hyper(None, POSITIVE)
+    a: Any = hyper(1e-3, POSITIVE)
+    b: Any = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:
@@ -73,7 +74,6 @@ class RobustNormal(ConjugateModel):
         return Record(u=Gamma((rows.shape[0],)))
 
     def read(self, data: Any) -> Array:
-        read_positive(self, "df")
         return read_column(data)
 
     def resolve(self, data: Array, weights: Array | None = None) -> RobustNormal:

@@ -48,7 +48,9 @@ def merge_states(
         Markov models, section 3.
     """
     if not isinstance(result.model, HDPHiddenMarkovModel):
-        raise ValueError(f"result must be a fit of HDPHiddenMarkovModel; got one of {result.model!r}")
+        raise ValueError(
+            f"result must be a fit of HDPHiddenMarkovModel; got one of {type(result.model).__name__}"
+        )
     read, key = result.model.read(data), jax.random.key(0)  # of no account: fits begin at given parameters
 
     def improved(result: Fit) -> Fit | None:

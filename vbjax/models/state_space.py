@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from vbjax import gaussian_chains
 from vbjax.core.expectation import Expectation, n_rows
+from vbjax.core.hyperparameters import size_of
 from vbjax.core.inputs import is_concrete, read_count, read_key
 from vbjax.core.model import ConjugateModel
 from vbjax.core.ragged import by_part
@@ -103,17 +104,18 @@ class StateSpaceModel(ConjugateModel):
     # -- data ----------------------------------------------------------------------------------------
 
     def read(self, data: Any) -> Sequences:
-        read_count(self.n_latent, "n_latent")
-        if self.covariance_type not in ("diag", "full"):
-            raise ValueError(f"covariance_type must be 'diag' or 'full'; got {self.covariance_type!r}")
         data = data if isinstance(data, Sequences) else Sequences.of(data)
         if not isinstance(data.parts[0].values, jax.Array) or data.parts[0].values.ndim > 3:
             raise ValueError(f"data must be sequences of vectors (p,) or of numbers; got {data}")
         if data.parts[0].values.ndim == 2:
             parts = tuple(part._replace(values=part.values[..., None]) for part in data.parts)
             data = dataclasses.replace(data, parts=parts)
-        if self.scale is not None and data.parts[0].values.shape[2] != self.n_features:
-            raise ValueError(f"data must have the fit's {self.n_features} columns; got {data}")
+        size, field = size_of(self, "p")
+        if size not in (None, data.parts[0].values.shape[2]):
+            got = data.parts[0].values.shape[2]
+            raise ValueError(
+                f"data must have {size} columns, as the model's {field} has; got shape (t, {got})"
+            )
         if is_concrete(data):
             seen = ~np.isnan(np.asarray(data.steps()))
             if self.scale is None and not seen.any(0).all():
@@ -123,6 +125,9 @@ class StateSpaceModel(ConjugateModel):
                 hint = "a full R takes none that are missing in part; covariance_type='diag' does"
                 raise ValueError(f"data must have steps that are whole, or wholly missing: {hint}")
         return data
+
+    def sizes(self, data: Sequences) -> dict[str, int]:
+        return dict(p=data.parts[0].values.shape[-1])
 
     def unit_scale(self, data: Sequences, weights: Array | None) -> tuple[Array, Array]:
         """Mean and scale of every column, of what is observed."""

@@ -17,7 +17,6 @@ from jax.scipy.special import xlogy
 from jaxtyping import Float
 
 from vbjax.core.expectation import Expectation, Scattered, float_dtype, sum_over_rows, sweep_rows
-from vbjax.core.inputs import read_count, read_positive
 from vbjax.core.model import ConjugateModel
 from vbjax.core.ragged import by_part
 from vbjax.documents import Bags, Documents
@@ -96,9 +95,6 @@ class TopicModel(ConjugateModel):
             raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
 
     def read(self, data: Any) -> Documents:
-        read_count(self.n_topics, "n_topics")
-        read_count(self.document_sweeps, "document_sweeps")
-        read_positive(self, "topic_concentration")
         if np.ndim(self.topic_concentration) != 1:
             return data if isinstance(data, Documents) else Documents.of(data)
         size = np.shape(self.topic_concentration)[0]
@@ -109,6 +105,9 @@ class TopicModel(ConjugateModel):
         if data.n_words != size:
             raise ValueError(f"data must have the {size} words of topic_concentration; got {data.n_words}")
         return data
+
+    def sizes(self, data: Documents) -> dict[str, int]:
+        return dict(v=data.n_words)
 
     def init(self, key: Array, data: Documents, weights: Array | None = None) -> Record:
         """Nearly even topics, after a few passes in which every document begins anew.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -12,12 +11,13 @@ from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.core.expectation import Expectation
-from vbjax.core.inputs import read_column, read_count
-from vbjax.core.model import ConjugateModel, in_dtype
-from vbjax.families.base import pytree, static
+from vbjax.core.hyperparameters import POSITIVE, REAL, count, hyper
+from vbjax.core.inputs import read_column
+from vbjax.core.model import ConjugateModel
+from vbjax.families.base import pytree
 from vbjax.families.categorical import Categorical
 from vbjax.families.normal import Normal, NormalStatistics
-from vbjax.models.defaults import weighted_moments
+from vbjax.models.defaults import filled, weighted_moments
 from vbjax.models.mixture import labelled_rows
 from vbjax.record import Record
 
@@ -35,8 +35,8 @@ class UnitVarianceMixture(ConjugateModel):
 
     Args:
         n_components: K.
-        mu0: prior mean of the components; by default the data's mean.
-        prior_variance: sigma^2; by default the data's variance, and 1 at least.
+        mu0: prior mean of the components, a number or (K,); by default the data's mean.
+        prior_variance: sigma^2, a number or (K,); by default the data's variance, and 1 at least.
 
     References:
         Blei, D., Kucukelbir, A. & McAuliffe, J. (2017), Variational inference: a review for
@@ -49,9 +49,9 @@ class UnitVarianceMixture(ConjugateModel):
     [-5, 5]
     """
 
-    n_components: int = static()
-    mu0: Any = None
-    prior_variance: Any = None
+    n_components: int = count("k")
+    mu0: Any = hyper(None, REAL, "k")
+    prior_variance: Any = hyper(None, POSITIVE, "k")
 
     @property
     def factors(self) -> Record:
@@ -61,14 +61,11 @@ class UnitVarianceMixture(ConjugateModel):
         return Record(c=Categorical(self.n_components, plate=(rows.shape[0],)))
 
     def read(self, data: Any) -> Array:
-        read_count(self.n_components, "n_components")
         return read_column(data)
 
     def resolve(self, data: Array, weights: Array | None = None) -> UnitVarianceMixture:
         mean, variance = weighted_moments(data, weights)
-        mu0 = mean if self.mu0 is None else self.mu0
-        prior = jnp.maximum(variance, 1) if self.prior_variance is None else self.prior_variance
-        return in_dtype(dataclasses.replace(self, mu0=mu0, prior_variance=prior), data.dtype)
+        return filled(self, data.dtype, mu0=mean, prior_variance=jnp.maximum(variance, 1))
 
     def log_prior(self, s: Record) -> Array:
         return terms.normal(s.mu, self.mu0, 1 / self.prior_variance).sum()

@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from vbjax import terms
+from vbjax.core.hyperparameters import POSITIVE
 from vbjax.families.base import Family
 from vbjax.families.normal_gamma import NormalGamma, NormalGammaState, NormalGammaStatistics
 from vbjax.models.components.structure import Moments, Prepared, Structure
@@ -20,6 +21,7 @@ class Diagonal(Structure):
     """A precision for each component and feature: NormalGamma factors, tau ~ Gamma(nu / 2, W^-1 / 2)."""
 
     correlated = False
+    inverse_scale = (POSITIVE, "d")
 
     @property
     def default_degrees_of_freedom(self) -> int:

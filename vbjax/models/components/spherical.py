@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from vbjax.core.hyperparameters import POSITIVE
 from vbjax.families.base import Family
 from vbjax.families.multivariate_normal_gamma import (
     MultivariateNormalGamma,
@@ -24,6 +25,7 @@ class Spherical(Structure):
     """One precision for each component: MultivariateNormalGamma factors, tau ~ Gamma(nu / 2, W^-1 / 2)."""
 
     correlated = False
+    inverse_scale = (POSITIVE,)
 
     def default_inverse_scale(self, covariance: Array) -> Array:
         return jnp.trace(covariance)

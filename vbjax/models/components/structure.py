@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
 from vbjax import terms
+from vbjax.core.hyperparameters import DEFINITE, Range, above
 from vbjax.families.base import Family
 from vbjax.linalg import cholesky, solve_lower, symmetrize, transpose
 from vbjax.models.components.missing import complete, completed_moments
@@ -101,6 +102,7 @@ class Structure(abc.ABC):
     k: int
     d: int
     correlated: ClassVar[bool] = True  # within a component
+    inverse_scale: ClassVar[tuple[Any, ...]] = (DEFINITE, "d d")  # of a prior: its values and shape
 
     # -- the family and its members ------------------------------------------------------------------
 
@@ -122,6 +124,11 @@ class Structure(abc.ABC):
     @abc.abstractmethod
     def marginals(self, state: Any) -> Any:
         """Each component's own factor, its plate beginning with k."""
+
+    @classmethod
+    def degrees_of_freedom(cls, d: int) -> Range:
+        """Return the values with which a prior is proper, in d dimensions."""
+        return above(d - 1 if cls.correlated else 0)
 
     @property
     def default_degrees_of_freedom(self) -> int:

@@ -1,0 +1,381 @@
+"""The table of a model: what may stand in each of its fields, declared with the field and read at once.
+
+A model's fields are declared by `hyper` (numbers: leaves of the pytree), `count`, `flag` and `choice`
+(structure: static), and `part` (a model inside the model). Each keeps its row of the model's table: which
+values the field may hold, which shapes it may have, and when it has no meaning. Shapes are named by axes
+("d", "k k"), whose sizes come from counts, from the data, or from the field that has them first; a number may
+stand for an array. None is allowed where it is the default, and follows the data.
+
+`read_hyperparameters` reads a whole model by its table, on the host and before anything is traced, so that a
+bad value costs no compilation. Of traced values the shapes alone are read. Models import the declarations,
+drivers the reader.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vbjax.core.expectation import float_dtype
+from vbjax.core.inputs import as_numbers, described, read_count, read_table
+
+# ---------------------------------------------------------------- ranges of numbers
+
+
+class Range(NamedTuple):
+    """The values that numbers may have.
+
+    Attributes:
+        words: what they are, in an error.
+        holds: of an array, whether each number is in the range, or whether the whole is.
+        finite: whether every number must be finite.
+        matrix: whether it is of a matrix, for which no number can stand.
+    """
+
+    words: str
+    holds: Callable[[np.ndarray], Any]
+    finite: bool = True
+    matrix: bool = False
+
+
+def at_least(least: float, why: str = "") -> Range:
+    """Return the range of numbers from `least` on, for a reason."""
+    return Range(f"at least {least}{why}", lambda x: x >= least)
+
+
+def above(bound: float) -> Range:
+    """Return the range of numbers above a bound."""
+    return Range(f"above {bound}", lambda x: x > bound)
+
+
+def _is_definite(x: np.ndarray) -> bool:
+    """Tell whether a matrix is symmetric and positive definite, in its dtype and in units of its diagonal."""
+    diagonal = np.diagonal(x)
+    if not (diagonal > 0).all():
+        return False
+    unit = np.sqrt(diagonal)[:, None] * np.sqrt(diagonal)
+    try:
+        np.linalg.cholesky(x / unit)
+    except np.linalg.LinAlgError:
+        return False
+    return bool((np.abs(x - x.T) <= 1e-5 * unit).all())
+
+
+REAL = Range("finite", lambda x: np.isfinite(x))
+POSITIVE = Range("positive", lambda x: x > 0)
+NON_NEGATIVE = at_least(0)
+DEFINITE = Range("symmetric and positive definite", _is_definite, matrix=True)
+
+
+# ---------------------------------------------------------------- rows of a table
+
+
+class Context(NamedTuple):
+    """What a model's values are read with.
+
+    Attributes:
+        model: its other fields.
+        known: sizes of axes by counts and data.
+        sizes: these and, so far, those by other fields.
+        dtype: of the data; None before there are any.
+    """
+
+    model: Any
+    known: dict[str, int]
+    sizes: dict[str, int]
+    dtype: Any
+
+
+class Row(Protocol):
+    """What a field may hold."""
+
+    def read(self, value: Any, name: str, context: Context) -> Any:
+        """Return the value as the model takes it, or raise a ValueError that calls it by `name`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """Numbers in one of some shapes.
+
+    Attributes:
+        range: of the values.
+        shapes: axes of the arrays that are allowed, such as "d" and "k k"; "..." is any but a number.
+        by: gives range and shapes from the model and the sizes of axes known by counts and data.
+        number: whether one number may stand for an array.
+        requires, excludes: a field without which, or with which, this one has no meaning.
+    """
+
+    range: Range = REAL
+    shapes: tuple[str, ...] = ()
+    by: Callable[[Any, Mapping[str, int]], tuple[Any, ...]] | None = None
+    number: bool = True
+    requires: str | None = None
+    excludes: str | None = None
+
+    def read(self, value: Any, name: str, context: Context) -> Any:
+        model, known, sizes, dtype = context
+        if self.requires and not _is_on(model, self.requires):
+            switch = _switch(model, self.requires)
+            raise ValueError(f"{name} must come with {switch}: give both, or leave {name} out")
+        if self.excludes and _is_on(model, self.excludes):
+            switch = _switch(model, self.excludes)
+            raise ValueError(f"{name} must not come with {switch}: leave one of them out")
+        allowed, shapes = self.allowed(model, known)
+        words = _shape_words(shapes, sizes)
+        try:
+            array = _as_numbers(value, name)
+        except ValueError:
+            raise ValueError(f"{name} must be {words}; got {described(value)}") from None
+        if not _fits(array.shape, shapes, sizes):
+            raise ValueError(f"{name} must be {words}; got {described(array)}")
+        if isinstance(array, jax.core.Tracer):
+            return array if dtype is None else array.astype(dtype)
+        read = _in_range(np.asarray(array), name, allowed, dtype)
+        as_given = value if isinstance(value, (int, float)) else array
+        return read if dtype is not None and getattr(as_given, "dtype", None) != dtype else as_given
+
+    def allowed(self, model: Any, sizes: Mapping[str, int]) -> tuple[Range, list[str]]:
+        """Return the range, and the shapes, "" for a number."""
+        row: tuple[Any, ...] = self.by(model, sizes) if self.by else (self.range, *self.shapes)
+        values, *shapes = row
+        return values, [*[""] * (self.number and not values.matrix), *shapes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """A whole number of at least `least`, the size of an axis if it has a name."""
+
+    axis: str | None = None
+    least: int = 1
+
+    def read(self, value: Any, name: str, context: Context) -> int:
+        return read_count(value, name, least=self.least)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """True or False."""
+
+    def read(self, value: Any, name: str, context: Context) -> bool:
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name} must be True or False; got {described(value)}")
+        return bool(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One of some strings."""
+
+    names: tuple[str, ...]
+
+    def read(self, value: Any, name: str, context: Context) -> str:
+        if not isinstance(value, str) or value not in self.names:
+            names = ", ".join(map(repr, self.names))
+            raise ValueError(f"{name} must be one of {names}; got {described(value)}")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A model inside the model, of some kind and read by its own table; `fits` tells if both go together."""
+
+    kind: type
+    words: str
+    fits: Callable[[Any, Any], bool]
+
+    def read(self, value: Any, name: str, context: Context) -> Any:
+        model = context.model
+        if isinstance(value, self.kind):
+            value = _read_table(value, context.known, context.dtype, f" of the {name}")
+        if not isinstance(value, self.kind) or not self.fits(model, value):
+            words = self.words.format_map(vars(model))
+            raise ValueError(f"{name} must be {words}; got {described(value)}")
+        return value
+
+
+def _is_on(model: Any, name: str) -> bool:
+    return not any(getattr(model, name) is off for off in (None, False))
+
+
+def _switch(model: Any, name: str) -> str:
+    return f"{name}=True" if isinstance(getattr(model, name), bool) else name
+
+
+def _as_numbers(value: Any, name: str) -> np.ndarray | Array:
+    """Return numbers as an array, half precision as float32."""
+    array = as_numbers(value, name)
+    if value is None or array.dtype == bool:
+        raise ValueError(f"{name} must be numbers")
+    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4:
+        array = array if isinstance(array, jax.core.Tracer) else np.asarray(array)
+        return array.astype(np.float32)
+    return array
+
+
+def _fits(shape: tuple[int, ...], shapes: list[str], sizes: dict[str, int]) -> bool:
+    """Tell whether an array has one of some shapes; note the sizes of axes that it is the first to have."""
+    for allowed in shapes:
+        if allowed == "...":
+            return 0 not in shape and shape != ()
+        own, axes = dict(sizes), allowed.split()
+        if len(axes) != len(shape) or 0 in shape:
+            continue
+        if all(own.setdefault(axis, size) == size for axis, size in zip(axes, shape, strict=True)):
+            sizes.update(own)
+            return True
+    return False
+
+
+def _shape_words(shapes: list[str], sizes: Mapping[str, int]) -> str:
+    """Return shapes in words: "a number or of shape (2,)"."""
+
+    def words(shape: str) -> str:
+        if shape in ("", "..."):
+            return "a number" if shape == "" else "an array of one axis or more"
+        axes = [str(sizes.get(axis, axis)) for axis in shape.split()]
+        return f"of shape ({', '.join(axes)}{',' * (len(axes) == 1)})"
+
+    return " or ".join(map(words, shapes))
+
+
+def _in_range(x: np.ndarray, name: str, allowed: Range, dtype: Any) -> np.ndarray:
+    """Return the numbers in the dtype, or raise where one, as it is or in the dtype, is out of range."""
+    with np.errstate(over="ignore", under="ignore"):
+        read = x if dtype is None else x.astype(dtype)
+    for values in (x, read):
+        range_ = allowed if not allowed.finite or np.isfinite(values).all() else REAL
+        fine = np.asarray(range_.holds(values))
+        if fine.all():
+            continue
+        if fine.shape != x.shape:
+            got = described(x)
+        else:
+            bad = tuple(map(int, np.argwhere(~fine)[0]))
+            got = f"{x[bad]}" + (f" at {list(bad)}" if bad else "")
+            got += "" if values is x else f", which is {values[bad]} in {read.dtype}"
+        raise ValueError(f"{name} must be {range_.words}; got {got}")
+    return read
+
+
+# ---------------------------------------------------------------- declarations
+
+
+def _field(row: Row, default: Any, kw_only: bool, *, static: bool) -> Any:
+    return dataclasses.field(default=default, kw_only=kw_only, metadata=dict(row=row, static=static))
+
+
+def hyper(default: Any, values: Any = REAL, *shapes: str, kw_only: bool = False, **options: Any) -> Any:
+    """Declare a field of numbers: a hyperparameter, a leaf of the model.
+
+    Args:
+        default: `dataclasses.MISSING` where it must be given.
+        values: a `Range`; or a function of the model and the axes' sizes to a range and shapes.
+        shapes: axes of the arrays that are allowed; a number may stand for them.
+        kw_only: whether it is given by name alone.
+        options: `number`, `requires` and `excludes` of `Numbers`.
+    """
+    of = dict(range=values, shapes=shapes) if isinstance(values, Range) else dict(by=values)
+    return _field(Numbers(**of, **options), default, kw_only, static=False)
+
+
+def count(
+    axis: str | None = None, *, default: Any = dataclasses.MISSING, least: int = 1, kw_only: bool = False
+) -> Any:
+    """Declare a static field of a whole number, the size of an axis if it has a name."""
+    return _field(Count(axis, least), default, kw_only, static=True)
+
+
+def flag(*, default: bool = False, kw_only: bool = False) -> Any:
+    """Declare a static field of True or False."""
+    return _field(Flag(), default, kw_only, static=True)
+
+
+def choice(*names: str, kw_only: bool = False) -> Any:
+    """Declare a static field of one of some strings, by default the first."""
+    return _field(Choice(names), names[0], kw_only, static=True)
+
+
+def part(kind: type, words: str, fits: Callable[[Any, Any], bool] = lambda model, value: True) -> Any:
+    """Declare a field of a model inside the model, which must be given.
+
+    Args:
+        kind: its base class.
+        words: what it must be, for an error; fields of the model in braces.
+        fits: whether a part that is right by itself goes with the model.
+    """
+    return _field(Part(kind, words, fits), None, False, static=False)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def table(model: Any) -> dict[str, Row]:
+    """Return the rows of a model's table by field, of those that have one, the model's structure first."""
+    fields = dataclasses.fields(model) if dataclasses.is_dataclass(model) else ()
+    rows = [field for field in fields if "row" in field.metadata]
+    static = sorted(rows, key=lambda field: not field.metadata["static"])
+    return {field.name: field.metadata["row"] for field in static}
+
+
+def read_hyperparameters(model: Any, data: Any = None) -> Any:
+    """Return the model with its fields read by its table.
+
+    Args:
+        model: a model of this package; one without a table is returned as it is.
+        data: as the model's `read` returns them, whose sizes and dtype hyperparameters must fit. None before
+            there are any: values are then read, and shapes as far as they agree with one another.
+
+    Raises:
+        ValueError: a field that is out of range, or of a wrong shape; the message names it.
+    """
+    if not table(model):
+        return model
+    if data is None:
+        return _read_table(model, {}, None, "")
+    return _read_table(model, model.sizes(data), float_dtype(data), "")
+
+
+def read_model(model: Any, data: Any) -> tuple[Any, Any]:
+    """Read a model and its data: what does not follow the data, the data, and what does."""
+    model = read_hyperparameters(model)
+    data = model.read(data)
+    return read_hyperparameters(model, data), data
+
+
+def _read_table(model: Any, known: Mapping[str, int], dtype: Any, where: str) -> Any:
+    defaults = {field.name: field.default for field in dataclasses.fields(model)}
+    context, read = Context(model, dict(known), dict(known), dtype), {}
+    for name, row in table(model).items():
+        value = getattr(model, name)
+        if value is None and defaults[name] is None and not isinstance(row, Part):
+            continue
+        read[name] = row.read(value, name + where, context)
+        if isinstance(row, Count) and row.axis:
+            context.known[row.axis] = context.sizes[row.axis] = read[name]
+    return dataclasses.replace(model, **read)
+
+
+def size_of(model: Any, axis: str) -> tuple[int | None, str]:
+    """Return the size of an axis, None if no field has it, and the name of the first field that has."""
+    for name, row in table(model).items():
+        value = getattr(model, name)
+        if isinstance(row, Numbers) and value is not None:
+            sizes: dict[str, int] = {}
+            if _fits(np.shape(value), row.allowed(model, sizes)[1], sizes) and axis in sizes:
+                return sizes[axis], name
+    return None, ""
+
+
+def read_columns(model: Any, x: Any, name: str = "data", *, axis: str = "d", **options: Any) -> Array:
+    """Read a table with as many columns as the model's hyperparameters have on an axis; see `read_table`."""
+    x = read_table(x, name, **options)
+    size, field = size_of(model, axis)
+    if size not in (None, x.shape[1]):
+        raise ValueError(f"{name} must have {size} columns, as the model's {field} has; got shape {x.shape}")
+    return x
