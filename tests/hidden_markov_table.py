@@ -224,7 +224,7 @@ def points(kind, em, components, x):
         normals = itertools.starmap(stats.multivariate_normal, zip(*normals_of(em, components), strict=True))
         return np.stack([normal.logpdf(x) for normal in normals], -1).reshape(len(x), -1)
     if kind == "auto":
-        (weights, covariances), q = regressions(em, components), x.shape[1] - em.n_responses
+        (weights, covariances), q = regressions(em, components), x.shape[1] - em.response_shape[0]
         left = x[:, q:] - x[:, :q] @ weights
         each = [stats.multivariate_normal(cov=c).logpdf(y) for y, c in zip(left, covariances, strict=True)]
         return np.stack(each, -1).reshape(len(x), len(each))
@@ -249,7 +249,7 @@ def expected(kind, em, components, x):
     q = as_numpy(components)
     if kind == "auto":
         weights, _ = regressions(em, components)
-        split, d = x.shape[1] - em.n_responses, em.n_responses
+        split, d = x.shape[1] - em.response_shape[0], em.response_shape[0]
         logdet, precision = wishart_means(q)
         u, left = x[:, :split].copy(), x[:, split:] - x[:, :split] @ weights
         u[:, :-1] -= np.asarray(em.center)
