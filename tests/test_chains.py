@@ -336,6 +336,10 @@ def test_vmap_equals_loop_and_jit_equals_eager(float64):
         ("transitions", {1: np.full((K, K), np.nan)}),
         ("length", {3: T + 1}),
         ("length", {3: 2.0}),
+        ("length", {3: "2"}),
+        ("initial", {0: None}),
+        ("transitions", {1: [[0.0], [0.0, 1.0]]}),
+        ("transitions", {1: np.ma.array(np.zeros((K, K)), mask=np.eye(K))}),
     ],
 )
 def test_bad_input_names_the_argument(name, change):
@@ -352,3 +356,6 @@ def test_bad_counts():
         chains.predict(*weights(), n_steps=0)
     with pytest.raises(ValueError, match=r"^key "):
         chains.sample_paths(*weights(), key=0)
+    for parallel in ("yes", [], 1):
+        with pytest.raises(ValueError, match=r"^parallel must be True, False or None"):
+            chains.smoother(*weights(), parallel=parallel)

@@ -243,6 +243,11 @@ def test_long_chains_keep_their_digits(float64, steps, parallel):
         (dict(precision=np.full((T, 2, 2), np.inf)), "precision must be finite"),
         (dict(length=T + 1), "length must be from 0 to 6; got 7"),
         (dict(length=2.5), "length must be one integer"),
+        (dict(length="2"), "length must be numbers; got an array of <U1"),
+        (dict(precision=None), "precision must be numbers; got None"),
+        (dict(pull=[[1.0], [1.0, 2.0]]), "pull must be numeric arrays; got list"),
+        (dict(parallel="yes"), "parallel must be True, False or None; got 'yes'"),
+        (dict(parallel=np.ones(2)), "parallel must be True, False or None"),
     ],
 )
 def test_wrong_chains_are_refused(change, message):
@@ -257,6 +262,8 @@ def test_wrong_chains_are_refused(change, message):
         (0, np.ones(T), r"y must have shape \(T, p\)"),
         (0, np.full((T, 3), np.inf), "y must be finite, or NaN"),
         (1, 0.0, r"initial_mean must have shape \(D,\)"),
+        (1, np.ones(3), r"initial_covariance must have shape \(3, 3\), as .* initial_mean 3 entries; got"),
+        (4, "Q", "transition_covariance must be numbers"),
         (3, np.ones((2, 3)), r"transition_matrix must have shape \(2, 2\)"),
         (6, np.full((3, 3), np.nan), "emission_covariance must be finite"),
     ],

@@ -22,7 +22,6 @@ by more than the dtype's range at one step, all is done again in logarithms, at 
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
@@ -30,7 +29,15 @@ from jax.typing import ArrayLike
 from vbjax import chain_paths
 from vbjax.chain_passes import Posterior
 from vbjax.chain_paths import Filtered, Path
-from vbjax.core.inputs import as_floating, is_concrete, read_count, read_key, read_length
+from vbjax.core.inputs import (
+    as_array,
+    as_floating,
+    is_concrete,
+    read_count,
+    read_key,
+    read_length,
+    read_parallel,
+)
 
 __all__ = [
     "Filtered",
@@ -75,7 +82,9 @@ def log_normalizer(
     >>> print(f"{log_normalizer(half[0], half, jnp.log(jnp.array([[0.1, 0.3], [0.4, 0.8]]))):.4f}")
     -2.1203
     """
-    return chain_paths.log_normalizer(*_read(initial, transitions, log_likelihood, length), parallel=parallel)
+    return chain_paths.log_normalizer(
+        *_read(initial, transitions, log_likelihood, length), parallel=read_parallel(parallel)
+    )
 
 
 def smoother(
@@ -108,7 +117,9 @@ def smoother(
     >>> print(posterior.marginals[0].round(2), posterior.pairs.round(3).tolist()[0][0])
     [0.25 0.75] 0.125
     """
-    return chain_paths.smoother(*_read(initial, transitions, log_likelihood, length), parallel=parallel)
+    return chain_paths.smoother(
+        *_read(initial, transitions, log_likelihood, length), parallel=read_parallel(parallel)
+    )
 
 
 def filter(
@@ -137,7 +148,9 @@ def filter(
     >>> print(filter(half[0], half, jnp.log(jnp.array([[0.1, 0.3], [0.4, 0.4]]))).marginals[0].round(2))
     [0.25 0.75]
     """
-    return chain_paths.filter(*_read(initial, transitions, log_likelihood, length), parallel=parallel)
+    return chain_paths.filter(
+        *_read(initial, transitions, log_likelihood, length), parallel=read_parallel(parallel)
+    )
 
 
 def entropy(
@@ -166,7 +179,9 @@ def entropy(
     >>> print(f"{entropy(half[0], half, jnp.zeros((3, 2))):.4f}")  # 3 log 2
     2.0794
     """
-    return chain_paths.entropy(*_read(initial, transitions, log_likelihood, length), parallel=parallel)
+    return chain_paths.entropy(
+        *_read(initial, transitions, log_likelihood, length), parallel=read_parallel(parallel)
+    )
 
 
 def viterbi(
@@ -226,7 +241,9 @@ def predict(
     arguments = _read(initial, transitions, log_likelihood, length)
     if arguments[1].ndim == 3:
         raise ValueError(f"transitions must have shape (K, K) for steps ahead; got {arguments[1].shape}")
-    return chain_paths.predict(*arguments, n_steps=read_count(n_steps, "n_steps"), parallel=parallel)
+    return chain_paths.predict(
+        *arguments, n_steps=read_count(n_steps, "n_steps"), parallel=read_parallel(parallel)
+    )
 
 
 def sample_paths(
@@ -262,7 +279,9 @@ def sample_paths(
     """
     arguments = _read(initial, transitions, log_likelihood, length)
     n_draws = read_count(n_draws, "n_draws")
-    return chain_paths.sample_paths(*arguments, read_key(key), n_draws=n_draws, parallel=parallel)
+    return chain_paths.sample_paths(
+        *arguments, read_key(key), n_draws=n_draws, parallel=read_parallel(parallel)
+    )
 
 
 # -- what comes in ---------------------------------------------------------------------------------------
@@ -273,7 +292,8 @@ def _read(
 ) -> tuple[Array, Array, Array, Array | None]:
     """Log weights of one dtype and of shapes that agree."""
     log_likelihood = as_floating(log_likelihood, "log_likelihood")
-    initial, transitions = (jnp.asarray(x).astype(log_likelihood.dtype) for x in (initial, transitions))
+    initial = as_array(initial, "initial").astype(log_likelihood.dtype)
+    transitions = as_array(transitions, "transitions").astype(log_likelihood.dtype)
     if log_likelihood.ndim != 2 or 0 in log_likelihood.shape:
         raise ValueError(
             f"log_likelihood must have shape (T, K) of at least (1, 1); got {log_likelihood.shape}"

@@ -32,7 +32,15 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from vbjax.core.inputs import as_floating, is_concrete, read_count, read_key, read_length
+from vbjax.core.inputs import (
+    as_array,
+    as_floating,
+    is_concrete,
+    read_count,
+    read_key,
+    read_length,
+    read_parallel,
+)
 from vbjax.gaussian_chain_passes import backward, eliminated, kalman_steps, solve_upper, without_padding
 from vbjax.linalg import inverse_from_cholesky, logdet_from_cholesky
 from vbjax.special import LOG_2PI
@@ -116,7 +124,9 @@ def log_normalizer(
     >>> print(f"{log_normalizer(4 * jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), jnp.zeros((1, 1))):.4f}")
     0.2258
     """
-    return _smoother(*_read(precision, coupling, pull, length), parallel=parallel).log_normalizer
+    return _smoother(
+        *_read(precision, coupling, pull, length), parallel=read_parallel(parallel)
+    ).log_normalizer
 
 
 def smoother(
@@ -153,7 +163,7 @@ def smoother(
     >>> print(*(f"{x:.3f}" for x in (*posterior.means.ravel(), *posterior.covariances.ravel())))
     1.333 0.667 1.333 1.333
     """
-    return _smoother(*_read(precision, coupling, pull, length), parallel=parallel)
+    return _smoother(*_read(precision, coupling, pull, length), parallel=read_parallel(parallel))
 
 
 def entropy(
@@ -178,7 +188,7 @@ def entropy(
     >>> print(f"{entropy(jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), jnp.zeros((1, 1))):.4f}")
     1.4189
     """
-    return _smoother(*_read(precision, coupling, pull, length), parallel=parallel).entropy
+    return _smoother(*_read(precision, coupling, pull, length), parallel=read_parallel(parallel)).entropy
 
 
 def sample_paths(
@@ -213,7 +223,7 @@ def sample_paths(
     """
     arguments = _read(precision, coupling, pull, length)
     n_draws = read_count(n_draws, "n_draws")
-    return _sample_paths(*arguments, read_key(key), n_draws=n_draws, parallel=parallel)
+    return _sample_paths(*arguments, read_key(key), n_draws=n_draws, parallel=read_parallel(parallel))
 
 
 def kalman_filter(
@@ -261,7 +271,7 @@ def kalman_filter(
         raise ValueError(f"y must have shape (T, p) of at least (1, 1); got {y.shape}")
     if is_concrete(y) and np.isinf(np.asarray(y)).any():
         raise ValueError("y must be finite, or NaN where missing; it has an infinity")
-    mean = jnp.asarray(initial_mean).astype(y.dtype)
+    mean = as_array(initial_mean, "initial_mean").astype(y.dtype)
     if mean.ndim != 1 or not mean.size:
         raise ValueError(f"initial_mean must have shape (D,) of at least (1,); got {mean.shape}")
     d, p = len(mean), y.shape[1]
@@ -272,7 +282,8 @@ def kalman_filter(
         "emission_matrix": (emission_matrix, (p, d)),
         "emission_covariance": (emission_covariance, (p, p)),
     }
-    read = [_finite(x, y.dtype, name, shape) for name, (x, shape) in matrices.items()]
+    of = f", as y has {p} columns and initial_mean {d} entries"
+    read = [_finite(x, y.dtype, name, shape, of=of) for name, (x, shape) in matrices.items()]
     return _kalman_filter(y, _finite(mean, y.dtype, "initial_mean", (d,)), *read, read_length(length, len(y)))
 
 
@@ -317,12 +328,12 @@ def _kalman_filter(*arguments: Any) -> Filtered:
 
 
 def _finite(
-    x: ArrayLike, dtype: Any, name: str, *shapes: tuple[int, ...], used: slice = slice(None)
+    x: ArrayLike, dtype: Any, name: str, *shapes: tuple[int, ...], used: slice = slice(None), of: str = ""
 ) -> Array:
     """An array of one of the shapes; if it is of the last one, only a part may be used."""
-    x = jnp.asarray(x).astype(dtype)
+    x = as_array(x, name).astype(dtype)
     if x.shape not in shapes:
-        raise ValueError(f"{name} must have shape {' or '.join(map(str, shapes))}; got {x.shape}")
+        raise ValueError(f"{name} must have shape {' or '.join(map(str, shapes))}{of}; got {x.shape}")
     if (
         is_concrete(x)
         and not np.isfinite(np.asarray(x)[used if x.shape == shapes[-1] else slice(None)]).all()

@@ -224,12 +224,19 @@ def read_length(length: ArrayLike | None, steps: int) -> Array | None:
     """How many of the steps of a chain there are, a scalar; None stays None."""
     if length is None:
         return None
-    length = jnp.asarray(length)
+    length = as_array(length, "length")
     if length.shape != () or not jnp.issubdtype(length.dtype, jnp.integer):
         raise ValueError(f"length must be one integer; got {length.dtype} of shape {length.shape}")
     if is_concrete(length) and not 0 <= length <= steps:
         raise ValueError(f"length must be from 0 to {steps}; got {length}")
     return length.astype(int)
+
+
+def read_parallel(parallel: Any) -> bool | None:
+    """Whether messages of a chain are passed in parallel; None is for the function to choose."""
+    if parallel is None or isinstance(parallel, (bool, np.bool_)):
+        return None if parallel is None else bool(parallel)
+    raise ValueError(f"parallel must be True, False or None; got {parallel!r}")
 
 
 def read_weights(weights: Any, n: int, dtype: Any) -> Array | None:
