@@ -6,6 +6,8 @@ Bad values are what no model takes: words, objects, NaN, infinities, wrong signs
 import copy
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
@@ -13,7 +15,7 @@ from clouds import key
 from compilations import compilations
 
 import vbjax as vb
-from vbjax.core.hyperparameters import Choice, Count, Flag, Part, read_model, table
+from vbjax.core.hyperparameters import Choice, Count, Flag, Part, read_hyperparameters, read_model, table
 
 EITHER_SIGN = {"mu0", "location", "mean", "center", "offset", "initial_mean", "log_joint"}
 ZERO = {"stickiness", "noise_floor"}  # positive, or 0
@@ -108,3 +110,90 @@ def test_every_field_of_every_public_model_is_in_its_table():
             continue
         assert {field.name for field in dataclasses.fields(kind)} == set(table(kind)), kind
         assert kind in covered, f"{kind} is in no test of bad values"
+
+
+ROWS = np.float32(registry.table(np.random.default_rng(0)))
+LABELLED = ROWS, np.int32(ROWS[:, 0] > 1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_resolved_model_is_read_as_it_is(name):
+    """What follows the data is in the table's range and shape; so a fit's model can be fitted again."""
+    model, make = MODELS[name]
+    model, data = read_model(model, make())
+    resolved = model.inspect(data).resolve(data)
+    again, _ = read_model(resolved, data)
+    assert jax.tree.structure(again) == jax.tree.structure(resolved)
+    for read, leaf in zip(jax.tree.leaves(again), jax.tree.leaves(resolved), strict=True):
+        assert read is leaf
+
+
+def test_what_has_a_meaning_is_accepted():
+    """Numbers for arrays, lists, whole numbers and half precision, in the data's dtype afterwards."""
+    half = [np.float16(2), jnp.asarray(2, jnp.bfloat16), np.full(2, 2, "float16")]
+    for scale in (2, 2.0, [2, 2], (2.0, 2.0), np.float64(2), np.full(2, 2), jnp.full(2, 2.0), *half):
+        model, data = read_model(changed(vb.KMeans(3, scale=scale), "", "n_clusters", np.int64(3)), ROWS)
+        assert (type(model.n_clusters), model.scale.dtype) == (int, data.dtype)
+        np.testing.assert_array_equal(model.resolve(data).scale, [2.0, 2.0])
+    flat = vb.MixtureHMM(2, 3, weight_concentration=[2.0, 2.0, 5.0]).emissions
+    assert read_hyperparameters(flat).flat.weight_concentration == 3.0
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "words"),
+    [
+        (vb.GaussianMixture(2, inverse_scale=np.eye(2)), ROWS, "inverse_scale must come with mean_precision"),
+        (vb.GaussianMixture(2, degrees_of_freedom=3.0), ROWS, "degrees_of_freedom must come with"),
+        (vb.ProbitRegression(b=np.ones(7)), LABELLED, "b must come with ard=True"),
+        (vb.LogisticRegression(ard=True, precision=1.0), LABELLED, "precision must not come with ard=True"),
+        (vb.RobustNormal(df=1e-60), ROWS[:, 0], "df must be positive; got 1e-60, which is 0.0 in float32"),
+        (vb.RobustNormal(mu0=1e60), ROWS[:, 0], r"mu0 must be finite; got 1e\+60, which is inf in float32"),
+        (vb.KMeans(3, scale=[1.0, -1.0]), ROWS, r"scale must be positive; got -1.0 at \[1\]"),
+        (vb.LinearRegression(location=np.ones(2)), LABELLED, r"location must be a number or of shape \(3,\)"),
+        (vb.BayesianGaussianMixture(2, degrees_of_freedom=1.0), ROWS, "degrees_of_freedom must be above 1"),
+        (vb.BayesianGaussianMixture(2, "diag", inverse_scale=np.eye(2)), ROWS, r"of shape \(d,\); got"),
+        (vb.CategoricalMixture(2, 4, concentration=np.ones(3)), ROWS, r"of shape \(4,\) or of shape \(d, 4\)"),
+        (vb.BernoulliMixture(2, weight_prior="dirichlet_process", weight_concentration=[1.0, 1.0]), ROWS,
+         "weight_concentration must be a number; got"),
+        (vb.MixtureHMM(2, 2, covariance_floor=-1.0), ROWS,
+         "covariance_floor of the mixture of the emissions must be positive; got -1.0"),
+    ],
+)  # fmt: skip
+def test_what_goes_with_what_is_said(model, data, words):
+    with pytest.raises(ValueError, match=words):
+        vb.fit(model, data, key=key())
+
+
+def test_a_wrong_hyperparameter_is_named_before_wrong_data():
+    with pytest.raises(ValueError, match="n_components must be a whole number"):
+        vb.fit(vb.GaussianMixture(0), "no data", key=key())
+    with pytest.raises(ValueError, match="data must be"):
+        vb.fit(vb.LinearRegression(location=np.ones(7)), "no data", key=key())
+
+
+def test_shapes_alone_are_read_of_traced_hyperparameters():
+    def read(scale):
+        return read_model(vb.KMeans(3, scale=scale), ROWS)[0].scale
+
+    np.testing.assert_array_equal(jax.jit(read)(jnp.full(2, jnp.nan)), np.full(2, np.nan))
+    assert jax.vmap(read)(jnp.ones((7, 2))).shape == (7, 2)
+    assert jax.vmap(read)(jnp.ones(7)).shape == (7,)  # a number for each of the batch
+    for program, scale in (jax.jit(read), jnp.ones(7)), (jax.vmap(read), jnp.ones((2, 7))):
+        with pytest.raises(ValueError, match="data must have 7 columns, as the model's scale has"):
+            program(scale)
+    with pytest.raises(ValueError, match=r"scale must be a number or of shape \(d,\); got"):
+        jax.jit(read)(jnp.ones((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("3", "hyper.tau0 must be numbers"),
+        (object(), "hyper.tau0 must be numbers"),
+        (1j, "hyper.tau0 must be numbers; got an array of complex128"),
+        ([1.0, np.nan], r"hyper.tau0\[1\] must have no NaN"),
+    ],
+)
+def test_hyperparameters_of_an_own_model_are_numbers(value, words):
+    with pytest.raises(ValueError, match=words):
+        vb.fit(registry.mean_and_precision().replace(tau0=value), ROWS[:, 0], key=key())
