@@ -67,7 +67,10 @@ def _is_definite(x: np.ndarray) -> bool:
     return bool((np.abs(x - x.T) <= 1e-5 * unit).all())
 
 
-REAL = Range("finite", lambda x: np.isfinite(x))
+_FINITE = Range("finite", np.isfinite)
+REAL = Range(
+    "finite, as must be its square", lambda x: np.isfinite(np.square(x.astype(np.result_type(x, 1.0))))
+)
 POSITIVE = Range("positive", lambda x: x > 0)
 NON_NEGATIVE = at_least(0)
 DEFINITE = Range("symmetric and positive definite", _is_definite, matrix=True)
@@ -249,8 +252,9 @@ def _in_range(x: np.ndarray, name: str, allowed: Range, dtype: Any) -> np.ndarra
     with np.errstate(over="ignore", under="ignore"):
         read = x if dtype is None else x.astype(dtype)
     for values in (x, read):
-        range_ = allowed if not allowed.finite or np.isfinite(values).all() else REAL
-        fine = np.asarray(range_.holds(values))
+        range_ = allowed if not allowed.finite or np.isfinite(values).all() else _FINITE
+        with np.errstate(over="ignore", under="ignore"):
+            fine = np.asarray(range_.holds(values))
         if fine.all():
             continue
         if fine.shape != x.shape:
@@ -258,7 +262,7 @@ def _in_range(x: np.ndarray, name: str, allowed: Range, dtype: Any) -> np.ndarra
         else:
             bad = tuple(map(int, np.argwhere(~fine)[0]))
             got = f"{x[bad]}" + (f" at {list(bad)}" if bad else "")
-            got += "" if values is x else f", which is {values[bad]} in {read.dtype}"
+            got += "" if values is x else f", {values[bad]} in {read.dtype}"
         raise ValueError(f"{name} must be {range_.words}; got {got}")
     return read
 
