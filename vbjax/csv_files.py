@@ -16,6 +16,8 @@ def open_text(path: str | os.PathLike[str], newline: str | None = None) -> IO[st
     """Open a file to read its text, with or without a byte order mark; never a file's number."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path must be the name of a file; got {path!r}")
+    if "\0" in os.fspath(path):
+        raise ValueError(f"path must be the name of a file, without a zero byte; got {path!r}")
     return open(path, newline=newline, encoding="utf-8-sig")
 
 
@@ -28,7 +30,8 @@ def is_header(
         ValueError: a line of which nobody can tell.
     """
     (number, first), *data = lines
-    if any(name in [cell.strip() for cell in first] for name in wanted):
+    named = [cell.strip() for cell in first]
+    if any(isinstance(name, str) and name in named for name in wanted):
         return True
     known = [j for j, cell in enumerate(first) if cell.strip()]
     known = [j for j in known if is_numeric(j, data)] or known
@@ -119,6 +122,6 @@ def column_number(
     """The number of a column that is given by name or number."""
     if isinstance(column, str) and column in names:
         return names.index(column)
-    if isinstance(column, int) and 0 <= column < len(names):
+    if isinstance(column, int) and not isinstance(column, bool) and 0 <= column < len(names):
         return column
     raise ValueError(f"{path}: no column {column!r} in {argument}; expected a name or number of {names}")

@@ -266,7 +266,7 @@ def stream_ldac(path: str | os.PathLike[str], n_words: int, batch_size: int = 25
         batch_size: documents of a minibatch; the last one may have fewer.
 
     Raises:
-        ValueError, OSError: as from `read_ldac`, when the line is reached.
+        ValueError, OSError: as from `read_ldac`, of a line when it is reached.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "corpus.ldac")
@@ -274,7 +274,11 @@ def stream_ldac(path: str | os.PathLike[str], n_words: int, batch_size: int = 25
     >>> list(stream_ldac(path, n_words=4, batch_size=2))
     [Documents(2 documents, 4 words, 4 tokens), Documents(1 documents, 4 words, 0 tokens)]
     """
-    size, batch_size = read_count(n_words, "n_words"), read_count(batch_size, "batch_size")
+    open_text(path).close()
+    return _stream(path, read_count(n_words, "n_words"), read_count(batch_size, "batch_size"))
+
+
+def _stream(path: str | os.PathLike[str], size: int, batch_size: int) -> Iterator[Documents]:
     batch: list[tuple[list[int], list[int]]] = []
     blank: list[tuple[int, str]] = []
     number = 0

@@ -119,19 +119,13 @@ class Documents(Ragged):
         """
         if not isinstance(texts, Iterable) or isinstance(texts, (str, bytes)):
             raise ValueError(f"texts must be lists of words; got {type(texts).__name__}")
-        bags = [Counter(_words(text, f"text {i}")) for i, text in enumerate(texts)]
+        bags = [Counter(read_words(text, f"texts: text {i}")) for i, text in enumerate(texts)]
         if not bags:
             raise ValueError("texts must have at least one document")
-        if isinstance(vocabulary, (dict, set, frozenset)):
-            kind = type(vocabulary).__name__
-            raise ValueError(f"vocabulary must be a list of words, word by number; got a {kind}")
-        words = sorted(set().union(*bags)) if vocabulary is None else _words(vocabulary, "vocabulary")
+        words = sorted(set().union(*bags)) if vocabulary is None else read_vocabulary(vocabulary)
         if not words:
             raise ValueError("vocabulary must have at least one word")
         number = {word: i for i, word in enumerate(words)}
-        if len(number) < len(words):
-            twice = next(word for i, word in enumerate(words) if number[word] != i)
-            raise ValueError(f"vocabulary must have every word once; it has {twice!r} twice")
         pairs = [[(number[word], c) for word, c in bag.items() if word in number] for bag in bags]
         return cls.of(pairs, len(words), dtype), words
 
@@ -261,12 +255,28 @@ def _pairs(document: Any, i: int) -> np.ndarray:
         hint = "; words are for Documents.from_tokens" if pairs.dtype.kind == "U" else ""
         if isinstance(document, dict):
             hint = "; pairs are the dict's items()"
-        what = f"document {i} must be pairs (word, count) of numbers; got {reprlib.repr(document)}{hint}"
+        what = (
+            f"corpus: document {i} must be pairs (word, count) of numbers; got {reprlib.repr(document)}{hint}"
+        )
         raise ValueError(what)
     return pairs.reshape(-1, 2)
 
 
-def _words(words: Any, name: str) -> list[str]:
+def read_vocabulary(vocabulary: Any) -> list[str]:
+    """The words of a vocabulary, every one once, in their order."""
+    if isinstance(vocabulary, (dict, set, frozenset)):
+        kind = type(vocabulary).__name__
+        raise ValueError(f"vocabulary must be a list of words, word by number; got a {kind}")
+    words = read_words(vocabulary, "vocabulary")
+    number = {word: i for i, word in enumerate(words)}
+    if len(number) < len(words):
+        twice = next(word for i, word in enumerate(words) if number[word] != i)
+        raise ValueError(f"vocabulary must have every word once; it has {twice!r} twice")
+    return words
+
+
+def read_words(words: Any, name: str) -> list[str]:
+    """A list of words from any iterable of words but a single word itself."""
     if not isinstance(words, Iterable) or isinstance(words, (str, bytes)):
         raise ValueError(f"{name} must be a list of words; got {reprlib.repr(words)}")
     words = list(words)

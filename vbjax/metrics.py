@@ -157,7 +157,8 @@ def centroid_silhouette_samples(x: ArrayLike, labels: ArrayLike, centers: ArrayL
     """
     x, centers = _points("x", x), _points("centers", centers)
     if len(centers) < 2 or centers.shape[1] != x.shape[1]:
-        raise ValueError(f"centers has shape {centers.shape}; expected (K, {x.shape[1]}) with K at least 2")
+        expected = f"expected (K, {x.shape[1]}) with K at least 2, as x has {x.shape[1]} columns"
+        raise ValueError(f"centers has shape {centers.shape}; {expected}")
     labels, _ = _labels(labels, len(x), len(centers))
     return _centroid_samples(x, jnp.asarray(labels, dtype=jnp.int32), centers.astype(x.dtype))
 
@@ -318,7 +319,8 @@ def _samples(x: Array, labels: Array, *, n_clusters: int, block: int) -> Array:
 
 @jax.jit
 def _centroid_samples(x: Array, labels: Array, centers: Array) -> Array:
-    distance = _distances(_unit_scale(x, x).T, _unit_scale(centers, x).T)  # (n, k)
+    both = jnp.concatenate([x, centers])
+    distance = _distances(_unit_scale(x, both).T, _unit_scale(centers, both).T)  # (n, k)
     own = labels[:, None] == jnp.arange(len(centers), dtype=labels.dtype)
     a = jnp.sum(jnp.where(own, distance, 0), axis=1)
     b = jnp.min(jnp.where(own, jnp.inf, distance), axis=1)

@@ -8,7 +8,7 @@ document completion; `topic_plots` draws the pictures.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -19,9 +19,10 @@ from jax.scipy.special import xlogy
 from jax.typing import ArrayLike
 
 from vbjax.core.expectation import float_dtype, sum_over_rows, sweep_rows
-from vbjax.core.inputs import is_concrete, read_count, read_key
+from vbjax.core.inputs import as_floating, as_numbers, described, is_concrete, read_count, read_key
+from vbjax.core.model import ConjugateModel
 from vbjax.core.ragged import by_part
-from vbjax.documents import Bags, Documents
+from vbjax.documents import Bags, Documents, read_vocabulary
 from vbjax.families.dirichlet import DirichletState
 
 if TYPE_CHECKING:
@@ -60,15 +61,21 @@ def top_words(scores: DirichletState | ArrayLike, vocabulary: Sequence[str], n: 
     """The same as words.
 
     Arguments and errors are those of `top_ids`, but for `vocabulary`: V words, `vocabulary[i]` the one of
-    number i. Of another length it is a ValueError.
+    number i, as a list or a dict. Of another length, or with a word twice, it is a ValueError.
 
     >>> top_words(jnp.array([[0.1, 0.7, 0.2], [0.6, 0.1, 0.3]]), ["bow", "cello", "viola"], 2)
     [['cello', 'viola'], ['bow', 'viola']]
     """
     table = _table("scores", scores)
-    if len(vocabulary) != table.shape[1]:
-        raise ValueError(f"vocabulary must have {table.shape[1]} words; got {len(vocabulary)}")
-    return [[str(vocabulary[int(i)]) for i in row] for row in np.asarray(top_ids(table, n))]
+    size = table.shape[1]
+    if isinstance(vocabulary, Mapping):  # words by their numbers, as gensim has them
+        if absent := [i for i in range(size) if i not in vocabulary]:
+            raise ValueError(f"vocabulary must have {size} words; it has none of number {absent[0]}")
+        vocabulary = [vocabulary[i] for i in range(size)]
+    words = read_vocabulary(vocabulary)
+    if len(words) != size:
+        raise ValueError(f"vocabulary must have {size} words; got {len(words)}")
+    return [[str(words[int(i)]) for i in row] for row in np.asarray(top_ids(table, n))]
 
 
 def relevance(
@@ -99,13 +106,14 @@ def relevance(
     [['goal'], ['vote']]
     """
     table = _probabilities("topics", topics)
-    marginal = jnp.asarray(word_probabilities, table.dtype)
+    marginal = as_floating(word_probabilities, "word_probabilities").astype(table.dtype)
     if marginal.shape != table.shape[1:]:
         raise ValueError(f"word_probabilities must have shape {table.shape[1:]}; got {marginal.shape}")
     _probabilities("word_probabilities", marginal[None])
-    if is_concrete(weight) and not 0 <= weight <= 1:
-        raise ValueError(f"weight must be from 0 to 1; got {weight}")
-    return _relevance(table, marginal, jnp.asarray(weight, table.dtype))
+    share = as_floating(weight, "weight").astype(table.dtype)
+    if share.shape != () or (is_concrete(share) and not 0 <= float(share) <= 1):
+        raise ValueError(f"weight must be from 0 to 1; got {described(weight)}")
+    return _relevance(table, marginal, share)
 
 
 # -- how well new documents are predicted --------------------------------------------------------------
@@ -115,8 +123,13 @@ def halves(docs: Documents, key: Array) -> tuple[Documents, Documents]:
     """Two halves of every document: a word of count c goes Binomial(c, 1/2) times to the first one.
 
     Both are corpora of the documents' number, order and shapes, with counts of 0 for what went to the other
-    half. The only error is a ValueError, where `key` is no PRNG key.
+    half.
+
+    Raises:
+        TypeError: `docs` are no `Documents`.
+        ValueError: `key` is no PRNG key.
     """
+    _require_documents(docs)
     return _halves(docs, read_key(key))
 
 
@@ -145,10 +158,11 @@ def log_completion(model: LatentDirichletAllocation, params: Any, observed: Any,
         Hoffman, Blei, Wang & Paisley (2013), Stochastic variational inference, JMLR 14, section 4; Wallach,
         Murray, Salakhutdinov & Mimno (2009), Evaluation methods for topic models: document completion.
     """
+    topics = _fitted_topics(model, params)
     observed, held_out = model.read(observed), model.read(held_out)
     if observed.n_rows != held_out.n_rows:
         raise ValueError(f"held_out must be of {observed.n_rows} documents too; got {held_out.n_rows}")
-    return _log_completion(model, params.topics, model.document_topics(params, observed), held_out)
+    return _log_completion(model, topics, model.document_topics(params, observed), held_out)
 
 
 def held_out_perplexity(model: LatentDirichletAllocation, params: Any, docs: Any, key: Array) -> Array:
@@ -181,6 +195,7 @@ def held_out_perplexity(model: LatentDirichletAllocation, params: Any, docs: Any
     >>> print(f"{held_out_perplexity(model, flat, docs, jax.random.key(0)):.3f}")
     4.000
     """
+    _fitted_topics(model, params)
     observed, held_out = halves(model.read(docs), key)
     if is_concrete(held_out) and not float(held_out.n_tokens):
         raise ValueError("docs must have words in their second halves to be scored; there are none")
@@ -303,12 +318,12 @@ def align(topics_a: DirichletState | ArrayLike, topics_b: DirichletState | Array
 
 def _table(name: str, topics: DirichletState | ArrayLike) -> Array:
     """Expected probabilities of a posterior, or the table that was given."""
-    table = jnp.asarray(topics.mean if isinstance(topics, DirichletState) else topics)
+    table = as_floating(topics.mean if isinstance(topics, DirichletState) else topics, name)
     if table.ndim != 2 or 0 in table.shape:
         raise ValueError(f"{name} must have shape (topics, words), at least one of each; got {table.shape}")
     if is_concrete(table) and np.isnan(np.asarray(table)).any():
         raise ValueError(f"{name} must not hold NaN")
-    return table if jnp.issubdtype(table.dtype, jnp.floating) else table.astype(float)
+    return table
 
 
 def _probabilities(name: str, topics: DirichletState | ArrayLike) -> Array:
@@ -320,11 +335,29 @@ def _probabilities(name: str, topics: DirichletState | ArrayLike) -> Array:
     return table
 
 
-def _document_counts(top_ids: ArrayLike, docs: Documents) -> tuple[np.ndarray, int]:
-    """In how many documents every two words of a topic are, (K, n, n); how many documents are not empty."""
+def _fitted_topics(model: Any, params: Any) -> DirichletState:
+    """The posterior of the topics of a resolved model."""
+    if not isinstance(model, ConjugateModel) or not hasattr(model, "topics_family"):
+        raise ValueError(f"model must be a fitted topic model, fit.model; got {described(model)}")
+    found = params["topics"] if isinstance(params, Mapping) and "topics" in params else None
+    shape = (*model.topics_family.plate, model.topics_family.size)
+    if not isinstance(found, DirichletState) or np.shape(found.concentration) != shape:
+        what = f"fit.params of the model, with topics of shape {shape}"
+        raise ValueError(f"params must be {what}; got {described(params)}")
+    if is_concrete(found) and not (np.asarray(found.concentration) > 0).all():
+        raise ValueError("params must have topics of positive concentration")
+    return found
+
+
+def _require_documents(docs: Any) -> None:
     if not isinstance(docs, Documents):
         raise TypeError(f"docs must be vb.Documents; got {type(docs).__name__}")
-    ids = np.asarray(top_ids)
+
+
+def _document_counts(top_ids: ArrayLike, docs: Documents) -> tuple[np.ndarray, int]:
+    """In how many documents every two words of a topic are, (K, n, n); how many documents are not empty."""
+    _require_documents(docs)
+    ids = np.asarray(as_numbers(top_ids, "top_ids"))
     if ids.ndim != 2 or ids.shape[1] < 2 or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"top_ids must be whole numbers (K, n), n >= 2; got {ids.dtype}, shape {ids.shape}")
     if ids.min(initial=0) < 0 or ids.max(initial=0) >= docs.n_words:

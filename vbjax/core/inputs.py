@@ -91,8 +91,8 @@ def _on_host(x: Any, name: str, missing: bool | None) -> np.ndarray | Array:
 
 def _from_objects(array: np.ndarray, name: str, columns: Any) -> np.ndarray:
     """Read Python objects as numbers; errors call the columns of a data frame by their names."""
-    if not array.ndim:
-        value: Any = array.item()
+    value: Any = None
+    if not array.ndim and not isinstance(value := array.item(), numbers.Real):
         hint = "; make a list of it first" if isinstance(value, Iterable) else ""
         raise ValueError(f"{name} must be numbers; got {reprlib.repr(value)}{hint}")
     read: list[bool | int | float] = []
@@ -101,10 +101,10 @@ def _from_objects(array: np.ndarray, name: str, columns: Any) -> np.ndarray:
             read.append(math.nan)
         elif isinstance(value, (bool, np.bool_)):
             read.append(bool(value))
-        elif isinstance(value, numbers.Integral):
+        elif isinstance(value, (int, np.integer)) and -(2**63) <= value < 2**63:
             read.append(int(value))
         elif isinstance(value, (numbers.Real, decimal.Decimal)):
-            read.append(float(value))
+            read.append(_as_float(value))
         else:
             row, *column = np.unravel_index(i, array.shape)
             where = f"row {row}"
@@ -113,6 +113,13 @@ def _from_objects(array: np.ndarray, name: str, columns: Any) -> np.ndarray:
             hint = _REMEDIES["U"] if isinstance(value, str) else ""
             raise ValueError(f"{name} must be numbers; got {reprlib.repr(value)} in {where}{hint}")
     return np.array(read, None if read else float).reshape(array.shape)
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return math.inf if value > 0 else -math.inf
 
 
 def as_array(x: Any, name: str, missing: bool | None = None) -> Array:
