@@ -215,7 +215,8 @@ class BlackBox:
         """The diagnostics of a fit, from draws that it has not seen."""
         inspect_params(self.support, params)
         u = params.q.sample(params.key, N_DRAWS)
-        return diagnosed(self.log_ratios(params, u, data), self.gradient_norm(params, data))
+        log_p = jax.vmap(lambda u: self.log_joint(u, data))(u)
+        return diagnosed(log_p, params.q.log_prob(u), self.gradient_norm(params, data))
 
     def mean_response(self, params: Approximation, data: Any) -> tuple[Any, Array]:
         """The means of the latents, and how they respond to pulls on them, a matrix over all their entries.
@@ -245,14 +246,15 @@ class BlackBox:
 
     def refuse_not_finite(self, params: Approximation, data: Any) -> None:
         """A ValueError that names the latents of the first draw at which the density is not finite."""
-        value = np.asarray(self.scored(params, data)[0])
+        value, gradient = map(np.asarray, self.scored(params, data))
         if (~np.isfinite(value)).any():
             row = int(np.argmax(~np.isfinite(value)))
             latents = jax.tree.map(lambda x: x[row], params.draws)
             raise ValueError(
                 f"log_density with the supports' Jacobian is {value[row]} at the start, at {latents}"
             )
-        raise ValueError("log_density has a gradient that is not finite where the fit starts")
+        if not np.isfinite(gradient).all():
+            raise ValueError("log_density has a gradient that is not finite where the fit starts")
 
 
 @jax.jit

@@ -14,7 +14,7 @@ import optax
 from jax import Array
 
 from vbjax.blackbox.approximation import Approximation
-from vbjax.blackbox.ascent import Ascent
+from vbjax.blackbox.ascent import Ascent, judged
 from vbjax.blackbox.families import to_free
 from vbjax.core.algorithm import Info, Status
 from vbjax.core.expectation import rounding_error
@@ -70,6 +70,6 @@ class FixedDraws(Ascent):
         n_quiet = jnp.where(quiet, state.quiet + 1, 0).astype(jnp.int32)
         memory = jax.tree.map(lambda new, old: jnp.where(quiet, new, old), optax.lbfgs().init(free), memory)
         stop = jnp.where(state.quiet >= 2, Status.CONVERGED, Status.UNFINISHED)
-        stop = jnp.where(jnp.isfinite(value), stop, Status.NON_FINITE).astype(jnp.int32)
+        stop = judged(stop, -value, params.points()[0])
         moved = params.at(optax.apply_updates(free, move))
         return FixedDrawsState(moved, memory, n_quiet), Info(params, -value, error, stop)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vbjax.blackbox.approximation import Approximation
-from vbjax.blackbox.ascent import Ascent
+from vbjax.blackbox.ascent import Ascent, judged, stuck
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Slope
 from vbjax.core.algorithm import Info, Status
@@ -64,7 +64,7 @@ class NaturalAscent(Ascent):
     def step(self, state: AscentState, data: Any, weights: Array | None) -> tuple[AscentState, Info]:
         """Score the parameters to try; keep them if the bound did not fall; choose the next."""
         trial, q = state.trial, state.trial.q
-        value, gradient = self.model.scored(trial, data)
+        u, (value, gradient) = trial.points()[0], self.model.scored(trial, data)
         objective = value.mean() + q.entropy()
         error = rounding_error(jnp.abs(value).mean())
         slope = q.kind.slope(q.scale, trial.base, gradient)
@@ -76,9 +76,9 @@ class NaturalAscent(Ascent):
             lambda new, old: jnp.where(kept, new, old), tried, (state.params, *state[1:4])
         )
         rho = jnp.where(kept, jnp.minimum(2 * state.rho, 1), state.rho / 4)
-        stop = jnp.where(rho < _SHORTEST, Status.DECREASED, Status.UNFINISHED)
+        stop = jnp.where(rho < _SHORTEST, stuck(u, value, q.kind.bend(slope)), Status.UNFINISHED)
         stop = jnp.where(q.kind.gain(slope) <= jnp.maximum(self.tol, error), Status.CONVERGED, stop)
-        stop = jnp.where(jnp.isfinite(objective), stop, Status.NON_FINITE).astype(jnp.int32)
+        stop = judged(stop, objective, jnp.where(kept, u, 0))
         location, scale = q.kind.move(params.q.location, params.q.scale, slope, rho)
         trial = dataclasses.replace(params, q=dataclasses.replace(q, location=location, scale=scale))
         return AscentState(params, objective, error, slope, trial, rho), Info(params, objective, error, stop)

@@ -60,6 +60,10 @@ class Diagonal:
         """Half the squared length of the natural gradient: what the next step promises, in nats."""
         return 0.5 * (slope.pull**2).sum() + 0.25 * ((slope.curvature - 1) ** 2).sum()
 
+    def bend(self, slope: Slope) -> Array:
+        """The trace of the curvature: negative where the log density is convex on average."""
+        return slope.curvature.sum()
+
     def move(self, location: Array, scale: Array, slope: Slope, rho: Array) -> tuple[Array, Array]:
         """(m, L) after a step of length rho of the natural gradient; NaN where it leaves the family."""
         precision = 1 - rho + rho * slope.curvature
@@ -112,6 +116,10 @@ class Full:
         """Half the squared length of the natural gradient: what the next step promises, in nats."""
         off = slope.curvature - jnp.eye(len(slope.pull), dtype=slope.pull.dtype)
         return 0.5 * (slope.pull**2).sum() + 0.25 * (off**2).sum()
+
+    def bend(self, slope: Slope) -> Array:
+        """The trace of the curvature: negative where the log density is convex on average."""
+        return jnp.trace(slope.curvature)
 
     def move(self, location: Array, scale: Array, slope: Slope, rho: Array) -> tuple[Array, Array]:
         """(m, L) after a step of length rho of the natural gradient; NaN where it leaves the family."""

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vbjax.blackbox.approximation import Approximation
-from vbjax.blackbox.ascent import Ascent
+from vbjax.blackbox.ascent import Ascent, judged, stuck
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Full
 from vbjax.core.algorithm import Info, Status
@@ -119,7 +119,7 @@ class ScoreMatching(Ascent):
     def step(self, state: MatchState, data: Any, weights: Array | None) -> tuple[MatchState, Info]:
         """Score the parameters to try; keep them if they set a record; choose the next."""
         trial = state.trial
-        value, gradients = self.model.scored(trial, data)
+        u, (value, gradients) = trial.points()[0], self.model.scored(trial, data)
         objective, error = value.mean() + trial.q.entropy(), rounding_error(jnp.abs(value).mean())
         scores = Scores.of(trial.q, gradients)
         mismatch = scores.mismatch
@@ -134,10 +134,11 @@ class ScoreMatching(Ascent):
         closest = jnp.where(kept, jnp.minimum(mismatch, state.closest), state.closest)
         rho = jnp.where(kept, jnp.minimum(1.5 * state.rho, 1), state.rho / 2)
 
-        stop = jnp.where(rho < _SHORTEST, Status.DECREASED, Status.UNFINISHED)
+        bend = -((gradients @ trial.q.scale) * trial.base).sum(1).mean()
+        stop = jnp.where(rho < _SHORTEST, stuck(u, value, bend), Status.UNFINISHED)
         arrived = scores.mismatch <= jnp.maximum(jnp.asarray(self.tol, error.dtype), error)
         stop = jnp.where(arrived, Status.CONVERGED, stop)
-        stop = jnp.where(jnp.isfinite(objective), stop, Status.NON_FINITE).astype(jnp.int32)
+        stop = judged(stop, objective, jnp.where(kept, u, 0))
         trial = dataclasses.replace(params, q=matched(params.q, scores, rho))
         state = MatchState(params, objective, error, scores, highest, closest, trial, rho)
         return state, Info(params, objective, error, stop)

@@ -30,6 +30,7 @@ class Status(enum.IntEnum):
     NON_FINITE = 3
     DECREASED = 4
     INTERRUPTED = 5
+    UNBOUNDED = 6
 
     @property
     def sentence(self) -> str:
@@ -44,6 +45,8 @@ _SENTENCES = {
     Status.NON_FINITE: "stopped: the objective is not finite",
     Status.DECREASED: "stopped: the objective fell by more than its rounding error",
     Status.INTERRUPTED: "interrupted",
+    Status.UNBOUNDED: "stopped: the objective rises without limit, the density is not integrable "
+    "(give it proper priors)",
 }
 
 

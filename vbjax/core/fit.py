@@ -111,7 +111,10 @@ class Fit:
             words += f"; it had converged at a saddle, from which the bound rose by {self.escaped:.4g} nats"
         if singular.any() and not sound.any():
             words += "; the solution is singular: a component has collapsed, do not trust the objective"
-        return words if self.diagnostics is None else f"{words}; {self.diagnostics.sentence}"
+        known = self.diagnostics is not None
+        if known and self.status in (Status.NON_FINITE, Status.UNBOUNDED):
+            known = bool(self.diagnostics.outside > 0)  # of parameters that are no answer
+        return f"{words}; {self.diagnostics.sentence}" if known else words
 
 
 def fit(

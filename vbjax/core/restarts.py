@@ -47,7 +47,8 @@ class Runs(NamedTuple):
     @property
     def sound(self) -> Array:
         """Runs whose objective is to be trusted; others never win over one of these."""
-        return jnp.isfinite(self.objective) & ~self.singular & (self.status != Status.DECREASED)
+        failed = [self.status == x for x in (Status.DECREASED, Status.NON_FINITE, Status.UNBOUNDED)]
+        return jnp.isfinite(self.objective) & ~self.singular & ~jnp.stack(failed).any(0)
 
     @property
     def sweeps(self) -> np.ndarray:
