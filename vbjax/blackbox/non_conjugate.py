@@ -23,7 +23,7 @@ from vbjax.blackbox.draws import matched_draws
 from vbjax.blackbox.families import equally_weighted
 from vbjax.blackbox.inspection import inspect_n_draws, inspect_support
 from vbjax.blackbox.scales import Diagonal, Full
-from vbjax.core.inputs import read_key, read_probabilities, read_shape
+from vbjax.core.inputs import read_probabilities
 from vbjax.families.base import Family, State, pytree, static
 from vbjax.families.drawn import Draws
 from vbjax.special import LOG_2PI
@@ -105,8 +105,7 @@ class NonConjugateState(State):
         """The quantile of every entry, from the draws of the fit; the shape of p leads."""
         return moments.quantile(*self._weighted(), read_probabilities(p))
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Any:
-        key, shape = read_key(key), read_shape(shape)
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Any:
         z = jax.random.normal(key, (int(np.prod(shape)), len(self.location)), self.location.dtype)
         return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), self.mapped(z)[0])
 

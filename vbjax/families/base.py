@@ -18,14 +18,18 @@ Leading axes are plates. Imported by the families, terms and core.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.core.inputs import as_array, as_floating, read_count, read_key, read_shape
 
 T = TypeVar("T")
 
@@ -168,30 +172,109 @@ class State:
         """The statistics of the mode: what a point estimate (`Delta`) sends to the others."""
         return self.statistics(self.mode)
 
-    def entropy(self) -> Array:
-        """-E_q[log q(z)], in nats."""
-        return self.base_entropy() - self.expected().log_base
-
-    def kl(self, other: Self) -> Array:
-        """KL(self || other) in nats, one number for each cell of the plate.
+    def divergence(self, other: Self) -> Array:
+        """KL(self || other) of a state of this class, for `kl`, which checks that it is one.
 
         The families pair the two halves, which would cancel badly in float32 where both are concentrated.
         """
         return -other.log_density(self.expected()) - self.base_entropy()
 
-    def log_prob(self, x: Any) -> Array:
-        """log q(x), one number for each cell of the plate."""
-        t = self.statistics(x)
-        return self.log_density(t) + t.log_base
-
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Any:
-        """Independent draws, of shape `shape + plate + event`."""
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Any:
+        """Draws of shape `shape + plate + event`, for `sample`, which reads key and shape."""
         raise TypeError(f"{type(self).__name__} has no sampler")
 
+    def entropy(self) -> Array:
+        """-E_q[log q(z)], in nats."""
+        with _fields_that_fit(self) as state:
+            return state.base_entropy() - state.expected().log_base
 
-def sample_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    """Read a number of draws or a shape of draws."""
-    return (shape,) if isinstance(shape, int) else tuple(shape)
+    def kl(self, other: Self) -> Array:
+        """KL(self || other) in nats, one number for each cell of the plate.
+
+        Raises:
+            ValueError: `other` is not a state of this class, or of another plate or size.
+        """
+        if type(other) is not type(self):
+            raise ValueError(f"other must be a {type(self).__name__}; got {type(other).__name__}")
+        with _fields_that_fit(self, other) as (state, other):
+            return state.divergence(other)
+
+    def log_prob(self, x: Any) -> Array:
+        """log q(x), one number for each cell of the plate.
+
+        Raises:
+            ValueError: an `x` that is no number, or of another shape than a draw.
+        """
+        x = self.read_value(x)
+        with _fields_that_fit(self) as state:
+            t = state.statistics(x)
+            return state.log_density(t) + t.log_base
+
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Any:
+        """Independent draws, of shape `shape + plate + event`.
+
+        Raises:
+            ValueError: `key` is no key, or `shape` neither a whole number nor a tuple of them.
+        """
+        key, shape = read_key(key), read_shape(shape)
+        with _fields_that_fit(self) as state:
+            return state.draw(key, shape)
+
+    def read_value(self, x: Any) -> Any:
+        """Return a value of the latent as arrays: of the structure, the event and the dtype of a draw.
+
+        Raises:
+            ValueError: an `x` that is no number, of another event, or whose plate does not fit.
+        """
+        with _fields_that_fit(self) as state:
+            draw = jax.eval_shape(lambda q: q.draw(jax.random.key(0), ()), state)
+            plate = jax.eval_shape(lambda q: q.base_entropy(), state).shape
+        if not isinstance(draw, tuple):
+            return _read_event(x, draw, plate)
+        if not isinstance(x, tuple) or len(x) != len(draw):
+            raise ValueError(f"x must be a {type(draw).__name__}; got {type(x).__name__}")
+        return type(draw)(*(_read_event(value, like, plate) for value, like in zip(x, draw, strict=True)))
+
+
+def _read_event(x: Any, draw: Any, plate: tuple[int, ...]) -> Array:
+    event = draw.shape[len(plate) :]
+    x = as_array(x, "x")
+    n = max(x.ndim - len(event), 0)
+    try:
+        np.broadcast_shapes(x.shape[:n], plate)
+        fits = x.shape[n:] == event
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"x must have the shape {draw.shape} of a draw, or axes before it; got {x.shape}")
+    return x.astype(draw.dtype)
+
+
+@contextlib.contextmanager
+def _fields_that_fit(*states: Any) -> Iterator[Any]:
+    """Give the states with arrays for fields; say so where their shapes do not fit one another.
+
+    Raises:
+        ValueError: fields that are no numbers, or of shapes that do not fit.
+    """
+    read = tuple(map(_with_arrays, states))
+    try:
+        yield read if len(read) > 1 else read[0]
+    except (AttributeError, TypeError, ValueError) as error:
+        shapes = " and ".join(f"{type(q).__name__}{_shapes(q)}" for q in read)
+        what = "other must fit this state" if len(read) > 1 else "fields must fit one another"
+        raise ValueError(f"{what}; got {shapes}: {error}") from error
+
+
+def _with_arrays(state: Any) -> Any:
+    """Return the state with numbers as arrays."""
+    given = {name: getattr(state, name) for name in state.domains}
+    read = {name: as_floating(x, name) for name, x in given.items() if not isinstance(x, jax.Array)}
+    return dataclasses.replace(state, **read) if read else state
+
+
+def _shapes(state: Any) -> str:
+    return "(" + ", ".join(f"{name} {getattr(state, name).shape}" for name in state.domains) + ")"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,11 +291,23 @@ class Family:
     plate: tuple[int, ...] = ()
     base_weight: ClassVar[float] = 1.0
     guarded: ClassVar[bool] = False
+    counts: ClassVar[tuple[str, ...]] = ("size", "rows", "concentration")
     curvature: ClassVar[str | None] = None
+
+    def __post_init__(self) -> None:
+        """Read the plate, and the sizes that a family has.
+
+        Raises:
+            ValueError: what is no whole number.
+        """
+        object.__setattr__(self, "plate", read_shape(self.plate, "plate"))
+        for name in self.counts:
+            if hasattr(self, name):
+                read_count(getattr(self, name), name)
 
     def repeated(self, n: int) -> Self:
         """The same family for each of n rows: the plate gets a leading axis."""
-        return dataclasses.replace(self, plate=(n, *self.plate))
+        return dataclasses.replace(self, plate=(read_count(n, "n", least=0), *self.plate))
 
     def neutral(self, dtype: DTypeLike) -> Any:
         """A standard member, its mode inside the support: where a fit without better knowledge starts."""

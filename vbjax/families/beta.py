@@ -10,7 +10,8 @@ from jax import Array
 from jax.scipy.special import betainc
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
+from vbjax.core.inputs import read_probabilities
+from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.families.dirichlet import DirichletState, DirichletStatistics, dirichlet_log_density
 from vbjax.special import quantile
 
@@ -68,8 +69,8 @@ class BetaState(State):
     def base_entropy(self) -> Array:
         return self._pair.base_entropy()
 
-    def kl(self, other: BetaState) -> Array:
-        return self._pair.kl(other._pair)
+    def divergence(self, other: BetaState) -> Array:
+        return self._pair.divergence(other._pair)
 
     @property
     def mean(self) -> Array:
@@ -85,15 +86,20 @@ class BetaState(State):
 
     def quantile(self, p: ArrayLike) -> Array:
         """The value below which a share `p` of the mass lies."""
-        p = jnp.asarray(p, self.concentration1.dtype)
+        p = jnp.asarray(read_probabilities(p), self.concentration1.dtype)
         p, a, b = jnp.broadcast_arrays(p, self.concentration1, self.concentration0)
-        upper, density = p > 0.5, lambda x: jnp.exp(BetaState(a, b).log_prob(x))
+        upper, q = p > 0.5, BetaState(a, b)
+
+        def density(x: Array) -> Array:
+            t = q.statistics(x)
+            return jnp.exp(q.log_density(t) + t.log_base)
+
         near, far = jnp.where(upper, b, a), jnp.where(upper, a, b)
         return quantile(p, lambda x: betainc(near, far, jnp.where(upper, 1 - x, x)), density, 1.0)
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
         a, b = jnp.broadcast_arrays(self.concentration1, self.concentration0)
-        return jax.random.beta(key, a, b, sample_shape(shape) + a.shape, a.dtype)
+        return jax.random.beta(key, a, b, shape + a.shape, a.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+import reprlib
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
+from vbjax.core.inputs import as_numbers, is_concrete
+from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.linalg import outer
 
 
@@ -34,6 +37,16 @@ class CategoricalState(State):
     def probabilities(self) -> Array:
         """p_k, one axis after the plate."""
         return jax.nn.softmax(self.logits, -1)
+
+    def read_value(self, x: Any) -> Array:
+        """Return numbers of states, whole and from 0 to k - 1."""
+        given = as_numbers(x, "x")
+        value, size = super().read_value(given), self.logits.shape[-1]
+        if is_concrete(given):
+            numbers = np.asarray(given)
+            if not ((numbers >= 0) & (numbers < size) & (numbers == np.floor(numbers))).all():
+                raise ValueError(f"x must be whole numbers from 0 to {size - 1}; got {reprlib.repr(x)}")
+        return value
 
     def statistics(self, x: ArrayLike) -> CategoricalStatistics:
         return CategoricalStatistics(jax.nn.one_hot(x, self.logits.shape[-1], dtype=self.logits.dtype))
@@ -70,8 +83,8 @@ class CategoricalState(State):
     def mode(self) -> Array:
         return jnp.argmax(self.logits, -1)
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
-        return jax.random.categorical(key, self.logits, shape=sample_shape(shape) + self.logits.shape[:-1])
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+        return jax.random.categorical(key, self.logits, shape=shape + self.logits.shape[:-1])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, State, pytree, sample_shape
+from vbjax.families.base import Family, State, pytree
 
 
 @pytree
@@ -56,8 +56,7 @@ class DeltaState(State):
     def mode(self) -> Any:
         return self.at.mode
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Any:
-        shape = sample_shape(shape)
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Any:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + x.shape), self.at.mode)
 
 
@@ -72,6 +71,10 @@ class Delta(Family):
     @property
     def curvature(self) -> str | None:  # type: ignore[override]
         return self.of.curvature
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.of, Family):
+            raise ValueError(f"of must be a family, such as vb.Normal(); got {self.of!r}")
 
     def repeated(self, n: int) -> Delta:
         return Delta(self.of.repeated(n))

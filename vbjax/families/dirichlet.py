@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
+from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.linalg import outer
 from vbjax.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito
 
@@ -77,7 +77,7 @@ class DirichletState(State):
         total = total[..., 0]
         return terms - gammaln_remainder(total) - 0.5 * (alpha.shape[-1] - 1) * (jnp.log(total) - LOG_2PI)
 
-    def kl(self, other: DirichletState) -> Array:
+    def divergence(self, other: DirichletState) -> Array:
         return dirichlet_kl(self.concentration, other.concentration)
 
     def at_mode(self) -> DirichletStatistics:
@@ -105,8 +105,8 @@ class DirichletState(State):
         inside = (excess >= 0).all(-1, keepdims=True)
         return jnp.where(inside, excess / excess.sum(-1, keepdims=True), jnp.nan)
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
-        shape = sample_shape(shape) + self.concentration.shape[:-1]
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+        shape = shape + self.concentration.shape[:-1]
         return jax.random.dirichlet(key, self.concentration, shape, self.concentration.dtype)
 
 

@@ -11,7 +11,8 @@ from jax import Array
 from jax.scipy.special import gammainc, gammaincc, ndtri
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
+from vbjax.core.inputs import read_probabilities
+from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito, quantile
 
 
@@ -88,7 +89,7 @@ class GammaState(State):
     def base_entropy(self) -> Array:
         return gamma_base_entropy(self.concentration)
 
-    def kl(self, other: GammaState) -> Array:
+    def divergence(self, other: GammaState) -> Array:
         return gamma_kl(self.concentration, self.rate, other.concentration, other.rate)
 
     @property
@@ -109,11 +110,11 @@ class GammaState(State):
 
     def quantile(self, p: ArrayLike) -> Array:
         """The value below which a share `p` of the mass lies."""
-        p = jnp.asarray(p, self.concentration.dtype)
+        p = jnp.asarray(read_probabilities(p), self.concentration.dtype)
         return _standard_quantile(*jnp.broadcast_arrays(self.concentration, p)) / self.rate
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
-        shape = sample_shape(shape) + self.concentration.shape
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+        shape = shape + self.concentration.shape
         return jax.random.gamma(key, self.concentration, shape, self.concentration.dtype) / self.rate
 
 

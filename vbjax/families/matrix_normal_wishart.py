@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, LocationPrecision, pytree, sample_shape
+from vbjax.families.base import Family, LocationPrecision, pytree
 from vbjax.families.joint import JointStatistics, JointWishartState
 from vbjax.families.wishart import (
     sample_wishart_roots,
@@ -110,11 +110,11 @@ class MatrixNormalWishartState(JointWishartState):
         location = rows * (1 + LOG_2PI) - logdet_from_cholesky(cholesky(self.mean_precision))
         return 0.5 * size * location + wishart_base_entropy(self.degrees_of_freedom, size)
 
-    def kl(self, other: MatrixNormalWishartState) -> Array:
+    def divergence(self, other: MatrixNormalWishartState) -> Array:
         shift = self.location - other.location
         square = (other.mean_precision * (shift @ self.precision.mean @ transpose(shift))).sum((-1, -2))
         spread = stein_loss(cholesky(self.mean_precision), cholesky(other.mean_precision))
-        return 0.5 * (shift.shape[-1] * spread + square) + self.precision.kl(other.precision)
+        return 0.5 * (shift.shape[-1] * spread + square) + self.precision.divergence(other.precision)
 
     @property
     def mode_factor(self) -> Array:
@@ -131,9 +131,8 @@ class MatrixNormalWishartState(JointWishartState):
         own = jnp.diagonal(rows, axis1=-2, axis2=-1)[..., None, None]
         return LocationPrecision(own * self.spread[..., None, :, :], self.precision.covariance)
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> LocationPrecision:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> LocationPrecision:
         key_precision, key_location = jax.random.split(key)
-        shape = sample_shape(shape)
         root, bartlett = sample_wishart_roots(
             key_precision, self.degrees_of_freedom, self.inverse_scale, shape
         )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
+from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.families.normal import NormalState
 from vbjax.linalg import (
     cholesky,
@@ -84,7 +84,7 @@ class MultivariateNormalState(State):
     def base_entropy(self) -> Array:
         return 0.5 * (self.mean.shape[-1] * (1 + LOG_2PI) - logdet_from_cholesky(cholesky(self.precision)))
 
-    def kl(self, other: MultivariateNormalState) -> Array:
+    def divergence(self, other: MultivariateNormalState) -> Array:
         square = quadratic_form(other.precision, self.mean - other.mean)
         return 0.5 * (stein_loss(cholesky(self.precision), cholesky(other.precision)) + square)
 
@@ -104,8 +104,8 @@ class MultivariateNormalState(State):
         """The value of each axis below which a share `p` of its mass lies."""
         return NormalState(self.mean, 1 / self.variance).quantile(p)
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
-        draws = jax.random.normal(key, sample_shape(shape) + self.mean.shape, self.mean.dtype)
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+        draws = jax.random.normal(key, shape + self.mean.shape, self.mean.dtype)
         return self.mean + solve_lower(cholesky(self.precision), draws[..., None], transposed=True)[..., 0]
 
 

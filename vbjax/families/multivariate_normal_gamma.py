@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, LocationPrecision, pytree, sample_shape
+from vbjax.families.base import Family, LocationPrecision, pytree
 from vbjax.families.gamma import (
     GammaStatistics,
     gamma_base_entropy,
@@ -98,10 +98,10 @@ class MultivariateNormalGammaState(JointGammaState):
         location = size * (1 + LOG_2PI) - logdet_from_cholesky(cholesky(self.mean_precision))
         return 0.5 * location + gamma_base_entropy(self.concentration)
 
-    def kl(self, other: MultivariateNormalGammaState) -> Array:
+    def divergence(self, other: MultivariateNormalGammaState) -> Array:
         square = quadratic_form(other.mean_precision, self.location - other.location)
         spread = stein_loss(cholesky(self.mean_precision), cholesky(other.mean_precision))
-        return 0.5 * (spread + self.precision.mean * square) + self.precision.kl(other.precision)
+        return 0.5 * (spread + self.precision.mean * square) + self.precision.divergence(other.precision)
 
     @property
     def covariance(self) -> LocationPrecision:
@@ -113,12 +113,10 @@ class MultivariateNormalGammaState(JointGammaState):
         excess = self.concentration - 1 + 0.5 * self.location.shape[-1]
         return LocationPrecision(self.location, jnp.maximum(excess, 0) / self.rate)
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> LocationPrecision:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> LocationPrecision:
         key_tau, key_location = jax.random.split(key)
-        tau = self.precision.sample(key_tau, shape)
-        draws = jax.random.normal(
-            key_location, sample_shape(shape) + self.location.shape, self.location.dtype
-        )
+        tau = self.precision.draw(key_tau, shape)
+        draws = jax.random.normal(key_location, shape + self.location.shape, self.location.dtype)
         noise = solve_lower(cholesky(self.mean_precision), draws[..., None], transposed=True)[..., 0]
         return LocationPrecision(self.location + noise / jnp.sqrt(tau)[..., None], tau)
 

@@ -11,7 +11,8 @@ from jax import Array
 from jax.scipy.special import ndtri
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
+from vbjax.core.inputs import read_probabilities
+from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.special import LOG_2PI, itakura_saito
 
 
@@ -87,7 +88,7 @@ class NormalState(State):
     def base_entropy(self) -> Array:
         return 0.5 * (1 + LOG_2PI - jnp.log(self.precision))
 
-    def kl(self, other: NormalState) -> Array:
+    def divergence(self, other: NormalState) -> Array:
         square = other.precision * (self.mean - other.mean) ** 2
         return 0.5 * (itakura_saito(other.precision / self.precision) + square)
 
@@ -101,10 +102,10 @@ class NormalState(State):
 
     def quantile(self, p: ArrayLike) -> Array:
         """The value below which a share `p` of the mass lies."""
-        return self.mean + self.sd * ndtri(jnp.asarray(p, self.mean.dtype))
+        return self.mean + self.sd * ndtri(jnp.asarray(read_probabilities(p), self.mean.dtype))
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
-        draws = jax.random.normal(key, sample_shape(shape) + self.mean.shape, self.mean.dtype)
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+        draws = jax.random.normal(key, shape + self.mean.shape, self.mean.dtype)
         return self.mean + self.sd * draws
 
 

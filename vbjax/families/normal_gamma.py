@@ -11,7 +11,8 @@ from jax import Array
 from jax.scipy.special import ndtri
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, LocationPrecision, pytree, sample_shape
+from vbjax.core.inputs import read_probabilities
+from vbjax.families.base import Family, LocationPrecision, pytree
 from vbjax.families.beta import BetaState
 from vbjax.families.gamma import (
     GammaStatistics,
@@ -68,10 +69,10 @@ class NormalGammaState(JointGammaState):
     def base_entropy(self) -> Array:
         return 0.5 * (1 + LOG_2PI - jnp.log(self.mean_precision)) + gamma_base_entropy(self.concentration)
 
-    def kl(self, other: NormalGammaState) -> Array:
+    def divergence(self, other: NormalGammaState) -> Array:
         square = other.mean_precision * self.precision.mean * (self.location - other.location) ** 2
         location = 0.5 * (itakura_saito(other.mean_precision / self.mean_precision) + square)
-        return location + self.precision.kl(other.precision)
+        return location + self.precision.divergence(other.precision)
 
     @property
     def variance(self) -> LocationPrecision:
@@ -83,15 +84,16 @@ class NormalGammaState(JointGammaState):
 
     def quantile(self, p: ArrayLike) -> LocationPrecision:
         """Of both marginals: Student-t for the location, Gamma for the precision."""
-        p, a = jnp.broadcast_arrays(jnp.asarray(p, self.concentration.dtype), self.concentration)
+        p = jnp.asarray(read_probabilities(p), self.concentration.dtype)
+        p, a = jnp.broadcast_arrays(p, self.concentration)
         t = _standard_t_quantile(2 * a, p)
         location = self.location + t * jnp.sqrt(self.rate / (self.concentration * self.mean_precision))
         return LocationPrecision(location, self.precision.quantile(p))
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> LocationPrecision:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> LocationPrecision:
         key_tau, key_location = jax.random.split(key)
-        tau = self.precision.sample(key_tau, shape)
-        shape = sample_shape(shape) + self.location.shape
+        tau = self.precision.draw(key_tau, shape)
+        shape = shape + self.location.shape
         draws = jax.random.normal(key_location, shape, self.location.dtype)
         return LocationPrecision(self.location + draws / jnp.sqrt(self.mean_precision * tau), tau)
 

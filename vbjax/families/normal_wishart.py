@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, LocationPrecision, pytree, sample_shape
+from vbjax.families.base import Family, LocationPrecision, pytree
 from vbjax.families.joint import JointStatistics, JointWishartState, increment
 from vbjax.families.wishart import (
     sample_wishart_roots,
@@ -88,10 +88,10 @@ class NormalWishartState(JointWishartState):
         location = 0.5 * size * (1 + LOG_2PI - jnp.log(self.mean_precision))
         return location + wishart_base_entropy(self.degrees_of_freedom, size)
 
-    def kl(self, other: NormalWishartState) -> Array:
+    def divergence(self, other: NormalWishartState) -> Array:
         spread = self.location.shape[-1] * itakura_saito(other.mean_precision / self.mean_precision)
         square = quadratic_form(self.precision.mean, self.location - other.location)
-        return 0.5 * (spread + other.mean_precision * square) + self.precision.kl(other.precision)
+        return 0.5 * (spread + other.mean_precision * square) + self.precision.divergence(other.precision)
 
     def at_mode(self) -> NormalWishartStatistics:
         return _at_point(self.location, *self.mode_and_logdet())
@@ -105,9 +105,8 @@ class NormalWishartState(JointWishartState):
     def mode_factor(self) -> Array:
         return self.degrees_of_freedom - self.location.shape[-1]
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> LocationPrecision:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> LocationPrecision:
         key_precision, key_location = jax.random.split(key)
-        shape = sample_shape(shape)
         root, bartlett = sample_wishart_roots(
             key_precision, self.degrees_of_freedom, self.inverse_scale, shape
         )

@@ -15,7 +15,7 @@ from jax import Array, lax
 from jax.scipy.special import ndtri
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, State, Statistics, pytree, sample_shape, static
+from vbjax.families.base import Family, State, Statistics, pytree, static
 
 _SMALL = 0.2  # below it (1 - tanh(h) / h) / h^2 is its Taylor series
 _TAYLOR = (
@@ -100,9 +100,9 @@ class PolyaGammaState(State):
     def mode(self) -> Array:
         return jnp.full_like(self.tilt, jnp.nan)
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
         # PG(b, c) is a sum of b from PG(1, c), for a whole number b
-        shape = (self.concentration, *sample_shape(shape), *self.tilt.shape)
+        shape = (self.concentration, *shape, *self.tilt.shape)
         return _draw(key, jnp.broadcast_to(0.5 * jnp.abs(self.tilt), shape)).sum(0) / 4
 
 

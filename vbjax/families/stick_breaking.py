@@ -85,8 +85,8 @@ class StickBreakingState(State):
     def base_entropy(self) -> Array:
         return self.shares.base_entropy().sum(-1)
 
-    def kl(self, other: StickBreakingState) -> Array:
-        return self.shares.kl(other.shares).sum(-1)
+    def divergence(self, other: StickBreakingState) -> Array:
+        return self.shares.divergence(other.shares).sum(-1)
 
     def at_mode(self) -> StickBreakingStatistics:
         mode = self.mode  # a piece without mass as in the Dirichlet
@@ -127,8 +127,8 @@ class StickBreakingState(State):
         total = ahead + behind
         return jnp.where(inside, _broken(ahead / total, behind / total), jnp.nan)
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
-        share = self.shares.sample(key, shape)
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+        share = self.shares.draw(key, shape)
         return _broken(share, 1 - share)
 
 

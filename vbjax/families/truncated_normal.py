@@ -13,7 +13,7 @@ from jax import Array, lax
 from jax.scipy.special import log_ndtr, ndtr, ndtri
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, State, pytree, sample_shape
+from vbjax.families.base import Family, State, pytree
 from vbjax.families.normal import NormalStatistics
 from vbjax.special import LOG_2PI
 
@@ -97,7 +97,8 @@ class TruncatedNormalState(State):
         return 0.5 * (jnp.log(self.precision) - LOG_2PI) + energy - _log_mass(self._standard)
 
     def log_prob(self, x: ArrayLike) -> Array:
-        return jnp.where(jnp.asarray(x) < 0, -jnp.inf, self.log_density(self.statistics(x)))
+        x = self.read_value(x)
+        return jnp.where(x < 0, -jnp.inf, self.log_density(self.statistics(x)))
 
     def base_entropy(self) -> Array:
         return -self.log_density(self.expected())
@@ -114,8 +115,8 @@ class TruncatedNormalState(State):
     def mode(self) -> Array:
         return jnp.maximum(self.location, 0)
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
-        a = jnp.broadcast_to(self._standard, sample_shape(shape) + self.location.shape)
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+        a = jnp.broadcast_to(self._standard, shape + self.location.shape)
         low, x, above = _split(a)
         keys = jax.random.split(key)
         uniform = jax.random.uniform(keys[0], a.shape, a.dtype, minval=jnp.finfo(a.dtype).tiny)

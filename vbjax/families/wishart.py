@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import Family, State, Statistics, pytree, sample_shape
+from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.linalg import (
     cholesky,
     inverse_from_cholesky,
@@ -150,7 +150,7 @@ class WishartState(State):
     def base_entropy(self) -> Array:
         return wishart_base_entropy(self.degrees_of_freedom, self.inverse_scale.shape[-1])
 
-    def kl(self, other: WishartState) -> Array:
+    def divergence(self, other: WishartState) -> Array:
         return wishart_kl(
             self.degrees_of_freedom, self.inverse_scale, other.degrees_of_freedom, other.inverse_scale
         )
@@ -172,8 +172,8 @@ class WishartState(State):
         excess = self.degrees_of_freedom - self.inverse_scale.shape[-1] - 1
         return jnp.where(excess > 0, excess, jnp.nan)[..., None, None] * self.scale
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Array:
-        roots = sample_wishart_roots(key, self.degrees_of_freedom, self.inverse_scale, sample_shape(shape))
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+        roots = sample_wishart_roots(key, self.degrees_of_freedom, self.inverse_scale, shape)
         return wishart_from_roots(*roots)
 
 

@@ -101,8 +101,8 @@ class ShapedGammaState(State):
     def mode(self) -> ShapeRate:
         return ShapeRate(self.row_shape, self.rates.mode)
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> ShapeRate:
-        rate = self.rates.sample(key, shape)
+    def draw(self, key: Array, shape: tuple[int, ...]) -> ShapeRate:
+        rate = self.rates.draw(key, shape)
         return ShapeRate(jnp.broadcast_to(self.row_shape, rate.shape), rate)
 
 
