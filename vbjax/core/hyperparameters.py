@@ -251,20 +251,19 @@ def _in_range(x: np.ndarray, name: str, allowed: Range, dtype: Any) -> np.ndarra
     """Return the numbers in the dtype, or raise where one, as it is or in the dtype, is out of range."""
     with np.errstate(over="ignore", under="ignore"):
         read = x if dtype is None else x.astype(dtype)
-    for values in (x, read):
-        range_ = allowed if not allowed.finite or np.isfinite(values).all() else _FINITE
-        with np.errstate(over="ignore", under="ignore"):
+        for values in (x, read):
+            range_ = allowed if not allowed.finite or np.isfinite(values).all() else _FINITE
             fine = np.asarray(range_.holds(values))
-        if fine.all():
-            continue
-        if fine.shape != x.shape:
-            got = described(x)
+            if not fine.all():
+                break
         else:
-            bad = tuple(map(int, np.argwhere(~fine)[0]))
-            got = f"{x[bad]}" + (f" at {list(bad)}" if bad else "")
-            got += "" if values is x else f", {values[bad]} in {read.dtype}"
-        raise ValueError(f"{name} must be {range_.words}; got {got}")
-    return read
+            return read
+    got = described(x)
+    if fine.shape == x.shape:
+        bad = tuple(map(int, np.argwhere(~fine)[0]))
+        got = f"{x[bad]}" + (f" at {list(bad)}" if bad else "")
+        got += "" if values is x else f", {values[bad]} in {read.dtype}"
+    raise ValueError(f"{name} must be {range_.words}; got {got}")
 
 
 # ---------------------------------------------------------------- declarations

@@ -61,7 +61,8 @@ class BayesianGaussianMixture(GaussianMixtureBase):
     Args:
         n_components: k, an upper bound.
         covariance_type: "full", "tied", "diag" or "spherical".
-        weight_concentration: alpha0 of every component, by default 1 / k; of the process, by default 1.
+        weight_concentration: alpha0, a number, or (k,) of a Dirichlet; by default 1 / k of every component, 1
+            of the process.
         location: m0 (d,); by default the data's mean.
         mean_precision: beta0, prior rows behind the location; by default 1.
         degrees_of_freedom: nu0; by default d (diag: 1).

@@ -63,7 +63,8 @@ class ConjugateMixture(Mixture):
         maximum_likelihood: whether weights and parameters are points that maximise the likelihood, by EM: the
             priors then shape the start alone, and the objective is the log likelihood.
         weight_prior: "dirichlet", or "dirichlet_process" truncated at k.
-        weight_concentration: alpha0; by default 1 / k of every component, 1 of the process.
+        weight_concentration: alpha0, a number, or (k,) of a Dirichlet; by default 1 / k of every component, 1
+            of the process.
     """
 
     n_components: int = count("k")

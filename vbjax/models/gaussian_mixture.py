@@ -48,7 +48,8 @@ class GaussianMixture(GaussianMixtureBase):
         n_components: k.
         covariance_type: "full", "tied", "diag" or "spherical".
         covariance_floor: smallest variance allowed, relative to the data's, in any direction.
-        weight_concentration: of a Dirichlet prior of the weights, at least 1; None for none (ML).
+        weight_concentration: of a Dirichlet prior of the weights, a number or (k,), at least 1; None for none
+            (ML).
         mean_precision, degrees_of_freedom, inverse_scale, location: of the components' conjugate prior
             (see `BayesianGaussianMixture`) for MAP; given `mean_precision`, the others default to the
             data's; None for none (ML).
