@@ -165,6 +165,11 @@ def test_what_goes_with_what_is_said(model, data, words):
         vb.fit(model, data, key=key())
 
 
+def test_weights_that_a_chain_replaces_are_refused():
+    with pytest.raises(ValueError, match="weight_concentration is of no use in a chain"):
+        vb.PoissonHMM(2, weight_concentration=3.0)
+
+
 def test_a_wrong_hyperparameter_is_named_before_wrong_data():
     with pytest.raises(ValueError, match="n_components must be a whole number"):
         vb.fit(vb.GaussianMixture(0), "no data", key=key())

@@ -77,10 +77,10 @@ class CategoricalMixture(ConjugateMixture):
         return x.astype(jnp.int32)
 
     def inspect(self, data: Any) -> CategoricalMixture:
-        if self.n_categories is None and is_concrete(data):
-            size = size_of(self, "v")[0] or int(np.max(np.asarray(data))) + 1
-            return dataclasses.replace(self, n_categories=size)
-        return self
+        size = self.n_categories or size_of(self, "v")[0]
+        if size is None and is_concrete(data):
+            size = int(np.max(np.asarray(data))) + 1
+        return dataclasses.replace(self, n_categories=size)
 
     def chunk_rows(self, data: Array) -> int:
         cached = _BLOCK_BYTES // (data.shape[1] * self._size * jnp.dtype(float_dtype(data)).itemsize)

@@ -113,4 +113,7 @@ def _chained(
     names = ("initial_concentration", "transition_concentration", "stickiness")
     chain |= {name: options[name] for name in names if name in options}
     own = {name: value for name, value in options.items() if name not in names}
+    idle = [name for name in own if name.startswith("weight_")] if isinstance(mixture, type) else []
+    if idle:  # states of one component each have no weights
+        raise ValueError(f"{idle[0]} is of no use in a chain: give {names[0]} or {names[1]}")
     return model(n_states, mixture(n_states, **own), **chain)
