@@ -56,6 +56,12 @@ def test_a_sequence_of_its_own(gaussian):
         chain_plots.series(fit.model, fit.params, x, columns=["x"])
     with pytest.raises(TypeError, match="must be a hidden Markov model; got KMeans"):
         chain_plots.series(vb.KMeans(2), fit.params, x)
+    with pytest.raises(ValueError, match="sequence must be one of 0 to 1; got"):
+        chain_plots.series(fit.model, fit.params, x, sequence="first")
+    with pytest.raises(ValueError, match="sequences must name the 2 sequences of data; got 3"):
+        chain_plots.overview(fit, x, sequences=["a", "b", "c"])
+    with pytest.raises(TypeError, match="figure must be matplotlib's"):
+        chain_plots.series(fit.model, fit.params, x, "figure.png")
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 6])
@@ -104,6 +110,15 @@ BAD_PICTURES = {
     "no ribbons": (lambda: chain_plots.state_probabilities(np.ones(3)), "shape \\(steps, states\\)"),
     "no paths": (lambda: chain_plots.segments([]), "lists of whole numbers"),
     "fractions": (lambda: chain_plots.segments([np.ones(3)]), "lists of whole numbers"),
+    "no numbers": (lambda: chain_plots.transitions("table"), "table must be numbers"),
+    "not finite": (lambda: chain_plots.state_probabilities([[0.5, np.nan]]), "table must be finite; row 0"),
+    "half a state": (lambda: chain_plots.transitions(np.eye(2), states=[0.5]), "some of 0 to 1; got"),
+    "a number of paths": (lambda: chain_plots.segments(3), "paths must be lists of whole numbers"),
+    "no colours": (lambda: chain_plots.state_colors(-1), "n_states must be a whole number"),
+    "names that are none": (
+        lambda: chain_plots.segments([np.ones(3, int)], names=[1]),
+        "each by a text; got 1",
+    ),
     "names": (lambda: chain_plots.segments([np.ones(3, int)], names=[]), "each of the 1 paths; got 0"),
 }
 

@@ -166,6 +166,18 @@ def test_what_cannot_be_drawn_is_refused():
         plots.components(fit.model, fit.params, x, features=(0, 2))
     with pytest.raises(TypeError, match="Gaussian mixture or KMeans; got UnitVarianceMixture"):
         plots.components(vb.UnitVarianceMixture(2), fit.params, x)
+    for features in ("xy", [0.5], [0, 1, 0], 1):
+        with pytest.raises(ValueError, match="features must be one or two of the columns 0 to 1"):
+            plots.components(fit.model, fit.params, x, features=features)
+    with pytest.raises(ValueError, match="columns must name the 2 columns of x, each by a text; got 0"):
+        plots.pairs(fit.model, fit.params, x, columns=[0, 1])
+    for draw in (plots.trace, plots.restarts):
+        with pytest.raises(TypeError, match="ax must be matplotlib's Axes, or None for new ones; got 'ax'"):
+            draw(fit, "ax")
+        with pytest.raises(TypeError, match=r"fit must be a vb\.Fit"):
+            draw(fit.params)
+    with pytest.raises(TypeError, match="figure must be matplotlib's, or None for a new one"):
+        plots.pairs(fit.model, fit.params, x, 3)
     batch = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), fit)
     with pytest.raises(ValueError, match=r"one data set; got a batch of shape \(2,\)"):
         plots.trace(batch)

@@ -6,7 +6,7 @@ Like `plots`, which draws the trace and the restarts of any fit, it needs matplo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,18 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from vbjax.core.fit import Fit
+from vbjax.core.inputs import as_numbers, described, read_count
 from vbjax.models import GammaMixture, HiddenMarkovModel, NestedMixture
-from vbjax.plot_style import FAINT, INK, PALETTE, TITLE, new_axes, tidy
-from vbjax.plots import _MOST_COLUMNS, _single, restarts, trace
+from vbjax.plot_inputs import (
+    read_axes,
+    read_choice,
+    read_figure,
+    read_fit,
+    read_names,
+    read_shares,
+)
+from vbjax.plot_style import FAINT, INK, PALETTE, TITLE, tidy
+from vbjax.plots import _MOST_COLUMNS, restarts, trace
 from vbjax.sequences import Sequences
 
 # Tol (2021), the muted ones that are unlike those of `plots`, and a grey.
@@ -40,7 +49,7 @@ def state_colors(n_states: int) -> np.ndarray:
     (3, 3)
     """
     every = np.array([to_rgb(color) for color in PALETTE + _MORE])
-    return every[np.arange(n_states) % len(every)]
+    return every[np.arange(read_count(n_states, "n_states")) % len(every)]
 
 
 def series(
@@ -78,12 +87,11 @@ def series(
     'earthquakes'
     """
     read, paths = _decoded(model, params, data)
-    if not 0 <= sequence < len(paths):
-        raise ValueError(f"sequence must be one of 0 to {len(paths) - 1}; got {sequence}")
+    if not isinstance(sequence, (int, np.integer)) or not 0 <= sequence < len(paths):
+        raise ValueError(f"sequence must be one of 0 to {len(paths) - 1}; got {described(sequence)}")
     x = _steps(read, sequence)
     p = min(x.shape[1], _MOST_COLUMNS)
-    if figure is None:
-        figure = Figure(figsize=(9, 1.5 * p + 1), layout="constrained", dpi=120)
+    figure = read_figure(figure, 9, 1.5 * p + 1)
     axes = list(figure.subplots(p, 1, squeeze=False, sharex=True)[:, 0])
     _panels(axes, model, params, x, paths[sequence], columns)
     axes[-1].set_xlabel("step")
@@ -106,10 +114,8 @@ def state_probabilities(table: ArrayLike, ax: Axes | None = None) -> Axes:
     >>> state_probabilities(np.array([[0.9, 0.1], [0.2, 0.8]])).get_ylabel()
     'probability'
     """
-    table = np.asarray(table, float)
-    if table.ndim != 2:
-        raise ValueError(f"table must have shape (steps, states); got {table.shape}")
-    ax, t = tidy(new_axes(ax)), len(table)
+    table = read_shares(table, "table", "steps, states")
+    ax, t = tidy(read_axes(ax)), len(table)
     # every step is as wide as one, also the first and the last
     places = np.concatenate([[-0.5], np.arange(t), [t - 0.5]])
     padded = np.concatenate([table[:1], table, table[-1:]])
@@ -138,13 +144,11 @@ def transitions(table: ArrayLike, ax: Axes | None = None, *, states: Sequence[in
     >>> len(transitions(np.array([[0.9, 0.1], [0.2, 0.8]])).texts)
     4
     """
-    table = np.asarray(table, float)
-    if table.ndim != 2 or table.shape[0] != table.shape[1]:
+    table = read_shares(table, "table", "states, states")
+    if table.shape[0] != table.shape[1]:
         raise ValueError(f"table must have shape (states, states); got {table.shape}")
-    shown = list(range(len(table)) if states is None else states)
-    if not shown or not all(0 <= k < len(table) for k in shown):
-        raise ValueError(f"states must be some of 0 to {len(table) - 1}; got {shown}")
-    ax = new_axes(ax)
+    shown = read_choice(range(len(table)) if states is None else states, len(table), "states must be some of")
+    ax = read_axes(ax)
     n = len(shown)
     angle = np.pi / 2 - 2 * np.pi * np.arange(n) / n
     place = np.stack([np.cos(angle), np.sin(angle)], 1) * (n > 1)
@@ -186,18 +190,22 @@ def segments(
     >>> segments([np.array([0, 0, 1]), np.array([1, 1, 1, 2])], names=["ann", "bob"]).get_xlabel()
     'step'
     """
-    read = [np.asarray(path) for path in paths]
+    if isinstance(paths, (str, bytes)) or not isinstance(paths, Iterable):
+        raise ValueError(
+            f"paths must be lists of whole numbers, one for each sequence; got {described(paths)}"
+        )
+    read = [np.asarray(as_numbers(path, f"paths: path {i}")) for i, path in enumerate(paths)]
     whole = all(p.ndim == 1 and p.size and p.dtype.kind in "iu" and p.min() >= 0 for p in read)
     if not read or not whole:
         raise ValueError("paths must be lists of whole numbers of at least 0, one for each sequence")
-    if names is not None and len(names) != len(read):
-        raise ValueError(f"names must be given for each of the {len(read)} paths; got {len(names)}")
-    ax = tidy(new_axes(ax))
+    labels = [str(i) for i in range(len(read))]
+    if names is not None:
+        labels = read_names(names, len(read), f"names must be given for each of the {len(read)} paths")
+    ax = tidy(read_axes(ax))
     palette = state_colors(max(path.max() for path in read) + 1)
     for i, path in enumerate(read):
         extent = (-0.5, len(path) - 0.5, i + 0.4, i - 0.4)
         ax.imshow(palette[path][None], extent=extent, aspect="auto", interpolation="nearest", alpha=0.85)
-    labels = [str(i) for i in range(len(read))] if names is None else names
     ax.set_yticks(range(len(read)), labels, parse_math=False)
     ax.tick_params(axis="y", length=0)
     ax.set(xlabel="step", xlim=(-0.5, max(map(len, read)) - 0.5), ylim=(len(read) - 0.5, -0.5))
@@ -223,10 +231,12 @@ def overview(
     Raises:
         ValueError, TypeError: as for `series` and `plots.trace`.
     """
-    _single(fit)
+    fit = read_fit(fit)
     model, params = fit.model, fit.params
     read, paths = _decoded(model, params, data)
-    names = [str(i) for i in range(len(paths))] if sequences is None else list(sequences)
+    names = [str(i) for i in range(len(paths))]
+    if sequences is not None:
+        names = read_names(sequences, len(paths), f"sequences must name the {len(paths)} sequences of data")
     longest = max(range(len(paths)), key=lambda i: len(paths[i]))
     tables = model.state_probabilities(params, read)
     x = _steps(read, longest)
@@ -301,9 +311,10 @@ def _panels(
     columns: Sequence[str] | None,
 ) -> None:
     """A column of the sequence on each of the axes, and a legend of the states over them."""
-    if columns is not None and len(columns) != x.shape[1]:
-        raise ValueError(f"columns must name the {x.shape[1]} columns of the data; got {list(columns)}")
-    names = [f"x{j}" for j in range(x.shape[1])] if columns is None else columns
+    d = x.shape[1]
+    names = [f"x{j}" for j in range(d)]
+    if columns is not None:
+        names = read_names(columns, d, f"columns must name the {d} columns of the data")
     palette, means, t = state_colors(model.n_states), _means(model, params, x.shape[1]), np.arange(len(x))
     size = float(np.clip(6000 / len(x), 3, 22))
     states = np.unique(path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from vbjax.models import GaussianMixture, KMeans
 
@@ -16,11 +15,6 @@ from vbjax.models import GaussianMixture, KMeans
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]
 INK, FAINT, WARN = "#333333", "#B0B0B0", "#D55E00"
 TITLE: dict[str, Any] = dict(loc="left", fontsize=10, color=INK)
-
-
-def new_axes(ax: Axes | None) -> Axes:
-    """The axes that are given, or those of a new figure."""
-    return Figure(figsize=(6, 4.5), layout="constrained", dpi=120).subplots() if ax is None else ax
 
 
 def tidy(ax: Axes) -> Axes:

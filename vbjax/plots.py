@@ -23,7 +23,8 @@ from matplotlib.ticker import MaxNLocator
 from vbjax.core.algorithm import Status
 from vbjax.core.fit import Fit
 from vbjax.models import BayesianGaussianMixture, GaussianMixture, KMeans
-from vbjax.plot_style import FAINT, INK, PALETTE, TITLE, WARN, new_axes, objective_name, tidy
+from vbjax.plot_inputs import read_axes, read_choice, read_figure, read_fit, read_names
+from vbjax.plot_style import FAINT, INK, PALETTE, TITLE, WARN, objective_name, tidy
 
 _MOST_POINTS = 5000
 _MOST_COLUMNS = 4
@@ -83,15 +84,14 @@ def components(
     """
     groups = _groups(model, params, x, columns)
     d = groups.x.shape[1]
-    features = tuple(range(min(d, 2)) if features is None else features)
-    if len(features) not in (1, 2) or not all(0 <= j < d for j in features):
-        raise ValueError(f"features must be one or two of the columns 0 to {d - 1}; got {features}")
-    ax = new_axes(ax)
-    if len(features) == 1:
-        _densities(ax, groups, features[0])
+    shown = range(min(d, 2)) if features is None else features
+    chosen = read_choice(shown, d, "features must be one or two of the columns", most=2)
+    ax = read_axes(ax)
+    if len(chosen) == 1:
+        _densities(ax, groups, chosen[0])
     else:
-        _scatter(ax, groups, *features)
-    _legend(ax, groups, ellipses=len(features) == 2, loc="lower left", bbox_to_anchor=(0, 1.0))
+        _scatter(ax, groups, chosen[0], chosen[1])
+    _legend(ax, groups, ellipses=len(chosen) == 2, loc="lower left", bbox_to_anchor=(0, 1.0))
     return ax
 
 
@@ -110,7 +110,7 @@ def pairs(
     groups = _groups(model, params, x, columns)
     d = groups.x.shape[1]
     p = min(d, _MOST_COLUMNS)
-    figure = Figure(figsize=(2.2 * p + 1, 2.2 * p), layout="constrained") if figure is None else figure
+    figure = read_figure(figure, 2.2 * p + 1, 2.2 * p)
     axes = figure.subplots(p, p, squeeze=False, sharex="col")
     for i in range(p):
         for j in range(p):
@@ -140,8 +140,7 @@ def trace(fit: Fit, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: a batched fit.
     """
-    _single(fit)
-    ax = new_axes(ax)
+    fit, ax = read_fit(fit), read_axes(ax)
     values = np.asarray(fit.trace, float)
     sweeps = np.arange(1, len(values) + 1)
     kept = ~np.asarray(fit.runs.singular), slice(int(np.max(fit.runs.n_iter)))
@@ -170,8 +169,7 @@ def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
 
     Arguments, result and errors are those of `trace`.
     """
-    _single(fit)
-    ax = new_axes(ax)
+    fit, ax = read_fit(fit), read_axes(ax)
     value, status = np.asarray(fit.runs.objective, float), np.asarray(fit.runs.status)
     singular = np.asarray(fit.runs.singular)
     order = np.argsort(-value, kind="stable")
@@ -217,8 +215,9 @@ def overview(fit: Fit, x: Any, columns: Sequence[str] | None = None) -> Figure:
     Raises:
         ValueError, TypeError: as for `components`, `trace` and `restarts`.
     """
-    _single(fit)
-    wide = np.ndim(x) == 2 and np.shape(x)[1] > 2
+    fit = read_fit(fit)
+    x = fit.model.read(x)
+    wide = np.ndim(x) == 2 and x.shape[1] > 2
     figure = Figure(figsize=(13, 7.5) if wide else (11, 5.5), layout="constrained", dpi=150)
     left, right = cast(Any, figure.subfigures(1, 2, width_ratios=[1.9 if wide else 1.55, 1]))
     if wide:
@@ -245,9 +244,10 @@ def _groups(model: Any, params: Any, x: Any, columns: Sequence[str] | None) -> _
     if not isinstance(model, (KMeans, GaussianMixture, BayesianGaussianMixture)):
         raise TypeError(f"model must be a Gaussian mixture or KMeans; got {type(model).__name__}")
     x = model.read(x)
-    if columns is not None and len(columns) != x.shape[1]:
-        raise ValueError(f"columns must name the {x.shape[1]} columns of x; got {list(columns)}")
-    names = [f"x{j}" for j in range(x.shape[1])] if columns is None else [str(name) for name in columns]
+    d = x.shape[1]
+    names = [f"x{j}" for j in range(d)]
+    if columns is not None:
+        names = read_names(columns, d, f"columns must name the {d} columns of x")
     kmeans = isinstance(model, KMeans)
     if isinstance(model, KMeans):
         share = np.eye(model.n_clusters)[np.asarray(model.predict(params, x))]
@@ -374,8 +374,3 @@ def _name(model: Any) -> str:
     bayesian = isinstance(model, BayesianGaussianMixture)
     kind, most = ("Bayesian Gaussian mixture", "at most ") if bayesian else ("Gaussian mixture", "")
     return f"{kind} ({most}{model.n_components} components, {model.covariance_type} covariance)"
-
-
-def _single(fit: Fit) -> None:
-    if np.ndim(fit.objective) != 0:
-        raise ValueError(f"fit must be of one data set; got a batch of shape {np.shape(fit.objective)}")

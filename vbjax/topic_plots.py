@@ -20,10 +20,13 @@ from matplotlib.ticker import MaxNLocator
 
 from vbjax import topics as use
 from vbjax.core.fit import Fit
+from vbjax.core.inputs import described, read_count
 from vbjax.families.dirichlet import DirichletState
 from vbjax.models.hdp_topics import HDPTopics
-from vbjax.plot_style import INK, PALETTE, TITLE, new_axes, tidy
-from vbjax.plots import _single, restarts, trace
+from vbjax.models.topic_model import TopicModel
+from vbjax.plot_inputs import read_axes, read_choice, read_figure, read_fit, read_shares
+from vbjax.plot_style import INK, PALETTE, TITLE, tidy
+from vbjax.plots import restarts, trace
 
 _MOST_PANELS = 12
 _MOST_ROWS = 30
@@ -57,17 +60,17 @@ def top_words(
     >>> [ax.get_title(loc="left") for ax in top_words(topics, ["ball", "game", "vote"], 2).axes]
     ['topic 1', 'topic 0']
     """
+    if not isinstance(topics, DirichletState):
+        raise TypeError(f"topics must be a DirichletState, fit.params.topics; got {described(topics)}")
     words = use.top_words(topics, vocabulary, n)
     concentration = np.asarray(topics.concentration)
     if which is None:
         which = np.argsort(-concentration.sum(1), kind="stable")[:_MOST_PANELS].tolist()
-    if not len(which) or not all(0 <= k < len(words) for k in which):
-        raise ValueError(f"which must be some of the topics 0 to {len(words) - 1}; got {list(which)}")
+    which = read_choice(which, len(words), "which must be some of the topics")
     mean, sd = (np.asarray(value, float) for value in _top_moments(topics, use.top_ids(topics, n)))
     across = min(4, len(which))
     down = -(-len(which) // across)
-    if figure is None:
-        figure = Figure(figsize=(2.7 * across, down * (0.22 * n + 0.8)), layout="constrained", dpi=120)
+    figure = read_figure(figure, 2.7 * across, down * (0.22 * n + 0.8))
     panels = list(figure.subplots(down, across, squeeze=False).flat)
     for ax in panels[len(which) :]:
         ax.remove()
@@ -102,13 +105,11 @@ def document_topics(
     >>> document_topics(jnp.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]), documents=[2, 0]).get_ylabel()
     'document'
     """
-    table = np.asarray(shares.mean if isinstance(shares, DirichletState) else shares, float)
-    if table.ndim != 2:
-        raise ValueError(f"shares must have shape (documents, topics); got {table.shape}")
-    rows = list(range(min(len(table), _MOST_ROWS)) if documents is None else documents)
-    if not rows or not all(0 <= i < len(table) for i in rows):
-        raise ValueError(f"documents must be some of 0 to {len(table) - 1}; got {rows}")
-    ax = tidy(new_axes(ax))
+    given = shares.mean if isinstance(shares, DirichletState) else shares
+    table = read_shares(given, "shares", "documents, topics")
+    first = range(min(len(table), _MOST_ROWS))
+    rows = read_choice(first if documents is None else documents, len(table), "documents must be some of")
+    ax = tidy(read_axes(ax))
     image = ax.imshow(table[rows], cmap="Blues", vmin=0, aspect="auto", interpolation="nearest")
     ticks = np.arange(0, len(rows), -(-len(rows) // _MOST_ROWS))
     ax.set_yticks(ticks, [str(rows[i]) for i in ticks])
@@ -137,9 +138,12 @@ def overview(fit: Fit, vocabulary: Sequence[str], n: int = 8) -> Figure:
     Raises:
         ValueError: as for `top_words` and `trace`.
     """
-    _single(fit)
+    fit = read_fit(fit)
+    if not isinstance(fit.model, TopicModel):
+        raise TypeError(f"fit must be of a topic model; got one of {type(fit.model).__name__}")
     sizes = np.asarray(fit.params.topics.concentration - fit.model.eta(fit.params)).sum(1, dtype=float)
-    n, shown = min(n, len(vocabulary)), min(max(1, (sizes > 1).sum()), _MOST_PANELS)
+    n = min(read_count(n, "n"), fit.model.topics_family.size)
+    shown = min(max(1, (sizes > 1).sum()), _MOST_PANELS)
     which = np.argsort(-sizes, kind="stable")[:shown].tolist()
     above = -(-shown // 4) * (0.22 * n + 0.8)
     figure = Figure(figsize=(11, above + 3.6), layout="constrained", dpi=150)
