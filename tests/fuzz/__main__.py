@@ -37,6 +37,9 @@ def main() -> int:
     parser.add_argument(
         "--only", metavar="PATTERN", help="calls that match, as in '*Mixture(*' or 'drivers*'"
     )
+    parser.add_argument(
+        "--all", action="store_true", help="every hostile value, not the usual choice of them"
+    )
     parser.add_argument("--out", metavar="TABLE", help="write all verdicts, tab-separated")
     parser.add_argument("--workers", type=int, default=2, help="processes at a time (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="print the calls, and make none")
@@ -53,6 +56,8 @@ def main() -> int:
     calls, begun = grid(), time.monotonic()
     groups: dict[str, list[int]] = defaultdict(list)
     for number, call in enumerate(calls):
+        if not (call.chosen or options.all):
+            continue
         if options.only is None or any(fnmatch.fnmatch(x, options.only) for x in (call.label, call.group)):
             groups[call.group].append(number)
     if options.list:

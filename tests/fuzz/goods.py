@@ -217,6 +217,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "axes": _axes,
     "figure": _figure,
     "support": lambda: SUPPORT,
+    "positive_support": lambda: vb.positive(),
     "log_density": lambda: log_density,
     "log_ratios": lambda: _draws().normal(size=200).astype("float32"),
     "draws2": lambda: np.ones((3, 2), "float32"),

@@ -20,6 +20,10 @@ KINDS = ("clear", "fine", *OFFENCES)
 LONGEST = 1000  # letters of a message: a longer one prints the data
 
 
+class Uncovered(Exception):
+    """Something public that no table knows."""
+
+
 class Refused(ValueError):
     """What the shell command says when it refuses."""
 
@@ -51,6 +55,8 @@ def of_error(error: BaseException, argument_names: tuple[str, ...]) -> tuple[str
     """Clear, or not: ours, of the right type, and about the argument."""
     message = str(error)
     said = f"{type(error).__name__}: {' '.join(message.split())[:300]}"
+    if isinstance(error, Uncovered):
+        return "uncovered", message
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(message):
         return "memory", said
     if isinstance(error, OSError) and not _names(message, argument_names):

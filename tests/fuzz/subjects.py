@@ -21,7 +21,7 @@ USUAL = dict(
     n_chains="count:one",
     n_warmup="count_or_zero:two",
     max_iter="count:two",
-    tol="nonnegative:tolerance",
+    tol="tolerance:tolerance",
     progress="flag:false",
     fit="other:fit:GaussianMixture",
     ax="optional_other:axes",
@@ -75,7 +75,6 @@ FAMILIES = {
     "MatrixNormalWishart": "rows=count:two",
     "MultivariateNormal": "",
     "MultivariateNormalGamma": "",
-    "NonConjugate": "support=other:support family=choice:full_rank n_draws=count:even",
     "Normal": "",
     "NormalGamma": "",
     "NormalWishart": "",
@@ -193,7 +192,7 @@ METHODS = {
     ),
     "fit:GaussianMixture": dict(verdict=""),
     "fit:BlackBox": dict(verdict=""),
-    "black_box_params": dict(sample="key=key n=count:three", quantile="p=share:third"),
+    "black_box_params": dict(sample="key=key n=count:three", quantile="p=quantile:third"),
     "location_scale": dict(sample="key=key n=count:three", log_prob="u=array_value:draws2", entropy=""),
     "summed": dict(probabilities="latents=other:latents"),
 }
@@ -221,11 +220,11 @@ PLOTS = {
 _BOX = "model=other:black_box params=params:black_box_params data=anything:nothing"
 BLACK_BOX = {
     "Approximation": "=exempt",
-    "FixedDraws": "model=other:black_box",
-    "NaturalAscent": "model=other:black_box tol=nonnegative:tolerance",
-    "ScoreMatching": "model=other:black_box",
-    "StochasticAscent": "model=other:black_box optimizer=other:optimizer estimator=choice:sticking "
-    "draws=choice:independent n_draws=count:two batch_size=optional_count:nothing n_steps=count:three",
+    "FixedDraws": "=fitted",
+    "NaturalAscent": "=fitted",
+    "ScoreMatching": "=fitted",
+    "StochasticAscent": "=fitted",
+    "NonConjugate": "=fitted",
     "gradient_estimates": f"{_BOX} estimator=choice:sticking draws=choice:independent n_estimates=count:two",
     "low_rank": "rank=count:one",
     "mixture": "n_components=count:two of=choice:mean_field",
@@ -233,6 +232,51 @@ BLACK_BOX = {
     "pathfinder": "model=other:black_box data=anything:nothing",
     "summed_out": "log_density=function:log_density discrete=other:discrete",
 }
+
+# what is judged by a fit with it, by the data of the fit
+FITTED = {
+    "AcceleratedAscent": "model=other:own tol=tolerance:tolerance check=flag:false",
+    "CoordinateAscent": "model=other:own tol=tolerance:tolerance check=flag:false",
+    "blackbox.FixedDraws": "model=other:black_box tol=tolerance:tolerance",
+    "blackbox.NaturalAscent": "model=other:black_box tol=tolerance:tolerance",
+    "blackbox.ScoreMatching": "model=other:black_box tol=tolerance:tolerance",
+    "blackbox.StochasticAscent": "model=other:black_box optimizer=other:optimizer estimator=choice:sticking "
+    "draws=choice:independent n_draws=count:two batch_size=optional_count:nothing n_steps=count:three "
+    "tol=tolerance:tolerance",
+    "NonConjugate": "support=other:positive_support family=choice:full_rank n_draws=optional_count:even",
+}
+
+# calls that offended: they stay in the choice
+KEPT = [
+    "fit(tol: text)",
+    "fit(max_iter: vast)",
+    "fit_stochastic(delay: inf)",
+    "fit_stochastic(total_rows: minus)",
+    "interval(*: nan)",
+    "interval(low: text)",
+    "interval(low: beyond_the_other)",
+    "Documents.of(dtype: int8)",
+    "Documents.of(dtype: complex)",
+    "*HDPTopics.document_topics(data: *)",
+    "*(maximum_likelihood: text)",
+    "*(missing: object)",
+    "KMeans(scale: nan)",
+    "RobustNormal(df: text)",
+    "*(stickiness: object)",
+    "*(covariance_floor: five_axes)",
+    "GaussianMixture(inverse_scale: nan)",
+    "LogisticRegression(a: empty)",
+    "ProbitRegression(b: five_axes)",
+    "fit(model: type)",
+    "fit(model: array)",
+    "*.predict(params: fewer)",
+    "real(shape: half)",
+    "Model(factors: list)",
+    "Model(factors: type)",
+    "metrics.silhouette(labels: vast)",
+    "*(data: masked)",
+    "*(x: masked)",
+]
 
 # methods of models that are for users; others are the engine's
 USE = dict(
@@ -251,7 +295,7 @@ USE = dict(
     z="other:a_normal",
 )
 USED = str.split("""
-    aic alpha bic bound centers coefficients covariance covariances decode diagnose document_topics
+    aic alpha bic bound centers coefficients covariance covariances decode document_topics
     durations effects elbo_terms eta exact_posterior filtered forecast gradient_norm icl inertia
     intercept intercepts kl_from kl_to loadings log_evidence log_predictive log_ratios marginals
     matrices mean means moment_matched noise_variance params_at posterior_predictive predict
@@ -262,10 +306,8 @@ USED = str.split("""
 
 # public, and called otherwise or not at all
 EXEMPT = dict(
-    AcceleratedAscent="by fit(accelerate=True)",
     Algorithm="a protocol",
     ConjugateModel="the base of models; its methods are the engine's",
-    CoordinateAscent="an algorithm; fit takes it",
     Expectation="a record that the engine gives",
     Fit="a record that fit gives; its methods are called",
     Info="a record of the engine's",

@@ -283,8 +283,8 @@ def weights(good: Any) -> list[Value]:
 def params(good: Any) -> list[Value]:
     """In place of the parameters of a fit."""
 
-    def mapped(change: Callable[[Any], Any]) -> Callable[[], Any]:
-        return lambda: jax.tree.map(change, good())
+    def first_cells(x: Any) -> Any:
+        return x[:-1] if x.ndim and x.shape[0] > 1 else x[None]
 
     return never(
         none=None,
@@ -296,10 +296,12 @@ def params(good: Any) -> list[Value]:
         array=lambda: np.ones((2, 2), "float32"),
         type=lambda: type(good()),
         other_names=lambda: {"nonsense": next(iter(jax.tree.leaves(good())))},
-        fewer=mapped(lambda x: x[:-1] if x.ndim and x.shape[0] > 1 else x[None]),
-        an_axis_more=mapped(lambda x: x[None]),
-        nan=mapped(
-            lambda x: x + jnp.asarray(jnp.nan, x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
-        ),
-        texts=mapped(lambda x: "a"),
+        fewer=lambda: jax.tree.map(first_cells, good()),
+    )
+
+
+def start(good: Any) -> list[Value]:
+    """Parameters to start from, or none."""
+    return [v for v in params(good) if v.label != "none"] + never(
+        nan=lambda: jax.tree.map(lambda x: x + jnp.asarray(jnp.nan, x.dtype), good())
     )
