@@ -227,7 +227,7 @@ class ConjugateMixture(Mixture):
     def redraw_rows(self, parameters: Any, key: Array, c: Array, rows: Any) -> Any:
         return self.draw(key, jax.tree.map(lambda leaf: leaf[c], parameters))
 
-    def draw_rows(self, params: Record, key: Array, c: Array) -> Array:
+    def draw_rows(self, params: Record, key: Array, c: Array, given: Any = None) -> Array:
         keys = jax.random.split(key)
         own = jax.tree.map(lambda leaf: leaf[c], params.components)
         return self.draw(keys[1], own.sample(keys[0]))
