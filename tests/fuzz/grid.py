@@ -106,7 +106,9 @@ def _of_families() -> Iterator[Call]:
         family = lambda name=name: goods.FAMILIES[name]()
         state = lambda family=family: family().neutral("float32")
         own = rows(f"x=draw:draw:{name} other=state_of:state:{name} key=key shape=shape:two p=quantile:third")
-        yield from calls_of(group, f"{name}.repeated", lambda f=family: f().repeated, rows("n=count_or_zero:two"))
+        yield from calls_of(
+            group, f"{name}.repeated", lambda f=family: f().repeated, rows("n=count_or_zero:two")
+        )
         for method, arguments in methods.items():
             if name == "Delta" and method in ("kl", "log_prob"):
                 continue  # a point has no density
