@@ -57,8 +57,10 @@ class BinaryRegression(Regression):
 
     def read(self, data: Any) -> tuple[Array, Array]:
         x, y = super().read(data)
-        if is_concrete(y) and not ((y == 0) | (y == 1)).all():
-            raise ValueError("y must be 0 or 1 in every row")
+        if is_concrete(y) and (others := (y != 0) & (y != 1)).any():
+            row = int(others.argmax())
+            hint = "y == one_class codes two classes"
+            raise ValueError(f"y must be 0 or 1 in every row; got {y[row]} in row {row}; {hint}")
         return x, y
 
     def resolve(self: Any, data: tuple[Array, Array], weights: Array | None = None) -> Any:

@@ -87,7 +87,10 @@ class RandomEffects(ConjugateModel):
                 f"group must be whole numbers of the shape of y, {y.shape}; got {group.dtype}, {group.shape}"
             )
         if is_concrete(group) and not ((np.asarray(group) >= 0) & (np.asarray(group) < n_groups)).all():
-            raise ValueError(f"group must be between 0 and n_groups - 1 = {n_groups - 1}")
+            row = int(((np.asarray(group) < 0) | (np.asarray(group) >= n_groups)).argmax())
+            hint = "np.unique(group, return_inverse=True)[1] numbers them from 0"
+            what = f"group must be between 0 and n_groups - 1 = {n_groups - 1}"
+            raise ValueError(f"{what}; got {group[row]} in row {row}; {hint}")
         return y, group
 
     def resolve(self, data: Any, weights: Array | None = None) -> RandomEffects:
