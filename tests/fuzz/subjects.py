@@ -49,7 +49,6 @@ DRIVERS = {
     "linear_response": "params=params:optimum",
     "replicate": "observed=other:normal_family",
     "sample_posterior": "n=shape:two",
-    "expectation": "local=optional_other:nothing",
     "merge_states": "result=other:fit:HDPHiddenMarkovModel data=sequence_rows:table "
     "weights=weights:one_weight",
 }
@@ -288,6 +287,7 @@ USE = dict(
     rows="data",
     states="indices:states",
     start="optional_other:nothing",
+    given="optional_other:nothing",
     centers="array_value:centers",
     means="array_value:centers",
     covariances="matrix_value:covariances",
@@ -309,6 +309,7 @@ EXEMPT = dict(
     Algorithm="a protocol",
     ConjugateModel="the base of models; its methods are the engine's",
     Expectation="a record that the engine gives",
+    expectation="the engine's pass over rows, in every sweep; it takes what a model's `read` and `resolve` give",
     Fit="a record that fit gives; its methods are called",
     Info="a record of the engine's",
     LinearResponse="a record that linear_response gives",
