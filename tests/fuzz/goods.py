@@ -316,6 +316,7 @@ GOOD.update(
 )
 GOOD.update(
     normal=lambda: vb.Normal(),
+    mixture_of_two=lambda: vb.GaussianMixture(2),
     own_factors=lambda: OWN["factors"],
     own_hyper=lambda: OWN["hyper"],
     own_prior=lambda: OWN["log_prior"],

@@ -78,18 +78,21 @@ def _of_objects() -> Iterator[Call]:
 
 
 def _fitted() -> Iterator[Call]:
-    """Algorithms, and a factor that is not conjugate: they are read where they are used, by a fit."""
+    """Algorithms, and parts of models: they are read where they are used, by a fit."""
+    data = dict(AcceleratedAscent="column", CoordinateAscent="column", NestedMixture="series")
     for name, row in subjects.FITTED.items():
-        maker = _attribute(_Fitted, name)
-        own = name.endswith("Ascent") and "." not in name
-        with_it = lambda maker=maker, own=own: (
-            lambda **a: goods.fit_of(maker(**a), good("column") if own else None)
-        )
+        maker, of = _attribute(_Fitted, name), data.get(name, "nothing")
+        with_it = lambda maker=maker, of=of: lambda **a: goods.fit_of(maker(**a), good(of))
         yield from calls_of(f"fitted: {name}", name, with_it, arguments_of(maker, row, {}))
 
 
 class _Fitted:
     AcceleratedAscent, CoordinateAscent, blackbox = vb.AcceleratedAscent, vb.CoordinateAscent, blackbox
+
+    @staticmethod
+    def NestedMixture(n_components: Any, mixture: Any) -> vb.HiddenMarkovModel:
+        """A chain of two states that are mixtures."""
+        return vb.HiddenMarkovModel(2, vb.NestedMixture(n_components, mixture))
 
     @staticmethod
     def NonConjugate(support: Any, family: Any, n_draws: Any) -> vb.Model:

@@ -242,6 +242,7 @@ FITTED = {
     "blackbox.StochasticAscent": "model=other:black_box optimizer=other:optimizer estimator=choice:sticking "
     "draws=choice:independent n_draws=count:two batch_size=optional_count:nothing n_steps=count:three "
     "tol=tolerance:tolerance",
+    "NestedMixture": "n_components=count:two mixture=emissions:mixture_of_two",
     "NonConjugate": "support=other:positive_support family=choice:full_rank n_draws=optional_count:even",
 }
 
