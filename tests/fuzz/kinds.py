@@ -347,6 +347,7 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     "local": own.local,
     "blocks": own.blocks,
     "emissions": emissions,
+    "nested": without(emissions, "more"),
     "score": without(values.real, "huge", "five_axes", "empty"),
     "forgetting": without(values.share, "zero"),
     "optional_flag": optional(values.flag),

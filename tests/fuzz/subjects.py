@@ -242,7 +242,7 @@ FITTED = {
     "blackbox.StochasticAscent": "model=other:black_box optimizer=other:optimizer estimator=choice:sticking "
     "draws=choice:independent n_draws=count:two batch_size=optional_count:nothing n_steps=count:three "
     "tol=tolerance:tolerance",
-    "NestedMixture": "n_components=count:two mixture=emissions:mixture_of_two",
+    "NestedMixture": "n_components=count:two mixture=nested:mixture_of_two",
     "NonConjugate": "support=other:positive_support family=choice:full_rank n_draws=optional_count:even",
 }
 
@@ -310,7 +310,7 @@ EXEMPT = dict(
     Algorithm="a protocol",
     ConjugateModel="the base of models; its methods are the engine's",
     Expectation="a record that the engine gives",
-    expectation="the engine's pass over rows, in every sweep; it takes what a model's `read` and `resolve` give",
+    expectation="the engine's pass over rows; it takes what a model's `read` and `resolve` give",
     Fit="a record that fit gives; its methods are called",
     Info="a record of the engine's",
     LinearResponse="a record that linear_response gives",
