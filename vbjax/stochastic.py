@@ -159,6 +159,7 @@ def _from_iterator(
             raise ValueError(
                 f"minibatches must have the first one's shapes {shapes}, or fewer rows; got {got}"
             )
+        model.inspect(batch)  # its values too, of which the first minibatch says nothing
         return batch, jnp.arange(size) < size - missing
 
     trace: list[Array] = []
