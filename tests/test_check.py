@@ -150,6 +150,30 @@ def test_what_is_not_affine_is_refused_by_name(name, dtype):
         inspect_model(bad, make(dtype))
 
 
+def probit(s, x):
+    return jax.scipy.stats.norm.logcdf(x * s.w.first[0, 0])
+
+
+def softplus(s, x):
+    return -jax.nn.softplus(x * s.w.first)
+
+
+LOADINGS = dict(w=vb.MultivariateNormal(2, plate=(3,)))
+REMEDIES = {
+    "terms.logistic, with a local vb.PolyaGamma.*w=vb.NonConjugate.vb.real": BAD["logistic"][1],
+    "is terms.logistic": model(dict(w=vb.Normal()), softplus),
+    r"vb.TruncatedNormal.*w=vb.NonConjugate\(vb.real\(\(3, 2\)\)\)": model(LOADINGS, probit),
+    "normal whose precision is multiplied by a local vb.Gamma": BAD["Student t"][1],
+    r"a=vb.NonConjugate\(vb.positive\(\(\)\)\), which is a value": BAD["latent shape of a Gamma"][1],
+}
+
+
+@pytest.mark.parametrize("message", REMEDIES)
+def test_a_refusal_names_what_would_do(message):
+    with pytest.raises(ValueError, match=message):
+        inspect_model(REMEDIES[message], column("float32"))
+
+
 # ---------------------------------------------------------------- rows that depend on other rows
 
 

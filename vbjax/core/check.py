@@ -21,7 +21,8 @@ from vbjax.core.expectation import float_dtype
 from vbjax.core.indices import Reads, find_reads, require_cells
 from vbjax.core.inputs import is_concrete
 from vbjax.core.model import in_dtype
-from vbjax.core.probes import depends_on_other_rows, probe
+from vbjax.core.probes import depends_on_other_rows, operations_on, probe
+from vbjax.core.remedies import remedy
 from vbjax.families.base import Family
 from vbjax.record import Record
 
@@ -114,8 +115,8 @@ def _answer(question: _Question) -> _Answer:
         if not residuals[name] <= 1.0 or poisoned[name][name]:  # a NaN residual is a refusal too
             raise ValueError(
                 f"the log joint is not affine in the statistics of the factor {name!r} ({family}): its "
-                "coordinate update would not be the optimum. Give it another family, write the model with an "
-                "augmentation that makes it conjugate, or declare it vb.NonConjugate."
+                "coordinate update would not be the optimum. "
+                + remedy(name, family, operations_on(model, rows, name), name in local)
             )
     _require_rows_apart(model, rows)
     pairs = list(itertools.permutations(families, 2))

@@ -7,17 +7,16 @@ anything but what the indices are made from. Imported by check.py alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax import Array
 from jax.experimental import checkify
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import is_concrete
+from vbjax.core.remedies import operations
 from vbjax.families.cells import axes_taken, noted_reads, numbers_of
 from vbjax.record import Record
 
@@ -67,21 +66,8 @@ def find_reads(model: Any, s: Record, rows: Any) -> Reads:
             columns = [Read(what, own[0], leaves[id(part)]) for part, own in taken if id(part) in leaves]
             n_arrays += len(jax.tree.leaves(t)) if columns else 0
             of_columns += columns
-    n_gathers = sum(name in ("gather", "dynamic_slice") for name in _primitives(program.jaxpr))
+    n_gathers = sum(name in ("gather", "dynamic_slice") for name in operations(program.jaxpr))
     return Reads(tuple(dict.fromkeys(of_columns)), n_gathers > n_arrays)
-
-
-def _primitives(jaxpr: Jaxpr) -> Iterator[str]:
-    """The names of all operations of a program."""
-    for equation in jaxpr.eqns:
-        yield equation.primitive.name
-        for inner in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda x: isinstance(x, (Jaxpr, ClosedJaxpr))
-        ):
-            if isinstance(inner, ClosedJaxpr):
-                inner = inner.jaxpr
-            if isinstance(inner, Jaxpr):
-                yield from _primitives(inner)
 
 
 def require_cells(model: Any, data: Any, reads: Reads) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from vbjax.core.expectation import float_dtype
+from vbjax.core.remedies import operations
 from vbjax.families.base import Family
 from vbjax.record import Record
 
@@ -72,6 +73,18 @@ def probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str, 
                     residual = np.abs(there - expected) / (1000 * np.finfo(dtype).eps * scale)
                 residuals[name] = np.maximum(residuals[name], residual)  # NaN stays
     return residuals, poisoned
+
+
+def operations_on(model: Any, rows: Any, name: str) -> set[str]:
+    """Return the names of the operations of the log joint in which the statistics of a factor are."""
+    families = {**model.factors, **({} if rows is None else model.local(rows))}
+    s = _generic_statistics(families, float_dtype((model, rows)), np.random.default_rng(0))
+
+    def energy(t: Any) -> Array:
+        total = model._scalar_prior(s | {name: t})
+        return total if rows is None else total + model.likelihood(s | {name: t}, rows).sum()
+
+    return set(operations(jax.make_jaxpr(energy)(s[name]).jaxpr))
 
 
 def depends_on_other_rows(model: Any, rows: Any) -> bool:
