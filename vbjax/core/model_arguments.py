@@ -12,7 +12,6 @@ import jax
 
 from vbjax.core.inputs import as_numbers, described
 from vbjax.families.base import Family
-from vbjax.families.delta import Delta
 from vbjax.record import Record
 
 
@@ -24,13 +23,16 @@ def read_factors(factors: Any, where: str) -> Record:
         where: the name of the argument.
 
     Raises:
-        ValueError: no mapping, a name that cannot be an attribute of `s`, no family, a size that is none.
+        ValueError: no mapping, a name that cannot be an attribute of `s`, no family.
     """
     factors = read_names(factors, where, "families, dict(mu=vb.Normal())")
     if where == "factors" and not factors:
         raise ValueError("factors must have at least one family, dict(mu=vb.Normal()); got none")
     for name, family in factors.items():
-        _require_family(family, f"{where} {name!r}")
+        if not isinstance(family, Family):
+            is_class = isinstance(family, type) and issubclass(family, Family)
+            got = f"the class {family.__name__}: write {family.__name__}()" if is_class else described(family)
+            raise ValueError(f"{where} {name!r} must be a family, vb.Normal() or another; got {got}")
     return Record(factors)
 
 
@@ -44,24 +46,6 @@ def read_names(named: Any, where: str, expected: str) -> dict[str, Any]:
         if not isinstance(name, str) or not name.isidentifier() or hasattr(Record, name):
             raise ValueError(f"{where} must have names that s.NAME can read; got {name!r}")
     return dict(named)
-
-
-def _require_family(family: Any, what: str) -> None:
-    if isinstance(family, type) and issubclass(family, Family):
-        raise ValueError(
-            f"{what} must be a family; got the class {family.__name__}: write {family.__name__}()"
-        )
-    if not isinstance(family, Family):
-        raise ValueError(f"{what} must be a family, vb.Normal() or another; got {described(family)}")
-    if isinstance(family, Delta):
-        _require_family(family.of, f"{what} as a point")
-    for field, value in vars(family).items():
-        sizes = value if field == "plate" else (value,)
-        counts = isinstance(sizes, tuple) and all(type(size) is int and size > 0 for size in sizes)
-        if field == "plate" and not counts:
-            raise ValueError(f"{what} must have a plate like (30,) or (); got plate={value!r}")
-        if field.endswith("size") and not counts:
-            raise ValueError(f"{what} must have a {field} of at least 1, a whole number; got {value!r}")
 
 
 def read_function(function: Any, name: str) -> Callable[..., Any] | None:
