@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from vbjax.core.expectation import n_rows
@@ -57,16 +58,17 @@ def replicate(
     """Data sets drawn anew: posterior predictive replications of the rows, for criticism of the model.
 
     For every draw: parameters from q, each row's local latents from q given the row, and the row from its
-    distribution given both (Gelman, Meng & Stern 1996, section 2.3, mixed replications). Mixtures and hidden
-    Markov models know what their rows are drawn from; of any other model `observed` says so.
+    distribution given both (Gelman, Meng & Stern 1996, section 2.3, mixed replications). Mixtures, hidden
+    Markov models, regressions and factor models know what their rows are drawn from; of any other model
+    `observed` says so.
 
     Args:
         model, params: of a fit.
         data: what it was fitted to.
         observed: the family of what is drawn, for one row, in the place of an array of the data; None in
             the places of what stays. `vb.Normal()` for a column; `(None, vb.Normal())` for y of (x, y). Left
-            out for mixtures and hidden Markov models: every entry is then drawn but those that are missing,
-            the counts of a multinomial row, and the x of a regression.
+            out for models that know: every entry is then drawn but those that are missing, the totals of
+            multinomial rows, and the x of a regression.
         key: `jax.random.key(...)`.
         n_draws: how many data sets.
 
@@ -108,6 +110,32 @@ def replicate(
         ) from None
     both = zip(leaves, fresh, drawn, strict=True)
     return jax.tree.unflatten(structure, [new if f else old for old, new, f in both])
+
+
+@functools.partial(jax.jit, static_argnames="n_draws")
+def redrawn(model: Any, params: Record, key: Array, data: Any, n_draws: int) -> Any:
+    """Return data that have been read, drawn anew by the model's own `redraw`, draws in front.
+
+    `redraw(values, local, key, data)` takes values of the global factors and of the rows' local ones.
+    """
+    own = model.posterior(params, data) if model.local(data) else Record()  # the same for every draw
+
+    def draw(key: Array) -> Any:
+        keys = jax.random.split(key, 3)
+        values = _sample_posterior(params, keys[0], ())
+        local = _sample_posterior(own, keys[1], ()) if own else Record()
+        return as_missing(model.redraw(values, local, keys[2], data), data)
+
+    return jax.lax.map(draw, jax.random.split(key, n_draws))
+
+
+def as_missing(drawn: Any, rows: Any) -> Any:
+    """Return drawn rows with NaN where the rows have them."""
+
+    def kept(new: Array, old: Array) -> Array:
+        return jnp.where(jnp.isnan(old), old, new) if jnp.issubdtype(old.dtype, jnp.floating) else new
+
+    return jax.tree.map(kept, drawn, rows)
 
 
 @functools.partial(jax.jit, static_argnames=("structure", "families", "n_draws"))

@@ -99,6 +99,12 @@ class BinaryRegression(Regression):
 
     # -- use -----------------------------------------------------------------------------------------
 
+    def redraw(self, values: Record, local: Record, key: Array, data: tuple[Array, Array]) -> Any:
+        x, y = data
+        psi = self.design(x) @ values.w
+        log_p = self.log_probability(psi, jnp.zeros_like(psi))
+        return x, jax.random.bernoulli(key, jnp.exp(log_p)).astype(y.dtype)
+
     def probabilities(self, params: Record, x: Any) -> Float[Array, " n"]:
         """P(y = 1) of rows x, (n,), w integrated out."""
         return jnp.exp(_log_probability(self, params, self.read_design(x), None))

@@ -11,12 +11,11 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from vbjax import chains
-from vbjax.core.draws import sample_posterior
+from vbjax.core.draws import as_missing, sample_posterior
 from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import read_count, read_key
 from vbjax.core.ragged import by_part
 from vbjax.models.hidden_markov_base import HiddenMarkovBase
-from vbjax.models.mixture import as_missing
 from vbjax.record import Record
 from vbjax.sequences import Sequences, Steps, for_every_step
 
