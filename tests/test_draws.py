@@ -217,6 +217,15 @@ def test_a_model_that_does_not_draw_its_data_says_so(model):
         vb.replicate(model, {}, CENTRES, key=KEY)
 
 
+def test_parameters_of_another_model_are_refused():
+    params, model = params_of_a_normal(), mean_and_precision().resolve(jnp.asarray(CENTRES[:, 0]))
+    bad = [None, {}, "mu", 2.0, params | dict(mu=params.tau), vb.Record(mu=params.mu)]
+    bad += [jax.tree.map(lambda x: jnp.stack([x, x]), params), jax.tree.map(lambda x: x * jnp.nan, params)]
+    for other in bad:
+        with pytest.raises(ValueError, match="params must"):
+            vb.replicate(model, other, CENTRES[:, 0], vb.Normal(), key=KEY)
+
+
 @pytest.mark.parametrize("observed", [None, (vb.Normal(), None), "Normal", vb.Dirichlet(3)])
 def test_what_does_not_fit_the_data_is_refused(observed):
     x = jnp.asarray([1.0, 2.0, 4.0])

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from vbjax.core.expectation import n_rows
-from vbjax.core.inputs import read_count, read_key
+from vbjax.core.fit import read_params
+from vbjax.core.inputs import is_concrete, read_count, read_key
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import Family, State
 from vbjax.record import Record
@@ -89,9 +90,14 @@ def replicate(
     """
     if not isinstance(model, ConjugateModel):
         raise ValueError(f"model must be conjugate for its rows to be drawn; got {type(model).__name__}")
-    n_draws, key = read_count(n_draws, "n_draws"), read_key(key)
+    if observed is None and not model.draws_data:
+        raise ValueError(
+            "observed must hold a family for each array of data that is to be drawn, None for what stays; "
+            f"a {type(model).__name__} does not draw its data by itself"
+        )
+    n_draws, key, params = read_count(n_draws, "n_draws"), read_key(key), _fitted(model, params)
     if observed is None:
-        return model.replicate(Record(params), key, data, n_draws)
+        return model.replicate(params, key, data, n_draws)
     data = model.read(data)
     leaves, structure = jax.tree.flatten(data)
     is_family = lambda x: x is None or isinstance(x, Family)
@@ -102,7 +108,7 @@ def replicate(
         )
     drawn = tuple(f and f.repeated(n_rows(data)) for f in families)
     try:
-        fresh = _replicate(model, Record(params), leaves, key, structure, drawn, n_draws)
+        fresh = _replicate(model, params, leaves, key, structure, drawn, n_draws)
     except (AttributeError, TypeError) as error:
         raise ValueError(
             "observed must be of families whose statistics log_likelihood takes in the place of data; got "
@@ -110,6 +116,18 @@ def replicate(
         ) from None
     both = zip(leaves, fresh, drawn, strict=True)
     return jax.tree.unflatten(structure, [new if f else old for old, new, f in both])
+
+
+def _fitted(model: ConjugateModel, params: Any) -> Record:
+    """Parameters of the model's factors, without NaN."""
+    dtypes = [x.dtype for x in jax.tree.leaves(params) if hasattr(x, "dtype")]
+    dtypes = [jax.dtypes.canonicalize_dtype(x) for x in dtypes if jnp.issubdtype(x, jnp.floating)]
+    dtype = jnp.result_type(*dtypes) if dtypes else jnp.result_type(float)
+    neutral = lambda: Record({name: family.neutral(dtype) for name, family in model.factors.items()})
+    params = read_params(params, jax.eval_shape(neutral))
+    if is_concrete(params) and any(bool(jnp.isnan(x).any()) for x in jax.tree.leaves(params)):
+        raise ValueError("params must be numbers; they have a NaN")
+    return params
 
 
 @functools.partial(jax.jit, static_argnames="n_draws")

@@ -126,12 +126,12 @@ class ConjugateModel:
         """What is known of the approximation beyond the bound, kept as `Fit.diagnostics`; None by default."""
         return None
 
+    draws_data = False
+    """Whether the model knows what its rows are drawn from, and so has `replicate`."""
+
     def replicate(self, params: Any, key: Array, data: Any, n_draws: int) -> Any:
         """Draw the data anew, a leading axis of `n_draws` in front: what `vb.replicate` does by itself."""
-        raise ValueError(
-            "observed must hold a family for each array of data that is to be drawn, None for what stays; "
-            f"a {type(self).__name__} does not draw its data by itself"
-        )
+        raise TypeError(f"{type(self).__name__} does not draw its data")
 
     # -- what follows from it ------------------------------------------------------------------------
 

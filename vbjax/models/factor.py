@@ -47,6 +47,7 @@ class FactorModel(ConjugateModel):
     missing: bool
     scale: Any
     noise_per_column = False
+    draws_data = True
 
     @property
     def n_features(self) -> int:

@@ -23,6 +23,8 @@ from vbjax.sequences import Sequences, Steps, for_every_step
 class HiddenMarkovUse(HiddenMarkovBase):
     """Methods of the models; see `HiddenMarkovBase`."""
 
+    draws_data = True
+
     def state_probabilities(self, params: Any, data: Any) -> Any:
         """q(z_t = k) of every step, (t, K): of one sequence an array, of several a list of them."""
         return for_every_step(_marginals, self, params, data)

@@ -31,6 +31,8 @@ class Mixture(Emissions):
     Subclasses are dataclasses with `n_components`, and factors `weights` and `components`.
     """
 
+    draws_data = True
+
     def local(self, rows: Any) -> Record:
         return Record(c=Categorical(self.n_components, plate=(n_rows(rows),)))
 

@@ -34,6 +34,8 @@ class Regression(ConjugateModel):
     weights is the intercept, where there is one.
     """
 
+    draws_data = True
+
     fit_intercept: bool
     center: Any
     intercept_precision: Any
