@@ -95,6 +95,11 @@ class _Fitted:
         return vb.HiddenMarkovModel(2, vb.NestedMixture(n_components, mixture))
 
     @staticmethod
+    def summed_out(log_density: Any, discrete: Any) -> vb.BlackBox:
+        """A density without its discrete latents."""
+        return vb.BlackBox(blackbox.summed_out(log_density, discrete), dict(x=vb.real(2)))
+
+    @staticmethod
     def NonConjugate(support: Any, family: Any, n_draws: Any) -> vb.Model:
         """A model of one such factor."""
         factors = dict(w=vb.NonConjugate(support, family, n_draws))

@@ -73,8 +73,8 @@ def of_error(error: BaseException, argument_names: tuple[str, ...]) -> tuple[str
 
 
 def _names(message: str, argument_names: tuple[str, ...]) -> bool:
-    """Whether one of the names is in it; of a letter, such as `a`, where it is spoken of."""
-    after = {name: r"(?= must|['=:])" if len(name) == 1 else "(?![A-Za-z0-9])" for name in argument_names}
+    """Whether one of the names is in it; `a`, which is a word, where it is spoken of."""
+    after = {name: r"(?= must|['=:])" if name == "a" else "(?![A-Za-z0-9])" for name in argument_names}
     return any(re.search(rf"(?<![A-Za-z0-9]){re.escape(n)}{end}", message) for n, end in after.items())
 
 
@@ -115,7 +115,7 @@ def of_result(result: Any) -> tuple[str, str]:
         return _of_fit(result)
     if hasattr(result, "__next__"):
         result = list(result)
-    if _has_nan(result):
+    if not isinstance(result, vb.Sequences) and _has_nan(result):  # in these, NaN is missing
         return "nan", f"NaN in a {type(result).__name__}"
     return "fine", type(result).__name__
 

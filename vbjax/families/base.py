@@ -29,7 +29,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.core.inputs import as_array, as_floating, read_count, read_key, read_shape
+from vbjax.core.inputs import as_array, as_floating, read_count, read_key, read_probabilities, read_shape
 from vbjax.families.cells import note_read, read_cells
 
 T = TypeVar("T")
@@ -252,6 +252,20 @@ class State:
         if not isinstance(x, tuple) or len(x) != len(draw):
             raise ValueError(f"x must be a {type(draw).__name__}; got {type(x).__name__}")
         return type(draw)(*(_read_event(value, like, plate) for value, like in zip(x, draw, strict=True)))
+
+
+def read_share(p: ArrayLike, like: Array) -> Array:
+    """Return shares of the mass, of the dtype of `like` and of a shape that fits its own.
+
+    Raises:
+        ValueError: other than numbers from 0 to 1, or of another shape.
+    """
+    share = jnp.asarray(read_probabilities(p), like.dtype)
+    try:
+        np.broadcast_shapes(share.shape, like.shape)
+    except ValueError:
+        raise ValueError(f"p must be a number or fit the shape {like.shape}; got {share.shape}") from None
+    return share
 
 
 def _read_event(x: Any, draw: Any, plate: tuple[int, ...]) -> Array:
