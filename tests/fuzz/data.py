@@ -10,7 +10,6 @@ import numpy as np
 
 from .values import Value, never, perhaps
 
-
 MISSING = ("nan", "all_nan", "masked", "nones")  # where missing entries are an option
 
 

@@ -334,7 +334,7 @@ GOOD.update(
     devices=lambda: jax.devices(),
     discrete=lambda: dict(c=vb.category(2)),
     log_density_of_case=lambda: lambda s, data=None: -0.5 * (s.x**2).sum() + s.c * s.x.sum(),
-    topic_table=lambda: np.asarray(good("topics").concentration),
+    topic_table=lambda: np.asarray(good("topics").mean),
     free_draws=lambda: np.ones((3, 3), "float32"),
     a_normal=lambda: vb.fit(model("MeanFieldGaussian"), key=jax.random.key(0), max_iter=3).params.z,
     covariances=lambda: np.tile(np.eye(2, dtype="float32"), (2, 1, 1)),

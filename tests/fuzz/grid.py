@@ -24,7 +24,7 @@ def grid() -> list[Call]:
         *_functions("", vb, subjects.DRIVERS, "drivers"),
         *_functions("", vb, subjects.SUPPORTS, "supports"),
         *_functions("", vb, subjects.FAMILIES, "families"),
-        *_functions("terms.", vb.terms, _present(vb.terms, subjects.TERMS), "terms"),
+        *_functions("terms.", vb.terms, subjects.TERMS, "terms"),
         *_functions("metrics.", vb.metrics, subjects.METRICS, "metrics"),
         *_functions("chains.", vb.chains, subjects.CHAINS, "chains"),
         *_functions("gaussian_chains.", vb.gaussian_chains, subjects.GAUSSIAN_CHAINS, "chains"),
@@ -45,10 +45,6 @@ def grid() -> list[Call]:
 
 class _Plots:
     plots, chain_plots, topic_plots = plots, chain_plots, topic_plots
-
-
-def _present(module: Any, rows: dict[str, str]) -> dict[str, str]:
-    return {name: row for name, row in rows.items() if hasattr(module, name)}
 
 
 # -- areas ---------------------------------------------------------------------------------------------

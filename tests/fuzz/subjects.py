@@ -106,11 +106,10 @@ TERMS = {
     "degrees_of_freedom=positive_value:three inverse_scale=matrix_value:eye2",
     "linear": "x=array_value:table weights=array_value:zeros2",
     "matmul": "weights=other:weight_rows z=other:location_vector",
-    # for terms to come
     "poisson": "x=count_value:two rate=positive_value:one",
     "bernoulli": "x=binary_value:one probability=share_value:third",
     "multinomial": "x=count_value:multinomial_counts probabilities=probabilities_value:simplex2",
-    "dot": "a=array_value:table b=array_value:table x=array_value:table y=array_value:table",
+    "dot": "x=array_value:table z=array_value:zeros2",
 }
 
 METRICS = {
