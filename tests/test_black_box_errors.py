@@ -99,6 +99,11 @@ def test_what_is_no_support_is_refused(support, message):
         (lambda: fit(family=lambda *_: 1 / 0), "family cannot be evaluated .*: ZeroDivisionError"),
         (lambda: fit(n_draws=True), "n_draws must be even"),
         (lambda: fit(n_draws=2**40), "n_draws must be at most"),
+        (lambda: fit(support=vb.real(10**6)), "family has an array of 1,000,000,000,000 numbers"),
+        (
+            lambda: fit(support=vb.real(10**6), family="mean_field"),
+            "n_draws draws of 1000000 numbers are 8,000,000,000,000 numbers",
+        ),
         (lambda: fit(data=np.array(["a", "b"])), "data must be numbers"),
         (lambda: fit(data="abc"), "data must be numbers"),
         (lambda: fit(data=len), "data must be numbers"),

@@ -62,6 +62,12 @@ def test_normals_of_any_scale_are_no_alarm(scale, dtype):
     assert "close to the posterior" in fit.verdict()
 
 
+@pytest.mark.parametrize("coefficients", [(1.0, 0.0, 0.0, 1.0), (0.0, 1.0, 0.0, 1.0)])
+def test_stochastic_ascent_does_not_arrive_where_there_is_nothing(coefficients):
+    fit = vb.fit(bb.StochasticAscent(MIXED), jnp.asarray(coefficients, "float32"), key=key(), max_iter=100)
+    assert fit.status in (vb.Status.MAX_ITER, vb.Status.UNBOUNDED)
+
+
 def test_a_funnel_is_no_alarm():
     def funnel(s):
         return -0.5 * (s.v / 3) ** 2 - 0.5 * (s.x**2).sum() * jnp.exp(-s.v) - 4.5 * s.v

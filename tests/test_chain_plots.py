@@ -111,7 +111,10 @@ BAD_PICTURES = {
     "no paths": (lambda: chain_plots.segments([]), "lists of whole numbers"),
     "fractions": (lambda: chain_plots.segments([np.ones(3)]), "lists of whole numbers"),
     "no numbers": (lambda: chain_plots.transitions("table"), "table must be numbers"),
-    "not finite": (lambda: chain_plots.state_probabilities([[0.5, np.nan]]), "table must be finite; row 0"),
+    "not finite": (
+        lambda: chain_plots.state_probabilities([[0.5, np.nan]]),
+        "table must be finite and at least 0; row 0",
+    ),
     "half a state": (lambda: chain_plots.transitions(np.eye(2), states=[0.5]), "some of 0 to 1; got"),
     "a number of paths": (lambda: chain_plots.segments(3), "paths must be lists of whole numbers"),
     "no colours": (lambda: chain_plots.state_colors(-1), "n_states must be a whole number"),

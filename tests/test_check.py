@@ -150,6 +150,75 @@ def test_what_is_not_affine_is_refused_by_name(name, dtype):
         inspect_model(bad, make(dtype))
 
 
+def probit(s, x):
+    return jax.scipy.stats.norm.logcdf(x * s.w.first[0, 0])
+
+
+def softplus(s, x):
+    return -jax.nn.softplus(x * s.w.first)
+
+
+LOADINGS = dict(w=vb.MultivariateNormal(2, plate=(3,)))
+REMEDIES = {
+    "terms.logistic, with a local vb.PolyaGamma.*w=vb.NonConjugate.vb.real": BAD["logistic"][1],
+    "is terms.logistic": model(dict(w=vb.Normal()), softplus),
+    r"vb.TruncatedNormal.*w=vb.NonConjugate\(vb.real\(\(3, 2\)\)\)": model(LOADINGS, probit),
+    "normal whose precision is multiplied by a local vb.Gamma": BAD["Student t"][1],
+    r"a=vb.NonConjugate\(vb.positive\(\(\)\)\), which is a value": BAD["latent shape of a Gamma"][1],
+}
+
+
+@pytest.mark.parametrize("message", REMEDIES)
+def test_a_refusal_names_what_would_do(message):
+    with pytest.raises(ValueError, match=message):
+        inspect_model(REMEDIES[message], column("float32"))
+
+
+# ---------------------------------------------------------------- rows that depend on other rows
+
+
+def whole(dtype):
+    return jnp.arange(5) // 3
+
+
+def ones(dtype):
+    return jnp.ones(5, int)
+
+
+def flags(dtype):
+    return jnp.arange(5) > 3
+
+
+def about(values):
+    """Rows from which something of all of them is taken away."""
+    return model(MU, lambda s, x: terms.normal((x - values(x)).astype("float32"), s.mu, 1.0))
+
+
+OF_OTHERS = {
+    "mean": (about(jnp.mean), column),
+    "mean, far away": (about(jnp.mean), far),
+    "mean of what is not NaN": (about(jnp.nanmean), column),
+    "largest": (about(jnp.max), column),
+    "median": (about(jnp.median), column),
+    "sum up to here": (about(jnp.cumsum), column),
+    "sum from here": (about(lambda x: jnp.cumsum(x[::-1])[::-1]), column),
+    "the row before": (about(lambda x: jnp.concatenate([x[:1], x[:-1]])), column),
+    "the row after": (about(lambda x: jnp.concatenate([x[1:], x[-1:]])), column),
+    "a row between": (about(lambda x: x[1]), column),
+    "the place": (about(lambda x: jnp.arange(4.0, dtype=x.dtype)), column),
+    "sum of whole numbers": (about(jnp.sum), whole),
+    "sum of equal numbers": (about(jnp.sum), ones),
+    "any flag": (model(MU, lambda s, x: terms.normal(jnp.where(x | x.any(), 1.0, 2.0), s.mu, 1.0)), flags),
+}
+
+
+@pytest.mark.parametrize("name", OF_OTHERS)
+def test_a_row_that_depends_on_other_rows_is_refused(name):
+    bad, make = OF_OTHERS[name]
+    with pytest.raises(ValueError, match="log_likelihood must give each row's number from that row alone"):
+        inspect_model(bad, make("float32"))
+
+
 # ---------------------------------------------------------------- where it is asked
 
 

@@ -47,8 +47,8 @@ def accumulated(s):
     return lax.scan(add, first, jnp.arange(1, 4).astype(s.mu.first.dtype))[0]
 
 
-def on_data(s, x):
-    return lax.cond(x.sum() > 0, lambda t: terms.normal(x, t, 1.0), lambda t: terms.normal(x, t, 2.0), s.mu)
+def on_condition(s, x):
+    return lax.cond(s.switch > 0, lambda t: terms.normal(x, t, 1.0), lambda t: terms.normal(x, t, 2.0), s.mu)
 
 
 def mapped(s, x):
@@ -135,7 +135,7 @@ GOOD = {
     ),
     "scan over rows": (apart("mu", "tau"), model(MU | TAU, scanned, scale_prior), column),
     "scan in the prior": (apart("mu", "tau"), model(MU | TAU, scale_rows, accumulated), column),
-    "cond on data": ((("mu",),), model(MU, on_data), column),
+    "cond": ((("mu",),), model(MU, on_condition, switch=1.0), column),
     "vmap": (apart("mu", "tau"), model(MU | TAU, mapped, scale_prior), column),
     "checkpoint": (apart("mu", "tau"), model(MU | TAU, rematerialised, scale_prior), column),
     "mask": (apart("mu", "tau"), model(MU | TAU, masked, scale_prior), masked_data),

@@ -189,11 +189,41 @@ def test_replications_of_an_autoregression_follow_the_steps_of_the_data():
     within_errors(drawn[:, 2:, 0], intercept + slopes[0] * x[1:-1, 0] + slopes[1] * x[:-2, 0])
 
 
+def test_replications_of_regressions_and_factor_models_are_their_predictive(float64):
+    """y of a Student-t; 0 and 1 as often as they are probable; rows W z + mu with z given the row."""
+    x, y, one = np.array([[-1.0], [0.0], [2.0]]), np.array([0.0, 1.0, 0.0]), jnp.ones(1)
+    line = MultivariateNormalGammaState(jnp.asarray([1.0, 2.0]), 9 * jnp.eye(2), 9 * one[0], 9 * one[0])
+    model = vb.LinearRegression(center=0 * one, offset=0 * one[0])
+    same, drawn = vb.replicate(model, vb.Record(w=line), (x, y), key=KEY, n_draws=N_DRAWS)
+    assert (same == x).all()
+    within_errors(drawn, 1 + 2 * x[:, 0])
+    within_errors((drawn - 1 - 2 * x[:, 0]) ** 2, 9 / 8 * (1 + (1 + x[:, 0] ** 2) / 9))
+    w = MultivariateNormalState(jnp.asarray([1.0, 2.0]), 9 * jnp.eye(2))
+    model = vb.ProbitRegression(center=0 * one)
+    drawn = vb.replicate(model, vb.Record(w=w), (x, y), key=KEY, n_draws=N_DRAWS)[1]
+    assert set(np.unique(drawn)) == {0, 1}
+    within_errors(drawn[:, :2], model.probabilities(vb.Record(w=w), x)[:2])
+    rows = np.random.default_rng(0).normal(size=(6, 2)) @ [[2.0, 1.0], [0.0, 0.5]]
+    rows[0, 0] = np.nan
+    model, params = begun(vb.PPCA(1, missing=True), rows)
+    drawn = vb.replicate(model, params, rows, key=KEY, n_draws=N_DRAWS)
+    np.testing.assert_array_equal(np.isnan(drawn), np.tile(np.isnan(rows), (N_DRAWS, 1, 1)))
+    within_errors(drawn[:, 1:], model.reconstruct(params, rows)[1:])
+
+
 @pytest.mark.parametrize("model", [vb.KMeans(2), vb.LinearGaussianStateSpace(1)])
 def test_a_model_that_does_not_draw_its_data_says_so(model):
-    model, params = begun(model, model.read(CENTRES))
     with pytest.raises(ValueError, match=r"observed must hold a family.*does not draw its data by itself"):
-        vb.replicate(model, params, CENTRES, key=KEY)
+        vb.replicate(model, {}, CENTRES, key=KEY)
+
+
+def test_parameters_of_another_model_are_refused():
+    params, model = params_of_a_normal(), mean_and_precision().resolve(jnp.asarray(CENTRES[:, 0]))
+    bad = [None, {}, "mu", 2.0, params | dict(mu=params.tau), vb.Record(mu=params.mu)]
+    bad += [jax.tree.map(lambda x: jnp.stack([x, x]), params), jax.tree.map(lambda x: x * jnp.nan, params)]
+    for other in bad:
+        with pytest.raises(ValueError, match="params must"):
+            vb.replicate(model, other, CENTRES[:, 0], vb.Normal(), key=KEY)
 
 
 @pytest.mark.parametrize("observed", [None, (vb.Normal(), None), "Normal", vb.Dirichlet(3)])

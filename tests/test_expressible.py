@@ -1,8 +1,9 @@
 """What a log joint of one's own can say, each against what is known of it exactly.
 
-`linear` and `matmul` have the moments of their products. Regression with a joint factor: the bound is the log
-evidence. Relevance determination: the textbook's updates. Missing entries are a mask. (A factor model and
-random effects of one's own stand beside the named ones, in test_factor_models.py and test_hierarchical.py.)
+`linear`, `matmul` and `dot` have the moments of their products; triplets are fitted as the table they are of.
+Regression with a joint factor: the bound is the log evidence. Relevance determination: textbook updates.
+Missing entries are a mask. (A factor model and random effects of one's own stand beside the named ones, in
+test_factor_models.py and test_hierarchical.py.)
 """
 
 import jax
@@ -14,7 +15,7 @@ from tolerances import close
 
 import vbjax as vb
 from vbjax.families import MultivariateNormalState
-from vbjax.terms import gamma, linear, matmul, multivariate_normal_gamma, normal
+from vbjax.terms import dot, gamma, linear, matmul, multivariate_normal_gamma, normal
 
 KEY = jax.random.key(0)
 N, D, Q = 30, 3, 2
@@ -51,6 +52,48 @@ def test_matmul_has_the_moments_of_the_product(float64):
         close(t.square_about(0.0), np.einsum("nij,dij->nd", z_square, w_square), factor=3)
     at_values = normal(1.0, matmul(w.mean, z.mean), 2.0)
     close(at_values, stats.norm.logpdf(1.0, z_mean @ w_mean.T, 2**-0.5), factor=3)
+
+
+def test_dot_has_the_moments_of_the_product(float64):
+    rng = np.random.default_rng(0)
+    (x, x_mean, x_square), (z, z_mean, z_square) = vectors(rng, N), vectors(rng, N)
+    for pivot in (0.0, 0.7):
+        t = dot(x.expected().about(x.mean + pivot), z.expected().about(z.mean - pivot))
+        close(t.mean, (z_mean * x_mean).sum(1), factor=3)
+        close(t.square_about(0.0), (z_square * x_square).sum((1, 2)), factor=3)
+    close(dot(x.expected(), z.expected()[0]).mean, x_mean @ z_mean[0], factor=3)  # broadcasts
+    close(dot(x.mean, z.mean).mean, (z_mean * x_mean).sum(1))
+
+
+def loadings_prior(s):
+    scores = normal(s.z, 0.0, 1.0).sum() + normal(s.w, 0.0, 1.0).sum()
+    return scores + gamma(s.tau, 2.0, 1.0)
+
+
+def test_ratings_as_triplets_are_fitted_as_their_table_is(float64):
+    n, rng = 6, np.random.default_rng(5)
+    table = jnp.asarray(rng.normal(size=(n, Q)) @ rng.normal(size=(Q, D)) + 0.3 * rng.normal(size=(n, D)))
+    user, item = (jnp.asarray(index.ravel()) for index in np.indices(table.shape))
+    factors = dict(
+        w=vb.MultivariateNormal(Q, plate=(D,)), z=vb.MultivariateNormal(Q, plate=(n,)), tau=vb.Gamma()
+    )
+    triplets = vb.Model(
+        factors=factors,
+        log_prior=loadings_prior,
+        log_likelihood=lambda s, rows: normal(rows[2], dot(s.z[rows[0]], s.w[rows[1]]), s.tau),
+    )
+    whole = vb.Model(
+        factors=factors,
+        log_prior=lambda s: loadings_prior(s) + normal(table, matmul(s.w, s.z), s.tau).sum(),
+    )
+    one = fitted(triplets, (user, item, table.ravel()), max_iter=5)
+    start = one.params
+    sweeps = dict(params=start, max_iter=4)
+    one, other = fitted(triplets, (user, item, table.ravel()), **sweeps), fitted(whole, None, **sweeps)
+    close(one.trace, other.trace, factor=10)
+    close(one.params, other.params, factor=100)
+    assert one.trace[-1] > one.trace[0]
+    assert abs(one.params.w.mean).max() > 0.1  # and not the saddle
 
 
 def test_linear_has_the_moments_of_the_product(float64):

@@ -108,6 +108,7 @@ BAD_CALLS = {
         r"other must fit this state; got NormalState\(mean \(3,\), precision \(3,\)\) and",
     ),
     "above one": (lambda: normal().quantile(1.5), "p must be between 0 and 1"),
+    "shares of another plate": (lambda: normal().quantile([0.1, 0.9]), r"p must .* shape \(3,\); got \(2,\)"),
     "no share": (lambda: BetaState(1.0, 1.0).quantile("a"), "p must be numbers"),
     "no share of a location": (
         lambda: NormalGammaState(0.0, 1.0, 1.0, 1.0).quantile(-0.1),

@@ -18,7 +18,38 @@ def with_entry(value):
     return x
 
 
+Y = np.array([1.0, 2.0, 3.0, 4.0])
 BAD_DATA = {
+    "groups of names": (
+        vb.RandomEffects(2),
+        (Y, ["a", "b", "a", "b"]),
+        r"group must be numbers; got an array of <U1; code categories .*np\.unique",
+    ),
+    "groups from 1": (
+        vb.RandomEffects(2),
+        (Y, [1, 2, 1, 2]),
+        r"group must be between 0 and n_groups - 1 = 1; got 2 in row 1; np\.unique",
+    ),
+    "masked groups": (
+        vb.RandomEffects(2),
+        (Y, np.ma.array([0, 1, 0, 1], mask=[0, 1, 0, 0])),
+        r"group must have no masked entry; entry \[1\] is masked",
+    ),
+    "classes of names": (
+        vb.LogisticRegression(),
+        (Y[:, None], ["a", "b", "a", "b"]),
+        "y must be numbers; got an array of <U1; code categories",
+    ),
+    "classes from 1": (
+        vb.ProbitRegression(),
+        (Y[:, None], [1, 2, 1, 2]),
+        r"y must be 0 or 1 in every row; got 2.0 in row 1; y == one_class",
+    ),
+    "a category that is a slip": (
+        vb.CategoricalMixture(2),
+        [[0], [10**9], [1]],
+        r"data must be categories below 1000000 where n_categories is not given; got 1000000000",
+    ),
     "NaN": (EM, with_entry(np.nan), "data must be finite; row 3 is the first"),
     "infinity": (EM, with_entry(-np.inf), "data must be finite; row 3 is the first"),
     "NaN in a column": (COLUMN, [0.0, np.nan, 1.0], "data must be finite; row 1 is the first"),
@@ -81,8 +112,8 @@ BAD_ARGUMENTS = {
     "no sweeps": (dict(max_iter=0), "max_iter must be a whole number of at least 1; got 0"),
     "endless sweeps": (dict(max_iter=np.inf), "max_iter must be a whole number"),
     "no lanes": (dict(lanes=0), "lanes must be a whole number of at least 1; got 0"),
-    "a negative tol": (dict(tol=-1e-3), "tol must be a finite number of at least 0; got -0.001"),
-    "a tol of NaN": (dict(tol=np.nan), "tol must be a finite number of at least 0; got nan"),
+    "a negative tol": (dict(tol=-1e-3), "tol must be at least 0; got -0.001"),
+    "a tol of NaN": (dict(tol=np.nan), "tol must be at least 0; got nan"),
     "params of another name": (
         dict(params=vb.Record(tau=states([0.0, 1.0], [1.0, 1.0]).mu)),
         "params must have the structure",

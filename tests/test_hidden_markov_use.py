@@ -268,3 +268,55 @@ def test_other_data_than_the_fits_are_refused(float64):
         model.decode(params, vb.Sequences.of(np.concatenate(x), [6, 6]))
     with pytest.raises(ValueError, match="n_steps must be a whole number"):
         model.predict_states(params, x, 0)
+
+
+# ---------------------------------------------------------------- what steps are drawn for
+
+
+def test_steps_of_multinomials_are_counts_of_the_given_totals(float64):
+    x = np.array([[9.0, 1, 0], [7, 2, 1], [0, 3, 8], [1, 2, 9]])
+    fit = vb.fit(vb.HiddenMarkovModel(2, vb.MultinomialMixture(2)), x, key=jax.random.key(0), max_iter=20)
+    model, params, key = fit.model, fit.params, jax.random.key(1)
+    states, steps = model.sample(params, key, 400, given=30)
+    assert (steps == np.round(steps)).all()
+    assert (steps.sum(1) == 30).all()
+    p = np.asarray(params.components.mean)
+    for k in range(2):  # of parameters drawn for each step: five standard errors, each at most 0.5 of a share
+        own = np.asarray(steps)[np.asarray(states) == k] / 30
+        assert (abs(own.mean(0) - p[k]) < 5 * 0.5 / np.sqrt(len(own))).all()
+    totals = np.array([1.0, 5.0, 0.0])
+    assert (model.forecast(params, key, x, 3, 6, given=totals).sum(-1) == totals).all()
+    assert (model.forecast(params, key, x, 3, 6).sum(-1) == 1).all()
+    for wrong, message in (("a", "numbers"), (-1, "numbers of counts"), (np.ones(2), "one for each of 3")):
+        with pytest.raises(ValueError, match=f"given must be {message}|given must be a number .*{message}"):
+            model.forecast(params, key, x, 3, 6, given=wrong)
+
+
+def test_steps_of_regressions_are_drawn_for_given_rows(float64):
+    rng = np.random.default_rng(0)
+    x = np.stack([np.ones(60), rng.normal(size=60)], 1)
+    slopes = np.where(np.arange(60) % 20 < 10, 5.0, -5.0)
+    y = slopes * x[:, 1] + 0.1 * rng.normal(size=60)
+    hmm = vb.HiddenMarkovModel(2, vb.RegressionMixture(2, maximum_likelihood=True))
+    fit = vb.fit(hmm, (x, y), key=jax.random.key(0), n_restarts=4)
+    model, params, key = fit.model, fit.params, jax.random.key(1)
+    given = np.stack([np.ones(50), np.linspace(-2, 2, 50)], 1)
+    states, drawn = model.sample(params, key, 50, given=given)
+    assert drawn.shape == (50,)
+    means = (given @ np.asarray(params.components.mean.location).T)[np.arange(50), np.asarray(states)]
+    sds = np.asarray(params.components.mean.precision)[np.asarray(states)] ** -0.5
+    assert (abs(drawn - means) < 5 * sds).all()
+    ahead = model.forecast(params, key, (x, y), 3, 7, given=given[:3])
+    assert ahead.shape == (7, 1, 3)
+    with pytest.raises(ValueError, match="given must be the x of the 50 steps to draw"):
+        model.sample(params, key, 50)
+    with pytest.raises(ValueError, match="given must have a row x for each of the 3 steps"):
+        model.forecast(params, key, (x, y), 3, given=given)
+
+
+def test_what_models_all_of_a_step_is_given_nothing():
+    x = vb.datasets.earthquakes()
+    model = vb.PoissonHMM(2)
+    model = model.inspect(model.read(x)).resolve(model.read(x))
+    with pytest.raises(ValueError, match="given must be None"):
+        model.sample(None, jax.random.key(0), 3, given=3)

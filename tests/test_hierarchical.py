@@ -193,3 +193,24 @@ def test_bad_input_raises(message):
     model, data = BAD[message]
     with pytest.raises(ValueError, match=message):
         vb.fit(model, data, key=KEY)
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        (None, "group must be numbers"),
+        (["a", "b"], "group must be numbers; .* code categories"),
+        (np.array([0, 2**40]), "group must be"),  # 32 bits wrap it around to 0
+        (np.ma.masked_array([0, 1], [True, False]), "group must have no masked entry"),
+        (object(), "group must be numbers"),
+    ],
+)
+def test_groups_are_read(group, message):
+    with pytest.raises(ValueError, match=message):
+        vb.RandomEffects(2).read((np.ones(2, "f"), group))
+
+
+@pytest.mark.parametrize("params", [None, "a", 3, vb.Record(mu=1.0)])
+def test_effects_are_of_parameters(params):
+    with pytest.raises(ValueError, match="params must be those of a fit of RandomEffects"):
+        vb.RandomEffects(2).effects(params)

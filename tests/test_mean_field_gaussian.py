@@ -72,3 +72,20 @@ def test_bad_input_raises(message):
     mean, precision, data = BAD[message]
     with pytest.raises(ValueError, match=message):
         vb.fit(vb.MeanFieldGaussian(mean, precision), data, key=KEY)
+
+
+def test_what_is_exact_reads_the_normal_too():
+    for mean, precision, name in (("a", np.eye(2), "mean"), (np.zeros(2), -np.eye(2), "precision")):
+        model = vb.MeanFieldGaussian(mean, precision)
+        for ask in (
+            model.moment_matched,
+            lambda model=model: model.exact,
+            lambda model=model: model.n_parameters,
+        ):
+            with pytest.raises(ValueError, match=f"^{name} must"):
+                ask()
+    model = vb.MeanFieldGaussian(np.zeros(2), np.eye(2))
+    for wrong in (None, "a", vb.Record(), NormalState(jnp.zeros(3), jnp.ones(3)), NormalState(0.0, 1.0)):
+        for divergence in (model.kl_from, model.kl_to):
+            with pytest.raises(ValueError, match=r"z must be normals of shape \(2,\)"):
+                divergence(wrong)

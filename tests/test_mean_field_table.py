@@ -143,3 +143,10 @@ def test_bad_input_raises(message):
     log_joint, data = BAD[message]
     with pytest.raises(ValueError, match=message):
         vb.fit(vb.MeanFieldTable(np.asarray(log_joint)), data, key=KEY)
+
+
+@pytest.mark.parametrize("wrong", ["a", None, np.array([np.nan, 0.0]), 3.0, np.zeros((2, 0))])
+def test_what_is_exact_reads_the_table_too(wrong):
+    for ask in (vb.MeanFieldTable(wrong).log_evidence, vb.MeanFieldTable(wrong).marginals):
+        with pytest.raises(ValueError, match="log_joint"):
+            ask()

@@ -107,6 +107,42 @@ TERMS = {
         of(GammaStatistics, None, None),
         lambda x, a, b: stats.gamma.logpdf(x, a, scale=1 / b),
     ),
+    "poisson": Term(
+        terms.poisson,
+        (3.0, "Gamma"),
+        of(None, GammaStatistics),
+        lambda x, rate: stats.poisson.logpmf(x, rate),
+    ),
+    "bernoulli": Term(
+        terms.bernoulli,
+        (1.0, "Beta"),
+        of(None, BetaStatistics),
+        lambda x, p: stats.bernoulli.logpmf(x, p),
+    ),
+    "bernoulli, of a failure": Term(
+        terms.bernoulli,
+        (False, "Beta"),
+        of(None, BetaStatistics),
+        lambda x, p: stats.bernoulli.logpmf(x, p),
+    ),
+    "multinomial": Term(
+        terms.multinomial,
+        (np.asarray([3.0, 0.0, 2.0]), "Dirichlet"),
+        of(None, DirichletStatistics),
+        lambda x, p: stats.multinomial.logpmf(x, 5, p / p.sum()),
+    ),
+    "multinomial, of a stick": Term(
+        terms.multinomial,
+        (np.asarray([3.0, 0.0, 2.0]), "StickBreaking"),
+        of(None, StickBreakingStatistics),
+        lambda x, p: stats.multinomial.logpmf(x, 5, p / p.sum()),
+    ),
+    "normal, of a product of vectors": Term(
+        lambda x, a, b, tau: terms.normal(x, terms.dot(a, b), tau),
+        (0.75, "MultivariateNormal", "MultivariateNormal", "Gamma"),
+        of(None, MultivariateNormalStatistics, MultivariateNormalStatistics, GammaStatistics),
+        lambda x, a, b, tau: stats.norm.logpdf(x, a @ b, tau**-0.5),
+    ),
     "beta": Term(
         terms.beta,
         ("Beta", 2.5, 0.5),
@@ -322,6 +358,26 @@ def test_categorical_at_the_statistics_of_a_point_without_mass(dtype):
     assert np.isfinite(counts).all()
 
 
+def test_counts_at_probability_zero_and_counts_that_are_large(dtype):
+    p = jnp.asarray([0.25, 0.75, 0.0], dtype)
+    close(terms.multinomial(jnp.asarray([1.0, 2.0, 0.0], dtype), p), np.log(3 * 0.25 * 0.75**2))
+    close(terms.bernoulli(True, jnp.asarray(1.0, dtype)), 0.0)
+    close(terms.poisson(jnp.zeros((), dtype), jnp.zeros((), dtype)), 0.0)
+    for impossible in (
+        terms.multinomial(jnp.asarray([1, 0, 2]), p),
+        terms.bernoulli(False, jnp.asarray(1.0, dtype)),
+        terms.poisson(jnp.ones((), dtype), jnp.zeros((), dtype)),
+    ):
+        assert np.isfinite(impossible)
+        assert np.exp(impossible) == 0
+    slope = jax.grad(lambda p: terms.multinomial(jnp.asarray([1.0, 2.0, 0.0], dtype), p))(p)
+    close(slope, [4.0, 2 / 0.75, 0.0])
+    x = np.asarray([1e6, 2e6, 0.0], dtype)  # of a million float32 keeps what is left after all cancels
+    close(terms.poisson(x[0], x[0]), stats.poisson.logpmf(1e6, 1e6), factor=3)
+    p = np.asarray([1, 2, 0], dtype) / np.asarray(3, dtype)
+    close(terms.multinomial(x, p), stats.multinomial.logpmf([1e6, 2e6, 0], 3e6, [1 / 3, 2 / 3, 0]), scale=1e6)
+
+
 def test_terms_broadcast_and_keep_the_dtype(dtype):
     rng = np.random.default_rng(5)
     rows, states = (
@@ -342,6 +398,10 @@ def test_terms_broadcast_and_keep_the_dtype(dtype):
             "beta": terms.beta(jax.nn.sigmoid(number), 2.0, states["Beta"].concentration0),
             "dirichlet": terms.dirichlet(jax.nn.softmax(x), states["Dirichlet"].concentration),
             "categorical": terms.categorical(np.arange(5)[:, None] % SIZE, t["Dirichlet"]),
+            "poisson": terms.poisson(np.arange(5)[:, None], t["Gamma"]),
+            "bernoulli": terms.bernoulli(number > 0, t["Beta"]),
+            "multinomial": terms.multinomial(np.ones((5, 1, SIZE), int), t["Dirichlet"]),
+            "dot": terms.dot(x, t["MultivariateNormal"]).square_about(jnp.zeros((), dtype)),
         }
         return pairs, terms.multivariate_normal(x, t["MatrixNormalWishart"])
 

@@ -364,7 +364,10 @@ def test_bad_input_raises_and_is_named():
         ("vocabulary must have 12 words", lambda: topic_plots.top_words(state, WORDS[1:])),
         ("which must be some of the topics", lambda: topic_plots.top_words(state, WORDS, which=[3])),
         ("shares must have shape", lambda: topic_plots.document_topics(np.ones(3))),
-        ("documents must be some of 0 to 2", lambda: topic_plots.document_topics(p, documents=[-1])),
+        (
+            "documents must be some of the rows of shares, 0 to 2",
+            lambda: topic_plots.document_topics(p, documents=[-1]),
+        ),
     ]
     for message, call in cases:
         with pytest.raises(ValueError, match=message):

@@ -44,12 +44,12 @@ def read_fit(fit: Any) -> Fit:
 
 
 def read_shares(table: Any, name: str, axes: str) -> np.ndarray:
-    """Return a finite table of at least one row and one column, in float64; `axes` says what they are."""
+    """Return a table of shares, finite and at least 0, in float64; `axes` says what rows and columns are."""
     read = np.asarray(as_numbers(table, name), float)
     if read.ndim != 2 or 0 in read.shape:
         raise ValueError(f"{name} must have shape ({axes}), at least one of each; got {read.shape}")
-    if not np.isfinite(read).all():
-        raise ValueError(f"{name} must be finite; row {int((~np.isfinite(read)).any(1).argmax())} is not")
+    if not (fine := np.isfinite(read) & (read >= 0)).all():
+        raise ValueError(f"{name} must be finite and at least 0; row {int((~fine).any(1).argmax())} is not")
     return read
 
 

@@ -3,13 +3,13 @@
 Every term is affine in the statistics of each argument, and at the statistics of a sample it is the
 ordinary log density. That is all the engine needs: the updates are its gradients. Use them in
 `log_prior` and `log_likelihood`; terms broadcast like NumPy functions and never sum over plates.
-`linear` and `matmul` give the statistics of products, to be used as locations.
+`linear`, `matmul` and `dot` give the statistics of products, to be used as locations.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -32,22 +32,39 @@ from vbjax.families.normal_wishart import NormalWishartState, NormalWishartStati
 from vbjax.families.polya_gamma import PolyaGammaStatistics
 from vbjax.families.stick_breaking import StickBreakingState, StickBreakingStatistics
 from vbjax.families.wishart import WishartStatistics, wishart_log_density
-from vbjax.linalg import outer, transpose
-from vbjax.special import LOG_2PI, finite_log
-
-S = TypeVar("S")
-
-
-def _read(kind: type[S], x: Any) -> S:
-    """Statistics as they are, a value as the statistics of a point."""
-    return x if isinstance(x, kind) else kind.of(x)  # type: ignore[attr-defined]
+from vbjax.linalg import transpose
+from vbjax.special import LOG_2PI, finite_log, log_factorial_remainder
+from vbjax.term_arguments import family_of, read_statistics, read_value, require_shapes
+from vbjax.term_products import dot as dot
+from vbjax.term_products import linear as linear
+from vbjax.term_products import matmul as matmul
 
 
-def _location(x: Any) -> NormalStatistics:
+def _location(x: Any, name: str) -> NormalStatistics:
     """Elementwise statistics of a location; a multivariate normal gives its diagonal."""
     if isinstance(x, MultivariateNormalStatistics):
         return NormalStatistics(x.pivot, x.first, jnp.diagonal(x.second, axis1=-2, axis2=-1))
-    return _read(NormalStatistics, x)
+    return read_statistics(NormalStatistics, x, name)
+
+
+def _log(probabilities: Any, name: str) -> Array:
+    """Logarithms of probabilities over the last axis, finite where they are 0; or their expectations."""
+    if isinstance(probabilities, (DirichletStatistics, StickBreakingStatistics)):
+        return finite_log(probabilities.log)
+    if isinstance(probabilities, Statistics):
+        raise ValueError(
+            f"{name} must be values or the statistics of a Dirichlet or StickBreaking factor; got those of a "
+            f"{family_of(probabilities)} factor"
+        )
+    p = read_value(probabilities, name, axes=1)
+    return finite_log(
+        jnp.where(p == 0, -jnp.inf, jnp.log(jnp.where(p == 0, 1, p)))
+    )  # no 0 / 0 in the gradient
+
+
+def _require_alone(precision: Any, term: str, mean: Statistics) -> None:
+    if precision is not None:
+        raise ValueError(f"precision of {term} must be left out: {family_of(mean)} statistics hold their own")
 
 
 def normal(x: Any, mean: Any, precision: Any = None) -> Array:
@@ -63,8 +80,13 @@ def normal(x: Any, mean: Any, precision: Any = None) -> Array:
     -2.225791
     """
     if isinstance(mean, NormalGammaStatistics):
-        return 0.5 * (mean.logdet - LOG_2PI - mean.square_about(jnp.asarray(x)))
-    x, mean, precision = _location(x), _location(mean), _read(GammaStatistics, precision)
+        _require_alone(precision, "normal", mean)
+        x = read_value(x, "x of normal")
+        require_shapes("normal", x=x, mean=mean.pivot)
+        return 0.5 * (mean.logdet - LOG_2PI - mean.square_about(x))
+    x, mean = _location(x, "x of normal"), _location(mean, "mean of normal")
+    precision = read_statistics(GammaStatistics, precision, "precision of normal")
+    require_shapes("normal", x=x.pivot, mean=mean.pivot, precision=precision.value)
     shift = x.pivot - mean.pivot  # E[(x - m)^2] of independent x and m, from differences
     square = shift**2 + 2 * shift * (x.first - mean.first) - 2 * x.first * mean.first
     square = square + x.second + mean.second
@@ -78,18 +100,65 @@ def gamma(x: Any, concentration: ArrayLike, rate: Any) -> Array:
         x: a value or the statistics of a Gamma factor.
         concentration: a value. rate: a value or the statistics of a Gamma factor.
     """
-    x, concentration = _read(GammaStatistics, x), jnp.asarray(concentration)
-    if isinstance(rate, GammaStatistics):
+    x = read_statistics(GammaStatistics, x, "x of gamma")
+    concentration = read_value(concentration, "concentration of gamma")
+    of_latent = isinstance(rate, GammaStatistics)
+    rate = rate if of_latent else read_value(rate, "rate of gamma")
+    require_shapes("gamma", x=x.value, concentration=concentration, rate=rate.value if of_latent else rate)
+    if of_latent:
         # E[log b] and E[b] stand in two places: the rate's part is separate from the stable one
         unit = gamma_log_density(x, concentration, jnp.ones_like(x.value))
         return unit + concentration * rate.log - (rate.value - 1) * x.value + x.base
-    return gamma_log_density(x, concentration, jnp.asarray(rate)) + x.base
+    return gamma_log_density(x, concentration, rate) + x.base
+
+
+def poisson(x: ArrayLike, rate: Any) -> Array:
+    """log Poisson(x | rate), elementwise: x log rate - rate - log x!.
+
+    Args:
+        x: counts, values. rate: a value or the statistics of a Gamma factor.
+
+    >>> from vbjax.terms import poisson
+    >>> print(f"{poisson(2.0, 1.0):.6f}")  # log(1 / (2 e))
+    -1.693147
+    """
+    rate = read_statistics(GammaStatistics, rate, "rate of poisson")
+    x = _counts(x, "x of poisson", rate.value)
+    require_shapes("poisson", x=x, rate=rate.value)
+    log = jnp.log(jnp.where(x > 0, x, 1))  # large counts cancel on paper
+    pull = jnp.where(x > 0, x * (finite_log(rate.log) - log), 0)
+    return pull + (x - rate.value) - log_factorial_remainder(x)
+
+
+def _counts(x: Any, name: str, like: Array) -> Array:
+    """Counts, or truths, as floats."""
+    x = read_value(x, name)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(like.dtype)
 
 
 def beta(x: Any, concentration1: ArrayLike, concentration0: ArrayLike) -> Array:
     """log Beta(x | concentration1, concentration0) (Bishop 2006, eq. B.6)."""
-    x = _read(BetaStatistics, x)
-    return beta_log_density(x, jnp.asarray(concentration1), jnp.asarray(concentration0)) + x.base
+    x = read_statistics(BetaStatistics, x, "x of beta")
+    a = read_value(concentration1, "concentration1 of beta")
+    b = read_value(concentration0, "concentration0 of beta")
+    require_shapes("beta", x=x.log, concentration1=a, concentration0=b)
+    return beta_log_density(x, a, b) + x.base
+
+
+def bernoulli(x: ArrayLike, probability: Any) -> Array:
+    """log Bernoulli(x | probability), elementwise: x log p + (1 - x) log(1 - p) (Bishop 2006, eq. 2.2).
+
+    Args:
+        x: 0 or 1, or truths, values. probability: a value or the statistics of a Beta factor.
+
+    >>> from vbjax.terms import bernoulli
+    >>> print(f"{bernoulli(True, 0.25):.6f}")
+    -1.386294
+    """
+    p = read_statistics(BetaStatistics, probability, "probability of bernoulli")
+    x = _counts(x, "x of bernoulli", p.log)
+    require_shapes("bernoulli", x=x, probability=p.log)
+    return x * finite_log(p.log) + (1 - x) * finite_log(p.log_complement)
 
 
 def logistic(y: ArrayLike, logit: Any, omega: PolyaGammaStatistics) -> Array:
@@ -102,15 +171,20 @@ def logistic(y: ArrayLike, logit: Any, omega: PolyaGammaStatistics) -> Array:
         y: values. logit: a value, or statistics as `linear` gives them.
         omega: the statistics of a PolyaGamma factor of one trial.
     """
-    logit = _location(logit)
-    y = jnp.asarray(y).astype(logit.pivot.dtype)
+    logit = _location(logit, "logit of logistic")
+    if not isinstance(omega, PolyaGammaStatistics):
+        raise ValueError("omega of logistic must be the statistics of a PolyaGamma factor of one trial")
+    y = read_value(y, "y of logistic").astype(logit.pivot.dtype)
+    require_shapes("logistic", y=y, logit=logit.pivot, omega=omega.value)
     return (y - 0.5) * logit.mean - 0.5 * omega.value * logit.square_about(0.0) - math.log(2)
 
 
 def dirichlet(x: Any, concentration: ArrayLike) -> Array:
     """log Dirichlet(x | concentration), over the last axis; a scalar is the same for every corner (B.16)."""
-    x = _read(DirichletStatistics, x)
-    return dirichlet_log_density(x, jnp.asarray(concentration)) + x.base
+    x = read_statistics(DirichletStatistics, x, "x of dirichlet", axes=1)
+    concentration = read_value(concentration, "concentration of dirichlet")
+    require_shapes("dirichlet", x=x.log, concentration=concentration)
+    return dirichlet_log_density(x, concentration) + x.base
 
 
 def stick_breaking(x: Any, concentration1: ArrayLike, concentration0: ArrayLike) -> Array:
@@ -118,9 +192,12 @@ def stick_breaking(x: Any, concentration1: ArrayLike, concentration0: ArrayLike)
 
     With concentrations 1 and alpha, a Dirichlet process truncated at K (Blei & Jordan 2006, section 2).
     """
-    x = _read(StickBreakingStatistics, x)
+    x = read_statistics(StickBreakingStatistics, x, "x of stick_breaking", axes=1)
     dtype, shape = x.log_rest.dtype, x.log_rest.shape
-    shares = (jnp.broadcast_to(jnp.asarray(a, dtype), shape) for a in (concentration1, concentration0))
+    a = read_value(concentration1, "concentration1 of stick_breaking").astype(dtype)
+    b = read_value(concentration0, "concentration0 of stick_breaking").astype(dtype)
+    require_shapes("stick_breaking", shares=x.log_rest, concentration1=a, concentration0=b)
+    shares = (jnp.broadcast_to(concentration, shape) for concentration in (a, b))
     return StickBreakingState(*shares).log_density(x) + x.base
 
 
@@ -131,18 +208,39 @@ def categorical(x: Any, probabilities: Any) -> Array:
         x: the number of a state, or the statistics of a Categorical factor.
         probabilities: values, or the statistics of a Dirichlet or StickBreaking factor.
     """
-    if isinstance(probabilities, (DirichletStatistics, StickBreakingStatistics)):
-        log = probabilities.log
-    else:
-        p = jnp.asarray(probabilities)
-        log = jnp.where(p == 0, -jnp.inf, jnp.log(jnp.where(p == 0, 1, p)))  # no 0 / 0 in the gradient
-    log = finite_log(log)
+    log = _log(probabilities, "probabilities of categorical")
     if isinstance(x, CategoricalStatistics):
+        require_shapes("categorical", event=1, x=x.p, probabilities=log)
         return (x.p * log).sum(-1)
-    x = jnp.asarray(x)
+    x = read_value(x, "x of categorical")
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"x of categorical must be whole numbers, those of states; got {x.dtype}")
+    require_shapes("categorical", x=x, probabilities_of_a_state=log[..., 0])
     shape = jnp.broadcast_shapes(x.shape, log.shape[:-1])
     log = jnp.broadcast_to(log, (*shape, log.shape[-1]))
     return jnp.take_along_axis(log, jnp.broadcast_to(x, shape)[..., None], -1)[..., 0]
+
+
+def multinomial(x: ArrayLike, probabilities: Any) -> Array:
+    """log Multinomial(x | probabilities), over the last axis (Bishop 2006, eq. 2.34).
+
+    Args:
+        x: counts (..., K), values.
+        probabilities: values, or the statistics of a Dirichlet or StickBreaking factor.
+
+    >>> from vbjax.terms import multinomial
+    >>> print(f"{multinomial([1.0, 1.0], [0.5, 0.5]):.6f}")
+    -0.693147
+    """
+    log = _log(probabilities, "probabilities of multinomial")
+    x = _counts(x, "x of multinomial", log)
+    require_shapes("multinomial", event=1, x=x, probabilities=log)
+    n = x.sum(-1)
+    share = jnp.log(
+        jnp.where(x > 0, x, 1) / jnp.where(n > 0, n, 1)[..., None]
+    )  # large counts cancel on paper
+    pull = jnp.where(x > 0, x * (log - share), 0) - log_factorial_remainder(x)
+    return pull.sum(-1) + log_factorial_remainder(n)
 
 
 def multivariate_normal(x: Any, mean: Any, precision: Any = None) -> Array:
@@ -154,18 +252,21 @@ def multivariate_normal(x: Any, mean: Any, precision: Any = None) -> Array:
             statistics of a NormalWishart, MultivariateNormalGamma or MatrixNormalWishart factor; the
             last gives one number for each of its q locations, a new last axis.
     """
-    if isinstance(mean, MatrixNormalWishartStatistics):
-        x = jnp.asarray(x)
+    term, joint = "multivariate_normal", (NormalWishartStatistics, MultivariateNormalGammaStatistics)
+    if isinstance(mean, (MatrixNormalWishartStatistics, *joint)):
+        _require_alone(precision, term, mean)
+        x = read_value(x, f"x of {term}", axes=1)
+        if isinstance(mean, joint):
+            require_shapes(term, event=1, x=x, mean=mean.pivot)
+            size = x.shape[-1] if isinstance(mean, MultivariateNormalGammaStatistics) else 1
+            return 0.5 * (size * mean.logdet - x.shape[-1] * LOG_2PI - mean.square_about(x))
+        require_shapes(term, event=1, x=x, mean=mean.pivot[..., 0, :])
         square = mean.square_about(x[..., None, :])
         return 0.5 * (mean.logdet[..., None] - x.shape[-1] * LOG_2PI - square)
-    if isinstance(mean, NormalWishartStatistics):
-        x = jnp.asarray(x)
-        return 0.5 * (mean.logdet - x.shape[-1] * LOG_2PI - mean.square_about(x))
-    if isinstance(mean, MultivariateNormalGammaStatistics):
-        x = jnp.asarray(x)
-        return 0.5 * (x.shape[-1] * (mean.logdet - LOG_2PI) - mean.square_about(x))
-    x, mean = _read(MultivariateNormalStatistics, x), _read(MultivariateNormalStatistics, mean)
-    precision = _read(WishartStatistics, precision)
+    x = read_statistics(MultivariateNormalStatistics, x, f"x of {term}", axes=1)
+    mean = read_statistics(MultivariateNormalStatistics, mean, f"mean of {term}", axes=1)
+    precision = read_statistics(WishartStatistics, precision, f"precision of {term}", axes=2)
+    require_shapes(term, event=1, x=x.pivot, mean=mean.pivot, row_of_precision=precision.value[..., 0])
     shift = x.pivot - mean.pivot
     cross = (x.first - mean.first)[..., :, None] * shift[..., None, :]
     cross = cross - x.first[..., :, None] * mean.first[..., None, :]
@@ -176,18 +277,32 @@ def multivariate_normal(x: Any, mean: Any, precision: Any = None) -> Array:
 
 def wishart(x: Any, degrees_of_freedom: ArrayLike, inverse_scale: ArrayLike) -> Array:
     """log Wishart(x | nu, W), with W given by its inverse (Bishop 2006, eq. B.78)."""
-    x, inverse_scale = _read(WishartStatistics, x), jnp.asarray(inverse_scale)
-    nu = jnp.asarray(degrees_of_freedom, inverse_scale.dtype)
+    x = read_statistics(WishartStatistics, x, "x of wishart", axes=2)
+    inverse_scale = read_value(inverse_scale, "inverse_scale of wishart", axes=2)
+    nu = read_value(degrees_of_freedom, "degrees_of_freedom of wishart").astype(inverse_scale.dtype)
+    require_shapes("wishart", event=2, x=x.value, inverse_scale=inverse_scale)
+    require_shapes("wishart", x_of_a_cell=x.logdet, degrees_of_freedom=nu)
     return wishart_log_density(x.value, x.logdet, nu, inverse_scale) + x.base
+
+
+def _joint(term: str, kind: Any, state: Any, x: Any, prior: dict[str, Any]) -> Array:
+    """The density of a location and its precision."""
+    if not isinstance(x, (kind, tuple)):
+        raise ValueError(
+            f"x of {term} must be a location with its precision, or the statistics of a {family_of(kind)} "
+            f"factor; got {type(x).__name__}"
+        )
+    x = x if isinstance(x, kind) else kind.of(x)
+    values = {name: read_value(value, f"{name} of {term}") for name, value in prior.items()}
+    return state(**values).log_density(x) + x.base
 
 
 def normal_gamma(
     x: Any, location: ArrayLike, mean_precision: ArrayLike, concentration: ArrayLike, rate: ArrayLike
 ) -> Array:
     """log N(m | location, 1 / (mean_precision tau)) Gamma(tau | concentration, rate), x = (m, tau)."""
-    x = _read(NormalGammaStatistics, x)
-    prior = NormalGammaState(*map(jnp.asarray, (location, mean_precision, concentration, rate)))
-    return prior.log_density(x) + x.base
+    prior = dict(location=location, mean_precision=mean_precision, concentration=concentration, rate=rate)
+    return _joint("normal_gamma", NormalGammaStatistics, NormalGammaState, x, prior)
 
 
 def normal_wishart(
@@ -198,18 +313,23 @@ def normal_wishart(
     inverse_scale: ArrayLike,
 ) -> Array:
     """log N(m | location, (mean_precision Lam)^-1) Wishart(Lam | nu, W), x = (m, Lam) (B.94)."""
-    x = _read(NormalWishartStatistics, x)
-    parameters = map(jnp.asarray, (location, mean_precision, degrees_of_freedom, inverse_scale))
-    return NormalWishartState(*parameters).log_density(x) + x.base
+    prior = dict(
+        location=location,
+        mean_precision=mean_precision,
+        degrees_of_freedom=degrees_of_freedom,
+        inverse_scale=inverse_scale,
+    )
+    return _joint("normal_wishart", NormalWishartStatistics, NormalWishartState, x, prior)
 
 
 def multivariate_normal_gamma(
     x: Any, location: ArrayLike, mean_precision: ArrayLike, concentration: ArrayLike, rate: ArrayLike
 ) -> Array:
     """log N(m | location, (tau B)^-1) Gamma(tau | concentration, rate), x = (m, tau), B a matrix."""
-    x = _read(MultivariateNormalGammaStatistics, x)
-    parameters = map(jnp.asarray, (location, mean_precision, concentration, rate))
-    return MultivariateNormalGammaState(*parameters).log_density(x) + x.base
+    prior = dict(location=location, mean_precision=mean_precision, concentration=concentration, rate=rate)
+    return _joint(
+        "multivariate_normal_gamma", MultivariateNormalGammaStatistics, MultivariateNormalGammaState, x, prior
+    )
 
 
 def matrix_normal_wishart(
@@ -220,59 +340,10 @@ def matrix_normal_wishart(
     inverse_scale: ArrayLike,
 ) -> Array:
     """log MN(M | location, R^-1, Lam^-1) Wishart(Lam | nu, W), x = (M, Lam), R a (q, q) matrix."""
-    x = _read(MatrixNormalWishartStatistics, x)
-    parameters = map(jnp.asarray, (location, mean_precision, degrees_of_freedom, inverse_scale))
-    return MatrixNormalWishartState(*parameters).log_density(x) + x.base
-
-
-def linear(x: ArrayLike, weights: Any) -> Any:
-    """The statistics of x @ w, one for each row of x: a location for `normal`.
-
-    Args:
-        x: (n, D), values.
-        weights: a value (D,), or the statistics of a MultivariateNormal factor of size D; or of a
-            MultivariateNormalGamma factor, whose precision goes with it: `normal(y, linear(x, s.w))`.
-
-    Raises:
-        ValueError: weights of another family (a plate of separate Normals is no joint factor: their
-            products would not be affine in each).
-
-    >>> import jax.numpy as jnp
-    >>> from vbjax.terms import linear, normal
-    >>> print(normal(jnp.array([3.0]), linear(jnp.array([[1.0, 2.0]]), jnp.array([1.0, 1.0])), 1.0))
-    [-0.9189385]
-    """
-    x = jnp.asarray(x)
-    if isinstance(weights, MultivariateNormalStatistics):
-        second = ((x @ weights.second) * x).sum(-1)
-        return NormalStatistics(x @ weights.pivot, x @ weights.first, second)
-    if isinstance(weights, MultivariateNormalGammaStatistics):
-        precision, logdet, base = (
-            jnp.broadcast_to(a, x.shape[:1]) for a in (weights.precision, weights.logdet, weights.base)
-        )
-        square = ((x @ weights.square) * x).sum(-1)
-        return NormalGammaStatistics(x @ weights.pivot, precision, logdet, x @ weights.cross, square, base)
-    if isinstance(weights, Statistics):
-        raise ValueError(
-            "weights of linear must be a value or a MultivariateNormal or MultivariateNormalGamma factor; "
-            f"got one of {type(weights).__name__.removesuffix('Statistics')}"
-        )
-    return NormalStatistics.of(x @ jnp.asarray(weights))
-
-
-def matmul(weights: Any, z: Any) -> NormalStatistics:
-    """The statistics of the table z_n . w_j, (n, p), of two independent factors: a location for `normal`.
-
-    Args:
-        weights: values (p, q), or the statistics of a MultivariateNormal factor of size q, plate (p,).
-        z: values (n, q), or the statistics of a MultivariateNormal factor of size q for each row.
-    """
-    w, z = _read(MultivariateNormalStatistics, weights), _read(MultivariateNormalStatistics, z)
-    wc, zc = w.pivot, z.pivot
-    # d = z.w - zc.wc = dz.wc + zc.dw + dz.dw, and E[d^2] by one product over pairs of the q axes
-    first = z.first @ (wc + w.first).T + zc @ w.first.T
-    of_z = jnp.stack([z.second, outer(zc, zc + 2 * z.first)], 1)
-    of_w = jnp.stack([w.second + outer(wc, wc + 2 * w.first), w.second], 1)
-    second = of_z.reshape(len(zc), -1) @ of_w.reshape(len(wc), -1).T
-    second = second + 2 * (z.first @ wc.T) * (zc @ w.first.T)
-    return NormalStatistics(zc @ wc.T, first, second)
+    prior = dict(
+        location=location,
+        mean_precision=mean_precision,
+        degrees_of_freedom=degrees_of_freedom,
+        inverse_scale=inverse_scale,
+    )
+    return _joint("matrix_normal_wishart", MatrixNormalWishartStatistics, MatrixNormalWishartState, x, prior)

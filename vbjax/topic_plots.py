@@ -108,7 +108,9 @@ def document_topics(
     given = shares.mean if isinstance(shares, DirichletState) else shares
     table = read_shares(given, "shares", "documents, topics")
     first = range(min(len(table), _MOST_ROWS))
-    rows = read_choice(first if documents is None else documents, len(table), "documents must be some of")
+    rows = read_choice(
+        first if documents is None else documents, len(table), "documents must be some of the rows of shares,"
+    )
     ax = tidy(read_axes(ax))
     image = ax.imshow(table[rows], cmap="Blues", vmin=0, aspect="auto", interpolation="nearest")
     ticks = np.arange(0, len(rows), -(-len(rows) // _MOST_ROWS))

@@ -10,6 +10,8 @@ import numpy as np
 
 from .values import Value, never, perhaps
 
+MISSING = ("nan", "all_nan", "masked", "nones")  # where missing entries are an option
+
 
 def rows(good: Callable[[], Any]) -> list[Value]:
     """An array of finite numbers with rows first."""
@@ -18,9 +20,7 @@ def rows(good: Callable[[], Any]) -> list[Value]:
 
 def holed_rows(good: Callable[[], Any]) -> list[Value]:
     """The same where NaN are missing entries."""
-    return [
-        Value(v.label, v.make, v.legitimate or v.label in ("nan", "masked", "all_nan")) for v in rows(good)
-    ]
+    return [Value(v.label, v.make, v.legitimate or v.label in MISSING) for v in rows(good)]
 
 
 def few_rows(good: Callable[[], Any]) -> list[Value]:
@@ -128,11 +128,7 @@ def sequences(kind: Any) -> Callable[[Callable[[], Any]], list[Value]]:
     """One sequence, or a list of them, of rows of a kind."""
 
     def values(good: Callable[[], Any]) -> list[Value]:
-        unlike = ("one", "ragged")  # a step alone is a sequence
-        own = [
-            Value(v.label, v.make, v.legitimate or v.label in ("nan", "all_nan", *unlike[:1]))
-            for v in kind(good)
-        ]
+        own = [Value(v.label, v.make, v.legitimate or v.label in MISSING) for v in kind(good)]
         return (
             own
             + never(

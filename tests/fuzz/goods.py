@@ -316,6 +316,7 @@ GOOD.update(
 )
 GOOD.update(
     normal=lambda: vb.Normal(),
+    mixture_of_two=lambda: vb.GaussianMixture(2),
     own_factors=lambda: OWN["factors"],
     own_hyper=lambda: OWN["hyper"],
     own_prior=lambda: OWN["log_prior"],
@@ -332,8 +333,8 @@ GOOD.update(
     one_weight=lambda: np.ones(1, "float32"),
     devices=lambda: jax.devices(),
     discrete=lambda: dict(c=vb.category(2)),
-    summed=lambda: bb.summed_out(lambda s: -0.5 * (s.x**2).sum() + s.c * s.x.sum(), dict(c=vb.category(2))),
-    latents=lambda: vb.Record(x=jnp.ones(2)),
+    log_density_of_case=lambda: lambda s, data=None: -0.5 * (s.x**2).sum() + s.c * s.x.sum(),
+    topic_table=lambda: np.asarray(good("topics").mean),
     free_draws=lambda: np.ones((3, 3), "float32"),
     a_normal=lambda: vb.fit(model("MeanFieldGaussian"), key=jax.random.key(0), max_iter=3).params.z,
     covariances=lambda: np.tile(np.eye(2, dtype="float32"), (2, 1, 1)),

@@ -24,7 +24,7 @@ def grid() -> list[Call]:
         *_functions("", vb, subjects.DRIVERS, "drivers"),
         *_functions("", vb, subjects.SUPPORTS, "supports"),
         *_functions("", vb, subjects.FAMILIES, "families"),
-        *_functions("terms.", vb.terms, _present(vb.terms, subjects.TERMS), "terms"),
+        *_functions("terms.", vb.terms, subjects.TERMS, "terms"),
         *_functions("metrics.", vb.metrics, subjects.METRICS, "metrics"),
         *_functions("chains.", vb.chains, subjects.CHAINS, "chains"),
         *_functions("gaussian_chains.", vb.gaussian_chains, subjects.GAUSSIAN_CHAINS, "chains"),
@@ -45,10 +45,6 @@ def grid() -> list[Call]:
 
 class _Plots:
     plots, chain_plots, topic_plots = plots, chain_plots, topic_plots
-
-
-def _present(module: Any, rows: dict[str, str]) -> dict[str, str]:
-    return {name: row for name, row in rows.items() if hasattr(module, name)}
 
 
 # -- areas ---------------------------------------------------------------------------------------------
@@ -78,18 +74,26 @@ def _of_objects() -> Iterator[Call]:
 
 
 def _fitted() -> Iterator[Call]:
-    """Algorithms, and a factor that is not conjugate: they are read where they are used, by a fit."""
+    """Algorithms, and parts of models: they are read where they are used, by a fit."""
+    data = dict(AcceleratedAscent="column", CoordinateAscent="column", NestedMixture="series")
     for name, row in subjects.FITTED.items():
-        maker = _attribute(_Fitted, name)
-        own = name.endswith("Ascent") and "." not in name
-        with_it = lambda maker=maker, own=own: (
-            lambda **a: goods.fit_of(maker(**a), good("column") if own else None)
-        )
+        maker, of = _attribute(_Fitted, name), data.get(name, "nothing")
+        with_it = lambda maker=maker, of=of: lambda **a: goods.fit_of(maker(**a), good(of))
         yield from calls_of(f"fitted: {name}", name, with_it, arguments_of(maker, row, {}))
 
 
 class _Fitted:
     AcceleratedAscent, CoordinateAscent, blackbox = vb.AcceleratedAscent, vb.CoordinateAscent, blackbox
+
+    @staticmethod
+    def NestedMixture(n_components: Any, mixture: Any) -> vb.HiddenMarkovModel:
+        """A chain of two states that are mixtures."""
+        return vb.HiddenMarkovModel(2, vb.NestedMixture(n_components, mixture))
+
+    @staticmethod
+    def summed_out(log_density: Any, discrete: Any) -> vb.BlackBox:
+        """A density without its discrete latents."""
+        return vb.BlackBox(blackbox.summed_out(log_density, discrete), dict(x=vb.real(2)))
 
     @staticmethod
     def NonConjugate(support: Any, family: Any, n_draws: Any) -> vb.Model:

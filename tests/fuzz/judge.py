@@ -59,10 +59,9 @@ def of_error(error: BaseException, argument_names: tuple[str, ...]) -> tuple[str
         return "uncovered", message
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(message):
         return "memory", said
-    if isinstance(error, OSError) and not _names(message, argument_names):
-        given = error.filename is not None
-        return ("clear" if given else "cryptic"), said
-    if not isinstance(error, (ValueError, TypeError, OSError)):
+    if isinstance(error, OSError):  # which says what file, in the system's words
+        return ("clear" if error.filename is not None else "cryptic"), said
+    if not isinstance(error, (ValueError, TypeError)):
         return "cryptic", said
     if not (_raised_by_us(error) or _about_a_signature(error)):
         return "cryptic", f"{said} [raised in {_where(error)}]"
@@ -74,9 +73,9 @@ def of_error(error: BaseException, argument_names: tuple[str, ...]) -> tuple[str
 
 
 def _names(message: str, argument_names: tuple[str, ...]) -> bool:
-    return any(
-        re.search(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", message) for name in argument_names
-    )
+    """Whether one of the names is in it; `a`, which is a word, where it is spoken of."""
+    after = {name: r"(?= must|['=:])" if name == "a" else "(?![A-Za-z0-9])" for name in argument_names}
+    return any(re.search(rf"(?<![A-Za-z0-9]){re.escape(n)}{end}", message) for n, end in after.items())
 
 
 def _frames(error: BaseException) -> Iterator[Any]:
@@ -116,7 +115,7 @@ def of_result(result: Any) -> tuple[str, str]:
         return _of_fit(result)
     if hasattr(result, "__next__"):
         result = list(result)
-    if _has_nan(result):
+    if not isinstance(result, vb.Sequences) and _has_nan(result):  # in these, NaN is missing
         return "nan", f"NaN in a {type(result).__name__}"
     return "fine", type(result).__name__
 

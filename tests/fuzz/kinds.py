@@ -78,6 +78,13 @@ def log_likelihood(good: Any) -> list[Value]:
     )
 
 
+def log_weights(good: Any) -> list[Value]:
+    """Logarithms, -inf among them."""
+    return array(good) + never(
+        nan=lambda: np.asarray(good()) * np.nan, inf=lambda: np.asarray(good()) + np.inf
+    )
+
+
 def labels(good: Any) -> list[Value]:
     return (
         data.few_rows(good)
@@ -327,6 +334,7 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     "probabilities_value": probabilities,
     "matrix_value": matrix,
     "log_likelihood": log_likelihood,
+    "log_weights": log_weights,
     "labels": labels,
     "end": end,
     "end_alone": end_alone,
@@ -347,13 +355,14 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     "local": own.local,
     "blocks": own.blocks,
     "emissions": emissions,
+    "nested": without(emissions, "more"),
     "score": without(values.real, "huge", "five_axes", "empty"),
     "forgetting": without(values.share, "zero"),
     "optional_flag": optional(values.flag),
     "optional_count": optional(values.count),
     "optional_params": values.start,
     "tolerance": tolerance,
-    "quantile": without(values.share, "five_axes"),
+    "quantile": without(values.share, "five_axes", "empty"),
     "display_vocabulary": without(vocabulary, "twice"),
     "sequence_rows": data.sequences(data.holed_rows),
     "few_sequence_rows": data.sequences(data.few_holed_rows),

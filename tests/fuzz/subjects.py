@@ -49,7 +49,6 @@ DRIVERS = {
     "linear_response": "params=params:optimum",
     "replicate": "observed=other:normal_family",
     "sample_posterior": "n=shape:two",
-    "expectation": "local=optional_other:nothing",
     "merge_states": "result=other:fit:HDPHiddenMarkovModel data=sequence_rows:table "
     "weights=weights:one_weight",
 }
@@ -107,11 +106,10 @@ TERMS = {
     "degrees_of_freedom=positive_value:three inverse_scale=matrix_value:eye2",
     "linear": "x=array_value:table weights=array_value:zeros2",
     "matmul": "weights=other:weight_rows z=other:location_vector",
-    # for terms to come
     "poisson": "x=count_value:two rate=positive_value:one",
     "bernoulli": "x=binary_value:one probability=share_value:third",
     "multinomial": "x=count_value:multinomial_counts probabilities=probabilities_value:simplex2",
-    "dot": "a=array_value:table b=array_value:table x=array_value:table y=array_value:table",
+    "dot": "x=array_value:table z=array_value:zeros2",
 }
 
 METRICS = {
@@ -123,7 +121,7 @@ METRICS = {
     "silhouette_table": "x=few_rows:table labellings=other:labellings",
 }
 
-_CHAIN = "initial=probabilities_value:initial transitions=probabilities_value:transitions "
+_CHAIN = "initial=log_weights:initial transitions=log_weights:transitions "
 _CHAIN += "log_likelihood=log_likelihood"
 CHAINS = {
     "entropy": _CHAIN,
@@ -148,9 +146,9 @@ GAUSSIAN_CHAINS = {
 }
 
 TOPICS = {
-    "top_ids": "scores=array_value:topics",
-    "top_words": "scores=array_value:topics",
-    "relevance": "topics=array_value:topics word_probabilities=probabilities_value:probabilities "
+    "top_ids": "scores=array_value:topic_table",
+    "top_words": "scores=array_value:topic_table",
+    "relevance": "topics=array_value:topic_table word_probabilities=probabilities_value:probabilities "
     "weight=share:third",
     "halves": "",
     "log_completion": "model=other:model:LatentDirichletAllocation "
@@ -160,7 +158,7 @@ TOPICS = {
     "params=params:params:LatentDirichletAllocation docs=documents",
     "umass": "top_ids=indices:top_ids",
     "npmi": "top_ids=indices:top_ids",
-    "align": "topics_a=array_value:topics topics_b=array_value:topics",
+    "align": "topics_a=array_value:topic_table topics_b=array_value:topic_table",
 }
 
 DATASETS = {
@@ -182,19 +180,17 @@ CONTAINERS = {
 # methods of objects that are made from data
 METHODS = {
     "documents": dict(
-        take="rows=indices:two_rows", sharded="devices=other:devices", tokens="", word_counts=""
+        take="rows=indices:two_rows", sharded="devices=optional_other:devices", tokens="", word_counts=""
     ),
     "sequences": dict(
         take="rows=indices:two_sequences",
-        sharded="devices=other:devices",
+        sharded="devices=optional_other:devices",
         windows="length=count:two",
         steps="",
     ),
     "fit:GaussianMixture": dict(verdict=""),
     "fit:BlackBox": dict(verdict=""),
     "black_box_params": dict(sample="key=key n=count:three", quantile="p=quantile:third"),
-    "location_scale": dict(sample="key=key n=count:three", log_prob="u=array_value:draws2", entropy=""),
-    "summed": dict(probabilities="latents=other:latents"),
 }
 
 PLOTS = {
@@ -230,7 +226,7 @@ BLACK_BOX = {
     "mixture": "n_components=count:two of=choice:mean_field",
     "pareto_smoothed": "log_ratios=few_rows:log_ratios",
     "pathfinder": "model=other:black_box data=anything:nothing",
-    "summed_out": "log_density=function:log_density discrete=other:discrete",
+    "summed_out": "=fitted",
 }
 
 # what is judged by a fit with it, by the data of the fit
@@ -243,6 +239,8 @@ FITTED = {
     "blackbox.StochasticAscent": "model=other:black_box optimizer=other:optimizer estimator=choice:sticking "
     "draws=choice:independent n_draws=count:two batch_size=optional_count:nothing n_steps=count:three "
     "tol=tolerance:tolerance",
+    "summed_out": "log_density=function:log_density_of_case discrete=other:discrete",
+    "NestedMixture": "n_components=count:two mixture=nested:mixture_of_two",
     "NonConjugate": "support=other:positive_support family=choice:full_rank n_draws=optional_count:even",
 }
 
@@ -288,6 +286,7 @@ USE = dict(
     rows="data",
     states="indices:states",
     start="optional_other:nothing",
+    given="optional_other:nothing",
     centers="array_value:centers",
     means="array_value:centers",
     covariances="matrix_value:covariances",
@@ -309,6 +308,7 @@ EXEMPT = dict(
     Algorithm="a protocol",
     ConjugateModel="the base of models; its methods are the engine's",
     Expectation="a record that the engine gives",
+    expectation="the engine's pass over rows; it takes what a model's `read` and `resolve` give",
     Fit="a record that fit gives; its methods are called",
     Info="a record of the engine's",
     LinearResponse="a record that linear_response gives",

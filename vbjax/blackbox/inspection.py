@@ -6,6 +6,7 @@ For `BlackBox` and `NonConjugate`; imports its approximation and families.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 from vbjax.blackbox.approximation import Approximation, constrain, support_leaves
 from vbjax.core.inputs import read_count
 from vbjax.supports import Support
+
+_MOST = 2**31 - 1  # entries of an array
 
 
 @contextlib.contextmanager
@@ -55,7 +58,11 @@ def inspect_n_draws(name: str, n: Any, least: int, size: int) -> None:
     """Refuse a number of draws that is odd or too small."""
     if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n % 2 or n < least:
         raise ValueError(f"{name} must be even and at least {least} for {size} numbers; got {n!r}")
-    read_count(n, name)
+    if read_count(n, name) * size > _MOST:
+        raise ValueError(
+            f"{name} draws of {size} numbers are {n * size:,} numbers, more than an array holds ({_MOST:,}): "
+            f"give {name}, even and at least {least}"
+        )
 
 
 def inspect_family(start: Callable[[Any], Any], size: int) -> Any:
@@ -64,6 +71,11 @@ def inspect_family(start: Callable[[Any], Any], size: int) -> Any:
         q = jax.eval_shape(start, jax.random.key(0))
     if not (hasattr(q, "sample") and hasattr(q, "log_prob")):
         raise ValueError(f"family must start an object with sample and log_prob; got {q!r}")
+    if (most := max(math.prod(leaf.shape) for leaf in jax.tree.leaves(q))) > _MOST:
+        raise ValueError(
+            f"family has an array of {most:,} numbers for {size} latent ones, more than an array holds "
+            f"({_MOST:,}): use 'mean_field' or blackbox.low_rank(rank)"
+        )
     with evaluating("family", "3 draws"):
         u = jax.eval_shape(lambda q: q.sample(jax.random.key(0), 3), q)
         log_q = jax.eval_shape(lambda q, u: q.log_prob(u), q, u)

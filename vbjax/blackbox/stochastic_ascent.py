@@ -161,7 +161,9 @@ class StochasticAscent(Ascent):
         )
 
         stalls = jnp.where(gained, 0, jnp.where(stalled, state.stalls + 1, state.stalls))
-        clear = error < u.shape[-1] ** 0.5  # where the comparisons say nothing it has not arrived
+        # where the bound itself is as uncertain as that, comparisons say nothing: it has not arrived
+        noise = jnp.sqrt(w @ (ratios - w @ ratios) ** 2 / len(ratios))
+        clear = noise < u.shape[-1] ** 0.5
         stop = jnp.where((stalls >= _STALLS) & clear, Status.CONVERGED, Status.UNFINISHED)
         stop = judged(stop, objective, u)
         moved = StochasticState(

@@ -18,9 +18,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from vbjax.core.expectation import float_dtype
+from vbjax.core.indices import Reads, find_reads, require_cells
 from vbjax.core.inputs import is_concrete
 from vbjax.core.model import in_dtype
-from vbjax.core.probes import probe
+from vbjax.core.probes import depends_on_other_rows, operations_on, probe
+from vbjax.core.remedies import remedy
 from vbjax.families.base import Family
 from vbjax.record import Record
 
@@ -64,6 +66,7 @@ def inspect_model(model: Any, data: Any, given: Blocks | None = None) -> Inspect
     """
     question = _question(model, data)
     found = _answer(question)
+    require_cells(question.model, data, found.reads)
     if given is None:
         return found.inspection
     names = [name for block in given for name in block]
@@ -91,16 +94,17 @@ def _concrete(x: Any) -> Array:
 
 
 class _Answer(NamedTuple):
-    """An inspection, and the pairs of factors that interact."""
+    """An inspection, the pairs of factors that interact, and the indices that rows have into plates."""
 
     inspection: Inspection
     interacting: frozenset[frozenset[str]]
+    reads: Reads
 
 
 @functools.lru_cache(maxsize=256)
 def _answer(question: _Question) -> _Answer:
     model, rows = question.model, question.rows
-    _require_shapes(model, rows)
+    reads = _require_shapes(model, rows)
     with jax.ensure_compile_time_eval():
         residuals, poisoned = probe(model, rows)
     local = {} if rows is None else model.local(rows)
@@ -111,9 +115,10 @@ def _answer(question: _Question) -> _Answer:
         if not residuals[name] <= 1.0 or poisoned[name][name]:  # a NaN residual is a refusal too
             raise ValueError(
                 f"the log joint is not affine in the statistics of the factor {name!r} ({family}): its "
-                "coordinate update would not be the optimum. Give it another family, write the model with an "
-                "augmentation that makes it conjugate, or declare it vb.NonConjugate."
+                "coordinate update would not be the optimum. "
+                + remedy(name, family, operations_on(model, rows, name), name in local)
             )
+    _require_rows_apart(model, rows)
     pairs = list(itertools.permutations(families, 2))
     interacting = frozenset(frozenset(pair) for pair in pairs if poisoned[pair[0]][pair[1]])
     multiply = [pair for pair in pairs if _multiply(families, poisoned, *pair)]
@@ -127,7 +132,19 @@ def _answer(question: _Question) -> _Answer:
         ),
         may_have_saddles=bool(multiply),
     )
-    return _Answer(inspection, interacting)
+    return _Answer(inspection, interacting, reads)
+
+
+def _require_rows_apart(model: Any, rows: Any) -> None:
+    if rows is None:
+        return
+    with jax.ensure_compile_time_eval():
+        if depends_on_other_rows(model, rows):
+            raise ValueError(
+                "log_likelihood must give each row's number from that row alone: here it changes with other "
+                "rows or their order, of which a pass sees some at a time. Make what is taken over all rows "
+                "(a mean, a position) before the fit, and give it as a hyperparameter or a column of data."
+            )
 
 
 def _multiply(families: Mapping[str, Family], poisoned: Any, name: str, other: str) -> bool:
@@ -147,17 +164,20 @@ def _blocks(model: Any, interacting: frozenset[frozenset[str]]) -> Blocks:
     return tuple(blocks)
 
 
-def _require_shapes(model: Any, rows: Any) -> None:
-    """Both functions can be evaluated: every name that they use exists, and the plates fit."""
+def _require_shapes(model: Any, rows: Any) -> Reads:
+    """Both functions can be evaluated: every name that they use exists, and the plates fit. Return what of
+    the rows is an index.
+    """
     local = {} if rows is None else model.local(rows)
     families, dtype = {**model.factors, **local}, float_dtype((model, rows))
     s = Record({name: jax.eval_shape(f.neutral(dtype).expected) for name, f in families.items()})
-    calls: dict[str, Any] = {"log_prior": lambda: jax.eval_shape(model._scalar_prior, s)}
-    if rows is not None:
-        calls["log_likelihood"] = lambda: jax.eval_shape(model.likelihood, s, rows)
-    for name, call in calls.items():
+    reads = Reads((), False)
+    for name in ("log_prior",) if rows is None else ("log_prior", "log_likelihood"):
         try:
-            call()
+            if name == "log_prior":
+                jax.eval_shape(model._scalar_prior, s)
+            else:
+                reads = find_reads(model, s, rows)
         except (AttributeError, TypeError, IndexError, ValueError) as error:
             if str(error).startswith(name):  # it says all itself
                 raise
@@ -167,3 +187,4 @@ def _require_shapes(model: Any, rows: Any) -> None:
                 f"{name} cannot be evaluated over the factors {factors}, {shapes} being the shape of "
                 f"{_N_ROWS} rows: {error}"
             ) from error
+    return reads

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from vbjax.core.expectation import n_rows
-from vbjax.core.inputs import read_count, read_key, read_shape
-from vbjax.core.model import ConjugateModel, require_model, require_params
+from vbjax.core.fit import read_params
+from vbjax.core.inputs import is_concrete, read_count, read_key
+from vbjax.core.model import ConjugateModel
 from vbjax.families.base import Family, State
 from vbjax.record import Record
 
@@ -36,9 +38,7 @@ def sample_posterior(params: Mapping[str, State], key: Array, n: int | tuple[int
     >>> vb.sample_posterior(fit.params, jax.random.key(1), 10).mu.shape
     (10,)
     """
-    if not isinstance(params, Mapping) or not all(isinstance(q, State) for q in params.values()):
-        raise ValueError(f"params must be states by name, such as fit.params; got {type(params).__name__}")
-    return _sample_posterior(Record(params), read_key(key), read_shape(n, "n"))
+    return _sample_posterior(Record(params), read_key(key), n if isinstance(n, int) else tuple(n))
 
 
 @functools.partial(jax.jit, static_argnames="n")
@@ -59,16 +59,17 @@ def replicate(
     """Data sets drawn anew: posterior predictive replications of the rows, for criticism of the model.
 
     For every draw: parameters from q, each row's local latents from q given the row, and the row from its
-    distribution given both (Gelman, Meng & Stern 1996, section 2.3, mixed replications). Mixtures and hidden
-    Markov models know what their rows are drawn from; of any other model `observed` says so.
+    distribution given both (Gelman, Meng & Stern 1996, section 2.3, mixed replications). Mixtures, hidden
+    Markov models, regressions and factor models know what their rows are drawn from; of any other model
+    `observed` says so.
 
     Args:
         model, params: of a fit.
         data: what it was fitted to.
         observed: the family of what is drawn, for one row, in the place of an array of the data; None in
             the places of what stays. `vb.Normal()` for a column; `(None, vb.Normal())` for y of (x, y). Left
-            out for mixtures and hidden Markov models: every entry is then drawn but those that are missing,
-            the counts of a multinomial row, and the x of a regression.
+            out for models that know: every entry is then drawn but those that are missing, the totals of
+            multinomial rows, and the x of a regression.
         key: `jax.random.key(...)`.
         n_draws: how many data sets.
 
@@ -87,8 +88,14 @@ def replicate(
     >>> vb.replicate(fit.model, fit.params, x, vb.Normal(), key=jax.random.key(1), n_draws=5).shape
     (5, 3)
     """
-    require_model(model, params, "drawing its rows")
-    n_draws, key, params = read_count(n_draws, "n_draws"), read_key(key), require_params(model, params)
+    if not isinstance(model, ConjugateModel):
+        raise ValueError(f"model must be conjugate for its rows to be drawn; got {type(model).__name__}")
+    if observed is None and not model.draws_data:
+        raise ValueError(
+            "observed must hold a family for each array of data that is to be drawn, None for what stays; "
+            f"a {type(model).__name__} does not draw its data by itself"
+        )
+    n_draws, key, params = read_count(n_draws, "n_draws"), read_key(key), _fitted(model, params)
     if observed is None:
         return model.replicate(params, key, data, n_draws)
     data = model.read(data)
@@ -109,6 +116,44 @@ def replicate(
         ) from None
     both = zip(leaves, fresh, drawn, strict=True)
     return jax.tree.unflatten(structure, [new if f else old for old, new, f in both])
+
+
+def _fitted(model: ConjugateModel, params: Any) -> Record:
+    """Parameters of the model's factors, without NaN."""
+    dtypes = [x.dtype for x in jax.tree.leaves(params) if hasattr(x, "dtype")]
+    dtypes = [jax.dtypes.canonicalize_dtype(x) for x in dtypes if jnp.issubdtype(x, jnp.floating)]
+    dtype = jnp.result_type(*dtypes) if dtypes else jnp.result_type(float)
+    neutral = lambda: Record({name: family.neutral(dtype) for name, family in model.factors.items()})
+    params = read_params(params, jax.eval_shape(neutral))
+    if is_concrete(params) and any(bool(jnp.isnan(x).any()) for x in jax.tree.leaves(params)):
+        raise ValueError("params must be numbers; they have a NaN")
+    return params
+
+
+@functools.partial(jax.jit, static_argnames="n_draws")
+def redrawn(model: Any, params: Record, key: Array, data: Any, n_draws: int) -> Any:
+    """Return data that have been read, drawn anew by the model's own `redraw`, draws in front.
+
+    `redraw(values, local, key, data)` takes values of the global factors and of the rows' local ones.
+    """
+    own = model.posterior(params, data) if model.local(data) else Record()  # the same for every draw
+
+    def draw(key: Array) -> Any:
+        keys = jax.random.split(key, 3)
+        values = _sample_posterior(params, keys[0], ())
+        local = _sample_posterior(own, keys[1], ()) if own else Record()
+        return as_missing(model.redraw(values, local, keys[2], data), data)
+
+    return jax.lax.map(draw, jax.random.split(key, n_draws))
+
+
+def as_missing(drawn: Any, rows: Any) -> Any:
+    """Return drawn rows with NaN where the rows have them."""
+
+    def kept(new: Array, old: Array) -> Array:
+        return jnp.where(jnp.isnan(old), old, new) if jnp.issubdtype(old.dtype, jnp.floating) else new
+
+    return jax.tree.map(kept, drawn, rows)
 
 
 @functools.partial(jax.jit, static_argnames=("structure", "families", "n_draws"))

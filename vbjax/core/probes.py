@@ -1,4 +1,4 @@
-"""Probes of a log joint by public means, at a few rows: is it affine in the statistics of every factor?
+"""Probes of a log joint by public means, at a few rows: is it affine in every factor, and each row by itself?
 
 For every factor, but for those declared not to be conjugate, (1) `e(t + v) - e(t) = <grad e, v>` for v of
 both signs and several sizes; (2) the gradient evaluated at t = NaN holds no NaN (what a gradient does not
@@ -9,6 +9,7 @@ also tells which factors interact. Imported by check.py alone.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from vbjax.core.expectation import float_dtype
+from vbjax.core.remedies import operations
 from vbjax.families.base import Family
 from vbjax.record import Record
 
@@ -31,9 +33,10 @@ def probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str, 
     rng = np.random.default_rng(0)
 
     def score(s: Record) -> tuple[Any, Record]:
-        return jax.device_get(_score(model, rows, s))
+        value, _, gradient = jax.device_get(_score(model, rows, s))
+        return value, gradient
 
-    s = Record({name: _generic(family, dtype, rng) for name, family in families.items()})
+    s = _generic_statistics(families, dtype, rng)
     value, gradient = score(s)
     if not np.isfinite(value):
         raise ValueError(
@@ -72,8 +75,67 @@ def probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str, 
     return residuals, poisoned
 
 
+def operations_on(model: Any, rows: Any, name: str) -> set[str]:
+    """Return the names of the operations of the log joint in which the statistics of a factor are."""
+    families = {**model.factors, **({} if rows is None else model.local(rows))}
+    s = _generic_statistics(families, float_dtype((model, rows)), np.random.default_rng(0))
+
+    def energy(t: Any) -> Array:
+        total = model._scalar_prior(s | {name: t})
+        return total if rows is None else total + model.likelihood(s | {name: t}, rows).sum()
+
+    return set(operations(jax.make_jaxpr(energy)(s[name]).jaxpr))
+
+
+def depends_on_other_rows(model: Any, rows: Any) -> bool:
+    """Return whether the number of a row changes where other rows do, or their order.
+
+    The first row is changed and the last one, each to other finite values and, as far as it is made of
+    floats, to NaN; their local latents too. At last the order is turned.
+    """
+    dtype, local = float_dtype((model, rows)), model.local(rows)
+    s = _generic_statistics({**model.factors, **local}, dtype, np.random.default_rng(0))
+    owned = jax.device_get((rows, {name: s[name] for name in local}))
+
+    def numbers(owned: Any) -> np.ndarray:
+        rows, statistics = owned
+        return np.asarray(_score(model, rows, s | statistics)[1])
+
+    before = numbers(owned)
+    slack = 1000 * np.finfo(dtype).eps * np.abs(before).max()
+
+    def differs(after: np.ndarray, others: Any) -> bool:
+        return not np.allclose(after[others], before[others], rtol=0, atol=slack)
+
+    for row, others in (0, slice(1, None)), (-1, slice(None, -1)):
+        for change in (_other_number, _no_number):
+            if differs(numbers(jax.tree.map(lambda x: _with_row(x, row, change), owned)), others):  # noqa: B023
+                return True
+    return differs(numbers(jax.tree.map(lambda x: x[::-1], owned))[::-1], slice(None))
+
+
+def _with_row(x: np.ndarray, row: int, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    x = x.copy()
+    x[row] = change(x[row])
+    return x
+
+
+def _other_number(x: np.ndarray) -> np.ndarray:
+    if x.dtype == bool:
+        return ~x
+    return x + 1 if np.issubdtype(x.dtype, np.integer) else 1.3 * x + 0.7
+
+
+def _no_number(x: np.ndarray) -> np.ndarray:
+    return x if x.dtype.kind in "biu" else np.full_like(x, np.nan)
+
+
 def _has_nan(tree: Any) -> bool:
     return any(np.isnan(x).any() for x in jax.tree.leaves(tree))
+
+
+def _generic_statistics(families: Mapping[str, Family], dtype: Any, rng: np.random.Generator) -> Record:
+    return Record({name: _generic(family, dtype, rng) for name, family in families.items()})
 
 
 def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Any:
@@ -86,11 +148,13 @@ def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Any:
 
 
 @jax.jit
-def _score(model: Any, rows: Any, s: Record) -> tuple[Array, Record]:
-    """The expected log joint at statistics, and its gradient: one program, for all questions."""
+def _score(model: Any, rows: Any, s: Record) -> tuple[Array, Array | None, Record]:
+    """The expected log joint at statistics, every row's part of it, and its gradient: one program for all."""
 
-    def energy(s: Record) -> Array:
+    def energy(s: Record) -> tuple[Array, Array | None]:
         total = model._scalar_prior(s)
-        return total if rows is None else total + model.likelihood(s, rows).sum()
+        row = None if rows is None else model.likelihood(s, rows)
+        return (total if row is None else total + row.sum()), row
 
-    return jax.value_and_grad(energy)(s)
+    (value, row), gradient = jax.value_and_grad(energy, has_aux=True)(s)
+    return value, row, gradient

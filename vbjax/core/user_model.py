@@ -13,6 +13,7 @@ from vbjax.core.check import Inspection, inspect_model
 from vbjax.core.expectation import n_rows
 from vbjax.core.inputs import as_numbers, described
 from vbjax.core.model import ConjugateModel
+from vbjax.core.model_arguments import read_blocks, read_factors, read_function, read_hyper
 from vbjax.families.base import Family
 from vbjax.families.delta import Delta
 from vbjax.record import Record
@@ -36,9 +37,10 @@ class Model(ConjugateModel):
             must not interact; by default `fit` finds the blocks.
 
     Raises:
-        ValueError: where a name is given twice, or a local factor is not conjugate; from `fit`, where the
-            log joint is not affine in the statistics of a factor, so that its coordinate update would be
-            wrong.
+        ValueError: an argument of another kind, a name that is given twice, a local factor that is not
+            conjugate; from `fit`, where the log joint is not affine in the statistics of a factor, so that
+            its coordinate update would be wrong, where the number of a row depends on other rows, and where
+            the data have numbers of cells that a plate has not.
 
     References:
         Winn, J. & Bishop, C. (2005), Variational message passing, JMLR 6, sections 3 and 4.
@@ -68,18 +70,19 @@ class Model(ConjugateModel):
         local: Mapping[str, Family] | None = None,
         blocks: Iterable[Iterable[str]] | None = None,
     ) -> None:
-        blocks = None if blocks is None else tuple(tuple(block) for block in blocks)
-        names = [*factors, *(local or {}), *(hyper or {})]
+        of_rows, of_hyper = read_factors(local, "local"), read_hyper(hyper)
+        factors = read_factors(factors, "factors")
+        names = [*factors, *of_rows, *of_hyper]
         if len(set(names)) < len(names):
             raise ValueError(f"factors, local and hyper must have different names; got {', '.join(names)}")
         points = {name: family.of for name, family in factors.items() if isinstance(family, Delta)}
-        for where, families in ("local", local or {}), ("Delta", points):
+        for where, families in ("local", of_rows), ("Delta", points):
             if wrong := [f"{name}={family}" for name, family in families.items() if family.guarded]:
                 raise ValueError(
                     f"{where} takes conjugate factors alone, one that is not is global; got {wrong[0]}"
                 )
-        structure = (Record(factors), log_prior, log_likelihood, Record(local or {}), blocks, None)
-        self._set(Record(hyper or {}), structure)
+        functions = read_function(log_prior, "log_prior"), read_function(log_likelihood, "log_likelihood")
+        self._set(of_hyper, (factors, *functions, of_rows, read_blocks(blocks), None))
 
     def _set(self, hyper: Record, structure: tuple[Any, ...]) -> None:
         object.__setattr__(self, "hyper", hyper)
@@ -93,7 +96,7 @@ class Model(ConjugateModel):
         unknown = set(hyper) - set(self.hyper)
         if unknown:
             raise ValueError(f"hyper has no {', '.join(sorted(unknown))}; it has {', '.join(self.hyper)}")
-        return self.tree_unflatten(self._structure, (self.hyper | hyper,))
+        return self.tree_unflatten(self._structure, (self.hyper | read_hyper(hyper),))
 
     @property
     def factors(self) -> Mapping[str, Family]:

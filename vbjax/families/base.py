@@ -29,7 +29,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.core.inputs import as_array, as_floating, read_count, read_key, read_shape
+from vbjax.core.inputs import as_array, as_floating, read_count, read_key, read_probabilities, read_shape
+from vbjax.families.cells import note_read, read_cells
 
 T = TypeVar("T")
 
@@ -86,9 +87,26 @@ class Statistics:
         """The fields in which a conjugate log joint is affine."""
         return {name: getattr(self, name) for name in self.events}
 
+    @property
+    def plate(self) -> tuple[int, ...]:
+        """The leading axes of every field."""
+        name, n_axes = next(iter(self.events.items()))
+        shape = jnp.shape(getattr(self, name))
+        return shape[: len(shape) - n_axes]
+
     def __getitem__(self, index: Any) -> Self:
-        """The statistics of some cells of the plate: `s.effect[group]` is each row's own."""
-        return jax.tree.map(lambda x: x[index], self)
+        """Return the statistics of some cells of the plate: `s.effect[group]` is each row's own.
+
+        A number below 0 is counted from the end; an array of numbers is not, they must be cells' own.
+
+        Raises:
+            IndexError: where that can be seen, numbers that are no cells', or more axes than the plate has.
+        """
+        index = read_cells(index, self.plate)
+        note_read(self, index)
+        if not any(isinstance(part, (np.ndarray, jax.Array)) for part in index):
+            return jax.tree.map(lambda x: x[index], self)
+        return jax.tree.map(lambda x: jnp.asarray(x).at[index].get(wrap_negative_indices=False), self)
 
     def inner(self, gradient: Statistics) -> Array:
         """<gradient, self> over the natural fields, one number for each cell of the plate."""
@@ -234,6 +252,20 @@ class State:
         if not isinstance(x, tuple) or len(x) != len(draw):
             raise ValueError(f"x must be a {type(draw).__name__}; got {type(x).__name__}")
         return type(draw)(*(_read_event(value, like, plate) for value, like in zip(x, draw, strict=True)))
+
+
+def read_share(p: ArrayLike, like: Array) -> Array:
+    """Return shares of the mass, of the dtype of `like` and of a shape that fits its own.
+
+    Raises:
+        ValueError: other than numbers from 0 to 1, or of another shape.
+    """
+    share = jnp.asarray(read_probabilities(p), like.dtype)
+    try:
+        np.broadcast_shapes(share.shape, like.shape)
+    except ValueError:
+        raise ValueError(f"p must be a number or fit the shape {like.shape}; got {share.shape}") from None
+    return share
 
 
 def _read_event(x: Any, draw: Any, plate: tuple[int, ...]) -> Array:

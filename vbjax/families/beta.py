@@ -10,8 +10,7 @@ from jax import Array
 from jax.scipy.special import betainc
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.core.inputs import read_probabilities
-from vbjax.families.base import Family, State, Statistics, pytree
+from vbjax.families.base import Family, State, Statistics, pytree, read_share
 from vbjax.families.dirichlet import DirichletState, DirichletStatistics, dirichlet_log_density
 from vbjax.special import quantile
 
@@ -86,7 +85,7 @@ class BetaState(State):
 
     def quantile(self, p: ArrayLike) -> Array:
         """The value below which a share `p` of the mass lies."""
-        p = jnp.asarray(read_probabilities(p), self.concentration1.dtype)
+        p = read_share(p, self.concentration1)
         p, a, b = jnp.broadcast_arrays(p, self.concentration1, self.concentration0)
         upper, q = p > 0.5, BetaState(a, b)
 

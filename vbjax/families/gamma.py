@@ -11,8 +11,7 @@ from jax import Array
 from jax.scipy.special import gammainc, gammaincc, ndtri
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.core.inputs import read_probabilities
-from vbjax.families.base import Family, State, Statistics, pytree
+from vbjax.families.base import Family, State, Statistics, pytree, read_share
 from vbjax.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito, quantile
 
 
@@ -110,7 +109,7 @@ class GammaState(State):
 
     def quantile(self, p: ArrayLike) -> Array:
         """The value below which a share `p` of the mass lies."""
-        p = jnp.asarray(read_probabilities(p), self.concentration.dtype)
+        p = read_share(p, self.concentration)
         return _standard_quantile(*jnp.broadcast_arrays(self.concentration, p)) / self.rate
 
     def draw(self, key: Array, shape: tuple[int, ...]) -> Array:

@@ -11,8 +11,7 @@ from jax import Array
 from jax.scipy.special import ndtri
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.core.inputs import read_probabilities
-from vbjax.families.base import Family, State, Statistics, pytree
+from vbjax.families.base import Family, State, Statistics, pytree, read_share
 from vbjax.special import LOG_2PI, itakura_saito
 
 
@@ -102,7 +101,7 @@ class NormalState(State):
 
     def quantile(self, p: ArrayLike) -> Array:
         """The value below which a share `p` of the mass lies."""
-        return self.mean + self.sd * ndtri(jnp.asarray(read_probabilities(p), self.mean.dtype))
+        return self.mean + self.sd * ndtri(read_share(p, self.mean))
 
     def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
         draws = jax.random.normal(key, shape + self.mean.shape, self.mean.dtype)

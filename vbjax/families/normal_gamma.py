@@ -11,8 +11,7 @@ from jax import Array
 from jax.scipy.special import ndtri
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.core.inputs import read_probabilities
-from vbjax.families.base import Family, LocationPrecision, pytree
+from vbjax.families.base import Family, LocationPrecision, pytree, read_share
 from vbjax.families.beta import BetaState
 from vbjax.families.gamma import (
     GammaStatistics,
@@ -84,8 +83,7 @@ class NormalGammaState(JointGammaState):
 
     def quantile(self, p: ArrayLike) -> LocationPrecision:
         """Of both marginals: Student-t for the location, Gamma for the precision."""
-        p = jnp.asarray(read_probabilities(p), self.concentration.dtype)
-        p, a = jnp.broadcast_arrays(p, self.concentration)
+        p, a = jnp.broadcast_arrays(read_share(p, self.concentration), self.concentration)
         t = _standard_t_quantile(2 * a, p)
         location = self.location + t * jnp.sqrt(self.rate / (self.concentration * self.mean_precision))
         return LocationPrecision(location, self.precision.quantile(p))

@@ -97,8 +97,8 @@ class TruncatedNormalState(State):
         return 0.5 * (jnp.log(self.precision) - LOG_2PI) + energy - _log_mass(self._standard)
 
     def log_prob(self, x: ArrayLike) -> Array:
-        x = self.read_value(x)
-        return jnp.where(x < 0, -jnp.inf, self.log_density(self.statistics(x)))
+        value = self.read_value(x)
+        return jnp.where(value < 0, -jnp.inf, self.log_density(self.statistics(value)))
 
     def base_entropy(self) -> Array:
         return -self.log_density(self.expected())

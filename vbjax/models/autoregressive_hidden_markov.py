@@ -109,7 +109,9 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def forecast(self, params: Any, key: Array, data: Any, n_steps: int, n_draws: int = 1000) -> Any:
+    def forecast(
+        self, params: Any, key: Array, data: Any, n_steps: int, n_draws: int = 1000, *, given: Any = None
+    ) -> Any:
         """Draws of what comes after the last step of every sequence, (n_draws, n, n_steps, d).
 
         Every draw is a path that goes on from the last L steps and from its own; after variational Bayes it
@@ -126,10 +128,10 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
                     f"data must have all of the last order = {self.order} steps to be forecast; sequence "
                     f"{(~whole).argmax()} misses one"
                 )
-        return super().forecast(params, key, data, n_steps, n_draws)
+        return super().forecast(params, key, data, n_steps, n_draws, given=given)
 
     def sample(
-        self, params: Any, key: Array, n_steps: int, start: Any = None
+        self, params: Any, key: Array, n_steps: int, start: Any = None, *, given: Any = None
     ) -> tuple[Int[Array, " t"], Float[Array, "t d"]]:
         """A new sequence: its states (n_steps,) and steps (n_steps, d).
 
@@ -143,6 +145,7 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
             ValueError: a `start` that is no such table.
         """
         n_steps, emissions = read_count(n_steps, "n_steps"), self.emissions
+        self.read_given(given, n_steps)
         if start is None:
             start = jnp.broadcast_to(emissions.offset, (self.order, emissions.columns // self.order))
         start = read_columns(emissions, start, "start", axis="m").astype(emissions.offset.dtype)
@@ -150,13 +153,20 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
             raise ValueError(f"start must have order = {self.order} rows; got shape {start.shape}")
         return _sample_after(self, params, read_key(key), n_steps, start)
 
+    def read_given(self, given: Any, n_steps: int) -> None:
+        """Refuse all but None: the steps before are what a step depends on."""
+        if given is not None:
+            raise ValueError("given must be None: a step depends on those before it alone")
+
     def redrawn_steps(self, rows: Any) -> Any:
         return rows[1]
 
     def before(self, data: Sequences) -> Float[Array, "n l d"]:
         return data.join([_last(part, self.order)[0] for part in data.parts])
 
-    def draw_steps(self, params: Any, key: Array, states: Int[Array, "*n t"], before: Any = None) -> Array:
+    def draw_steps(
+        self, params: Any, key: Array, states: Int[Array, "*n t"], before: Any = None, given: Any = None
+    ) -> Array:
         """Steps one after the other, from the L before them (..., L, d), the last one last."""
         paths, keys = states.shape[:-1], jax.random.split(key)
         drawn = params.components.sample(keys[0], paths)

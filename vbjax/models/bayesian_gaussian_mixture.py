@@ -150,7 +150,9 @@ class BayesianGaussianMixture(GaussianMixtureBase):
         density = log_predictive_observed if self.missing else log_predictive
         return density(self.structure.marginals(params.components), rows)
 
-    def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Float[Array, "n d"]:
+    def draw_rows(
+        self, params: Record, key: Array, c: Int[Array, " n"], given: Any = None
+    ) -> Float[Array, "n d"]:
         keys = jax.random.split(key)
         marginals = self.structure.marginals(params.components)
         return self._draw(keys[1], *jax.tree.map(lambda leaf: leaf[c], marginals).sample(keys[0]))

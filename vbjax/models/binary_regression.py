@@ -57,8 +57,10 @@ class BinaryRegression(Regression):
 
     def read(self, data: Any) -> tuple[Array, Array]:
         x, y = super().read(data)
-        if is_concrete(y) and not ((y == 0) | (y == 1)).all():
-            raise ValueError("y must be 0 or 1 in every row")
+        if is_concrete(y) and (others := (y != 0) & (y != 1)).any():
+            row = int(others.argmax())
+            hint = "y == one_class codes two classes"
+            raise ValueError(f"y must be 0 or 1 in every row; got {y[row]} in row {row}; {hint}")
         return x, y
 
     def resolve(self: Any, data: tuple[Array, Array], weights: Array | None = None) -> Any:
@@ -96,6 +98,12 @@ class BinaryRegression(Regression):
         return scored_rows(none | dict(w=at_w), bound, weights)
 
     # -- use -----------------------------------------------------------------------------------------
+
+    def redraw(self, values: Record, local: Record, key: Array, data: tuple[Array, Array]) -> Any:
+        x, y = data
+        psi = self.design(x) @ values.w
+        log_p = self.log_probability(psi, jnp.zeros_like(psi))
+        return x, jax.random.bernoulli(key, jnp.exp(log_p)).astype(y.dtype)
 
     def probabilities(self, params: Record, x: Any) -> Float[Array, " n"]:
         """P(y = 1) of rows x, (n,), w integrated out."""

@@ -19,6 +19,7 @@ from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatist
 from vbjax.models.conjugate_mixture import ConjugateMixture, is_count, over_components, require
 from vbjax.models.seeding import plus_plus_by
 
+_MOST_CATEGORIES = 10**6  # where nobody says how many: a slip in a number would take all memory
 _BLOCK_BYTES = 2**23  # the indicators of a block of rows stay in a core's cache
 
 
@@ -80,6 +81,11 @@ class CategoricalMixture(ConjugateMixture):
         size = self.n_categories or size_of(self, "v")[0]
         if size is None and is_concrete(data):
             size = int(np.max(np.asarray(data))) + 1
+            if size > _MOST_CATEGORIES:
+                raise ValueError(
+                    f"data must be categories below {_MOST_CATEGORIES} where n_categories is not given; got "
+                    f"{size - 1}; np.unique(data, return_inverse=True)[1] numbers categories from 0"
+                )
         return dataclasses.replace(self, n_categories=size)
 
     def chunk_rows(self, data: Array) -> int:

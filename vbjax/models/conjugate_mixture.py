@@ -227,7 +227,7 @@ class ConjugateMixture(Mixture):
     def redraw_rows(self, parameters: Any, key: Array, c: Array, rows: Any) -> Any:
         return self.draw(key, jax.tree.map(lambda leaf: leaf[c], parameters))
 
-    def draw_rows(self, params: Record, key: Array, c: Array) -> Array:
+    def draw_rows(self, params: Record, key: Array, c: Array, given: Any = None) -> Array:
         keys = jax.random.split(key)
         own = jax.tree.map(lambda leaf: leaf[c], params.components)
         return self.draw(keys[1], own.sample(keys[0]))
@@ -241,12 +241,12 @@ def over_components(prior: Any, k: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (k, *jnp.shape(leaf))), prior)
 
 
-def require(condition: Callable[[np.ndarray], np.ndarray], x: Array, what: str) -> None:
-    """Raise where an entry does not obey the condition, as far as its value may be looked at."""
-    if is_concrete(x) and not (fine := condition(np.asarray(x))).all():
+def require(condition: Callable[[Array], Array], x: Array, what: str) -> None:
+    """Every entry obeys the condition, as far as its value may be looked at."""
+    if is_concrete(x) and not (fine := np.asarray(condition(x))).all():
         raise ValueError(f"{what}; got {np.asarray(x)[~fine][0]}")
 
 
-def is_count(x: np.ndarray) -> np.ndarray:
-    """Tell which numbers are 0, 1, 2, ..."""
-    return (x >= 0) & (x == np.round(x))
+def is_count(x: Array) -> Array:
+    """0, 1, 2, ..."""
+    return (x >= 0) & (x == jnp.round(x))

@@ -79,6 +79,15 @@ class Emissions(ConjugateModel):
         """
         raise TypeError("given by the subclass")
 
-    def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Any:
-        """A row for each of the given components (n,)."""
+    def read_given(self, given: Any, n: int) -> Any:
+        """Read what n rows are drawn for beside their components: x of a regression, totals of a multinomial.
+
+        Raises:
+            ValueError: where they are drawn for nothing else, or it is not such a thing.
+        """
+        if given is not None:
+            raise ValueError(f"given must be None: {type(self).__name__} models all of a step")
+
+    def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"], given: Any = None) -> Any:
+        """A row for each of the given components (n,); of a regression its y, for x in `given`."""
         raise TypeError("given by the subclass")

@@ -17,6 +17,7 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax import terms
+from vbjax.core.draws import redrawn
 from vbjax.core.expectation import Expectation
 from vbjax.core.hyperparameters import read_columns
 from vbjax.core.inputs import is_concrete, read_count
@@ -46,6 +47,7 @@ class FactorModel(ConjugateModel):
     missing: bool
     scale: Any
     noise_per_column = False
+    draws_data = True
 
     @property
     def n_features(self) -> int:
@@ -148,6 +150,14 @@ class FactorModel(ConjugateModel):
         return z, covariance, residual, 0.5 * (constant - square - logdet_from_cholesky(root))
 
     # -- use -----------------------------------------------------------------------------------------
+
+    def replicate(self, params: Record, key: Array, data: Any, n_draws: int) -> Any:
+        return redrawn(self, params, key, self.read(data), n_draws)
+
+    def redraw(self, values: Record, local: Record, key: Array, data: Float[Array, "n p"]) -> Any:
+        """Draw the rows anew, given values of W, mu and tau, and of every row's z."""
+        noise = jax.random.normal(key, data.shape, data.dtype) / jnp.sqrt(values.tau)
+        return local.z @ values.w.T + values.mu + noise
 
     def loadings(self, params: Record) -> Float[Array, "p q"]:
         """The (expected) W, (p, q): determined up to a rotation of its columns."""

@@ -191,7 +191,9 @@ class GaussianMixture(GaussianMixtureBase):
         noise = jax.random.normal(key, (c.shape[0], self.structure.d), self.scale.dtype)
         return means[c] + jnp.einsum("nij,nj->ni", lower[c], noise)
 
-    def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Float[Array, "n d"]:
+    def draw_rows(
+        self, params: Record, key: Array, c: Int[Array, " n"], given: Any = None
+    ) -> Float[Array, "n d"]:
         return self.redraw_rows(self.draw_parameters(params, key), key, c)
 
     @property

@@ -11,18 +11,19 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from vbjax import chains
-from vbjax.core.draws import sample_posterior
+from vbjax.core.draws import as_missing, sample_posterior
 from vbjax.core.expectation import float_dtype
 from vbjax.core.inputs import read_count, read_key
 from vbjax.core.ragged import by_part
 from vbjax.models.hidden_markov_base import HiddenMarkovBase
-from vbjax.models.mixture import as_missing
 from vbjax.record import Record
 from vbjax.sequences import Sequences, Steps, for_every_step
 
 
 class HiddenMarkovUse(HiddenMarkovBase):
     """Methods of the models; see `HiddenMarkovBase`."""
+
+    draws_data = True
 
     def state_probabilities(self, params: Any, data: Any) -> Any:
         """q(z_t = k) of every step, (t, K): of one sequence an array, of several a list of them."""
@@ -43,17 +44,40 @@ class HiddenMarkovUse(HiddenMarkovBase):
         """p(z_{T+s}), s = 1 .. n_steps, after the last step of every sequence, (n, n_steps, K)."""
         return _predict_states(self, params, self.read(data), read_count(n_steps, "n_steps"))
 
-    def forecast(self, params: Any, key: Array, data: Any, n_steps: int, n_draws: int = 1000) -> Any:
+    def forecast(
+        self, params: Any, key: Array, data: Any, n_steps: int, n_draws: int = 1000, *, given: Any = None
+    ) -> Any:
         """Draws of what comes after the last step of every sequence, (n_draws, n, n_steps, ...).
 
         Their quantiles are the forecast's intervals.
+
+        Args:
+            params: of a fit.
+            key: PRNG key.
+            data: the sequences.
+            n_steps: how many steps come after each.
+            n_draws: how many draws of them.
+            given: what steps are drawn for beside their states: of regressions the x of the steps to come,
+                (n_steps, d), their y being what is drawn; of multinomials how many counts a step has, a
+                number or (n_steps,), by default 1.
+
+        Raises:
+            ValueError: a key, a number or a `given` that is none; regressions without it.
         """
         sizes = read_count(n_steps, "n_steps"), read_count(n_draws, "n_draws")
-        return _forecast(self, params, read_key(key), self.read(data), *sizes)
+        given = self.read_given(given, sizes[0])
+        return _forecast(self, params, read_key(key), self.read(data), *sizes, given)
 
-    def sample(self, params: Any, key: Array, n_steps: int) -> tuple[Int[Array, " t"], Any]:
-        """A new sequence: its states (n_steps,) and steps (n_steps, ...)."""
-        return _sample(self, params, read_key(key), read_count(n_steps, "n_steps"))
+    def sample(
+        self, params: Any, key: Array, n_steps: int, *, given: Any = None
+    ) -> tuple[Int[Array, " t"], Any]:
+        """A new sequence: its states (n_steps,) and steps (n_steps, ...), with `given` as of `forecast`."""
+        n_steps = read_count(n_steps, "n_steps")
+        return _sample(self, params, read_key(key), n_steps, self.read_given(given, n_steps))
+
+    def read_given(self, given: Any, n_steps: int) -> Any:
+        """Read what new steps are drawn for, beside their states."""
+        return self.emissions.read_given(given, n_steps)
 
     def sample_posterior(self, params: Any, key: Array, n: int | tuple[int, ...] = ()) -> Record:
         """Draws of the parameters."""
@@ -99,9 +123,13 @@ class HiddenMarkovUse(HiddenMarkovBase):
         """What the steps after the last of every sequence depend on, beside their states."""
         return None
 
-    def draw_steps(self, params: Any, key: Array, states: Int[Array, "*n t"], before: Any = None) -> Any:
-        """Steps in the given states, (..., t, ...)."""
-        drawn = self.emissions.draw_rows(self.emissions.evenly(params), key, states.reshape(-1))
+    def draw_steps(
+        self, params: Any, key: Array, states: Int[Array, "*n t"], before: Any = None, given: Any = None
+    ) -> Any:
+        """Steps in the given states, (..., t, ...); `given` has one entry for each t."""
+        if given is not None:
+            given = jnp.broadcast_to(given, (*states.shape, *given.shape[1:])).reshape(-1, *given.shape[1:])
+        drawn = self.emissions.draw_rows(self.emissions.evenly(params), key, states.reshape(-1), given)
         return jax.tree.map(lambda x: x.reshape(*states.shape, *x.shape[1:]), drawn)
 
     def _chain_at_mean(self, params: Any) -> tuple[Array, Array]:
@@ -181,17 +209,23 @@ def _predict_states(model: HiddenMarkovUse, params: Any, data: Sequences, n_step
 
 @functools.partial(jax.jit, static_argnames=("n_steps", "n_draws"))
 def _forecast(
-    model: HiddenMarkovUse, params: Any, key: Array, data: Sequences, n_steps: int, n_draws: int
+    model: HiddenMarkovUse,
+    params: Any,
+    key: Array,
+    data: Sequences,
+    n_steps: int,
+    n_draws: int,
+    given: Any = None,
 ) -> Any:
     first = jnp.log(_predict_states(model, params, data, 1)[:, 0])
     states = walk(model, params, key, jnp.broadcast_to(first, (n_draws, *first.shape)), n_steps)
-    return model.draw_steps(params, jax.random.fold_in(key, 1), states, model.before(data))
+    return model.draw_steps(params, jax.random.fold_in(key, 1), states, model.before(data), given)
 
 
 @functools.partial(jax.jit, static_argnames="n_steps")
-def _sample(model: HiddenMarkovUse, params: Any, key: Array, n_steps: int) -> tuple[Array, Any]:
+def _sample(model: HiddenMarkovUse, params: Any, key: Array, n_steps: int, given: Any) -> tuple[Array, Any]:
     states = walk(model, params, key, jnp.log(params.initial.mean), n_steps)
-    return states, model.draw_steps(params, jax.random.fold_in(key, 1), states)
+    return states, model.draw_steps(params, jax.random.fold_in(key, 1), states, given=given)
 
 
 def walk(model: HiddenMarkovUse, params: Any, key: Array, first: Array, n_steps: int) -> Int[Array, "*n t"]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from vbjax.core.hyperparameters import DEFINITE, REAL, hyper
+from vbjax.core.hyperparameters import DEFINITE, REAL, hyper, read_hyperparameters
 from vbjax.core.model import ConjugateModel, in_dtype
 from vbjax.families.base import pytree
 from vbjax.families.multivariate_normal import MultivariateNormalState
@@ -87,26 +87,30 @@ class MeanFieldGaussian(ConjugateModel):
     @property
     def exact(self) -> MultivariateNormalState:
         """p itself."""
-        return MultivariateNormalState(jnp.asarray(self.mean), jnp.asarray(self.precision))
+        read = read_hyperparameters(self, None)
+        read = in_dtype(read, jnp.result_type(jnp.asarray(read.mean).dtype, float))
+        return MultivariateNormalState(read.mean, read.precision)
 
     def moment_matched(self) -> NormalState:
         """The minimiser of the other divergence, KL(p || q): p's marginals (eq. 10.17)."""
         return NormalState(self.exact.mean, 1 / self.exact.variance)
 
-    def kl_from(self, z: NormalState) -> Float[Array, ""]:
+    def kl_from(self, z: Any) -> Float[Array, ""]:
         """KL(q || p) of independent normals z: what mean field minimises."""
-        return _joint(z).kl(self.exact)
+        return self._joint(z).kl(self.exact)
 
-    def kl_to(self, z: NormalState) -> Float[Array, ""]:
+    def kl_to(self, z: Any) -> Float[Array, ""]:
         """KL(p || q) to independent normals z: what moment matching minimises."""
-        return self.exact.kl(_joint(z))
+        return self.exact.kl(self._joint(z))
 
     @property
     def n_parameters(self) -> dict[str, int]:
         """Numbers that each approximation needs: 2 M factorised, M + M (M + 1) / 2 for p itself."""
-        size = jnp.shape(self.mean)[0]
+        size = len(self.exact.mean)
         return dict(factorised=2 * size, full=size + size * (size + 1) // 2)
 
-
-def _joint(z: NormalState) -> MultivariateNormalState:
-    return MultivariateNormalState(z.mean, jnp.diag(z.precision))
+    def _joint(self, z: Any) -> MultivariateNormalState:
+        """Independent normals as one, or a ValueError that says what is none of these."""
+        if not isinstance(z, NormalState) or jnp.shape(z.mean) != jnp.shape(self.mean):
+            raise ValueError(f"z must be normals of shape {jnp.shape(self.mean)}, fit.params.z; got {z!r}")
+        return MultivariateNormalState(z.mean, jnp.diag(z.precision))

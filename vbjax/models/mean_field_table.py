@@ -12,7 +12,8 @@ from jax import Array
 from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
-from vbjax.core.hyperparameters import Range, hyper
+from vbjax.core.hyperparameters import Range, hyper, read_hyperparameters
+from vbjax.core.inputs import as_floating
 from vbjax.core.model import ConjugateModel, in_dtype
 from vbjax.families.base import pytree
 from vbjax.families.categorical import Categorical, CategoricalState
@@ -95,11 +96,15 @@ class MeanFieldTable(ConjugateModel):
 
     def log_evidence(self) -> Float[Array, ""]:
         """log p(x), exact: the sum over all cells."""
-        return logsumexp(jnp.asarray(self.log_joint))
+        return logsumexp(self._table())
 
     def marginals(self) -> Record:
         """The exact p(z_i | x), by name: the factors that minimise the other divergence, KL(p || q)."""
-        table = jnp.asarray(self.log_joint)
+        table = self._table()
         axes = range(table.ndim)
         others = {name: tuple(j for j in axes if j != i) for i, name in enumerate(self.factors)}
         return Record({name: CategoricalState(logsumexp(table, rest)) for name, rest in others.items()})
+
+    def _table(self) -> Array:
+        """The table, read as `fit` reads it."""
+        return as_floating(read_hyperparameters(self, None).log_joint, "log_joint")

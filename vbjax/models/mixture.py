@@ -16,7 +16,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Float, Int, Shaped
 
 from vbjax import terms
-from vbjax.core.draws import sample_posterior
+from vbjax.core.draws import as_missing, sample_posterior
 from vbjax.core.expectation import Expectation, n_rows
 from vbjax.core.inputs import read_count
 from vbjax.core.model import scored_rows
@@ -30,6 +30,8 @@ class Mixture(Emissions):
 
     Subclasses are dataclasses with `n_components`, and factors `weights` and `components`.
     """
+
+    draws_data = True
 
     def local(self, rows: Any) -> Record:
         return Record(c=Categorical(self.n_components, plate=(n_rows(rows),)))
@@ -132,17 +134,6 @@ def _replicate(model: Mixture, params: Record, key: Array, rows: Any, n_draws: i
         return as_missing(model.redraw_rows(parameters, keys[2], c, rows), rows)
 
     return jax.lax.map(draw, jax.random.split(key, n_draws))
-
-
-def as_missing(drawn: Any, rows: Any) -> Any:
-    """Return drawn rows with NaN where the rows have them."""
-    return jax.tree.map(
-        lambda new, old: (
-            jnp.where(jnp.isnan(old), old, new) if jnp.issubdtype(old.dtype, jnp.floating) else new
-        ),
-        drawn,
-        rows,
-    )
 
 
 @functools.partial(jax.jit, static_argnames="n")

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from vbjax.core.hyperparameters import POSITIVE, hyper
+from vbjax.core.inputs import as_floating, read_count, read_key
 from vbjax.families.base import pytree
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
 from vbjax.models.conjugate_mixture import is_count, over_components, require
@@ -95,16 +96,34 @@ class MultinomialMixture(CountMixture):
 
     def sample(self, params: Record, key: Array, n: int, n_counts: ArrayLike = 1) -> Float[Array, "{n} d"]:
         """New rows (n, d), of `n_counts` counts each (a number or (n,))."""
-        keys = jax.random.split(key)
-        p = super().sample(params, keys[0], n)
-        counts = jnp.broadcast_to(jnp.asarray(n_counts, p.dtype), (n,))
-        return _draw_counts(keys[1], counts, p)
+        n = read_count(n, "n")
+        return _sample(self, params, read_key(key), _read_totals(n_counts, n, "n_counts"))
 
     def redraw_rows(self, parameters: Any, key: Array, c: Array, rows: Any) -> Float[Array, "n d"]:
         return _draw_counts(key, rows.sum(-1), parameters[c])
 
-    def draw(self, key: Array, parameters: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        return parameters
+    def read_given(self, given: Any, n: int) -> Array:
+        return _read_totals(1 if given is None else given, n, "given")
+
+    def draw_rows(self, params: Record, key: Array, c: Array, given: Any = None) -> Float[Array, "n d"]:
+        keys = jax.random.split(key)
+        p = jax.tree.map(lambda leaf: leaf[c], params.components).sample(keys[0])
+        return _draw_counts(keys[1], given.astype(p.dtype), p)
+
+
+def _read_totals(given: Any, n: int, name: str) -> Array:
+    """How many counts each of n rows has."""
+    counts = as_floating(given, name)
+    if counts.shape not in ((), (n,)):
+        raise ValueError(f"{name} must be a number of counts, or one for each of {n}; got {counts.shape}")
+    require(is_count, counts, f"{name} must be numbers of counts")
+    return jnp.broadcast_to(counts, (n,))
+
+
+@jax.jit
+def _sample(model: MultinomialMixture, params: Record, key: Array, counts: Array) -> Array:
+    keys = jax.random.split(key)
+    return model.draw_rows(params, keys[1], model.draw_labels(params, keys[0], len(counts)), counts)
 
 
 @jax.jit

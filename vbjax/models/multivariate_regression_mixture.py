@@ -116,7 +116,7 @@ class MultivariateRegressionMixture(RegressionMixtureBase):
         dtype = jnp.promote_types(x.dtype, y.dtype)
         return read_arrays((x.astype(dtype), y.astype(dtype)), "data")
 
-    def sizes(self, data: Rows) -> dict[str, int]:
+    def sizes(self, data: Any) -> dict[str, int]:
         d, m = data[0].shape[-1], data[1].shape[-1]
         return dict(d=d, q=d + 1, m=m)
 

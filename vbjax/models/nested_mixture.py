@@ -223,7 +223,11 @@ class NestedMixture(Emissions):
         within = jax.random.categorical(keys[0], shares[c])
         return self.flat.redraw_rows(own, keys[1], c * self.mixture.n_components + within, rows)
 
-    def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"]) -> Any:
+    def read_given(self, given: Any, n: int) -> Any:
+        return self.mixture.read_given(given, n)
+
+    def draw_rows(self, params: Record, key: Array, c: Int[Array, " n"], given: Any = None) -> Any:
         keys = jax.random.split(key)
         within = jax.random.categorical(keys[0], jnp.log(params["shares"].mean)[c])
-        return self.flat.draw_rows(self.flat.evenly(params), keys[1], c * self.mixture.n_components + within)
+        component = c * self.mixture.n_components + within
+        return self.flat.draw_rows(self.flat.evenly(params), keys[1], component, given)

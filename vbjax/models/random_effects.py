@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax import Array
 from vbjax import terms
 from vbjax.core.expectation import float_dtype
 from vbjax.core.hyperparameters import POSITIVE, REAL, count, hyper
-from vbjax.core.inputs import is_concrete, read_column, read_pair
+from vbjax.core.inputs import as_array, is_concrete, read_column, read_pair
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState
@@ -80,13 +81,16 @@ class RandomEffects(ConjugateModel):
     def read(self, data: Any) -> tuple[Array, Array]:
         n_groups = self.n_groups
         y, group = read_pair(data, "(y, group), numbers and the numbers of their groups")
-        y, group = read_column(y, "y"), jnp.asarray(group)
+        y, group = read_column(y, "y"), as_array(group, "group")
         if group.shape != y.shape or not jnp.issubdtype(group.dtype, jnp.integer):
             raise ValueError(
                 f"group must be whole numbers of the shape of y, {y.shape}; got {group.dtype}, {group.shape}"
             )
         if is_concrete(group) and not ((np.asarray(group) >= 0) & (np.asarray(group) < n_groups)).all():
-            raise ValueError(f"group must be between 0 and n_groups - 1 = {n_groups - 1}")
+            row = int(((np.asarray(group) < 0) | (np.asarray(group) >= n_groups)).argmax())
+            hint = "np.unique(group, return_inverse=True)[1] numbers them from 0"
+            what = f"group must be between 0 and n_groups - 1 = {n_groups - 1}"
+            raise ValueError(f"{what}; got {group[row]} in row {row}; {hint}")
         return y, group
 
     def resolve(self, data: Any, weights: Array | None = None) -> RandomEffects:
@@ -111,7 +115,9 @@ class RandomEffects(ConjugateModel):
         y, group = rows
         return terms.normal(y, s.theta[group], s.noise)
 
-    def effects(self, params: Record) -> NormalState:
+    def effects(self, params: Any) -> NormalState:
         """theta_g - mu of every group, (G,): independent under q."""
-        theta, mu = params.theta, params.mu
+        if not isinstance(params, Mapping) or not {"theta", "mu"} <= set(params):
+            raise ValueError(f"params must be those of a fit of RandomEffects; got {type(params).__name__}")
+        theta, mu = params["theta"], params["mu"]
         return NormalState(theta.mean - mu.mean, 1 / (theta.variance + mu.variance))

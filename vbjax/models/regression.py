@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from vbjax.core.draws import redrawn
 from vbjax.core.expectation import Expectation
 from vbjax.core.hyperparameters import read_columns
 from vbjax.core.inputs import read_column, read_pair
@@ -32,6 +33,8 @@ class Regression(ConjugateModel):
     Subclasses are dataclasses with `fit_intercept` and, once resolved, `center` (d,); the first of the p
     weights is the intercept, where there is one.
     """
+
+    draws_data = True
 
     fit_intercept: bool
     center: Any
@@ -98,6 +101,13 @@ class Regression(ConjugateModel):
         own = _weights(params)[0] if self.fit_intercept else 0
         return self.offset + own - self.coefficients(params) @ self.center
 
+    def replicate(self, params: Record, key: Array, data: Any, n_draws: int) -> Any:
+        return redrawn(self, params, key, self.read(data), n_draws)
+
+    def redraw(self, values: Record, local: Record, key: Array, data: tuple[Array, Array]) -> Any:
+        """Draw y anew, given values of the weights and what else there is."""
+        raise TypeError("given by the subclass")
+
     def psi(self, params: Record, x: Any) -> Float[Array, " n"]:
         """The expected psi of rows x, (n,)."""
         return _psi(self, params, self.read_design(x))
@@ -124,6 +134,12 @@ class GaussianRegression(Regression):
 
         (bound, magnitude), statistics = jax.value_and_grad(energy, has_aux=True)(prepared)
         return Expectation(statistics, bound, magnitude, n)
+
+    def redraw(self, values: Record, local: Record, key: Array, data: tuple[Array, Array]) -> Any:
+        (x, y), w = data, values.w
+        location, tau = w if isinstance(w, LocationPrecision) else (w, values.tau)
+        noise = jax.random.normal(key, y.shape, y.dtype) / jnp.sqrt(tau)
+        return x, self.offset + self.design(x) @ location + noise
 
     def predict(self, params: Record, x: Any) -> Float[Array, " n"]:
         """The expected y of rows x, (n,)."""

@@ -87,7 +87,7 @@ class RegressionMixture(RegressionMixtureBase):
         dtype = jnp.promote_types(x.dtype, y.dtype)
         return read_arrays((x.astype(dtype), y.astype(dtype)), "data")
 
-    def sizes(self, data: Rows) -> dict[str, int]:
+    def sizes(self, data: Any) -> dict[str, int]:
         return dict(d=data[0].shape[-1])
 
     def defaults(self, data: Rows, weights: Array | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from vbjax.core.expectation import n_rows
 from vbjax.core.hyperparameters import read_columns
+from vbjax.core.inputs import read_key
 from vbjax.families.base import LocationPrecision
 from vbjax.linalg import outer
 from vbjax.models.conjugate_mixture import ConjugateMixture
@@ -61,6 +62,20 @@ class RegressionMixtureBase(ConjugateMixture):
         noise = jax.random.normal(key, y.shape, y.dtype)
         return x, self.responses(jax.tree.map(lambda leaf: leaf[c], parameters), x, noise)
 
+    def read_given(self, given: Any, n: int) -> Array:
+        if given is None:
+            raise ValueError(f"given must be the x of the {n} steps to draw, ({n}, d), as y depends on them")
+        given = read_columns(self, given, "given")
+        if given.shape[0] != n:
+            raise ValueError(f"given must have a row x for each of the {n} steps; got shape {given.shape}")
+        return given
+
+    def draw_rows(self, params: Record, key: Array, c: Array, given: Any = None) -> Array:
+        keys = jax.random.split(key)
+        drawn = jax.tree.map(lambda leaf: leaf[c], params.components).sample(keys[0])
+        noise = jax.random.normal(keys[1], (given.shape[0], *self.response_shape), given.dtype)
+        return self.responses(drawn, given, noise)
+
     # -- use -----------------------------------------------------------------------------------------
 
     def mean(self, params: Record, x: Any) -> Array:
@@ -69,7 +84,7 @@ class RegressionMixtureBase(ConjugateMixture):
 
     def sample(self, params: Record, key: Array, x: Any) -> Array:
         """New y for the rows x (n, d), each with parameters of its own drawn from q."""
-        return _sample_at(self, params, key, read_columns(self, x, "x"))
+        return _sample_at(self, params, read_key(key), read_columns(self, x, "x"))
 
 
 @jax.jit
@@ -80,8 +95,5 @@ def _mean(model: RegressionMixtureBase, params: Record, x: Array) -> Array:
 
 @jax.jit
 def _sample_at(model: RegressionMixtureBase, params: Record, key: Array, x: Array) -> Array:
-    keys = jax.random.split(key, 3)
-    c = model.draw_labels(params, keys[0], x.shape[0])
-    drawn = jax.tree.map(lambda leaf: leaf[c], params.components).sample(keys[1])
-    noise = jax.random.normal(keys[2], (x.shape[0], *model.response_shape), x.dtype)
-    return model.responses(drawn, x, noise)
+    keys = jax.random.split(key)
+    return model.draw_rows(params, keys[1], model.draw_labels(params, keys[0], x.shape[0]), x)

@@ -1,0 +1,82 @@
+"""What `vb.Model` is given: families by name, functions, hyperparameters. Errors name the argument.
+
+Imported by user_model.py alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+
+from vbjax.core.inputs import as_numbers, described
+from vbjax.families.base import Family
+from vbjax.record import Record
+
+
+def read_factors(factors: Any, where: str) -> Record:
+    """Return families by name.
+
+    Args:
+        factors: what came; None for none.
+        where: the name of the argument.
+
+    Raises:
+        ValueError: no mapping, a name that cannot be an attribute of `s`, no family.
+    """
+    factors = read_names(factors, where, "families, dict(mu=vb.Normal())")
+    if where == "factors" and not factors:
+        raise ValueError("factors must have at least one family, dict(mu=vb.Normal()); got none")
+    for name, family in factors.items():
+        if not isinstance(family, Family):
+            is_class = isinstance(family, type) and issubclass(family, Family)
+            got = f"the class {family.__name__}: write {family.__name__}()" if is_class else described(family)
+            raise ValueError(f"{where} {name!r} must be a family, vb.Normal() or another; got {got}")
+    return Record(factors)
+
+
+def read_names(named: Any, where: str, expected: str) -> dict[str, Any]:
+    """Return a mapping from names, each of which can be read as an attribute; None is an empty one."""
+    if named is None:
+        return {}
+    if not isinstance(named, Mapping):
+        raise ValueError(f"{where} must be a mapping from names to {expected}; got {type(named).__name__}")
+    for name in named:
+        if not isinstance(name, str) or not name.isidentifier() or hasattr(Record, name):
+            raise ValueError(f"{where} must have names that s.NAME can read; got {name!r}")
+    return dict(named)
+
+
+def read_function(function: Any, name: str) -> Callable[..., Any] | None:
+    """Return a function as it is, None for none."""
+    if function is not None and not callable(function):
+        raise ValueError(f"{name} must be a function; got {described(function)}")
+    return function
+
+
+def read_hyper(hyper: Any) -> Record:
+    """Return hyperparameters by name; lists are arrays.
+
+    Raises:
+        ValueError: no mapping, a name that cannot be an attribute of `s`, what is no number.
+    """
+
+    def read(x: Any, name: str) -> Any:
+        return x if isinstance(x, (int, float)) else as_numbers(x, f"hyper {name!r}")
+
+    hyper = read_names(hyper, "hyper", "numbers")
+    is_leaf = lambda x: x is None or isinstance(x, list)
+    return Record(
+        {n: jax.tree.map(lambda x, n=n: read(x, n), value, is_leaf=is_leaf) for n, value in hyper.items()}
+    )
+
+
+def read_blocks(blocks: Any) -> tuple[tuple[str, ...], ...] | None:
+    """Return blocks of names as tuples, None for those that are to be found."""
+    if blocks is None:
+        return None
+    names = [*blocks] if isinstance(blocks, Iterable) and not isinstance(blocks, str) else [blocks]
+    if any(isinstance(block, str) or not isinstance(block, Iterable) for block in names):
+        raise ValueError(f'blocks must be tuples of names, (("mu",), ("tau",)); got {blocks!r}')
+    return tuple(tuple(block) for block in names)
