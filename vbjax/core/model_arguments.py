@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from vbjax.core.inputs import as_numbers, described
 from vbjax.families.base import Family
@@ -59,11 +60,14 @@ def read_hyper(hyper: Any) -> Record:
     """Return hyperparameters by name; lists are arrays.
 
     Raises:
-        ValueError: no mapping, a name that cannot be an attribute of `s`, what is no number.
+        ValueError: no mapping, a name that cannot be an attribute of `s`, what is no number, NaN.
     """
 
     def read(x: Any, name: str) -> Any:
-        return x if isinstance(x, (int, float)) else as_numbers(x, f"hyper {name!r}")
+        numbers = as_numbers(x, f"hyper {name!r}")
+        if not isinstance(numbers, jax.core.Tracer) and np.isnan(numbers).any():
+            raise ValueError(f"hyper {name!r} must have no NaN; got {described(x)}")
+        return x if isinstance(x, (int, float)) else numbers
 
     hyper = read_names(hyper, "hyper", "numbers")
     is_leaf = lambda x: x is None or isinstance(x, list)

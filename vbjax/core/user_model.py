@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from jax import Array
 
 from vbjax.core.check import Inspection, inspect_model
 from vbjax.core.expectation import n_rows
-from vbjax.core.inputs import as_numbers, described
 from vbjax.core.model import ConjugateModel
 from vbjax.core.model_arguments import read_blocks, read_factors, read_function, read_hyper
 from vbjax.families.base import Family
@@ -135,14 +133,6 @@ class Model(ConjugateModel):
 
     def namespace(self, s: Record) -> Record:
         return Record({**self.hyper, **s})
-
-    def read(self, data: Any) -> Any:
-        for path, value in jax.tree_util.tree_leaves_with_path(self.hyper):
-            name = "hyper" + jax.tree_util.keystr(path)
-            numbers = as_numbers(value, name)
-            if not isinstance(numbers, jax.core.Tracer) and np.isnan(numbers).any():
-                raise ValueError(f"{name} must have no NaN; got {described(value)}")
-        return super().read(data)
 
     def inspect(self, data: Any) -> Model:
         structure = self._structure[:5]
