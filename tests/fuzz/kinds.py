@@ -29,7 +29,7 @@ def value(good: Any) -> list[Value]:
             none=None,
             complex=lambda: np.asarray(good()) + 1j,
             texts=lambda: np.full(np.shape(good()), "a"),
-            objects=lambda: np.full(np.shape(good()), None),
+            objects=lambda: np.full(np.shape(good()), object()),
             masked=lambda: np.ma.masked_array(good(), np.ones(np.shape(good()), bool)),
             ragged=lambda: [[1.0], [1.0, 2.0]],
         )
@@ -48,14 +48,6 @@ def array(good: Any) -> list[Value]:
         cube=lambda: np.ones((3, 5, 7), "float32"),
         empty=lambda: np.zeros((0, 0)),
     )
-
-
-def positive_value(good: Any) -> list[Value]:
-    return value(good) + perhaps(zero=0.0, minus=-1.0)
-
-
-def whole_value(good: Any) -> list[Value]:
-    return value(good) + perhaps(half=0.5)
 
 
 def probabilities(good: Any) -> list[Value]:
@@ -327,12 +319,10 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
         )
     },
     "value": value,
-    "positive_value": positive_value,
-    "share_value": positive_value,
-    "count_value": whole_value,
-    "binary_value": whole_value,
     "probabilities_value": probabilities,
     "matrix_value": matrix,
+    "matrix_term": without(matrix, "nan"),
+    "statistics": without(values.other, "array"),
     "log_likelihood": log_likelihood,
     "log_weights": log_weights,
     "labels": labels,

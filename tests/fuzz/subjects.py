@@ -83,32 +83,32 @@ FAMILIES = {
     "Wishart": "",
 }
 
+# log densities: what is no number, or of no shape that fits; numbers out of their range give NaN
 TERMS = {
-    "normal": "x=value:one mean=value:zero precision=positive_value:one",
-    "gamma": "x=positive_value:one concentration=positive_value:two rate=positive_value:one",
-    "beta": "x=share_value:third concentration1=positive_value:two concentration0=positive_value:one",
-    "categorical": "x=other:case probabilities=probabilities_value:simplex2",
-    "dirichlet": "x=probabilities_value:simplex2 concentration=positive_value:two",
-    "stick_breaking": "x=probabilities_value:simplex2 concentration1=positive_value:one "
-    "concentration0=positive_value:two",
-    "logistic": "y=value:one logit=value:zero omega=other:omega",
-    "multivariate_normal": "x=array_value:zeros2 mean=array_value:zeros2 precision=matrix_value:eye2",
-    "wishart": "x=matrix_value:eye2 degrees_of_freedom=positive_value:three inverse_scale=matrix_value:eye2",
-    "normal_gamma": "x=other:joint_gamma location=value:zero mean_precision=positive_value:one "
-    "concentration=positive_value:two rate=positive_value:one",
-    "normal_wishart": "x=other:joint_wishart location=array_value:zeros2 mean_precision=positive_value:one "
-    "degrees_of_freedom=positive_value:three inverse_scale=matrix_value:eye2",
-    "multivariate_normal_gamma": "x=other:vector_gamma location=array_value:zeros2 "
-    "mean_precision=matrix_value:eye2 "
-    "concentration=positive_value:two rate=positive_value:one",
-    "matrix_normal_wishart": "x=other:matrix_wishart location=array_value:eye2 "
-    "mean_precision=matrix_value:eye2 "
-    "degrees_of_freedom=positive_value:three inverse_scale=matrix_value:eye2",
+    "normal": "x=value:one mean=value:zero precision=value:one",
+    "gamma": "x=value:one concentration=value:two rate=value:one",
+    "beta": "x=value:third concentration1=value:two concentration0=value:one",
+    "categorical": "x=statistics:case probabilities=value:simplex2",
+    "dirichlet": "x=value:simplex2 concentration=value:two",
+    "stick_breaking": "x=value:simplex2 concentration1=value:one concentration0=value:two",
+    "logistic": "y=value:one logit=value:zero omega=statistics:omega",
+    "multivariate_normal": "x=array_value:zeros2 mean=array_value:zeros2 precision=matrix_term:eye2",
+    "wishart": "x=matrix_term:eye2 degrees_of_freedom=value:three inverse_scale=matrix_term:eye2",
+    "normal_gamma": "x=statistics:joint_gamma location=value:zero mean_precision=value:one "
+    "concentration=value:two rate=value:one",
+    "normal_wishart": "x=statistics:joint_wishart location=array_value:zeros2 mean_precision=value:one "
+    "degrees_of_freedom=value:three inverse_scale=matrix_term:eye2",
+    "multivariate_normal_gamma": "x=statistics:vector_gamma location=array_value:zeros2 "
+    "mean_precision=matrix_term:eye2 "
+    "concentration=value:two rate=value:one",
+    "matrix_normal_wishart": "x=statistics:matrix_wishart location=array_value:eye2 "
+    "mean_precision=matrix_term:eye2 "
+    "degrees_of_freedom=value:three inverse_scale=matrix_term:eye2",
     "linear": "x=array_value:table weights=array_value:zeros2",
-    "matmul": "weights=other:weight_rows z=other:location_vector",
-    "poisson": "x=count_value:two rate=positive_value:one",
-    "bernoulli": "x=binary_value:one probability=share_value:third",
-    "multinomial": "x=count_value:multinomial_counts probabilities=probabilities_value:simplex2",
+    "matmul": "weights=statistics:weight_rows z=statistics:location_vector",
+    "poisson": "x=value:two rate=value:one",
+    "bernoulli": "x=value:one probability=value:third",
+    "multinomial": "x=value:multinomial_counts probabilities=value:simplex2",
     "dot": "x=array_value:table z=array_value:zeros2",
 }
 
