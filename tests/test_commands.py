@@ -20,7 +20,7 @@ from command_checks import check_refused, stopped_fits
 import vbjax as vb
 from vbjax import commands, commands_tables
 from vbjax.__main__ import main
-from vbjax.commands_files import check_outputs, reading, replacing
+from vbjax.commands_files import UserError, check_outputs, reading, replacing
 
 
 @pytest.fixture
@@ -244,6 +244,15 @@ def test_a_link_keeps_its_target_and_a_file_its_mode(tmp_path):
         assert path.read_bytes() == b"new"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o640
     assert sorted(kept.parent.iterdir()) == [kept, kept.with_name("new.npz")]
+
+
+@pytest.mark.parametrize("path", ["", "  ", "a\0b"])
+def test_a_name_that_no_file_has_is_refused(path):
+    for files in (dict(out=path, plot=None), dict(out=None, plot=path)):
+        with pytest.raises(UserError, match=r"--(out|plot) must be the name of a file; got"):
+            check_outputs({}, **files)
+    with pytest.raises(UserError, match="the vocabulary must be the name of a file; got"):
+        check_outputs({"the vocabulary": path}, out=None, plot=None)
 
 
 def test_what_a_reader_warns_of_is_a_line(folder, capsys):

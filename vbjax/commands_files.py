@@ -69,6 +69,9 @@ def check_outputs(inputs: Mapping[str, str | None], *, out: str | None, plot: st
     Raises:
         UserError: a path that cannot be written, or would overwrite another one.
     """
+    for name, path in (*inputs.items(), ("--out", out), ("--plot", plot)):
+        if path is not None and (not path.strip() or "\0" in path):
+            raise UserError(f"{name} must be the name of a file; got {path!r}")
     if plot and Path(plot).suffix.lower() not in _PICTURES:
         raise UserError(f"{plot}: a picture's name must end in {', '.join(_PICTURES)}")
     taken = {os.path.realpath(path): name for name, path in inputs.items() if path}
