@@ -112,8 +112,8 @@ BAD_ARGUMENTS = {
     "no sweeps": (dict(max_iter=0), "max_iter must be a whole number of at least 1; got 0"),
     "endless sweeps": (dict(max_iter=np.inf), "max_iter must be a whole number"),
     "no lanes": (dict(lanes=0), "lanes must be a whole number of at least 1; got 0"),
-    "a negative tol": (dict(tol=-1e-3), "tol must be at least 0; got -0.001"),
-    "a tol of NaN": (dict(tol=np.nan), "tol must be at least 0; got nan"),
+    "a negative tol": (dict(tol=-1e-3), "tol must be a finite number of at least 0; got -0.001"),
+    "a tol of NaN": (dict(tol=np.nan), "tol must be a finite number of at least 0; got nan"),
     "params of another name": (
         dict(params=vb.Record(tau=states([0.0, 1.0], [1.0, 1.0]).mu)),
         "params must have the structure",

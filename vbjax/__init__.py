@@ -4,6 +4,7 @@ Start with `fit`, and a model: `KMeans`, `GaussianMixture`, `BayesianGaussianMix
 a log joint of your own, written with the densities of `vbjax.terms` over the factors below.
 """
 
+from vbjax import commands_interrupt  # isort: skip  # noqa: F401  # Ctrl-C may come while the rest is loaded
 from vbjax import blackbox, chains, datasets, families, gaussian_chains, metrics, terms, topics
 from vbjax.blackbox import BlackBox, NonConjugate
 from vbjax.core.acceleration import AcceleratedAscent

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from vbjax.commands import MODELS, Options, UserError, run
 from vbjax.commands_chains import OUTPUTS
+from vbjax.commands_interrupt import MESSAGE, STATUS, raising
 from vbjax.models.components import STRUCTURES
 
 _ABOUT = """\
@@ -80,19 +81,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after --help (status 0), and for arguments that cannot be read (status 2).
     """
-    given = vars(_parser().parse_args(arguments))
-    given.pop("command")
-    try:
-        run(Options(**given))
-    except UserError as error:
-        print(f"vbjax: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("vbjax: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of a pipe has gone, as in `python -m vbjax | head -3`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    with raising():
+        try:
+            given = vars(_parser().parse_args(arguments))
+            given.pop("command")
+            run(Options(**given))
+        except UserError as error:
+            print(f"vbjax: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(MESSAGE, file=sys.stderr)
+            return STATUS
+        except BrokenPipeError:  # the reader of a pipe has gone, as in `python -m vbjax | head -3`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 class _Parser(argparse.ArgumentParser):

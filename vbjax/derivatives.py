@@ -18,9 +18,10 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from vbjax.core.algorithm import sweep
-from vbjax.core.expectation import expectation
+from vbjax.core.expectation import expectation, float_dtype, n_rows
 from vbjax.core.hyperparameters import read_model
-from vbjax.core.model import ConjugateModel
+from vbjax.core.inputs import read_weights
+from vbjax.core.model import ConjugateModel, require_model, require_params
 from vbjax.families.base import pytree
 from vbjax.record import Record
 
@@ -43,8 +44,22 @@ def elbo(model: ConjugateModel, params: Any, data: Any = None, weights: Array | 
         params: states of its factors.
         data, weights: what it was fitted to.
     """
-    model, data = read_model(model, data)
+    model, params, data, weights = _read_fitted(model, params, data, weights, "its bound")
     return model.objective(params, expectation(model, params, data, weights))
+
+
+def _read_fitted(
+    model: Any, params: Any, data: Any, weights: Any, what: str
+) -> tuple[Any, Record, Any, Array | None]:
+    """Read a resolved model, its parameters, and the data and weights of their fit."""
+    require_model(model, params, what)
+    params = require_params(model, params)
+    model, data = read_model(model, data)
+    if weights is not None:
+        if data is None:
+            raise ValueError("weights are for rows of data; there are none")
+        weights = read_weights(weights, n_rows(data), float_dtype(data))
+    return model, params, data, weights
 
 
 def _require_closed_form(model: ConjugateModel) -> None:
@@ -73,9 +88,9 @@ def optimum(model: ConjugateModel, params: Any, data: Any = None, weights: Array
     >>> print(f"{jax.grad(mean)(fit.model).mu0:.3f}")
     0.250
     """
-    model, data = read_model(model, data)
+    model, params, data, weights = _read_fitted(model, params, data, weights, "derivatives of its fit")
     _require_closed_form(model)
-    flat, unravel = ravel_pytree(jax.tree.map(lax.stop_gradient, Record(params)))
+    flat, unravel = ravel_pytree(jax.tree.map(lax.stop_gradient, params))
 
     def residual(flat: Array) -> Array:
         return flat - ravel_pytree(sweep(model, unravel(flat), data, weights).params)[0]
@@ -142,12 +157,14 @@ def linear_response(
     >>> bool(response.sd.mu.first >= fit.params.mu.sd)
     True
     """
-    model, data = read_model(model, data)
+    require_model(model, params)
     if not isinstance(model, ConjugateModel):
+        model, data = read_model(model, data)
         means, matrix = model.mean_response(params, data)
         return _by_name(matrix, means, jnp.zeros((), matrix.dtype))
+    model, params, data, weights = _read_fitted(model, params, data, weights, "how it responds")
     _require_closed_form(model)
-    return _linear_response(model, Record(params), data, weights)
+    return _linear_response(model, params, data, weights)
 
 
 @jax.jit

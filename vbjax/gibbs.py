@@ -17,7 +17,7 @@ from jax import Array
 from vbjax.core.expectation import float_dtype
 from vbjax.core.fit import resolved
 from vbjax.core.inputs import read_count, read_key
-from vbjax.core.model import ConjugateModel
+from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.ragged import Ragged
 from vbjax.record import Record
 
@@ -60,13 +60,14 @@ def gibbs(
     >>> draws.mu.shape
     (4, 100)
     """
-    sizes = dict(n_draws=n_draws, n_warmup=n_warmup, n_chains=n_chains)
+    require_model(model, data, "Gibbs sampling")
+    key, sizes = read_key(key), dict(n_draws=n_draws, n_warmup=n_warmup, n_chains=n_chains)
     sizes = {name: read_count(n, name, least=int(name != "n_warmup")) for name, n in sizes.items()}
     model, data, _ = resolved(model, data, None)
     model.require_conjugate("its conditional distribution")
     if isinstance(data, Ragged):
         raise ValueError("data must be arrays: what documents and sequences have of their own is not drawn")
-    return _gibbs(model, data, read_key(key), **sizes)
+    return _gibbs(model, data, key, **sizes)
 
 
 @functools.partial(jax.jit, static_argnames=("n_draws", "n_warmup", "n_chains"))

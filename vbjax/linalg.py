@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
@@ -123,7 +124,7 @@ def _cholesky(x: Array) -> Array:
         lower = _cholesky(x[..., half:, half:] - side @ transpose(side))
         top = jnp.concatenate([upper, jnp.zeros_like(transpose(side))], -1)
         return jnp.concatenate([top, jnp.concatenate([side, lower], -1)], -2)
-    rows = jnp.arange(size)
+    rows = np.arange(size)
 
     def column(j: Any, carry: Array) -> Array:
         # columns before j are finished; the rest holds what remains of x
@@ -143,7 +144,7 @@ def _solve(scale_tril: Array, b: Array) -> Array:
         top = _solve(scale_tril[..., :half, :half], b[..., :half, :])
         rest = b[..., half:, :] - scale_tril[..., half:, :half] @ top
         return jnp.concatenate([top, _solve(scale_tril[..., half:, half:], rest)], -2)
-    rows = jnp.arange(size)[:, None]
+    rows = np.arange(size)[:, None]
 
     def column(j: Any, x: Array) -> Array:
         # rows before j are solved; the rest holds the right side that remains

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from vbjax.core.algorithm import Status, sweep
 from vbjax.core.expectation import expectation, float_dtype, n_rows
 from vbjax.core.fit import Fit, read_params, resolved
-from vbjax.core.inputs import read_count, read_key
-from vbjax.core.model import ConjugateModel
+from vbjax.core.inputs import is_concrete, read_count, read_flag, read_key, read_number
+from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.ragged import Ragged
 from vbjax.core.restarts import Runs
 from vbjax.record import Record
@@ -81,23 +81,36 @@ def fit_stochastic(
     >>> bool(exact.objective - fit.objective < 5)
     True
     """
-    key = read_key(key)
+    require_model(model, data, "minibatches")
+    key, progress = read_key(key), read_flag(progress, "progress")
     batch_size, n_epochs = read_count(batch_size, "batch_size"), read_count(n_epochs, "n_epochs")
-    if not delay >= 0:
-        raise ValueError(f"delay must be at least 0; got {delay!r}")
-    if not (forgetting == 0 or 0.5 < forgetting <= 1):
-        raise ValueError(f"forgetting must be between 0.5 (excluded) and 1, or 0; got {forgetting!r}")
-    rates = np.float32(delay), np.float32(forgetting)
+    rates = _read_rates(delay, forgetting)
+    if total_rows is not None:
+        total_rows = read_count(total_rows, "total_rows")
     if isinstance(data, Iterator):
         if total_rows is None:
             raise ValueError("total_rows must be given for an iterator: its minibatches stand for all rows")
-        return _from_iterator(model, data, key, rates, read_count(total_rows, "total_rows"), params, progress)
+        return _from_iterator(model, data, key, rates, total_rows, params, progress)
+    if total_rows is not None:
+        raise ValueError("total_rows is for an iterator of minibatches; of arrays the rows are counted")
     model, data, _ = resolved(model, data, None)
     key_start, key_order = jax.random.split(key)
     params = _start(model, key_start, data, params)
     sizes = dict(batch_size=min(batch_size, n_rows(data)), n_epochs=n_epochs)
     params, objective, trace = _from_arrays(model, params, data, key_order, rates, **sizes)
     return _as_fit(model, params, objective, trace)
+
+
+def _read_rates(delay: Any, forgetting: Any) -> Any:
+    """The two numbers of the step sizes, in float32."""
+    delay, forgetting = read_number(delay, "delay"), read_number(forgetting, "forgetting")
+    if not is_concrete((delay, forgetting)):
+        return delay, forgetting
+    if not (forgetting == 0 or 0.5 < forgetting <= 1):
+        raise ValueError(f"forgetting must be between 0.5 (excluded) and 1, or 0; got {forgetting!r}")
+    if delay > float(np.finfo(np.float32).max):
+        raise ValueError(f"delay must be a number that float32 holds; got {delay!r}")
+    return np.float32(delay), np.float32(forgetting)
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "n_epochs"))

@@ -13,7 +13,7 @@ from jax import Array
 from vbjax.blackbox.approximation import Approximation
 from vbjax.core.algorithm import Status
 from vbjax.core.expectation import float_dtype
-from vbjax.core.inputs import read_tolerance
+from vbjax.core.inputs import read_number
 
 
 class Ascent:
@@ -24,7 +24,7 @@ class Ascent:
 
     def inspect(self, data: Any) -> Any:
         """Refuse options that are none, or do not go with the model; return the shapes of the family."""
-        read_tolerance(self.tol)
+        read_number(self.tol, "tol")
         return self.model.inspect_family(float_dtype(data))
 
     def init(self, key: Array, data: Any, weights: Array | None) -> Approximation:

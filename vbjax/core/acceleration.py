@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from vbjax.core.algorithm import Info, Status, judge, sweep
+from vbjax.core.algorithm import Info, Status, explain, judge, sweep
 from vbjax.core.expectation import expectation, rounding_error
 from vbjax.core.inputs import all_finite
 from vbjax.core.model import ConjugateModel
@@ -83,6 +83,10 @@ class AcceleratedAscent:
     def init(self, key: Array, data: Any, weights: Array | None) -> Any:
         """The model's own random start."""
         return self.model.init(key, data, weights)
+
+    def explain(self, params: Any, data: Any, weights: Array | None) -> None:
+        """Raise where data overflow, or a factor is improper."""
+        explain(self.model, params, data, weights)
 
     def start(self, params: Any, data: Any) -> AcceleratedState:
         """At given parameters, with no history."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from vbjax.core.expectation import Expectation, expectation, rounding_error
@@ -128,14 +129,33 @@ class CoordinateAscent:
         return AscentState(moved.params, objective, moved.local), Info(params, objective, error, status)
 
     def explain(self, params: Any, data: Any, weights: Array | None) -> None:
-        """Where prior and data leave a factor without mass, nothing can be fitted: an error that names it."""
-        moved = jax.jit(sweep)(self.model, Record(params), data, weights).params
-        for name, state in moved.items():
-            if field := outside(state):
+        """Raise where data overflow, or a factor is improper."""
+        explain(self.model, params, data, weights)
+
+
+def explain(model: ConjugateModel, params: Any, data: Any, weights: Array | None) -> None:
+    """Raise an error that says why runs from such a start are not finite, where that can be said.
+
+    Raises:
+        ValueError: data whose squares overflow; a factor that prior and data leave without mass.
+    """
+    for x in jax.tree.leaves(data):
+        if jnp.issubdtype(x.dtype, jnp.floating) and x.size:
+            values = np.asarray(x).astype(float)
+            largest = np.abs(values[np.isfinite(values)]).max(initial=0)
+            if largest > np.sqrt(float(jnp.finfo(x.dtype).max) / x.size):
+                wider = ", or use float64 (JAX_ENABLE_X64=1)" if x.dtype.itemsize < 8 else ""
                 raise ValueError(
-                    f"the factor {name!r} ({self.model.factors[name]}) is improper: its prior and the data "
-                    f"leave it a {field} that is not positive. Give it a proper prior"
+                    f"data must have squares that {x.dtype} can add up; the largest number is {largest:.3g}: "
+                    f"change the unit{wider}"
                 )
+    moved = jax.jit(sweep)(model, Record(params), data, weights).params
+    for name, state in moved.items():
+        if field := outside(state):
+            raise ValueError(
+                f"the factor {name!r} ({model.factors[name]}) is improper: its prior and the data "
+                f"leave it a {field} that is not positive. Give it a proper prior"
+            )
 
 
 class Swept(NamedTuple):
@@ -226,7 +246,7 @@ def _climb(
 
 
 def judge(objective: Array, previous: Array, error: Array, tolerance: Array) -> Array:
-    """Return the status of a monotone algorithm; a fall beyond rounding, of both scores, is no convergence."""
+    """Return the status of a monotone algorithm; a fall beyond rounding of both scores is no convergence."""
     gain = objective - previous
     settled = gain <= jnp.maximum(tolerance, error)
     status = jnp.where(settled, Status.CONVERGED, Status.UNFINISHED)

@@ -12,12 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from vbjax.core.expectation import n_rows
-from vbjax.core.fit import read_params
-from vbjax.core.inputs import is_concrete, read_count, read_key
-from vbjax.core.model import ConjugateModel
+from vbjax.core.inputs import is_concrete, read_count, read_key, read_shape
+from vbjax.core.model import ConjugateModel, require_model, require_params
 from vbjax.families.base import Family, State
 from vbjax.record import Record
 
@@ -38,7 +38,9 @@ def sample_posterior(params: Mapping[str, State], key: Array, n: int | tuple[int
     >>> vb.sample_posterior(fit.params, jax.random.key(1), 10).mu.shape
     (10,)
     """
-    return _sample_posterior(Record(params), read_key(key), n if isinstance(n, int) else tuple(n))
+    if not isinstance(params, Mapping) or not all(isinstance(q, State) for q in params.values()):
+        raise ValueError(f"params must be states by name, such as fit.params; got {type(params).__name__}")
+    return _sample_posterior(Record(params), read_key(key), read_shape(n, "n"))
 
 
 @functools.partial(jax.jit, static_argnames="n")
@@ -88,8 +90,7 @@ def replicate(
     >>> vb.replicate(fit.model, fit.params, x, vb.Normal(), key=jax.random.key(1), n_draws=5).shape
     (5, 3)
     """
-    if not isinstance(model, ConjugateModel):
-        raise ValueError(f"model must be conjugate for its rows to be drawn; got {type(model).__name__}")
+    require_model(model, params, "drawing its rows")
     if observed is None and not model.draws_data:
         raise ValueError(
             "observed must hold a family for each array of data that is to be drawn, None for what stays; "
@@ -109,7 +110,7 @@ def replicate(
     drawn = tuple(f and f.repeated(n_rows(data)) for f in families)
     try:
         fresh = _replicate(model, params, leaves, key, structure, drawn, n_draws)
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             "observed must be of families whose statistics log_likelihood takes in the place of data; got "
             f"{observed}: {error}"
@@ -120,12 +121,8 @@ def replicate(
 
 def _fitted(model: ConjugateModel, params: Any) -> Record:
     """Parameters of the model's factors, without NaN."""
-    dtypes = [x.dtype for x in jax.tree.leaves(params) if hasattr(x, "dtype")]
-    dtypes = [jax.dtypes.canonicalize_dtype(x) for x in dtypes if jnp.issubdtype(x, jnp.floating)]
-    dtype = jnp.result_type(*dtypes) if dtypes else jnp.result_type(float)
-    neutral = lambda: Record({name: family.neutral(dtype) for name, family in model.factors.items()})
-    params = read_params(params, jax.eval_shape(neutral))
-    if is_concrete(params) and any(bool(jnp.isnan(x).any()) for x in jax.tree.leaves(params)):
+    params = require_params(model, params)
+    if is_concrete(params) and any(np.isnan(np.asarray(x)).any() for x in jax.tree.leaves(params)):
         raise ValueError("params must be numbers; they have a NaN")
     return params
 

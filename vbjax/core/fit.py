@@ -19,8 +19,10 @@ from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.algorithm import CoordinateAscent, Status
 from vbjax.core.expectation import float_dtype, n_rows
 from vbjax.core.hyperparameters import read_model
-from vbjax.core.inputs import is_concrete, read_count, read_key, read_tolerance, read_weights
-from vbjax.core.model import ConjugateModel
+from vbjax.core.inputs import is_concrete, read_count, read_flag, read_key, read_number, read_weights
+from vbjax.core.interrupts import compiling
+from vbjax.core.irreversible import irreversible
+from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.restarts import Race, Runs
 from vbjax.families.base import pytree
 from vbjax.families.coordinates import displaced
@@ -126,7 +128,7 @@ def fit(
     params: Any = None,
     n_restarts: int = 1,
     max_iter: int = 1000,
-    tol: Any = 1e-6,
+    tol: Any = None,
     lanes: int | None = None,
     accelerate: bool = False,
     check: bool = False,
@@ -147,7 +149,8 @@ def fit(
             whose objective fell never wins over a sound one.
         max_iter: sweeps of a run at most; a new value is a new program.
         tol: a run has converged when a sweep changes the objective by at most `tol` per row (for
-            k-means: relative to the inertia), or by no more than its rounding error.
+            k-means: relative to the inertia), or by no more than its rounding error. By default 1e-6; an
+            algorithm has its own.
         lanes: runs that step at the same time; by default 4 on a CPU (1 for topics) and 64 on an accelerator.
         accelerate: mix successive sweeps, for fits that converge slowly (overlapping components, factor
             models): fewer sweeps, each of one pass as before, and the objective still never falls
@@ -155,10 +158,16 @@ def fit(
         check: update every factor on its own and score after each, with passes over the data of their own;
             an update that lowers the objective ends the run as DECREASED. To verify hand-written updates.
         progress: show a progress bar of the restarts. Ctrl-C ends the fit early in any case, with the
-            best of the runs so far and, if it was still running, the status INTERRUPTED.
+            best of the runs so far and, if it was still running, the status INTERRUPTED; while the fit is
+            still being compiled, Ctrl-C is a KeyboardInterrupt as soon as that is done.
 
     Returns:
         A `Fit`.
+
+    Programs are compiled for every new shape of the data, and kept. They take some hundred of the memory
+    maps of which Linux gives a process 65,530: where a process fits data of very many shapes,
+    `jax.clear_caches()` now and then gives them back. JAX has threads of its own, so a process that has
+    fitted must not fork: start others by `multiprocessing.get_context("spawn")`.
 
     Raises:
         ValueError: data, weights, params or a number out of range; a model that is not conjugate, whose
@@ -169,38 +178,51 @@ def fit(
     >>> fit.status
     <Status.CONVERGED: 1>
     """
-    n_restarts = read_count(n_restarts, "n_restarts")
-    max_iter = read_count(max_iter, "max_iter")
-    tol = read_tolerance(tol)
-    given = hasattr(model, "step")
-    if not given and not isinstance(model, ConjugateModel) and not hasattr(model, "ascent"):
-        raise ValueError(f"model must be a model or an algorithm; got {model!r}")
-    key = read_key(key)
-    subject = model.model if given else model
+    subject = _subject(model, data)
+    how = {name: read_flag(flag, name) for name, flag in dict(accelerate=accelerate, check=check).items()}
+    if subject is not model and (tol is not None or any(how.values())):
+        raise ValueError(
+            "tol, accelerate and check are for models alone: an algorithm has what it needs in its own fields"
+        )
+    if any(how.values()) and not isinstance(subject, ConjugateModel):
+        raise ValueError(
+            f"accelerate and check are for coordinate ascent, which {type(subject).__name__} has not"
+        )
+    progress = read_flag(progress, "progress")
+    tol = read_number(1e-6 if tol is None else tol, "tol")
     if lanes is None:
         lanes = subject.lanes_on_cpu if jax.default_backend() == "cpu" else 64
-    lanes = read_count(lanes, "lanes")
-    subject, data, weights = _read(subject, data, weights)
-    given = dataclasses.replace(model, model=subject) if given else subject
-    if given is not subject and hasattr(given, "inspect"):
+    sizes = dict(n_restarts=n_restarts, lanes=lanes, max_iter=max_iter)
+    sizes = {name: read_count(size, name) for name, size in sizes.items()}
+    key = read_key(key)
+    read, data, weights = _read(subject, data, weights)
+    given = read if subject is model else dataclasses.replace(model, model=read)
+    if subject is not model and hasattr(given, "inspect"):
         given.inspect(data)
-    how = dict(accelerate=accelerate, check=check)
     if params is not None:
-        start = functools.partial(_start, **how)
+        start = functools.partial(_start, **how)  # type: ignore[arg-type]
         params = read_params(params, jax.eval_shape(start, given, data, weights, tol, key))
 
-    sizes = dict(n_restarts=n_restarts, lanes=lanes, max_iter=max_iter)
-    race, starts, algorithm, annotated = _begin(given, data, weights, tol, key, params, **how, **sizes)
+    with compiling():
+        race, starts, algorithm, annotated = _begin(given, data, weights, tol, key, params, **how, **sizes)
     data = _refilled(annotated, jax.tree.leaves(data))
     if is_concrete((algorithm, data, weights, key, params)):
         fixed = starts, algorithm, data, weights
         race, result = _advance_in_slices(race, fixed, progress)
-        if isinstance(subject, ConjugateModel) and subject.may_have_saddles:
+        if isinstance(read, ConjugateModel) and read.may_have_saddles:
             result = _leave_saddles(result, race, fixed, jax.random.fold_in(key, n_restarts))
-        if given is subject and result.status == Status.NON_FINITE:
+        if subject is model and result.status == Status.NON_FINITE:
             algorithm.explain(jax.tree.map(lambda x: x[0], starts), data, weights)
         return result
     return _finish(race, starts, algorithm, data, weights)
+
+
+def _subject(model: Any, data: Any) -> Any:
+    """The model itself, or the one of an algorithm."""
+    algorithm = hasattr(model, "step") and hasattr(model, "model") and not isinstance(model, type)
+    subject = model.model if algorithm else model
+    require_model(subject, data)
+    return subject
 
 
 def _read(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
@@ -251,7 +273,7 @@ def _refilled(annotated: Any, given: list[Any]) -> Any:
 def _algorithm(
     given: Any, data: Any, weights: Array | None, tol: Any, accelerate: bool, check: bool
 ) -> tuple[Any, Any]:
-    """The algorithm of a model, or the one that was given, with its model resolved; and the data of its steps."""
+    """The algorithm of a model, or that which was given, its model resolved; and the data of its steps."""
     if hasattr(given, "step"):
         model = given.model.resolve(data, weights)
         return dataclasses.replace(given, model=model), model.annotate(data, weights)
@@ -310,7 +332,7 @@ _advance = jax.jit(_go_on, donate_argnames="race")  # a slice does not copy the 
 def _finish(race: Race, starts: Any, algorithm: Any, data: Any, weights: Array | None) -> Fit:
     """All that comes after the start, inside jit and vmap."""
     turns, stop = jnp.asarray(_NO_LIMIT), jnp.asarray(False)
-    race, so_far, _ = _go_on(race, starts, algorithm, data, weights, turns, stop)
+    race, so_far, _ = irreversible(_go_on(race, starts, algorithm, data, weights, turns, stop))
     return _as_fit(algorithm, race, so_far)
 
 
@@ -333,7 +355,8 @@ def _advance_in_slices(race: Race, fixed: Any, progress: bool) -> tuple[Race, Fi
     Ctrl-C while the first slice is being compiled is an error, later the end of all runs.
     """
     n_restarts, turns, begun = race.runs.objective.shape[0], 16, time.perf_counter()
-    race, so_far, count = _advance(race, *fixed, np.int32(turns), np.bool_(False))
+    with compiling():
+        race, so_far, count = _advance(race, *fixed, np.int32(turns), np.bool_(False))
     with tqdm(total=n_restarts, unit="fit", disable=not progress) as bar:
         while True:
             try:
@@ -344,7 +367,7 @@ def _advance_in_slices(race: Race, fixed: Any, progress: bool) -> tuple[Race, Fi
                 if ended == n_restarts:
                     break
                 growth = _SLICE_SECONDS / (time.perf_counter() - begun)
-                turns = int(min(turns * min(max(growth, 1), 16), _NO_LIMIT))
+                turns = int(min(turns * min(max(growth, 1.0), 16.0), float(_NO_LIMIT)))
                 begun = time.perf_counter()
                 race, so_far, count = _advance(race, *fixed, np.int32(turns), np.bool_(False))
             except KeyboardInterrupt:

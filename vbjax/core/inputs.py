@@ -141,12 +141,21 @@ def as_array(x: Any, name: str, missing: bool | None = None) -> Array:
 
 def as_floating(x: Any, name: str, missing: bool | None = None) -> Array:
     """Return an array of floats: `as_array` with whole numbers as the default float."""
-    x = as_array(x, name, missing)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+    x, dtype = as_array(x, name, missing), jnp.result_type(float)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    return jnp.asarray(np.asarray(x, dtype)) if _is_on_host(x) else x.astype(dtype)
+
+
+def _is_on_host(x: Array) -> bool:
+    """Whether numpy reads the array without a copy: what it then does needs no compiled program."""
+    return is_concrete(x) and all(device.platform == "cpu" for device in x.devices())
 
 
 def _require_finite(x: Array, name: str, missing: bool | None = None) -> None:
-    if not is_concrete(x) or not jnp.issubdtype(x.dtype, jnp.floating) or all_finite(x):
+    if not is_concrete(x) or not jnp.issubdtype(x.dtype, jnp.floating):
+        return
+    if not _is_on_host(x) and all_finite(x):
         return
     values = np.asarray(x)
     fine = np.isfinite(values) | (np.isnan(values) if missing else False)
@@ -270,17 +279,24 @@ def read_key(key: Any) -> Array:
     raise ValueError(f"key must be one PRNG key, jax.random.key(seed); got {key!r}")
 
 
-def read_tolerance(tol: Any) -> Any:
-    """A number of at least 0."""
-    if is_concrete(tol):
-        try:
-            fine = float(tol) >= 0
-        except (TypeError, ValueError):
-            fine = False
-        if not fine:
-            raise ValueError(f"tol must be at least 0; got {tol!r}")
-        return float(tol)
-    return tol
+def read_number(value: Any, name: str, *, least: float = 0) -> Any:
+    """Return one finite number of at least `least` as a float; a traced one as it is."""
+    traced = isinstance(value, jax.core.Tracer)
+    try:
+        single = np.ndim(value) == 0 and not isinstance(value, (bool, np.bool_, str, bytes))
+        number = math.inf if traced or not single else float(value)
+    except (TypeError, ValueError):
+        number = math.inf
+    if not single or not (traced or least <= number < math.inf):
+        raise ValueError(f"{name} must be a finite number of at least {least}; got {reprlib.repr(value)}")
+    return value if traced else number
+
+
+def read_flag(value: Any, name: str) -> bool:
+    """Return True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False; got {reprlib.repr(value)}")
+    return bool(value)
 
 
 def read_count(value: Any, name: str, *, least: int = 1) -> int:

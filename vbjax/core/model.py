@@ -7,6 +7,8 @@ the bound is the same energy plus the factors' entropies.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -40,6 +42,100 @@ def scored_rows(statistics: Any, bound: Array, weights: Array) -> Expectation:
     return Expectation(statistics, bound.sum(), jnp.abs(bound).sum(), weights.sum())
 
 
+def require_model(model: Any, data: Any = None, conjugate_for: str = "") -> None:
+    """Raise where the first argument of a driver is no model.
+
+    Args:
+        model: what should be one.
+        data: what came as the data, perhaps the model.
+        conjugate_for: what only a conjugate model is good for, if that is asked.
+
+    Raises:
+        ValueError: a class; what is no model, or not a conjugate one. The message does not show data.
+    """
+    if isinstance(model, type):
+        raise ValueError(f"model must be an instance, {model.__name__}(...); got the class {model.__name__}")
+    if isinstance(model, ConjugateModel):
+        return
+    name, another = type(model).__name__, hasattr(model, "ascent")
+    if another and conjugate_for:
+        raise ValueError(f"model must be conjugate for {conjugate_for}; got {name}")
+    if not another:
+        swapped = isinstance(data, ConjugateModel) or hasattr(data, "ascent")
+        hint = f"; the model comes before the data, which are {type(data).__name__}" if swapped else ""
+        raise ValueError(f"model must be a model, such as vb.GaussianMixture(2); got {name}{hint}")
+
+
+def require_params(model: ConjugateModel, params: Any) -> Record:
+    """Return parameters whose names, families and shapes are those of the model's factors.
+
+    Raises:
+        ValueError: parameters of another model, of another number of components, or of a batch of fits.
+    """
+    if missing := _missing(model, params):
+        raise ValueError(missing)
+    return _require_shapes(model, params)
+
+
+def _missing(model: ConjugateModel, params: Any) -> str:
+    """What is to be said of parameters that lack a factor of the model."""
+    if isinstance(params, Mapping) and set(model.factors) <= set(params):
+        return ""
+    got = ", ".join(map(str, params)) if isinstance(params, Mapping) else type(params).__name__
+    return (
+        f"params must be those of a fit of {type(model).__name__}, of {', '.join(model.factors)}; got {got}"
+    )
+
+
+def _require_shapes(model: ConjugateModel, params: Mapping[str, Any]) -> Record:
+    """Refuse states that are not those of the model's factors of the same names."""
+    name = type(model).__name__
+    for factor, family in model.factors.items():
+        if factor not in params:
+            continue
+        expected, got = _state_shapes(family), params[factor]
+        structures: list[Any] = [jax.tree.structure(tree) for tree in (expected, got)]
+        if structures[0] != structures[1]:
+            raise ValueError(
+                f"params must be those of a fit of this {name}, of {factor!r} a {type(expected).__name__}; "
+                f"got {type(got).__name__}"
+            )
+        own, given = ([jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (expected, got))
+        if own != given:
+            batch = "; jax.vmap goes through a batch of fits" if len(given[0]) > len(own[0]) else ""
+            raise ValueError(
+                f"params must have the shapes of this {name}, of {factor!r} {own}; got those of another fit, "
+                f"{given}{batch}"
+            )
+    return Record(params)
+
+
+@functools.cache
+def _state_shapes(family: Family) -> Any:
+    """A state of the family, of shapes alone."""
+    return jax.eval_shape(lambda: family.neutral(jnp.float32))
+
+
+def _with_params_checked(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method whose `params` are its model's; or, of a model inside another one, those of the whole."""
+
+    @functools.wraps(method)
+    def checked(self: ConjugateModel, params: Any, *args: Any, **kwargs: Any) -> Any:
+        missing = _missing(self, params)
+        if not isinstance(params, Mapping):
+            raise ValueError(missing)
+        params = _require_shapes(self, params)
+        try:
+            return method(self, params, *args, **kwargs)
+        except (AttributeError, KeyError):
+            if missing:
+                raise ValueError(missing) from None
+            raise
+
+    checked.checks_params = True  # type: ignore[attr-defined]
+    return checked
+
+
 class ConjugateModel:
     """The derived engine: subclasses give `factors`, `log_prior`, `log_likelihood` and perhaps `local`.
 
@@ -61,6 +157,18 @@ class ConjugateModel:
 
     local_sweeps = 8
     """Turns of interacting local factors in one pass over the rows, at most."""
+
+    def __init_subclass__(cls) -> None:
+        """Check the parameters that the uses of a model are given: those of another model are an error.
+
+        Its uses are its public methods beyond those that the drivers call.
+        """
+        for name in dir(cls):
+            method = inspect.getattr_static(cls, name)
+            if name.startswith("_") or hasattr(ConjugateModel, name) or hasattr(method, "checks_params"):
+                continue
+            if inspect.isfunction(method) and inspect.unwrap(method).__code__.co_varnames[1:2] == ("params",):
+                setattr(cls, name, _with_params_checked(method))
 
     # -- what a model says of itself ---------------------------------------------------------------
 
@@ -278,7 +386,7 @@ class ConjugateModel:
         Returns:
             `log_likelihood`, `log_prior`, and the entropy of every local and global factor by name.
         """
-        data = self.read(data)
+        params, data = require_params(self, params), self.read(data)
         return _elbo_terms(self, params, data, weights)
 
     def no_rows(self, params: Mapping[str, State]) -> Expectation:

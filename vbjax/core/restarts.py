@@ -208,7 +208,8 @@ def _harvest(
     singular = jax.vmap(algorithm.model.singular)(info.params)
     row = Runs(objective, race.n_iter, info.status, singular, _thinned(race, race.runs.trace.shape[1]))
     slot = jnp.where(done, race.run, n_restarts)
-    runs = Runs(*(table.at[slot].set(new, mode="drop") for table, new in zip(race.runs, row, strict=True)))
+    both = zip(race.runs, row, strict=True)
+    runs = row if n_restarts == 1 else Runs(*(x.at[slot].set(new, mode="drop") for x, new in both))
     best = _better(race, row, info.params, done)
     if lanes == n_restarts:  # every run has a lane of its own
         return race._replace(state=moved, run=jnp.where(done, n_restarts, race.run), runs=runs, best=best)
@@ -249,6 +250,8 @@ def _better(race: Race, row: Runs, params: Any, done: Array) -> Best:
         trace = jnp.where(sweep < race.n_iter[winner], race.trace[winner], jnp.nan)
         return Best(jax.tree.map(lambda x: x[winner], params), race.run[winner], rank, trace)
 
+    if len(race.runs.objective) == 1:
+        return contender(best)
     # a branch, so that a run that is not better costs no copy of a trace
     return lax.cond(better | only, contender, lambda best: best, best)
 
@@ -277,7 +280,7 @@ def _require_memory(race: Race, starts: Any) -> None:
     needed, there = size((starts, race)), _memory()
     if needed > there:
         raise ValueError(
-            f"n_restarts and max_iter must fit into the {there:,} bytes of memory; this fit takes {needed:,}: "
+            f"n_restarts and max_iter must fit into {there:,} bytes of memory; this fit takes {needed:,}: "
             f"{table:,} for starts and table of {race.runs.objective.size} restarts (lower n_restarts), "
             f"{traces:,} for traces of {max_iter} sweeps in {lanes} lanes (lower max_iter or lanes)"
         )

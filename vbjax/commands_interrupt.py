@@ -1,0 +1,48 @@
+"""Ctrl-C while the shell command is loaded or ends: one line and exit status 130, no traceback of imports.
+
+The package imports this before all else, because loading takes seconds. Unless the process was started as the
+command, nothing happens here: whoever imports the package keeps his handler of signals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+MESSAGE = "vbjax: interrupted"
+STATUS = 130  # what a shell gives a command that SIGINT has ended
+
+
+def _is_command() -> bool:
+    """Whether this process is `python -m vbjax`, or `vbjax`."""
+    program, given = getattr(sys, "argv", [""])[0], sys.orig_argv
+    if program == "-m":  # as long as python looks for the module that it is to run
+        return ("-m", "vbjax") in itertools.pairwise(given) or "-mvbjax" in given
+    return os.path.splitext(os.path.basename(program))[0] == "vbjax"
+
+
+def _leave(number: int, frame: Any) -> None:
+    os.write(2, f"{MESSAGE}\n".encode())
+    os._exit(STATUS)
+
+
+@contextlib.contextmanager
+def raising() -> Iterator[None]:
+    """While the command works, Ctrl-C is a KeyboardInterrupt again: half-written files are removed."""
+    loaded = signal.getsignal(signal.SIGINT) is _leave
+    if loaded:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if loaded:
+            signal.signal(signal.SIGINT, _leave)
+
+
+if _is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _leave)
