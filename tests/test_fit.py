@@ -178,9 +178,21 @@ def test_other_numbers_compile_nothing():
     assert count == []
     assert first.objective != second.objective
     assert second.n_iter < again.n_iter
+    shorter = rows("unit variance")[:-1]
     with compilations() as count:
-        vb.fit(model, rows("unit variance")[:-1], key=key(), **HOW)
-    assert count  # the listener hears
+        vb.fit(model, shorter, key=key(), **HOW)
+    assert len(count) == 2  # all before the first sweep, and the loop
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_anything_is_compiled():
+    model, data = MODELS["unit variance"], rows("unit variance")
+    with compilations() as count:
+        for how in (dict(n_restarts=2**31 - 1), dict(n_restarts=2000, lanes=2000, max_iter=2**31 - 1)):
+            with pytest.raises(
+                ValueError, match=r"^n_restarts and max_iter must fit into [\d,]+ bytes of memory"
+            ):
+                vb.fit(model, data, key=key(), **how)
+    assert count == []
 
 
 def test_data_are_not_copied():

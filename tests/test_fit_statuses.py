@@ -17,6 +17,7 @@ from clouds import HOW, MODELS, key, rows, same, scored, unfinished
 import vbjax as vb
 import vbjax.core.fit as driver
 from vbjax import Status
+from vbjax.core import restarts
 from vbjax.families.base import pytree, static
 
 # ---------------------------------------------------------------- runs whose fate is known beforehand
@@ -140,6 +141,15 @@ def test_of_long_runs_the_table_keeps_some_sweeps_the_first_and_the_last_among_t
     winner = int(np.argmax(fit.runs.objective))
     np.testing.assert_array_equal(fit.trace, whole[winner][: n_iter[winner]])
     assert np.isnan(fit.full_trace[n_iter[winner] :]).all()
+
+
+def test_what_many_long_runs_keep_grows_with_neither_times_the_other():
+    algorithm, sizes = Climb(Slopes(jnp.ones(5))), dict(n_restarts=10_000, lanes=4, max_iter=100_000)
+    begin = functools.partial(restarts.begin, algorithm, key(), None, None, None, **sizes)
+    numbers = sum(x.size for x in jax.tree.leaves(jax.eval_shape(begin)))
+    assert (
+        numbers < 10_000 * (256 + 20) + 100_000 * (4 + 1) + 100
+    )  # the table, and whole traces of lanes and best
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
