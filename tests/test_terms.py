@@ -373,7 +373,7 @@ def test_counts_at_probability_zero_and_counts_that_are_large(dtype):
     slope = jax.grad(lambda p: terms.multinomial(jnp.asarray([1.0, 2.0, 0.0], dtype), p))(p)
     close(slope, [4.0, 2 / 0.75, 0.0])
     x = np.asarray([1e6, 2e6, 0.0], dtype)  # of a million float32 keeps what is left after all cancels
-    close(terms.poisson(x[0], x[0]), stats.poisson.logpmf(1e6, 1e6), factor=3)
+    close(terms.poisson(x[0], x[0]), -0.5 * np.log(2 * np.pi * 1e6) - 1 / 12e6, factor=3)  # Stirling
     p = np.asarray([1, 2, 0], dtype) / np.asarray(3, dtype)
     close(terms.multinomial(x, p), stats.multinomial.logpmf([1e6, 2e6, 0], 3e6, [1 / 3, 2 / 3, 0]), scale=1e6)
 

@@ -26,7 +26,7 @@ def read_value(x: Any, name: str, *, axes: int = 0) -> Array:
 
     Args:
         x: what came.
-        name: of the argument and its term, for errors.
+        name: of the term and its argument, "normal: x", for errors.
         axes: how many axes it must have at least.
 
     Raises:
@@ -45,8 +45,8 @@ def read_value(x: Any, name: str, *, axes: int = 0) -> Array:
     return array
 
 
-def read_statistics(kind: type[S], x: Any, name: str, *, axes: int = 0) -> S:
-    """Return statistics as they are, a value as the statistics of a point.
+def read_statistics(kind: type[S], x: Any, name: str, *, axes: int = 0, square: bool = False) -> S:
+    """Return statistics as they are, a value as the statistics of a point; of a square matrix where asked.
 
     Raises:
         ValueError: statistics of another family; what `read_value` refuses.
@@ -58,7 +58,10 @@ def read_statistics(kind: type[S], x: Any, name: str, *, axes: int = 0) -> S:
             f"{name} must be a value or the statistics of a {family_of(kind)} factor; got those of a "
             f"{family_of(x)} factor"
         )
-    return kind.of(read_value(x, name, axes=axes))  # type: ignore[attr-defined]
+    value = read_value(x, name, axes=axes)
+    if square and value.shape[-1] != value.shape[-2]:
+        raise ValueError(f"{name} must be square matrices; got shape {value.shape}")
+    return kind.of(value)  # type: ignore[attr-defined]
 
 
 def require_shapes(term: str, *, event: int = 0, **arguments: Any) -> None:
@@ -80,5 +83,5 @@ def require_shapes(term: str, *, event: int = 0, **arguments: Any) -> None:
     except ValueError:
         fits = False
     if not fits:
-        words = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        words = ", ".join(f"{name}={shape}" for name, shape in shapes.items())
         raise ValueError(f"{term} has arguments of shapes that do not fit: {words}")

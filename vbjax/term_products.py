@@ -36,20 +36,18 @@ def linear(x: ArrayLike, weights: Any) -> Any:
     >>> print(normal(jnp.array([3.0]), linear(jnp.array([[1.0, 2.0]]), jnp.array([1.0, 1.0])), 1.0))
     [-0.9189385]
     """
-    x = read_value(x, "x of linear", axes=1)
+    x = read_value(x, "linear: x", axes=1)
     joint = (MultivariateNormalStatistics, MultivariateNormalGammaStatistics)
     if isinstance(weights, Statistics) and not isinstance(weights, joint):
         raise ValueError(
-            "weights of linear must be a value or a MultivariateNormal or MultivariateNormalGamma factor; "
+            "linear: weights must be a value or a MultivariateNormal or MultivariateNormalGamma factor; "
             f"got one of {family_of(weights)}"
         )
-    location = (
-        weights.pivot if isinstance(weights, joint) else read_value(weights, "weights of linear", axes=1)
-    )
+    location = weights.pivot if isinstance(weights, joint) else read_value(weights, "linear: weights", axes=1)
     if x.shape[-1] != location.shape[0]:
         raise ValueError(
             "linear has arguments of shapes that do not fit: x must be (n, D) and weights (D,); got "
-            f"{x.shape} and {location.shape}"
+            f"x={x.shape} and weights={location.shape}"
         )
     if isinstance(weights, MultivariateNormalStatistics):
         second = ((x @ weights.second) * x).sum(-1)
@@ -70,12 +68,12 @@ def matmul(weights: Any, z: Any) -> NormalStatistics:
         weights: values (p, q), or the statistics of a MultivariateNormal factor of size q, plate (p,).
         z: values (n, q), or the statistics of a MultivariateNormal factor of size q for each row.
     """
-    w = read_statistics(MultivariateNormalStatistics, weights, "weights of matmul", axes=2)
-    z = read_statistics(MultivariateNormalStatistics, z, "z of matmul", axes=2)
+    w = read_statistics(MultivariateNormalStatistics, weights, "matmul: weights", axes=2)
+    z = read_statistics(MultivariateNormalStatistics, z, "matmul: z", axes=2)
     if w.pivot.ndim != 2 or z.pivot.ndim != 2 or w.pivot.shape[1] != z.pivot.shape[1]:
         raise ValueError(
             "matmul has arguments of shapes that do not fit: weights must be (p, q) and z (n, q); got "
-            f"{w.pivot.shape} and {z.pivot.shape}"
+            f"weights={w.pivot.shape} and z={z.pivot.shape}"
         )
     wc, zc = w.pivot, z.pivot
     # d = z.w - zc.wc = dz.wc + zc.dw + dz.dw, and E[d^2] by one product over pairs of the q axes
@@ -99,8 +97,8 @@ def dot(x: Any, z: Any) -> NormalStatistics:
     >>> print(dot([[1.0, 2.0]], [[3.0, 4.0]]).mean)
     [11.]
     """
-    x = read_statistics(MultivariateNormalStatistics, x, "x of dot", axes=1)
-    z = read_statistics(MultivariateNormalStatistics, z, "z of dot", axes=1)
+    x = read_statistics(MultivariateNormalStatistics, x, "dot: x", axes=1)
+    z = read_statistics(MultivariateNormalStatistics, z, "dot: z", axes=1)
     xc, zc = x.pivot, z.pivot
     require_shapes("dot", event=1, x=xc, z=zc)
     # d = x.z - xc.zc = dx.zc + xc.dz + dx.dz, and its square term by term

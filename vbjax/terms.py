@@ -64,7 +64,7 @@ def _log(probabilities: Any, name: str) -> Array:
 
 def _require_alone(precision: Any, term: str, mean: Statistics) -> None:
     if precision is not None:
-        raise ValueError(f"precision of {term} must be left out: {family_of(mean)} statistics hold their own")
+        raise ValueError(f"{term}: precision must be left out: {family_of(mean)} statistics hold their own")
 
 
 def normal(x: Any, mean: Any, precision: Any = None) -> Array:
@@ -81,11 +81,11 @@ def normal(x: Any, mean: Any, precision: Any = None) -> Array:
     """
     if isinstance(mean, NormalGammaStatistics):
         _require_alone(precision, "normal", mean)
-        x = read_value(x, "x of normal")
+        x = read_value(x, "normal: x")
         require_shapes("normal", x=x, mean=mean.pivot)
         return 0.5 * (mean.logdet - LOG_2PI - mean.square_about(x))
-    x, mean = _location(x, "x of normal"), _location(mean, "mean of normal")
-    precision = read_statistics(GammaStatistics, precision, "precision of normal")
+    x, mean = _location(x, "normal: x"), _location(mean, "normal: mean")
+    precision = read_statistics(GammaStatistics, precision, "normal: precision")
     require_shapes("normal", x=x.pivot, mean=mean.pivot, precision=precision.value)
     shift = x.pivot - mean.pivot  # E[(x - m)^2] of independent x and m, from differences
     square = shift**2 + 2 * shift * (x.first - mean.first) - 2 * x.first * mean.first
@@ -100,10 +100,10 @@ def gamma(x: Any, concentration: ArrayLike, rate: Any) -> Array:
         x: a value or the statistics of a Gamma factor.
         concentration: a value. rate: a value or the statistics of a Gamma factor.
     """
-    x = read_statistics(GammaStatistics, x, "x of gamma")
-    concentration = read_value(concentration, "concentration of gamma")
+    x = read_statistics(GammaStatistics, x, "gamma: x")
+    concentration = read_value(concentration, "gamma: concentration")
     of_latent = isinstance(rate, GammaStatistics)
-    rate = rate if of_latent else read_value(rate, "rate of gamma")
+    rate = rate if of_latent else read_value(rate, "gamma: rate")
     require_shapes("gamma", x=x.value, concentration=concentration, rate=rate.value if of_latent else rate)
     if of_latent:
         # E[log b] and E[b] stand in two places: the rate's part is separate from the stable one
@@ -122,8 +122,8 @@ def poisson(x: ArrayLike, rate: Any) -> Array:
     >>> print(f"{poisson(2.0, 1.0):.6f}")  # log(1 / (2 e))
     -1.693147
     """
-    rate = read_statistics(GammaStatistics, rate, "rate of poisson")
-    x = _counts(x, "x of poisson", rate.value)
+    rate = read_statistics(GammaStatistics, rate, "poisson: rate")
+    x = _counts(x, "poisson: x", rate.value)
     require_shapes("poisson", x=x, rate=rate.value)
     log = jnp.log(jnp.where(x > 0, x, 1))  # large counts cancel on paper
     pull = jnp.where(x > 0, x * (finite_log(rate.log) - log), 0)
@@ -138,9 +138,9 @@ def _counts(x: Any, name: str, like: Array) -> Array:
 
 def beta(x: Any, concentration1: ArrayLike, concentration0: ArrayLike) -> Array:
     """log Beta(x | concentration1, concentration0) (Bishop 2006, eq. B.6)."""
-    x = read_statistics(BetaStatistics, x, "x of beta")
-    a = read_value(concentration1, "concentration1 of beta")
-    b = read_value(concentration0, "concentration0 of beta")
+    x = read_statistics(BetaStatistics, x, "beta: x")
+    a = read_value(concentration1, "beta: concentration1")
+    b = read_value(concentration0, "beta: concentration0")
     require_shapes("beta", x=x.log, concentration1=a, concentration0=b)
     return beta_log_density(x, a, b) + x.base
 
@@ -155,8 +155,8 @@ def bernoulli(x: ArrayLike, probability: Any) -> Array:
     >>> print(f"{bernoulli(True, 0.25):.6f}")
     -1.386294
     """
-    p = read_statistics(BetaStatistics, probability, "probability of bernoulli")
-    x = _counts(x, "x of bernoulli", p.log)
+    p = read_statistics(BetaStatistics, probability, "bernoulli: probability")
+    x = _counts(x, "bernoulli: x", p.log)
     require_shapes("bernoulli", x=x, probability=p.log)
     return x * finite_log(p.log) + (1 - x) * finite_log(p.log_complement)
 
@@ -171,18 +171,18 @@ def logistic(y: ArrayLike, logit: Any, omega: PolyaGammaStatistics) -> Array:
         y: values. logit: a value, or statistics as `linear` gives them.
         omega: the statistics of a PolyaGamma factor of one trial.
     """
-    logit = _location(logit, "logit of logistic")
+    logit = _location(logit, "logistic: logit")
     if not isinstance(omega, PolyaGammaStatistics):
-        raise ValueError("omega of logistic must be the statistics of a PolyaGamma factor of one trial")
-    y = read_value(y, "y of logistic").astype(logit.pivot.dtype)
+        raise ValueError("logistic: omega must be the statistics of a PolyaGamma factor of one trial")
+    y = read_value(y, "logistic: y").astype(logit.pivot.dtype)
     require_shapes("logistic", y=y, logit=logit.pivot, omega=omega.value)
     return (y - 0.5) * logit.mean - 0.5 * omega.value * logit.square_about(0.0) - math.log(2)
 
 
 def dirichlet(x: Any, concentration: ArrayLike) -> Array:
     """log Dirichlet(x | concentration), over the last axis; a scalar is the same for every corner (B.16)."""
-    x = read_statistics(DirichletStatistics, x, "x of dirichlet", axes=1)
-    concentration = read_value(concentration, "concentration of dirichlet")
+    x = read_statistics(DirichletStatistics, x, "dirichlet: x", axes=1)
+    concentration = read_value(concentration, "dirichlet: concentration")
     require_shapes("dirichlet", x=x.log, concentration=concentration)
     return dirichlet_log_density(x, concentration) + x.base
 
@@ -192,10 +192,10 @@ def stick_breaking(x: Any, concentration1: ArrayLike, concentration0: ArrayLike)
 
     With concentrations 1 and alpha, a Dirichlet process truncated at K (Blei & Jordan 2006, section 2).
     """
-    x = read_statistics(StickBreakingStatistics, x, "x of stick_breaking", axes=1)
+    x = read_statistics(StickBreakingStatistics, x, "stick_breaking: x", axes=1)
     dtype, shape = x.log_rest.dtype, x.log_rest.shape
-    a = read_value(concentration1, "concentration1 of stick_breaking").astype(dtype)
-    b = read_value(concentration0, "concentration0 of stick_breaking").astype(dtype)
+    a = read_value(concentration1, "stick_breaking: concentration1").astype(dtype)
+    b = read_value(concentration0, "stick_breaking: concentration0").astype(dtype)
     require_shapes("stick_breaking", shares=x.log_rest, concentration1=a, concentration0=b)
     shares = (jnp.broadcast_to(concentration, shape) for concentration in (a, b))
     return StickBreakingState(*shares).log_density(x) + x.base
@@ -208,13 +208,13 @@ def categorical(x: Any, probabilities: Any) -> Array:
         x: the number of a state, or the statistics of a Categorical factor.
         probabilities: values, or the statistics of a Dirichlet or StickBreaking factor.
     """
-    log = _log(probabilities, "probabilities of categorical")
+    log = _log(probabilities, "categorical: probabilities")
     if isinstance(x, CategoricalStatistics):
         require_shapes("categorical", event=1, x=x.p, probabilities=log)
         return (x.p * log).sum(-1)
-    x = read_value(x, "x of categorical")
+    x = read_value(x, "categorical: x")
     if jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"x of categorical must be whole numbers, those of states; got {x.dtype}")
+        raise ValueError(f"categorical: x must be whole numbers, those of states; got {x.dtype}")
     require_shapes("categorical", x=x, probabilities_of_a_state=log[..., 0])
     shape = jnp.broadcast_shapes(x.shape, log.shape[:-1])
     log = jnp.broadcast_to(log, (*shape, log.shape[-1]))
@@ -232,8 +232,8 @@ def multinomial(x: ArrayLike, probabilities: Any) -> Array:
     >>> print(f"{multinomial([1.0, 1.0], [0.5, 0.5]):.6f}")
     -0.693147
     """
-    log = _log(probabilities, "probabilities of multinomial")
-    x = _counts(x, "x of multinomial", log)
+    log = _log(probabilities, "multinomial: probabilities")
+    x = _counts(x, "multinomial: x", log)
     require_shapes("multinomial", event=1, x=x, probabilities=log)
     n = x.sum(-1)
     share = jnp.log(
@@ -255,7 +255,7 @@ def multivariate_normal(x: Any, mean: Any, precision: Any = None) -> Array:
     term, joint = "multivariate_normal", (NormalWishartStatistics, MultivariateNormalGammaStatistics)
     if isinstance(mean, (MatrixNormalWishartStatistics, *joint)):
         _require_alone(precision, term, mean)
-        x = read_value(x, f"x of {term}", axes=1)
+        x = read_value(x, f"{term}: x", axes=1)
         if isinstance(mean, joint):
             require_shapes(term, event=1, x=x, mean=mean.pivot)
             size = x.shape[-1] if isinstance(mean, MultivariateNormalGammaStatistics) else 1
@@ -263,9 +263,9 @@ def multivariate_normal(x: Any, mean: Any, precision: Any = None) -> Array:
         require_shapes(term, event=1, x=x, mean=mean.pivot[..., 0, :])
         square = mean.square_about(x[..., None, :])
         return 0.5 * (mean.logdet[..., None] - x.shape[-1] * LOG_2PI - square)
-    x = read_statistics(MultivariateNormalStatistics, x, f"x of {term}", axes=1)
-    mean = read_statistics(MultivariateNormalStatistics, mean, f"mean of {term}", axes=1)
-    precision = read_statistics(WishartStatistics, precision, f"precision of {term}", axes=2)
+    x = read_statistics(MultivariateNormalStatistics, x, f"{term}: x", axes=1)
+    mean = read_statistics(MultivariateNormalStatistics, mean, f"{term}: mean", axes=1)
+    precision = read_statistics(WishartStatistics, precision, f"{term}: precision", axes=2, square=True)
     require_shapes(term, event=1, x=x.pivot, mean=mean.pivot, row_of_precision=precision.value[..., 0])
     shift = x.pivot - mean.pivot
     cross = (x.first - mean.first)[..., :, None] * shift[..., None, :]
@@ -277,9 +277,9 @@ def multivariate_normal(x: Any, mean: Any, precision: Any = None) -> Array:
 
 def wishart(x: Any, degrees_of_freedom: ArrayLike, inverse_scale: ArrayLike) -> Array:
     """log Wishart(x | nu, W), with W given by its inverse (Bishop 2006, eq. B.78)."""
-    x = read_statistics(WishartStatistics, x, "x of wishart", axes=2)
-    inverse_scale = read_value(inverse_scale, "inverse_scale of wishart", axes=2)
-    nu = read_value(degrees_of_freedom, "degrees_of_freedom of wishart").astype(inverse_scale.dtype)
+    x = read_statistics(WishartStatistics, x, "wishart: x", axes=2, square=True)
+    inverse_scale = read_value(inverse_scale, "wishart: inverse_scale", axes=2)
+    nu = read_value(degrees_of_freedom, "wishart: degrees_of_freedom").astype(inverse_scale.dtype)
     require_shapes("wishart", event=2, x=x.value, inverse_scale=inverse_scale)
     require_shapes("wishart", x_of_a_cell=x.logdet, degrees_of_freedom=nu)
     return wishart_log_density(x.value, x.logdet, nu, inverse_scale) + x.base
@@ -289,11 +289,17 @@ def _joint(term: str, kind: Any, state: Any, x: Any, prior: dict[str, Any]) -> A
     """The density of a location and its precision."""
     if not isinstance(x, (kind, tuple)):
         raise ValueError(
-            f"x of {term} must be a location with its precision, or the statistics of a {family_of(kind)} "
+            f"{term}: x must be a location with its precision, or the statistics of a {family_of(kind)} "
             f"factor; got {type(x).__name__}"
         )
     x = x if isinstance(x, kind) else kind.of(x)
-    values = {name: read_value(value, f"{name} of {term}") for name, value in prior.items()}
+    values = {name: read_value(value, f"{term}: {name}") for name, value in prior.items()}
+    n_axes = kind.events["cross"]  # of a location
+    require_shapes(term, event=n_axes, x=x.pivot, location=values["location"])
+    for name in (name for name in values if state.domains[name] == "definite"):
+        size = x.pivot.shape[-2 if n_axes == 2 and name == "mean_precision" else -1]
+        if values[name].shape[-2:] != (size, size):
+            raise ValueError(f"{term}: {name} must be ({size}, {size}); got shape {values[name].shape}")
     return state(**values).log_density(x) + x.base
 
 

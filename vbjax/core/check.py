@@ -106,7 +106,7 @@ def _answer(question: _Question) -> _Answer:
     model, rows = question.model, question.rows
     reads = _require_shapes(model, rows)
     with jax.ensure_compile_time_eval():
-        residuals, poisoned = probe(model, rows)
+        residuals, poisoned, unused = probe(model, rows)
     local = {} if rows is None else model.local(rows)
     families = {**model.factors, **local}
     for name, family in families.items():
@@ -118,6 +118,11 @@ def _answer(question: _Question) -> _Answer:
                 "coordinate update would not be the optimum. "
                 + remedy(name, family, operations_on(model, rows, name), name in local)
             )
+    if unused:
+        name = unused[0]
+        raise ValueError(
+            f"the factor {name!r} ({families[name]}) is in no term of log_prior or log_likelihood"
+        )
     _require_rows_apart(model, rows)
     pairs = list(itertools.permutations(families, 2))
     interacting = frozenset(frozenset(pair) for pair in pairs if poisoned[pair[0]][pair[1]])

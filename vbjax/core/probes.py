@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,9 +24,26 @@ from vbjax.record import Record
 _SIZES = (0.5, -0.5, 2.0, -2.0, 1e5, -1e5)  # the large ones reach what `where` and `abs` hide
 
 
-def probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str, set[str]]]]:
-    """Return for every factor the residual of affinity in units of the tolerance, and whom its NaN reaches:
-    of every factor the fields of the statistics whose coefficients it poisons.
+class Probed(NamedTuple):
+    """What the probes found.
+
+    Attributes:
+        residuals: of every factor that of affinity, in units of the tolerance.
+        poisoned: whom the NaN of a factor reaches: of every factor the fields of the statistics whose
+            coefficients hold one.
+        unused: factors on which nothing depends.
+    """
+
+    residuals: dict[str, float]
+    poisoned: dict[str, dict[str, set[str]]]
+    unused: list[str]
+
+
+def probe(model: Any, rows: Any) -> Probed:
+    """Evaluate the log joint and its gradient at statistics that say of every factor how it is used.
+
+    Raises:
+        ValueError: a log joint that is not finite.
     """
     dtype = float_dtype((model, rows))
     families = {**model.factors, **({} if rows is None else model.local(rows))}
@@ -43,11 +60,15 @@ def probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str, 
             f"the log joint is {value} where the statistics of {', '.join(families)} are around 1: "
             "is a hyperparameter out of its range?"
         )
-    residuals, poisoned = {}, {}
+    residuals: dict[str, float] = {}
+    poisoned: dict[str, dict[str, set[str]]] = {}
+    unused: list[str] = []
     for name, family in families.items():
         t = s[name]
         nan = jax.tree.map(lambda x: np.full_like(x, np.nan), t.natural)
-        reached = score(s | {name: dataclasses.replace(t, **nan)})[1]
+        found, reached = score(s | {name: dataclasses.replace(t, **nan)})
+        if np.isfinite(found) and not any(x.any() for x in jax.tree.leaves(gradient[name].natural)):
+            unused.append(name)
         poisoned[name] = {
             other: {field for field, x in t.natural.items() if _has_nan(x)} for other, t in reached.items()
         }
@@ -72,7 +93,7 @@ def probe(model: Any, rows: Any) -> tuple[dict[str, float], dict[str, dict[str, 
                 with np.errstate(all="ignore"):
                     residual = np.abs(there - expected) / (1000 * np.finfo(dtype).eps * scale)
                 residuals[name] = np.maximum(residuals[name], residual)  # NaN stays
-    return residuals, poisoned
+    return Probed(residuals, poisoned, unused)
 
 
 def operations_on(model: Any, rows: Any, name: str) -> set[str]:
