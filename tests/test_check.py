@@ -296,7 +296,7 @@ def refused(message, **parts):
         ("log_likelihood cannot .*mu: Normal\\(plate=\\(3,\\)\\)", dict(factors=dict(mu=vb.Normal((3,))))),
         ("log_prior must give one number", dict(log_prior=lambda s: terms.normal(jnp.zeros(3), s.mu, 1.0))),
         (
-            r"the factor 'c' \(Categorical\(.*is in no term of log_prior or log_likelihood",
+            r"the local factor 'c' \(Categorical\(.*is in no term of log_prior or log_likelihood",
             dict(local=dict(c=vb.Categorical(2))),
         ),
         ("hyperparameter out of its range", dict(log_prior=lambda s: terms.normal(s.mu, 0.0, -1.0))),

@@ -119,9 +119,9 @@ def _answer(question: _Question) -> _Answer:
                 + remedy(name, family, operations_on(model, rows, name), name in local)
             )
     if unused:
-        name = unused[0]
+        name, what = unused[0], "local factor" if unused[0] in local else "factor"
         raise ValueError(
-            f"the factor {name!r} ({families[name]}) is in no term of log_prior or log_likelihood"
+            f"the {what} {name!r} ({families[name]}) is in no term of log_prior or log_likelihood"
         )
     _require_rows_apart(model, rows)
     pairs = list(itertools.permutations(families, 2))
