@@ -169,3 +169,14 @@ def test_bad_input_is_refused_by_name():
         model.predict(params, np.zeros((1, 3)))
     with pytest.raises(ValueError, match="params must have shapes"):
         vb.fit(vb.GaussianMixture(3), data, key=key, params=params)
+
+
+def test_at_the_floor_of_covariances_no_run_falls(float64):
+    """On the boundary rounding is felt in first order: it is counted. A column of three values ends there."""
+    rng, n = np.random.default_rng(0), 200
+    state = np.cumsum(rng.uniform(size=n) < 0.1) % 3
+    x = np.array([[0.0, 0, 0], [4, 1, 2], [1, 5, -3]])[state] + rng.normal(size=(n, 3))
+    x[:, 1] = np.round(np.tanh(9 * x[:, 1]))
+    fit = vb.fit(vb.GaussianHMM(3), x, key=jax.random.key(0), n_restarts=8)
+    assert fit.runs.singular.all()
+    assert (fit.runs.status == vb.Status.CONVERGED).all()

@@ -145,6 +145,10 @@ class BlackBox:
             return StochasticAscent(self)
         return (NaturalAscent if isinstance(q, LocationScale) else FixedDraws)(self, jnp.asarray(tol, dtype))
 
+    def ill_conditioned(self, params: Approximation) -> Array:
+        """A black box has no covariance of data: nothing that its dtype cannot tell."""
+        return jnp.asarray(False)
+
     def singular(self, params: Approximation) -> Array:
         """Never: a scale that vanishes has no finite bound."""
         return jnp.asarray(False)

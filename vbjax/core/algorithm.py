@@ -32,6 +32,7 @@ class Status(enum.IntEnum):
     DECREASED = 4
     INTERRUPTED = 5
     UNBOUNDED = 6
+    ILL_CONDITIONED = 7
 
     @property
     def sentence(self) -> str:
@@ -48,6 +49,8 @@ _SENTENCES = {
     Status.INTERRUPTED: "interrupted",
     Status.UNBOUNDED: "stopped: the objective rises without limit, the density is not integrable "
     "(give it proper priors)",
+    Status.ILL_CONDITIONED: "stopped: some columns repeat one another to within the rounding of their dtype, "
+    "and the objective is not to be trusted; fit in float64, or leave a column out",
 }
 
 

@@ -230,6 +230,10 @@ class ConjugateModel:
         """Whether the parameters lie on a boundary where the objective is not to be trusted."""
         return jnp.asarray(False)
 
+    def ill_conditioned(self, params: Record) -> Array:
+        """Return whether the parameters are beyond what their dtype can tell: then the run ends saying so."""
+        return jnp.asarray(False)
+
     def diagnose(self, params: Any, data: Any) -> Any:
         """What is known of the approximation beyond the bound, kept as `Fit.diagnostics`; None by default."""
         return None

@@ -24,6 +24,9 @@ from vbjax.core.algorithm import Algorithm, Info, Status
 _KEPT = 256  # points of a run's trace that the table of all restarts keeps
 
 
+_FAILED = (Status.DECREASED, Status.NON_FINITE, Status.UNBOUNDED, Status.ILL_CONDITIONED)
+
+
 class Runs(NamedTuple):
     """The table of all restarts, one entry each.
 
@@ -47,7 +50,7 @@ class Runs(NamedTuple):
     @property
     def sound(self) -> Array:
         """Runs whose objective is to be trusted; others never win over one of these."""
-        failed = [self.status == x for x in (Status.DECREASED, Status.NON_FINITE, Status.UNBOUNDED)]
+        failed = [self.status == x for x in _FAILED]
         return jnp.isfinite(self.objective) & ~self.singular & ~jnp.stack(failed).any(0)
 
     @property
@@ -206,6 +209,8 @@ def _harvest(
     """Write the ended runs into the table, keep the best, and refill their lanes."""
     n_restarts, lanes, objective = race.runs.objective.shape[0], race.run.shape[0], info.objective
     singular = jax.vmap(algorithm.model.singular)(info.params)
+    ill = (info.status != Status.INTERRUPTED) & jax.vmap(algorithm.model.ill_conditioned)(info.params)
+    info = info._replace(status=jnp.where(ill, jnp.int32(Status.ILL_CONDITIONED), info.status))
     row = Runs(objective, race.n_iter, info.status, singular, _thinned(race, race.runs.trace.shape[1]))
     slot = jnp.where(done, race.run, n_restarts)
     both = zip(race.runs, row, strict=True)

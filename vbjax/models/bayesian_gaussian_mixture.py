@@ -18,6 +18,7 @@ from vbjax.models.defaults import (
     observed_covariance,
     positive_definite,
     positive_scale,
+    was_flat,
     weighted_covariance,
 )
 from vbjax.models.gaussian_mixture_base import GaussianMixtureBase, degrees_of_freedom, inverse_scale
@@ -138,6 +139,11 @@ class BayesianGaussianMixture(GaussianMixtureBase):
 
     def components_prior(self, s: Record) -> Float[Array, ""]:
         return (self.component_prior.log_density(s.components) + s.components.base).sum()
+
+    def ill_conditioned(self, params: Record) -> Array:
+        """Return whether a covariance is narrower than its dtype can tell, as the data.s was in the prior."""
+        found = super().ill_conditioned(params)
+        return found | was_flat(self.inverse_scale) if self.structure.correlated else found
 
     def _from_seeds(self, at_seeds: Any, statistics: Record) -> Record:
         params = Record(weights=self.factors["weights"].neutral(self.scale.dtype), components=at_seeds)

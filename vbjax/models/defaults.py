@@ -99,6 +99,14 @@ def positive_definite(covariance: Array) -> Array:
     return jnp.where(flat.any(), 0.5 * (filled + filled.T), covariance)
 
 
+def was_flat(covariance: Array) -> Array:
+    """Return whether `positive_definite` has put variance into a direction: the least has exactly that."""
+    root = jnp.sqrt(jnp.finfo(covariance.dtype).eps)
+    sd = jnp.sqrt(jnp.diagonal(covariance))
+    least = jnp.linalg.eigvalsh(covariance / (sd[:, None] * sd))[0]
+    return jnp.abs(least / root - 1) < 8 * covariance.shape[0] * root
+
+
 def observed_moments(x: Array, weights: Array | None = None) -> tuple[Array, Array]:
     """Mean and variance (p,) of every column of a table over the entries that are not NaN."""
     seen = ~jnp.isnan(x) if weights is None else ~jnp.isnan(x) & (weights[:, None] > 0)

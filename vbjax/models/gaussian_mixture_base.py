@@ -50,6 +50,7 @@ class GaussianMixtureBase(Mixture):
     covariance_type: str
     missing: bool
     scale: Any
+    covariance_floor: Any
 
     @property
     def structure(self) -> Structure:
@@ -138,6 +139,16 @@ class GaussianMixtureBase(Mixture):
     def _from_seeds(self, at_seeds: Any, statistics: Record) -> Record:
         """The M-step from statistics about seeds."""
         raise TypeError("given by the subclass")
+
+    def ill_conditioned(self, params: Record) -> Array:
+        return self.structure.ill_conditioned(params["components"])
+
+    def cancelled(self, params: Any, expectation: Expectation) -> Array:
+        """Of covariances that are narrow in some direction, what their rounding makes of the densities."""
+        components = params["components"]
+        number = 2 * expectation.statistics["components"].logdet
+        floor = self.covariance_floor if self.points else 0.0
+        return self.structure.cancelled(components, number, floor)
 
     # -- use -----------------------------------------------------------------------------------------
 

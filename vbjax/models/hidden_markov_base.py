@@ -197,6 +197,9 @@ class HiddenMarkovBase(ConjugateModel):
     def singular(self, params: Record) -> Array:
         return self.emissions.singular(self.emissions.evenly(params))
 
+    def ill_conditioned(self, params: Record) -> Array:
+        return self.emissions.ill_conditioned(self.emissions.evenly(params))
+
     def cancelled(self, params: Any, expectation: Expectation) -> Any:
         return self.emissions.cancelled(self.emissions.evenly(params), expectation)
 

@@ -89,17 +89,14 @@ class KMeans(ConjugateModel):
     def log_likelihood(self, s: Record, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
         return -(s.c.p * s.centers.square_about(rows[:, None, :]).sum(-1)).sum(-1)
 
-    def prepare(self, params: Any) -> tuple[Array, Array]:
-        centers = params.centers.mean
-        pivot = centers.mean(0)
-        return pivot, centers - pivot
+    def prepare(self, params: Any) -> Array:
+        return params.centers.mean
 
-    def e_step(self, prepared: tuple[Array, Array], rows: Array, weights: Array) -> Expectation:
+    def e_step(self, prepared: Array, rows: Array, weights: Array) -> Expectation:
         """Labels by one product of rows and centres; the inertia itself from differences."""
-        pivot, centers = prepared
-        x = rows - pivot
-        labels = self._labels(centers, x)
-        shift = x - centers[labels]
+        centers = prepared
+        labels = self._labels(centers, rows)
+        shift = rows - centers[labels]
         total = jax.ops.segment_sum(2 * weights[:, None] * shift, labels, self.n_clusters)
         count = jax.ops.segment_sum(weights, labels, self.n_clusters)
         n = jnp.broadcast_to(count[:, None], centers.shape)
@@ -107,7 +104,9 @@ class KMeans(ConjugateModel):
         return scored_rows(Record(centers=gradient), -(shift * shift).sum(1), weights)
 
     def _labels(self, centers: Float[Array, "k d"], x: Float[Array, "n d"]) -> Int[Array, " n"]:
-        """The nearest centre of rows and centres about a common pivot; the first of equally near ones."""
+        """The nearest centre, the first of equally near ones."""
+        pivot = jnp.sort(centers, 0)[(self.n_clusters - 1) // 2]  # amid most of them, wherever one outlier is
+        centers, x = centers - pivot, x - pivot
         half = centers @ x.T - 0.5 * (centers**2).sum(1)[:, None]  # (k, block), larger is nearer
         number = lax.broadcasted_iota(jnp.int32, half.shape, 0)
         return jnp.where(half == half.max(0), number, self.n_clusters - 1).min(0)
@@ -132,5 +131,4 @@ class KMeans(ConjugateModel):
 
 @jax.jit
 def _predict(model: KMeans, params: Record, x: Array) -> Array:
-    pivot, centers = model.prepare(params)
-    return model._labels(centers, x - pivot)
+    return model._labels(model.prepare(params), x)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vbjax import terms
+from vbjax.core.expectation import Expectation
 from vbjax.core.hyperparameters import DEFINITE, POSITIVE, REAL, choice, count, hyper
 from vbjax.families.base import Family, pytree
 from vbjax.families.delta import Delta, DeltaState
@@ -19,7 +20,7 @@ from vbjax.families.matrix_normal_wishart import MatrixNormalWishartStatistics a
 from vbjax.families.multivariate_normal import MultivariateNormal, MultivariateNormalState
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGamma, MultivariateNormalGammaState
 from vbjax.families.normal_wishart import NormalWishart, NormalWishartState
-from vbjax.linalg import cholesky, logdet_from_cholesky
+from vbjax.linalg import cholesky, ill_conditioned, least_share, logdet_from_cholesky
 from vbjax.models.defaults import filled
 from vbjax.models.state_space import Start, StateSpaceModel
 from vbjax.record import Record
@@ -136,6 +137,18 @@ class LinearGaussianStateSpace(StateSpaceModel):
             least = (at.concentration - 1 + 0.5 * self.n_latent) * floor
             at = dataclasses.replace(at, rate=jnp.maximum(at.rate, least))
         return moved | dict(emissions=DeltaState(at))
+
+    def ill_conditioned(self, params: Record) -> Array:
+        if self.covariance_type != "full":
+            return jnp.asarray(False)
+        return ill_conditioned(params["emissions"].at.inverse_scale)
+
+    def cancelled(self, params: Any, expectation: Expectation) -> Any:
+        """Of a full R, what cancels in the squares of residuals under its inverse."""
+        if self.covariance_type != "full":
+            return 0.0
+        number = 2 * expectation.statistics["emissions"].logdet
+        return number * self.n_features / least_share(params["emissions"].at.inverse_scale)
 
     def singular(self, params: Record) -> Array:
         """Whether a variance in R is within twice its floor: on its way there."""

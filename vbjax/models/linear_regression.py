@@ -10,10 +10,11 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax import terms
+from vbjax.core.expectation import Expectation
 from vbjax.core.hyperparameters import DEFINITE, POSITIVE, REAL, flag, hyper
 from vbjax.families.base import pytree
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGamma, MultivariateNormalGammaState
-from vbjax.linalg import cholesky, solve_lower
+from vbjax.linalg import cholesky, rounding_of, solve_lower
 from vbjax.models.defaults import filled
 from vbjax.models.predictive import log_student_t
 from vbjax.models.regression import GaussianRegression
@@ -98,6 +99,11 @@ class LinearRegression(GaussianRegression):
 
     def fit_of(self, s: Record, gram: Array, cross: Array, square: Array) -> tuple[Array, Array]:
         return s.w.logdet, s.w.precision * square - 2 * s.w.cross @ cross + (s.w.square * gram).sum()
+
+    def cancelled(self, params: Any, expectation: Expectation) -> Array:
+        """Of nearly collinear columns, what rounding makes of the weights' covariance times products."""
+        precision = params["w"].mean_precision
+        return rounding_of(precision, jnp.zeros((), precision.dtype))
 
     # -- use -----------------------------------------------------------------------------------------
 

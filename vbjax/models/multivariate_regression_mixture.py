@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from vbjax.core.expectation import Expectation
 from vbjax.core.hyperparameters import DEFINITE, POSITIVE, REAL, above, hyper, read_columns
 from vbjax.core.inputs import read_arrays, read_pair
 from vbjax.families.base import LocationPrecision, pytree
@@ -21,7 +22,14 @@ from vbjax.families.matrix_normal_wishart import (
     MatrixNormalWishartState,
     MatrixNormalWishartStatistics,
 )
-from vbjax.linalg import cholesky, logdet_from_cholesky, solve_lower, symmetrize
+from vbjax.linalg import (
+    cholesky,
+    ill_conditioned,
+    logdet_from_cholesky,
+    rounding_of,
+    solve_lower,
+    symmetrize,
+)
 from vbjax.models.components.structure import below, clip_eigenvalues
 from vbjax.models.conjugate_mixture import over_components
 from vbjax.models.defaults import positive_definite, positive_scale, weighted_covariance, weighted_moments
@@ -199,6 +207,16 @@ class MultivariateRegressionMixture(RegressionMixtureBase):
             return super().singular(params)
         at = params.components.at
         return below(at.inverse_scale / at.mode_factor[:, None, None], self.floor)
+
+    def ill_conditioned(self, params: Record) -> Array:
+        at = params["components"].at if self.points else params["components"]
+        return ill_conditioned(at.inverse_scale) | ill_conditioned(at.mean_precision)
+
+    def cancelled(self, params: Any, expectation: Expectation) -> Array:
+        """Of covariances that are narrow in some direction, what their rounding makes of the densities."""
+        at = params["components"].at if self.points else params["components"]
+        number = 2 * expectation.statistics["components"].logdet
+        return rounding_of(at.inverse_scale, number, self.covariance_floor if self.points else 0.0).sum()
 
     def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
         if self.points:

@@ -153,6 +153,9 @@ class NestedMixture(Emissions):
     def singular(self, params: Record) -> Array:
         return self.flat.singular(self.flat.evenly(params))
 
+    def ill_conditioned(self, params: Record) -> Array:
+        return self.flat.ill_conditioned(self.flat.evenly(params))
+
     def cancelled(self, params: Any, expectation: Expectation) -> Any:
         return self.flat.cancelled(self.flat.evenly(params), expectation)
 

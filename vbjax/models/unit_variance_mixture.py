@@ -72,18 +72,15 @@ class UnitVarianceMixture(ConjugateModel):
 
     def log_likelihood(self, s: Record, rows: Float[Array, " n"]) -> Float[Array, " n"]:
         prior = terms.categorical(s.c, jnp.full(self.n_components, 1 / self.n_components, rows.dtype))
-        table, at_centre = self._tables(s.mu, rows)
-        return prior + at_centre + (s.c.p * table.T).sum(-1)
+        return prior + (s.c.p * self._table(s.mu, rows).T).sum(-1)
 
     def e_step(self, prepared: Record, rows: Float[Array, " n"], weights: Array) -> Expectation:
-        constant = self._tables(prepared.mu, rows)[1] - math.log(self.n_components)
-        return labelled_rows(lambda s: self._tables(s.mu, rows)[0], prepared, constant, weights)
+        constant = jnp.full_like(rows, -math.log(self.n_components))
+        return labelled_rows(lambda s: self._table(s.mu, rows), prepared, constant, weights)
 
-    def _tables(self, mu: NormalStatistics, rows: Float[Array, " n"]) -> tuple[Array, Array]:
-        """log N(x_n | mu_k, 1), (k, n), relative to a normal amid the components; and that normal's, (n,)."""
-        centre = mu.pivot.mean()
-        mu = mu.about(centre)
-        return jnp.outer(mu.first, rows - centre) - 0.5 * mu.second[:, None], terms.normal(rows, centre, 1.0)
+    def _table(self, mu: NormalStatistics, rows: Float[Array, " n"]) -> Float[Array, "k n"]:
+        """log N(x_n | mu_k, 1), each about the own mean: no pivot is amid all of them where one is far."""
+        return terms.normal(rows, mu[:, None], 1.0)
 
     def responsibilities(self, params: Any, x: Any) -> Float[Array, "n k"]:
         """q(c_n = k), (n, K)."""

@@ -24,7 +24,8 @@ from jaxtyping import Bool, Float
 from vbjax import terms
 from vbjax.core.hyperparameters import DEFINITE, Range, above
 from vbjax.families.base import Family
-from vbjax.linalg import cholesky, solve_lower, symmetrize, transpose
+from vbjax.families.delta import DeltaState
+from vbjax.linalg import cholesky, ill_conditioned, rounding_of, solve_lower, symmetrize, transpose
 from vbjax.models.components.missing import complete, completed_moments
 from vbjax.special import LOG_2PI
 
@@ -227,6 +228,19 @@ class Structure(abc.ABC):
         pivot = location.mean(0)
         at_location = self.log_density(statistics, location, own=True)
         return Prepared(pivot, location - pivot, at_location, root, unroot)
+
+    def ill_conditioned(self, state: Any) -> Array:
+        """Return whether the dtype cannot tell a covariance from a singular one."""
+        if not self.correlated:
+            return jnp.asarray(False)
+        return ill_conditioned((state.at if isinstance(state, DeltaState) else state).inverse_scale)
+
+    def cancelled(self, state: Any, number: Array, floor: ArrayLike) -> Array:
+        """Return what rows' log densities lose beyond their own rounding; `number` of rows by component."""
+        if not self.correlated:
+            return jnp.zeros((), number.dtype)
+        covariance = (state.at if isinstance(state, DeltaState) else state).inverse_scale
+        return rounding_of(covariance, number, floor).sum()
 
     # -- the M-step of a point estimate --------------------------------------------------------------
 
