@@ -241,12 +241,12 @@ def over_components(prior: Any, k: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (k, *jnp.shape(leaf))), prior)
 
 
-def require(condition: Callable[[np.ndarray], np.ndarray], x: Array, what: str) -> None:
+def require(condition: Callable[[Any], Any], x: Array, what: str) -> None:
     """Raise where an entry does not obey the condition, as far as its value may be looked at."""
     if is_concrete(x) and not (fine := condition(np.asarray(x))).all():
         raise ValueError(f"{what}; got {np.asarray(x)[~fine][0]}")
 
 
-def is_count(x: np.ndarray) -> np.ndarray:
+def is_count(x: Any) -> Any:
     """Tell which numbers are 0, 1, 2, ..."""
     return (x >= 0) & (x == np.round(x))
