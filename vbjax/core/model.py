@@ -136,6 +136,9 @@ def _with_params_checked(method: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
+_OF_EMISSIONS = ("evenly", "prepare_components")  # a chain calls them with its own factors beside theirs
+
+
 class ConjugateModel:
     """The derived engine: subclasses give `factors`, `log_prior`, `log_likelihood` and perhaps `local`.
 
@@ -166,6 +169,8 @@ class ConjugateModel:
         for name in dir(cls):
             method = inspect.getattr_static(cls, name)
             if name.startswith("_") or hasattr(ConjugateModel, name) or hasattr(method, "checks_params"):
+                continue
+            if name in _OF_EMISSIONS:
                 continue
             if inspect.isfunction(method) and inspect.unwrap(method).__code__.co_varnames[1:2] == ("params",):
                 setattr(cls, name, _with_params_checked(method))
