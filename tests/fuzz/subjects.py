@@ -42,13 +42,13 @@ DRIVERS = {
     "lanes=count:one "
     "accelerate=flag:false check=flag:false",
     "fit_stochastic": "batch_size=count:eight n_epochs=count:one delay=nonnegative:one "
-    "forgetting=forgetting:most total_rows=count:twentyfour params=optional_params:own_params",
+    "forgetting=forgetting:most total_rows=optional_count:nothing params=optional_params:own_params",
     "gibbs": "",
     "elbo": "",
     "optimum": "params=params:optimum",
     "linear_response": "params=params:optimum",
     "replicate": "observed=other:normal_family",
-    "sample_posterior": "n=shape:two",
+    "sample_posterior": "params=some_params:own_params n=shape:two",
     "merge_states": "result=other:fit:HDPHiddenMarkovModel data=sequence_rows:table "
     "weights=weights:one_weight",
 }

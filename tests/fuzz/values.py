@@ -302,6 +302,6 @@ def params(good: Any) -> list[Value]:
 
 def start(good: Any) -> list[Value]:
     """Parameters to start from, or none."""
-    return [v for v in params(good) if v.label != "none"] + never(
+    return [v for v in params(good) if v.label != "none"] + perhaps(
         nan=lambda: jax.tree.map(lambda x: x + jnp.asarray(jnp.nan, x.dtype), good())
     )
