@@ -179,3 +179,31 @@ def test_a_model_that_is_not_conjugate_is_refused():
 
     with pytest.raises(ValueError, match="factor 'mu'"):
         vb.fit(vb.Model(factors=dict(mu=vb.Normal()), log_likelihood=wrong), rows("unit variance"), key=key())
+
+
+BAD_USES = {
+    "a word for weights": (lambda m, p, x: m.elbo_terms(p, x, "uniform"), "weights must be numbers"),
+    "too few weights": (lambda m, p, x: m.elbo_terms(p, x, np.ones(3)), "weights must have one number for"),
+    "no weight": (lambda m, p, x: m.elbo_terms(p, x, np.zeros(N_ROWS)), "weights must be finite, at least 0"),
+    "a number for a key": (lambda m, p, x: m.sample(p, 0, 3), "key must be one PRNG key"),
+    "a word for a key": (lambda m, p, x: m.sample(p, key="key", n=3), "key must be one PRNG key"),
+    "no key": (lambda m, p, x: m.sample_posterior(p, None), "key must be one PRNG key"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_USES)
+def test_uses_of_a_fit_read_weights_and_keys(name):
+    use, message = BAD_USES[name]
+    x = jnp.asarray(rows("EM"))
+    model, means = EM.resolve(x), x[:2]
+    params = model.params_at(
+        jnp.full(2, 0.5, x.dtype), means, jnp.broadcast_to(jnp.eye(2, dtype=x.dtype), (2, 2, 2))
+    )
+    with pytest.raises(ValueError, match=message):
+        use(model, params, x)
+
+
+def test_weights_of_no_rows_are_refused_by_uses_too():
+    model = without_data()
+    with pytest.raises(ValueError, match="weights are for rows of data; there are none"):
+        model.elbo_terms(model.init(key(), None), None, np.ones(3))

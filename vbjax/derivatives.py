@@ -18,9 +18,8 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from vbjax.core.algorithm import sweep
-from vbjax.core.expectation import expectation, float_dtype, n_rows
+from vbjax.core.expectation import expectation, read_row_weights
 from vbjax.core.hyperparameters import read_model
-from vbjax.core.inputs import read_weights
 from vbjax.core.model import ConjugateModel, require_model, require_params
 from vbjax.families.base import pytree
 from vbjax.record import Record
@@ -55,11 +54,7 @@ def _read_fitted(
     require_model(model, params, what)
     params = require_params(model, params)
     model, data = read_model(model, data)
-    if weights is not None:
-        if data is None:
-            raise ValueError("weights are for rows of data; there are none")
-        weights = read_weights(weights, n_rows(data), float_dtype(data))
-    return model, params, data, weights
+    return model, params, data, read_row_weights(weights, data)
 
 
 def _require_closed_form(model: ConjugateModel) -> None:

@@ -351,7 +351,6 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     "optional_flag": optional(values.flag),
     "optional_count": optional(values.count),
     "optional_params": values.start,
-    "some_params": without(values.params, "dict"),
     "tolerance": tolerance,
     "quantile": without(values.share, "five_axes", "empty"),
     "display_vocabulary": without(vocabulary, "twice"),

@@ -48,7 +48,7 @@ DRIVERS = {
     "optimum": "params=params:optimum",
     "linear_response": "params=params:optimum",
     "replicate": "observed=other:normal_family",
-    "sample_posterior": "params=some_params:own_params n=shape:two",
+    "sample_posterior": "n=shape:two",
     "merge_states": "result=other:fit:HDPHiddenMarkovModel data=sequence_rows:table "
     "weights=weights:one_weight",
 }

@@ -288,7 +288,6 @@ def params(good: Any) -> list[Value]:
 
     return never(
         none=None,
-        dict=lambda: {},
         text="params",
         number=3.0,
         object=lambda: object(),

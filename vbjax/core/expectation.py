@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
+from vbjax.core.inputs import read_weights
 from vbjax.core.ragged import ROWS, Ragged, by_part
 from vbjax.families.base import pytree, static
 
@@ -66,6 +67,19 @@ def n_rows(data: Any) -> int:
     if isinstance(data, Ragged):
         return data.n_rows
     return jax.tree.leaves(data)[0].shape[0]
+
+
+def read_row_weights(weights: Any, data: Any) -> Array | None:
+    """Return the weights of the rows of data that have been read; None stays None.
+
+    Raises:
+        ValueError: what is no weight for every row; weights without data.
+    """
+    if weights is None:
+        return None
+    if data is None:
+        raise ValueError("weights are for rows of data; there are none")
+    return read_weights(weights, n_rows(data), float_dtype(data))
 
 
 def float_dtype(data: Any) -> Any:

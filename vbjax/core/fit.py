@@ -17,9 +17,9 @@ from tqdm import tqdm
 from vbjax.core import restarts
 from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.algorithm import CoordinateAscent, Status
-from vbjax.core.expectation import float_dtype, n_rows
+from vbjax.core.expectation import float_dtype, read_row_weights
 from vbjax.core.hyperparameters import read_model
-from vbjax.core.inputs import is_concrete, read_count, read_flag, read_key, read_number, read_weights
+from vbjax.core.inputs import is_concrete, read_count, read_flag, read_key, read_number
 from vbjax.core.interrupts import compiling
 from vbjax.core.irreversible import irreversible
 from vbjax.core.model import ConjugateModel, require_model
@@ -228,10 +228,7 @@ def _subject(model: Any, data: Any) -> Any:
 def _read(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
     """Read model, data and weights; the model comes back inspected."""
     model, data = read_model(model, data)
-    if data is None and weights is not None:
-        raise ValueError("weights are for rows of data; there are none")
-    if weights is not None:
-        weights = read_weights(weights, n_rows(data), float_dtype(data))
+    weights = read_row_weights(weights, data)
     return model.inspect(data), data, weights
 
 

@@ -17,8 +17,15 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from vbjax.core.expectation import Expectation, expectation, float_dtype, n_rows, sum_over_rows
-from vbjax.core.inputs import read_arrays
+from vbjax.core.expectation import (
+    Expectation,
+    expectation,
+    float_dtype,
+    n_rows,
+    read_row_weights,
+    sum_over_rows,
+)
+from vbjax.core.inputs import read_arrays, read_key
 from vbjax.core.ragged import by_part
 from vbjax.core.settling import bound_at, settle, share_of_bound, statistics_of
 from vbjax.families.base import Family, State
@@ -117,7 +124,11 @@ def _state_shapes(family: Family) -> Any:
 
 
 def _with_params_checked(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method whose `params` are its model's; or, of a model inside another one, those of the whole."""
+    """A method whose `params` are its model's; or, of a model inside another one, those of the whole.
+
+    Where a `key` comes after them, it is one PRNG key.
+    """
+    takes_key = inspect.unwrap(method).__code__.co_varnames[2:3] == ("key",)
 
     @functools.wraps(method)
     def checked(self: ConjugateModel, params: Any, *args: Any, **kwargs: Any) -> Any:
@@ -125,6 +136,8 @@ def _with_params_checked(method: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(params, Mapping):
             raise ValueError(missing)
         params = _require_shapes(self, params)
+        if takes_key and (args or "key" in kwargs):
+            read_key(args[0] if args else kwargs["key"])
         try:
             return method(self, params, *args, **kwargs)
         except (AttributeError, KeyError):
@@ -396,7 +409,7 @@ class ConjugateModel:
             `log_likelihood`, `log_prior`, and the entropy of every local and global factor by name.
         """
         params, data = require_params(self, params), self.read(data)
-        return _elbo_terms(self, params, data, weights)
+        return _elbo_terms(self, params, data, read_row_weights(weights, data))
 
     def no_rows(self, params: Mapping[str, State]) -> Expectation:
         """The expectation over no data at all."""
