@@ -11,9 +11,10 @@ from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.algorithm import Algorithm, CoordinateAscent, Info, Status
 from vbjax.core.draws import replicate, sample_posterior
 from vbjax.core.expectation import Expectation, expectation
-from vbjax.core.fit import Fit, fit
+from vbjax.core.fit import fit
 from vbjax.core.model import ConjugateModel
 from vbjax.core.restarts import Runs
+from vbjax.core.result import Fit
 from vbjax.core.user_model import Model
 from vbjax.derivatives import LinearResponse, elbo, linear_response, optimum
 from vbjax.documents import Documents

@@ -19,8 +19,8 @@ from matplotlib.patches import Circle, FancyArrowPatch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from vbjax.core.fit import Fit
 from vbjax.core.inputs import as_numbers, described, read_count
+from vbjax.core.result import Fit
 from vbjax.models import GammaMixture, HiddenMarkovModel, NestedMixture
 from vbjax.plot_inputs import (
     read_axes,

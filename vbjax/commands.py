@@ -20,7 +20,8 @@ from vbjax import commands_chains, commands_topics, datasets, metrics
 from vbjax.commands_files import UserError, check_digits, check_outputs, reading, replacing
 from vbjax.commands_tables import aligned, emptied, measure, posterior_sds
 from vbjax.core.algorithm import Status
-from vbjax.core.fit import Fit, fit
+from vbjax.core.fit import fit
+from vbjax.core.result import Fit
 from vbjax.datasets import Series
 from vbjax.models import (
     BayesianGaussianMixture,

@@ -15,7 +15,7 @@ import numpy as np
 from vbjax import datasets
 from vbjax.commands_files import UserError, check_digits, reading
 from vbjax.commands_tables import aligned, emptied, measure, posterior_sds
-from vbjax.core.fit import Fit
+from vbjax.core.result import Fit
 from vbjax.datasets import Series
 from vbjax.models import (
     AutoregressiveHiddenMarkovModel,

@@ -11,7 +11,7 @@ import numpy as np
 
 from vbjax import datasets, topics
 from vbjax.commands_files import UserError, reading
-from vbjax.core.fit import Fit
+from vbjax.core.result import Fit
 from vbjax.documents import Documents
 
 _MOST_CELLS = 2**30  # topics x words; a number of a word that is a slip would take all the memory

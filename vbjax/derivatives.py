@@ -20,7 +20,8 @@ from jax.flatten_util import ravel_pytree
 from vbjax.core.algorithm import sweep
 from vbjax.core.expectation import expectation, read_row_weights
 from vbjax.core.hyperparameters import read_model
-from vbjax.core.model import ConjugateModel, require_model, require_params
+from vbjax.core.model import ConjugateModel, require_model
+from vbjax.core.parameters import require_params
 from vbjax.families.base import pytree
 from vbjax.record import Record
 

@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from vbjax.core.fit import Fit
 from vbjax.core.inputs import as_numbers, described
+from vbjax.core.result import Fit
 
 
 def read_axes(ax: Axes | None) -> Axes:

@@ -21,7 +21,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from vbjax.core.algorithm import Status
-from vbjax.core.fit import Fit
+from vbjax.core.result import Fit
 from vbjax.models import BayesianGaussianMixture, GaussianMixture, KMeans
 from vbjax.plot_inputs import read_axes, read_choice, read_figure, read_fit, read_names
 from vbjax.plot_style import FAINT, INK, PALETTE, TITLE, WARN, objective_name, tidy

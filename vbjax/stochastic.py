@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 from vbjax.core.algorithm import Status, sweep
 from vbjax.core.expectation import expectation, float_dtype, n_rows
-from vbjax.core.fit import Fit, read_params, resolved
+from vbjax.core.fit import read_params, resolved
 from vbjax.core.inputs import is_concrete, read_count, read_flag, read_key, read_number
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.ragged import Ragged
 from vbjax.core.restarts import Runs
+from vbjax.core.result import Fit
 from vbjax.record import Record
 
 

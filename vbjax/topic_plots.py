@@ -19,8 +19,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from vbjax import topics as use
-from vbjax.core.fit import Fit
 from vbjax.core.inputs import described, read_count
+from vbjax.core.result import Fit
 from vbjax.families.dirichlet import DirichletState
 from vbjax.models.hdp_topics import HDPTopics
 from vbjax.models.topic_model import TopicModel

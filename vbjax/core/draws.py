@@ -17,7 +17,8 @@ from jax import Array
 
 from vbjax.core.expectation import n_rows
 from vbjax.core.inputs import is_concrete, read_count, read_key, read_shape
-from vbjax.core.model import ConjugateModel, require_model, require_params
+from vbjax.core.model import ConjugateModel, require_model
+from vbjax.core.parameters import require_params
 from vbjax.families.base import Family, State
 from vbjax.record import Record
 

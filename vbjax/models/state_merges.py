@@ -14,8 +14,9 @@ import numpy as np
 from jax import Array
 
 from vbjax.core.expectation import expectation, sum_over_rows
-from vbjax.core.fit import Fit, fit
+from vbjax.core.fit import fit
 from vbjax.core.ragged import by_part
+from vbjax.core.result import Fit
 from vbjax.models.hdp_hidden_markov import HDPHiddenMarkovModel
 from vbjax.record import Record
 from vbjax.sequences import Sequences

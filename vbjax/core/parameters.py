@@ -1,0 +1,95 @@
+"""Parameters that come from outside: whether they are those of a model, by names, families and shapes.
+
+Imported by drivers that take parameters, and by model.py, which checks those that the uses of a model take.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vbjax.core.inputs import read_key
+from vbjax.families.base import Family
+from vbjax.record import Record
+
+
+def require_params(model: Any, params: Any) -> Record:
+    """Return parameters whose names, families and shapes are those of the model's factors.
+
+    Raises:
+        ValueError: parameters of another model, of another number of components, or of a batch of fits.
+    """
+    if missing := _missing(model, params):
+        raise ValueError(missing)
+    return _require_shapes(model, params)
+
+
+def _missing(model: Any, params: Any) -> str:
+    """What is to be said of parameters that lack a factor of the model."""
+    if isinstance(params, Mapping) and set(model.factors) <= set(params):
+        return ""
+    got = ", ".join(map(str, params)) if isinstance(params, Mapping) else type(params).__name__
+    return (
+        f"params must be those of a fit of {type(model).__name__}, of {', '.join(model.factors)}; got {got}"
+    )
+
+
+def _require_shapes(model: Any, params: Mapping[str, Any]) -> Record:
+    """Refuse states that are not those of the model's factors of the same names."""
+    name = type(model).__name__
+    for factor, family in model.factors.items():
+        if factor not in params:
+            continue
+        expected, got = _state_shapes(family), params[factor]
+        structures: list[Any] = [jax.tree.structure(tree) for tree in (expected, got)]
+        if structures[0] != structures[1]:
+            raise ValueError(
+                f"params must be those of a fit of this {name}, of {factor!r} a {type(expected).__name__}; "
+                f"got {type(got).__name__}"
+            )
+        own, given = ([jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (expected, got))
+        if own != given:
+            batch = "; jax.vmap goes through a batch of fits" if len(given[0]) > len(own[0]) else ""
+            raise ValueError(
+                f"params must have the shapes of this {name}, of {factor!r} {own}; got those of another fit, "
+                f"{given}{batch}"
+            )
+    return Record(params)
+
+
+@functools.cache
+def _state_shapes(family: Family) -> Any:
+    """A state of the family, of shapes alone."""
+    return jax.eval_shape(lambda: family.neutral(jnp.float32))
+
+
+def with_params_checked(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the method, which then refuses `params` that are not its model's.
+
+    Of a model inside another one they may be those of the whole. Where a `key` comes after them, it is one
+    PRNG key.
+    """
+    takes_key = inspect.unwrap(method).__code__.co_varnames[2:3] == ("key",)
+
+    @functools.wraps(method)
+    def checked(self: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
+        missing = _missing(self, params)
+        if not isinstance(params, Mapping):
+            raise ValueError(missing)
+        params = _require_shapes(self, params)
+        if takes_key and (args or "key" in kwargs):
+            read_key(args[0] if args else kwargs["key"])
+        try:
+            return method(self, params, *args, **kwargs)
+        except (AttributeError, KeyError):
+            if missing:
+                raise ValueError(missing) from None
+            raise
+
+    checked.checks_params = True  # type: ignore[attr-defined]
+    return checked
