@@ -283,6 +283,7 @@ def test_cases_are_summed_out_one_by_one(float64):
         (lambda: of(log_likelihood=lambda s, rows: rows.sum(), data=np.ones(4, "f")), "each of 4 rows"),
         (lambda: of(log_likelihood=lambda s, rows: rows), "log_likelihood needs data"),
         (lambda: ascent(estimator="wake"), "estimator must be one of .*'wake'"),
+        (lambda: ascent(draws=np.ones(2)), "draws must be one of"),
         (lambda: ascent(n_draws=3), "n_draws must be even"),
         (lambda: ascent(estimator="score", draws="quasi"), "'independent' for a score.*got 'quasi'"),
         (lambda: ascent(vb.category(2), estimator="importance_weighted"), "not for discrete latents"),

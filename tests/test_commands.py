@@ -171,6 +171,11 @@ BAD = {
     "too few rows": (["fit", "kmeans", "few.csv"], "2 rows; expected at least 6"),
     "one row": (["fit", "bayesian-gmm", "one.csv"], "1 row; expected at least 2"),
     "digits": (["fit", "kmeans", "time.csv", "--components", "2"], "column 't': too few digits in float32"),
+    "too large": (
+        ["fit", "kmeans", "huge.csv", "--components", "2"],
+        "column 'b': too few digits in float32",
+    ),
+    "dashes": (fit_command("gmm", "--seed=--"), "--seed: expected a value; got '--'"),
     "no components": (fit_command("gmm", "--components", "0"), "'0' is not a whole number of at least 1"),
     "no restarts": (fit_command("gmm", "--restarts", "none"), "argument --restarts: 'none'"),
     "a seed": (fit_command("gmm", "--seed", "4294967296"), "from 0 to 4294967295"),
@@ -196,6 +201,7 @@ def test_bad_input_is_one_line_and_no_file(case, folder, capsys, monkeypatch):
         "nan.csv": "a,b\n1,2\n3,nan\n",
         "few.csv": "1,2\n3,4\n",
         "one.csv": "1,2\n",
+        "huge.csv": "a,b\n1,1e300\n2,3\n4,5\n",
         "time.csv": "t\n1700000000\n1700000001\n1700000009\n",
     }
     check_refused(*BAD[case], files, capsys, monkeypatch)

@@ -207,3 +207,36 @@ def test_weights_of_no_rows_are_refused_by_uses_too():
     model = without_data()
     with pytest.raises(ValueError, match="weights are for rows of data; there are none"):
         model.elbo_terms(model.init(key(), None), None, np.ones(3))
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_given_values_of_a_mixture_have_its_shapes(kind):
+    model, means = vb.GaussianMixture(2, kind), np.zeros((2, 3))
+    good = dict(full=np.ones((2, 3, 3)), tied=np.ones((3, 3)), diag=np.ones((2, 3)), spherical=np.ones(2))[
+        kind
+    ]
+    for weights, covariances, name in [
+        (np.ones(3) / 3, good, "weights"),
+        ("even", good, "weights"),
+        (np.ones(2) / 2, np.ones((2, 4, 3)), "covariances"),
+        (np.ones(2) / 2, "full", "covariances"),
+    ]:
+        with pytest.raises(ValueError, match=f"{name} must"):
+            model.params_at(weights, means, covariances)
+    with pytest.raises(ValueError, match="means must"):
+        model.params_at(np.ones(2) / 2, "a", good)
+    with pytest.raises(ValueError, match="centers must"):
+        vb.KMeans(2).params_at(1j * means)
+
+
+@pytest.mark.parametrize("ascent", [vb.CoordinateAscent, vb.AcceleratedAscent])
+def test_fields_of_an_algorithm_are_read_when_it_is_used(ascent):
+    x = rows("unit variance")
+    for wrong, message in [
+        (dict(model="gmm", tol=1e-6), "model must be"),
+        (dict(model=COLUMN, tol=-1.0), "tol must be"),
+        (dict(model=COLUMN, tol=1j), "tol must be"),
+        (dict(model=COLUMN, tol=1e-6, check="yes"), "check must be True or False"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            vb.fit(ascent(**wrong), x, key=key())

@@ -317,6 +317,8 @@ def test_steps_of_regressions_are_drawn_for_given_rows(float64):
 def test_what_models_all_of_a_step_is_given_nothing():
     x = vb.datasets.earthquakes()
     model = vb.PoissonHMM(2)
-    model = model.inspect(model.read(x)).resolve(model.read(x))
+    data = model.read(x)
+    model = model.inspect(data).resolve(data)
+    params = model.init(jax.random.key(0), data)
     with pytest.raises(ValueError, match="given must be None"):
-        model.sample(None, jax.random.key(0), 3, given=3)
+        model.sample(params, jax.random.key(0), 3, given=3)

@@ -83,7 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     with raising():
         try:
-            given = vars(_parser().parse_args(arguments))
+            parser = _parser()
+            given = vars(parser.parse_args(arguments))
+            for name, value in given.items():
+                if value == []:  # what argparse makes of `--option=--`
+                    parser.error(f"--{name.replace('_', '-')}: expected a value; got '--'")
             given.pop("command")
             run(Options(**given))
         except UserError as error:

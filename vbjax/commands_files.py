@@ -49,10 +49,11 @@ def check_digits(path: str, table: np.ndarray, columns: list[str]) -> None:
     Raises:
         UserError: a column that varies too little for its size.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         lost = np.nanmax(np.abs(table.astype(jnp.result_type(float)) - table), 0)
-    for column, loss, spread in zip(columns, lost, np.nanstd(table, 0), strict=True):
-        if loss > 0.01 * spread > 0:
+        spreads = np.nanstd(table, 0)
+    for column, loss, spread in zip(columns, lost, spreads, strict=True):
+        if loss > 0.01 * spread > 0 or np.isinf(loss):
             raise UserError(
                 f"{path}, column {column!r}: too few digits in float32; subtract an offset, "
                 "change the unit, or set JAX_ENABLE_X64=1 in the environment"

@@ -110,7 +110,7 @@ ALSO_NAMED = dict(
         "words",
         "counts",
     ),
-    x=("data",),
+    x=("data", "y"),
     factors=("factor", "log_prior", "log_likelihood"),
     hyper=("log_prior", "log_likelihood"),
     a=("log_prior", "log_likelihood"),

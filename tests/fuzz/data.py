@@ -43,7 +43,6 @@ def few_rows(good: Callable[[], Any]) -> list[Value]:
         "float16",
         "objects",
         "one",
-        "huge",
     )
     return [v for v in rows(good) if v.label in chosen]
 

@@ -111,7 +111,7 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "BayesianLinearGaussianStateSpace": (dict(n_latent=1), "series"),
     "MeanFieldTable": (dict(log_joint=np.sin(np.arange(6.0)).reshape(2, 3)), "nothing"),
     "MeanFieldGaussian": (dict(mean=np.zeros(2), precision=np.array([[2.0, 0.5], [0.5, 1.0]])), "nothing"),
-    "BlackBox": (dict(log_density=log_density, support=SUPPORT), "nothing"),
+    "BlackBox": (dict(log_density=log_density, support=SUPPORT), "any_data"),
 }
 
 
@@ -170,6 +170,7 @@ def _figure() -> Any:
 
 GOOD: dict[str, Callable[[], Any]] = {
     "nothing": lambda: None,
+    "any_data": lambda: None,
     "table": _table,
     "column": lambda: _table()[:, 0],
     "counts": _counts,

@@ -121,7 +121,7 @@ def of_result(result: Any) -> tuple[str, str]:
 
 
 def _of_fit(fit: Any) -> tuple[str, str]:
-    if fit.status in (vb.Status.NON_FINITE, vb.Status.DECREASED):
+    if fit.status not in (vb.Status.CONVERGED, vb.Status.MAX_ITER):
         words = fit.verdict()
         return ("fine" if fit.status.sentence in words else "nan"), words
     if not np.isfinite(np.asarray(fit.objective)) or _has_nan(fit.params):
@@ -159,6 +159,6 @@ def shell(arguments: list[str]) -> Callable[[], Any]:
             raise Refused(lines[0])
         if status != 0:
             raise RuntimeError(f"status {status}, {len(lines)} lines: {err.getvalue()[:300]}")
-        return float("nan") if re.search(r"\bnan\b", out.getvalue()) else out.getvalue()
+        return float("nan") if re.search(r"\bnan\b(?!$)", out.getvalue(), re.M) else out.getvalue()
 
     return call

@@ -93,8 +93,9 @@ DATA_KINDS = dict(
     category_series="count_sequences",
     positive_series="positive_sequences",
     nothing="nothing",
+    any_data="anything",
 )
-FEW = dict(documents="documents", nothing="nothing")
+FEW = dict(documents="documents", nothing="nothing", any_data="anything")
 FEW |= {name: "few_sequence_rows" for name in DATA_KINDS if name.endswith("series")}
 PAIRS = ("design", "planes", "labelled", "measured", "grouped")
 
@@ -112,6 +113,8 @@ def of_model(name: str) -> Iterator[Call]:
         kind = HYPER.get(argument, "positive" if argument in POSITIVE else None)
         if argument == "nonsense":
             kind = "choice"
+        if argument == "precision" and name != "MeanFieldGaussian":
+            kind = "positive"
         if kind is None:
             yield no_row(group, f"{name}({argument}=?)", "hyperparameter has no row")
             continue
@@ -163,5 +166,7 @@ def _methods(name: str, group: str, data: str) -> Iterator[Call]:
             continue
         bound = lambda method=method: getattr(good(f"model:{name}"), method)
         responses = name.endswith("RegressionMixture") and method not in ("mean", "sample")
-        own = f"x={_few(data)}:{data}" if responses else ""
+        own = f"x={_few(data)}:{data} " if responses else ""
+        own += "n=shape:two" if method == "sample_posterior" else ""
+        own += "weights=array_value:simplex2" if method == "params_at" else ""
         yield from calls_of(group, f"{name}.{method}", bound, arguments_of(function, own, usual), most=3)

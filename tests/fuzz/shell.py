@@ -81,7 +81,11 @@ _ALWAYS_RIGHT = {
     "--seed": ("zero",),
     "--tol": ("zero", "half", "beyond"),
     "--weight-concentration": ("half", "beyond"),
+    "--columns": ("zero",),
+    "--sequence": ("zero",),
+    "--out": ("minus", "zero", "nan", "inf", "half", "word", "big", "beyond", "comma"),  # names of files
 }
+_ALSO_NAMED = {"--vocab": "vocabulary", "--plot": "picture"}
 
 
 @functools.cache
@@ -144,7 +148,8 @@ def shell_calls() -> Iterator[Any]:
                     continue
                 right = label in _ALWAYS_RIGHT.get(option, ())
                 wanted = [*base, f"{option}={word}"]
-                yield call(f"{model} {option}={label}", wanted, (option, option[2:], word or "''"), right)
+                names = option, option[2:], word.strip() or option, _ALSO_NAMED.get(option, option)
+                yield call(f"{model} {option}={label}", wanted, names, right)
     for label, arguments in dict(
         nothing=["fit"],
         no_data=["fit", "gmm"],

@@ -282,7 +282,7 @@ USE = dict(
     params="params",
     data="data",
     n="count:three",
-    n_counts="count:three",
+    n_counts="count_or_zero:three",
     rows="data",
     states="indices:states",
     start="optional_other:nothing",
@@ -294,9 +294,9 @@ USE = dict(
     z="other:a_normal",
 )
 USED = str.split("""
-    aic alpha bic bound centers coefficients covariance covariances decode document_topics
-    durations effects elbo_terms eta exact_posterior filtered forecast gradient_norm icl inertia
-    intercept intercepts kl_from kl_to loadings log_evidence log_predictive log_ratios marginals
+    aic bic centers coefficients covariance covariances decode document_topics
+    durations effects elbo_terms exact_posterior filtered forecast icl inertia
+    intercept intercepts kl_from kl_to loadings log_evidence log_predictive marginals
     matrices mean means moment_matched noise_variance params_at posterior_predictive predict
     predict_states probabilities reconstruct resample responsibilities sample sample_posterior
     smoothed state_probabilities total_log_likelihood transform used_states used_topics weights

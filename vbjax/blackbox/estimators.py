@@ -98,7 +98,7 @@ def inspect_estimator(q: Any, estimator: str, draws: str, n_draws: int) -> None:
         ValueError: the argument that is wrong, by name.
     """
     for name, given, known in (("estimator", estimator, ESTIMATORS), ("draws", draws, DRAWS)):
-        if given not in known:
+        if not isinstance(given, str) or given not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; got {given!r}")
     if read_count(n_draws, "n_draws", least=2) % 2:
         raise ValueError(f"n_draws must be even; got {n_draws}")

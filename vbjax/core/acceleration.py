@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 
 from vbjax.core.algorithm import Info, Status, explain, judge, sweep
 from vbjax.core.expectation import expectation, rounding_error
-from vbjax.core.inputs import all_finite
+from vbjax.core.inputs import all_finite, read_flag, read_number
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree, static
 from vbjax.families.coordinates import at_coordinates, coordinates
@@ -79,6 +79,11 @@ class AcceleratedAscent:
     model: ConjugateModel
     tol: Array
     check: bool = static(default=False)
+
+    def inspect(self, data: Any) -> None:
+        """Refuse a tolerance or a check that is none."""
+        read_number(self.tol, "tol")
+        read_flag(self.check, "check")
 
     def init(self, key: Array, data: Any, weights: Array | None) -> Any:
         """The model's own random start."""

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array, lax
 
 from vbjax.core.expectation import Expectation, expectation, rounding_error
-from vbjax.core.inputs import all_finite
+from vbjax.core.inputs import all_finite, read_flag, read_number
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree, static
 from vbjax.families.coordinates import outside
@@ -110,6 +110,11 @@ class CoordinateAscent:
     model: ConjugateModel
     tol: Array
     check: bool = static(default=False)
+
+    def inspect(self, data: Any) -> None:
+        """Refuse a tolerance or a check that is none."""
+        read_number(self.tol, "tol")
+        read_flag(self.check, "check")
 
     def init(self, key: Array, data: Any, weights: Array | None) -> Any:
         """The model's own random start."""

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from vbjax.core.expectation import float_dtype
 from vbjax.core.hyperparameters import POSITIVE, REAL, at_least, choice, count, flag, hyper
-from vbjax.core.inputs import read_table, read_weights
+from vbjax.core.inputs import as_floating, read_table, read_weights
 from vbjax.families.base import pytree
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.dirichlet import Dirichlet, DirichletState
@@ -167,9 +167,15 @@ class GaussianMixture(GaussianMixtureBase):
             weights: (k,), positive, adding up to one.
             means: (k, d).
             covariances: (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical.
+
+        Raises:
+            ValueError: what is no number, or of another shape.
         """
-        dtype = jnp.asarray(means).dtype
-        weights, means, covariances = (jnp.asarray(x, dtype) for x in (weights, means, covariances))
+        means = read_table(means, "means")
+        dtype, (k, d) = means.dtype, means.shape
+        shape = dict(full=(k, d, d), tied=(d, d), diag=(k, d), spherical=(k,))[self.covariance_type]
+        weights = _read_shaped(weights, "weights", (k,)).astype(dtype)
+        covariances = _read_shaped(covariances, "covariances", shape).astype(dtype)
         structure = dataclasses.replace(self, scale=jnp.ones(means.shape[-1], dtype)).structure
         concentration = 1 + weights / jnp.finfo(dtype).eps  # its mode is `weights` to the last digit
         return Record(
@@ -237,3 +243,10 @@ def _criteria(model: GaussianMixture, params: Record, x: Array, weights: Array) 
     table = model.labels_table(params, x)
     r = jax.nn.softmax(table, -1)
     return weights @ logsumexp(table, -1), -(weights @ xlogy(r, r).sum(-1)), weights.sum()
+
+
+def _read_shaped(x: Any, name: str, shape: tuple[int, ...]) -> Array:
+    x = as_floating(x, name)
+    if x.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, as means have it; got {x.shape}")
+    return x

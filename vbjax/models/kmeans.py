@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from vbjax.core.expectation import Expectation
 from vbjax.core.hyperparameters import POSITIVE, choice, count, hyper, read_columns
-from vbjax.core.inputs import read_weights
+from vbjax.core.inputs import read_table, read_weights
 from vbjax.core.model import ConjugateModel, scored_rows
 from vbjax.families.base import pytree
 from vbjax.families.categorical import Categorical
@@ -83,7 +83,7 @@ class KMeans(ConjugateModel):
 
     def params_at(self, centers: Any) -> Record:
         """Parameters at given centres (k, d)."""
-        centers = jnp.asarray(centers)
+        centers = read_table(centers, "centers")
         return Record(centers=DeltaState(NormalState(centers, jnp.ones_like(centers))))
 
     def log_likelihood(self, s: Record, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
