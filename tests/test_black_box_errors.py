@@ -175,7 +175,8 @@ def test_probabilities_are_read(p, fitted):
 def test_parameters_are_those_of_the_model(fitted):
     model, fit = fitted
     other = vb.BlackBox(lambda s: -(s @ s), vb.real(3)).init(key())
-    for wrong in (None, "a", 3, dict(x=1.0), fit, bb.Approximation, other):
+    batch = jax.tree.map(lambda x: x[None], fit.params)
+    for wrong in (None, "a", 3, dict(x=1.0), fit, bb.Approximation, other, batch):
         for call in (
             lambda wrong: model.resample(wrong, key(), 3),
             lambda wrong: bb.gradient_estimates(model, wrong, key=key()),

@@ -121,6 +121,12 @@ def test_merges_of_states_go_on_where_a_fit_is_stuck():
     assert vb.merge_states(merged, COUNTS) is merged
     with pytest.raises(ValueError, match="result must be a fit of HDPHiddenMarkovModel"):
         vb.merge_states(dataclasses.replace(fit, model=vb.BayesianPoissonHMM(6)), COUNTS)
+    with pytest.raises(ValueError, match="result must be a fit of HDPHiddenMarkovModel; got Record"):
+        vb.merge_states(fit.params, COUNTS)
+    with pytest.raises(ValueError, match="tol must be"):
+        vb.merge_states(fit, COUNTS, tol="0.1")
+    with pytest.raises(ValueError, match="weights must be numbers"):
+        vb.merge_states(fit, COUNTS, "even")
 
 
 def test_steps_of_both_count_as_steps_of_the_one():

@@ -141,6 +141,12 @@ def sequences(kind: Any) -> Callable[[Callable[[], Any]], list[Value]]:
     return values
 
 
+def number_sequences(good: Callable[[], Any]) -> list[Value]:
+    """Sequences of vectors, or of numbers."""
+    own = sequences(holed_rows)(good)
+    return [Value(v.label, v.make, v.legitimate or v.label == "an_axis_less") for v in own]
+
+
 def _no_rows() -> list[Value]:
     return never(
         none=None,

@@ -216,15 +216,16 @@ def column_name(good: Any) -> list[Value]:
 
 def anything(good: Any) -> list[Value]:
     """Data of a function of the user's, which may take anything."""
-    return perhaps(
-        number=3.0, dict=lambda: {"a": np.ones(3)}, array=lambda: np.ones((24, 2), "float32")
-    ) + never(
-        text="a",
-        object=lambda: object(),
-        texts=["a"],
-        complex=lambda: np.ones(3) * 1j,
-        type=int,
-        nan=lambda: np.full(3, np.nan),
+    return (
+        perhaps(number=3.0, dict=lambda: {"a": np.ones(3)}, array=lambda: np.ones((24, 2), "float32"))
+        + never(
+            text="a",
+            object=lambda: object(),
+            texts=["a"],
+            complex=lambda: np.ones(3) * 1j,
+            type=int,
+        )
+        + perhaps(nan=lambda: np.full(3, np.nan))
     )
 
 
@@ -348,6 +349,7 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     "nested": without(emissions, "more"),
     "score": without(values.real, "huge", "five_axes", "empty"),
     "forgetting": without(values.share, "zero"),
+    "total": without(values.count_or_zero, "beyond", "vast", "float"),
     "optional_flag": optional(values.flag),
     "optional_count": optional(values.count),
     "optional_params": values.start,
@@ -356,6 +358,7 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     "display_vocabulary": without(vocabulary, "twice"),
     "sequence_rows": data.sequences(data.holed_rows),
     "few_sequence_rows": data.sequences(data.few_holed_rows),
+    "number_sequences": data.number_sequences,
     "count_sequences": data.sequences(data.whole_rows),
     "positive_sequences": data.sequences(data.positive_rows),
     "design": data.pair(data.rows, data.rows),

@@ -89,6 +89,7 @@ DATA_KINDS = dict(
     grouped="grouped",
     documents="documents",
     series="sequence_rows",
+    number_series="number_sequences",
     count_series="count_sequences",
     category_series="count_sequences",
     positive_series="positive_sequences",
@@ -124,7 +125,12 @@ def of_model(name: str) -> Iterator[Call]:
                 continue
             make = lambda argument=argument, value=value: fit(**{argument: value.make()})
             yield Call(
-                group, f"{name}({argument}: {value.label})", (argument,), value.legitimate, make, chosen
+                group,
+                f"{name}({argument}: {value.label})",
+                (argument, *ALSO_NAMED.get(argument, ())),
+                value.legitimate,
+                make,
+                chosen,
             )
     alias = not inspect.isclass(maker)  # another name of a class, whose methods and data are called there
     kind = _few(data) if alias else DATA_KINDS[data]
@@ -157,6 +163,8 @@ def _methods(name: str, group: str, data: str) -> Iterator[Call]:
     kind = type(goods.model(name))
     usual = subjects.USUAL | subjects.USE | dict(params=f"params:params:{name}")
     usual["data"] = f"{_few(data)}:{data}"
+    own_weights = "six_ones" if data == "documents" else "one_weight" if data.endswith("series") else "ones"
+    usual["weights"] = f"weights:{own_weights}" if data != "nothing" else "nothing"
     usual["x"] = "few_rows:table" if data in PAIRS else usual["data"]
     for method in subjects.USED:
         function = getattr(kind, method, None)

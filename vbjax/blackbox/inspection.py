@@ -111,6 +111,13 @@ def inspect_params(support: Any, params: Any) -> None:
     own, given = _shapes(support), _shapes(params.support)
     if own != given:
         raise ValueError(f"params must be of the model's latents, {own}; they are of {given}")
+    size = sum(leaf.size for leaf in support_leaves(support))
+    try:
+        u = jax.eval_shape(lambda q: q.sample(jax.random.key(0), 2), params.q)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"params must be of {size} numbers: {error}") from error
+    if u.shape != (2, size):
+        raise ValueError(f"params must be of {size} numbers; they are of {u.shape[-1]}")
 
 
 def _shapes(support: Any) -> Any:

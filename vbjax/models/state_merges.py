@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vbjax.core.expectation import expectation, sum_over_rows
+from vbjax.core.expectation import expectation, read_row_weights, sum_over_rows
 from vbjax.core.fit import fit
+from vbjax.core.inputs import read_count, read_number
 from vbjax.core.ragged import by_part
 from vbjax.core.result import Fit
 from vbjax.models.hdp_hidden_markov import HDPHiddenMarkovModel
@@ -25,7 +26,7 @@ _TRIES = 3  # pairs of states whose merge is followed by a fit, before none is b
 
 
 def merge_states(
-    result: Fit, data: Any, weights: Array | None = None, *, tol: float = 1e-6, max_iter: int = 1000
+    result: Any, data: Any, weights: Any = None, *, tol: Any = 1e-6, max_iter: Any = 1000
 ) -> Fit:
     """A fit of a `HDPHiddenMarkovModel`, its states merged two by two as long as that raises the bound.
 
@@ -34,7 +35,7 @@ def merge_states(
     that ends above what was there is kept, and its pairs are tried.
 
     Args:
-        result: a fit.
+        result: a `Fit`.
         data, weights: what it was fitted to.
         tol, max_iter: of the fits, see `vb.fit`; `tol` per step is also what a merge must gain.
 
@@ -48,11 +49,12 @@ def merge_states(
         Hughes, Stephenson & Sudderth (2015), Scalable adaptation of state complexity for nonparametric hidden
         Markov models, section 3.
     """
-    if not isinstance(result.model, HDPHiddenMarkovModel):
-        raise ValueError(
-            f"result must be a fit of HDPHiddenMarkovModel; got one of {type(result.model).__name__}"
-        )
+    if not isinstance(result, Fit) or not isinstance(result.model, HDPHiddenMarkovModel):
+        got = f"one of {type(result.model).__name__}" if isinstance(result, Fit) else type(result).__name__
+        raise ValueError(f"result must be a fit of HDPHiddenMarkovModel; got {got}")
+    tol, max_iter = read_number(tol, "tol"), read_count(max_iter, "max_iter")
     read, key = result.model.read(data), jax.random.key(0)  # of no account: fits begin at given parameters
+    weights = read_row_weights(weights, read)
 
     def improved(result: Fit) -> Fit | None:
         model, least = result.model, float(result.objective) + tol * int(read.n_steps)
