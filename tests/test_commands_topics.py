@@ -168,7 +168,11 @@ BAD = {
     "a table": (["fit", "lda", "table.csv"], "table.csv, line 1: begins with '1,2'"),
     "no document": (["fit", "lda", "nothing.ldac"], "nothing.ldac: no document"),
     "no word": (["fit", "lda", "empty.ldac"], "empty.ldac: every document is empty; expected words"),
-    "a slip": (["fit", "lda", "slip.ldac"], "slip.ldac: 1000000000 words are too many for 6 topics"),
+    "a slip": (
+        ["fit", "lda", "slip.ldac"],
+        "slip.ldac, line 2: word 999999999; expected numbers less than 1000000; for a larger vocabulary "
+        "give n_words, in the shell --vocab",
+    ),
     "no topics": (fit_command("--components", "0"), "'0' is not a whole number of at least 1"),
     "columns": (fit_command("--columns", "0"), "--columns is not for lda, whose data are documents"),
     "covariance": (fit_command("--covariance", "diag"), "--covariance is not for lda"),

@@ -280,7 +280,7 @@ def test_a_word_that_comes_again_and_again_is_found_at_once(corpus):
 
 def test_a_slip_in_a_number_does_not_make_a_vocabulary_of_a_million(corpus):
     path = corpus("1 0:1\n2 1:1 999999999:2\n")
-    with pytest.raises(ValueError, match=r"line 2: word 999999999; expected .* 1000000; give n_words"):
+    with pytest.raises(ValueError, match=r"line 2: word 999999999; expected .* 1000000; .* give n_words"):
         datasets.read_ldac(path)
     assert datasets.read_ldac(path, 10**9).n_words == 10**9
 

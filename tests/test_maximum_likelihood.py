@@ -42,7 +42,7 @@ def test_the_objective_is_the_log_likelihood_and_never_falls(name):
     assert objective[-1, 0] > objective[0, 0] + 10 * error[0, 0]
     close(objective[0, 0], density.sum(), factor=10)
     share = np.mean(model.responsibilities(params, data), 0)
-    np.testing.assert_allclose(jax.jit(given.weights)(params), share, atol=0.02)  # where EM stands still
+    np.testing.assert_allclose(jax.jit(model.weights)(params), share, atol=0.02)  # where EM stands still
 
 
 def test_a_step_is_the_textbooks(float64):

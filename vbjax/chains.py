@@ -78,6 +78,7 @@ def log_normalizer(
     References:
         Rabiner (1989), eq. 19-21, with the scales of eq. 91-103; Beal (2003), section 3.4.
 
+    >>> import jax.numpy as jnp
     >>> half = jnp.log(jnp.full((2, 2), 0.5))
     >>> print(f"{log_normalizer(half[0], half, jnp.log(jnp.array([[0.1, 0.3], [0.4, 0.8]]))):.4f}")
     -2.1203
@@ -112,6 +113,7 @@ def smoother(
     References:
         Rabiner (1989), eq. 27 and 37; Bishop (2006), eq. 13.33 and 13.43, scaled as in 13.55-13.65.
 
+    >>> import jax.numpy as jnp
     >>> half = jnp.log(jnp.full((2, 2), 0.5))
     >>> posterior = smoother(half[0], half, jnp.log(jnp.array([[0.1, 0.3], [0.4, 0.4]])))
     >>> print(posterior.marginals[0].round(2), posterior.pairs.round(3).tolist()[0][0])
@@ -144,6 +146,7 @@ def filter(
     References:
         Bishop (2006), eq. 13.55-13.59.
 
+    >>> import jax.numpy as jnp
     >>> half = jnp.log(jnp.full((2, 2), 0.5))
     >>> print(filter(half[0], half, jnp.log(jnp.array([[0.1, 0.3], [0.4, 0.4]]))).marginals[0].round(2))
     [0.25 0.75]
@@ -175,6 +178,7 @@ def entropy(
     Raises:
         ValueError: wrong shapes, NaN or +inf.
 
+    >>> import jax.numpy as jnp
     >>> half = jnp.log(jnp.full((2, 2), 0.5))
     >>> print(f"{entropy(half[0], half, jnp.zeros((3, 2))):.4f}")  # 3 log 2
     2.0794
@@ -201,6 +205,7 @@ def viterbi(
     References:
         Viterbi (1967); Bishop (2006), eq. 13.68-13.71.
 
+    >>> import jax.numpy as jnp
     >>> sticky = jnp.log(jnp.array([[0.9, 0.1], [0.1, 0.9]]))
     >>> seen = jnp.log(jnp.array([[0.9, 0.1], [0.4, 0.6], [0.9, 0.1]]))
     >>> print(viterbi(jnp.log(jnp.array([0.5, 0.5])), sticky, seen).states)
@@ -234,6 +239,7 @@ def predict(
     References:
         Bishop (2006), eq. 13.44, without the emissions.
 
+    >>> import jax.numpy as jnp
     >>> swap = jnp.log(jnp.array([[0.0, 1.0], [1.0, 0.0]]))
     >>> print(predict(jnp.log(jnp.array([0.25, 0.75])), swap, jnp.zeros((1, 2)), n_steps=2)[0].round(2))
     [0.75 0.25]
@@ -272,7 +278,7 @@ def sample_paths(
     References:
         Fruehwirth-Schnatter (2006), algorithm 11.5.
 
-    >>> import jax
+    >>> import jax, jax.numpy as jnp
     >>> zero = jnp.log(jnp.array([[0.0, 1.0], [1.0, 0.0]]))
     >>> print(sample_paths(jnp.log(jnp.array([1.0, 0.0])), zero, jnp.zeros((3, 2)), key=jax.random.key(0)))
     [[0 1 0]]

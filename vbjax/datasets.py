@@ -250,7 +250,11 @@ def read_ldac(path: str | os.PathLike[str], n_words: int | None = None) -> Docum
     Documents(3 documents, 4 words, 4 tokens)
     """
     size = MOST_WORDS if n_words is None else read_count(n_words, "n_words")
-    why = "; give n_words for a larger vocabulary" if n_words is None else ", the size of the vocabulary"
+    why = (
+        "; for a larger vocabulary give n_words, in the shell --vocab"
+        if n_words is None
+        else ", the size of the vocabulary"
+    )
     documents = [_document(path, *line, size, why) for line in enumerate(_text(path, "document"), 1)]
     if n_words is None:
         size = max((max(words, default=0) for words, _ in documents), default=0) + 1

@@ -52,7 +52,8 @@ def _require_shapes(model: Any, params: Mapping[str, Any]) -> Record:
                 f"params must be those of a fit of this {name}, of {factor!r} a {type(expected).__name__}; "
                 f"got {type(got).__name__}"
             )
-        own, given = ([jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (expected, got))
+        known = slice(-1, None) if family.guarded else slice(None)  # how many draws there are is a fit's own
+        own, given = ([jnp.shape(x)[known] for x in jax.tree.leaves(tree)] for tree in (expected, got))
         if own != given:
             batch = "; jax.vmap goes through a batch of fits" if len(given[0]) > len(own[0]) else ""
             raise ValueError(
