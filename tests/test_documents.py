@@ -302,6 +302,17 @@ def test_padding_is_at_most_the_share_to_spare(lengths, spare):
     assert cells(lengths, buckets(lengths, spare)) * (1 - spare) <= np.maximum(lengths, 1).sum()
 
 
+@given(some_lengths)
+def test_three_groups_are_enough_unless_they_leave_more_than_a_third(lengths):
+    lengths = np.array(lengths)
+    groups, total = buckets(lengths, few=3), np.maximum(lengths, 1).sum()
+    assert cells(lengths, groups) * 2 / 3 <= total
+    if len(groups) > 3:  # the best three are no answer: fewer groups never leave less
+        assert len(groups) == len(buckets(lengths, 1 / 3))
+    else:
+        assert len(groups) == min(3, len(buckets(lengths)))
+
+
 DISTRIBUTIONS = {
     "lognormal": lambda rng, n: rng.lognormal(5, 1, n),
     "narrow lognormal": lambda rng, n: rng.lognormal(4, 0.3, n),

@@ -21,6 +21,7 @@ from vbjax.core.inputs import as_numbers, is_concrete, read_count
 from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
 from vbjax.families.base import pytree, static
 
+FEW_PARTS = 3  # each is a shape that a fit compiles
 MOST_WORDS = 10**6  # of a vocabulary whose size is not given: a slip in a number would take all memory
 
 
@@ -40,8 +41,9 @@ class Bags(NamedTuple):
 class Documents(Ragged):
     """A corpus, sparse: every document as its distinct words and their counts. A pytree.
 
-    Documents of similar length stand together in parts (`Bags`), so that a sixth of the cells at most is
-    padding and a fit compiles a few shapes. `Documents.of`, `Documents.from_tokens` and
+    Documents of similar length stand together in parts (`Bags`). A fit compiles the shape of every part:
+    there are as few as leave a sixth of the cells as padding, or three where these leave a third; more only
+    where lengths differ by so much that three would leave more. `Documents.of`, `Documents.from_tokens` and
     `vb.datasets.read_ldac` make them; `sharded` divides them over several devices.
 
     Attributes:
@@ -134,7 +136,7 @@ class Documents(Ragged):
         cls, lengths: np.ndarray, ids: np.ndarray, counts: np.ndarray, n_words: int, dtype: DTypeLike = float
     ) -> Documents:
         """The same from arrays that have been read: lengths (n,) of the documents, their words end to end."""
-        return cls._padded(*groups_of(lengths), lengths, ids, counts, n_words, dtype)
+        return cls._padded(*groups_of(lengths, few=FEW_PARTS), lengths, ids, counts, n_words, dtype)
 
     @classmethod
     def _padded(
@@ -174,7 +176,9 @@ class Documents(Ragged):
         """The same documents in parts that so many devices divide, but for what is left over."""
         lengths, ids, counts = self._flat(range(self.n_rows))
         dtype = self.parts[0].counts.dtype
-        return self._padded(*groups_of(lengths, n_devices), lengths, ids, counts, self.n_words, dtype)
+        return self._padded(
+            *groups_of(lengths, n_devices, FEW_PARTS), lengths, ids, counts, self.n_words, dtype
+        )
 
     def take(self, rows: ArrayLike) -> Documents:
         """Some of the documents, with the vocabulary of all: those of a fit, say, and those held out.

@@ -119,14 +119,16 @@ def row_numbers(rows: ArrayLike, n: int, what: str) -> np.ndarray:
     return chosen
 
 
-def groups_of(lengths: np.ndarray, n_devices: int = 1) -> tuple[list[np.ndarray], list[int]]:
+def groups_of(
+    lengths: np.ndarray, n_devices: int = 1, few: int | None = None
+) -> tuple[list[np.ndarray], list[int]]:
     """Numbers of the rows of every part, by `buckets` from all lengths (n,), and the length of its rows.
 
     Of several devices the number divides that of the rows: what is left over of a part, its longest rows,
     goes into the next; what is left in the end is the last.
     """
     groups, left = [], np.zeros(0, int)
-    for rows in buckets(lengths):
+    for rows in buckets(lengths, few=few):
         rows = np.concatenate([left, rows])
         rows, left = np.split(rows, [len(rows) - len(rows) % n_devices])
         groups.append(rows)
@@ -166,12 +168,13 @@ def groups_like(
     return lengths, groups, widths.tolist()
 
 
-def buckets(lengths: np.ndarray, spare: float = 1 / 6) -> list[np.ndarray]:
+def buckets(lengths: np.ndarray, spare: float = 1 / 6, few: int | None = None) -> list[np.ndarray]:
     """Rows grouped by length, in as few groups as leave at most a share `spare` of padding.
 
     Args:
         lengths: (n,), the rows' lengths, at least 1 once padded.
         spare: padded cells over all cells, at most.
+        few: so many groups are enough, if they leave at most twice that share; None where they are not.
 
     Returns:
         The rows' numbers, group by group, lengths rising.
@@ -189,7 +192,12 @@ def buckets(lengths: np.ndarray, spare: float = 1 / 6) -> list[np.ndarray]:
     # best[b][j]: of all rows to ends[j], in b + 1 groups or fewer; came[b][j]: where the last of them begins
     cost = np.where(starts[:-1, None] < ends, (ends - starts[:-1, None]) * lengths[ends - 1], np.inf)
     best, came = [cost[0]], []
-    while best[-1][-1] * (1 - spare) > lengths.sum() and len(best) < len(ends):
+
+    def padded() -> bool:
+        share = 1 - lengths.sum() / best[-1][-1]
+        return share > (spare if few is None or len(best) < few else 2 * spare)
+
+    while padded() and len(best) < len(ends):
         through = best[-1][:-1, None] + cost[1:]  # the last group begins after the end i
         came.append(through.argmin(0))
         best.append(np.minimum(best[-1], through.min(0)))
