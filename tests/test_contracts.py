@@ -98,7 +98,7 @@ def test_rows_may_be_permuted_repeated_and_weighted(name, dtype):
     expected = sweeps(model, params, rows, ones)[:2]
     close(sweeps(model, params, rows_of(rows, other), ones)[:2], expected, factor=SWEPT)
     close(sweeps(model, params, spoilt(data), counts)[:2], expected, factor=SWEPT)
-    close(MODELS[name].started(spoilt(data), counts)[0], model, factor=10)
+    close(MODELS[name].model.resolve(spoilt(data), counts), model, factor=10)
 
 
 @with_rows(["unit variance", "k-means", "EM full"])
