@@ -114,7 +114,9 @@ def grouped(rng):
 
 
 def seeds(data, seed):
-    return data[seed : seed + N_COMPONENTS]
+    """Rows, with their column's mean in the place of what is missing."""
+    chosen = data[seed : seed + N_COMPONENTS]
+    return jnp.where(jnp.isnan(chosen), jnp.nanmean(data, 0), chosen)
 
 
 def neutral(model, data, seed):
