@@ -22,8 +22,6 @@ from jax import Array, lax
 from vbjax.core.algorithm import Algorithm, Info, Status
 
 _KEPT = 256  # points of a run's trace that the table of all restarts keeps
-
-
 _FAILED = (Status.DECREASED, Status.NON_FINITE, Status.UNBOUNDED, Status.ILL_CONDITIONED)
 
 

@@ -8,9 +8,9 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax import terms
-from vbjax.core.expectation import float_dtype
+from vbjax.core.expectation import read_row_weights
 from vbjax.core.hyperparameters import POSITIVE, REAL, hyper
-from vbjax.core.inputs import read_column, read_weights
+from vbjax.core.inputs import read_column
 from vbjax.core.model import ConjugateModel
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma
@@ -80,7 +80,7 @@ class GaussianMeanPrecision(ConjugateModel):
             give both marginals' moments. (Bishop 2006, eq. 2.154 with section 2.3.6.)
         """
         data = self.read(data)
-        weights = read_weights(weights, data.shape[0], float_dtype(data))
+        weights = read_row_weights(weights, data)
         model = self.resolve(data, weights)
         n = data.shape[0] if weights is None else weights.sum()
         mean, variance = weighted_moments(data, weights)
@@ -92,7 +92,7 @@ class GaussianMeanPrecision(ConjugateModel):
     def log_evidence(self, data: Any, weights: Any = None) -> Float[Array, ""]:
         """log p(x), exact: what the bound of q(mu) q(tau) falls short of is the factorisation's price."""
         data = self.read(data)
-        weights = read_weights(weights, data.shape[0], float_dtype(data))
+        weights = read_row_weights(weights, data)
         model = self.resolve(data, weights)
         prior = NormalGammaState(model.mu0, model.tau0, model.a, model.b)
         posterior = model.exact_posterior(data, weights)

@@ -13,9 +13,9 @@ from jax.scipy.special import logsumexp, xlogy
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from vbjax.core.expectation import float_dtype
+from vbjax.core.expectation import read_row_weights
 from vbjax.core.hyperparameters import POSITIVE, REAL, at_least, choice, count, flag, hyper
-from vbjax.core.inputs import as_floating, read_table, read_weights
+from vbjax.core.inputs import as_floating, read_table
 from vbjax.families.base import pytree
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.dirichlet import Dirichlet, DirichletState
@@ -234,7 +234,7 @@ class GaussianMixture(GaussianMixtureBase):
 
     def _read_weighted(self, x: Any, weights: Any) -> tuple[Array, Array]:
         x = self.read(x)
-        weights = read_weights(weights, x.shape[0], float_dtype(x))
+        weights = read_row_weights(weights, x)
         return x, jnp.ones(x.shape[0], x.dtype) if weights is None else weights
 
 

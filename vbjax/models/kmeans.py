@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int
 
-from vbjax.core.expectation import Expectation
+from vbjax.core.expectation import Expectation, read_row_weights
 from vbjax.core.hyperparameters import POSITIVE, choice, count, hyper, read_columns
-from vbjax.core.inputs import read_table, read_weights
+from vbjax.core.inputs import read_table
 from vbjax.core.model import ConjugateModel, scored_rows
 from vbjax.families.base import pytree
 from vbjax.families.categorical import Categorical
@@ -124,7 +124,7 @@ class KMeans(ConjugateModel):
     def inertia(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
         """sum_n w_n |x_n - mu_{c_n}|^2, from differences."""
         x = self.read(x)
-        weights = read_weights(weights, x.shape[0], x.dtype)
+        weights = read_row_weights(weights, x)
         square = ((x - self.centers(params)[self.predict(params, x)]) ** 2).sum(1)
         return square.sum() if weights is None else weights @ square
 
