@@ -11,6 +11,7 @@ import itertools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,17 +32,27 @@ def _leave(number: int, frame: Any) -> None:
     os._exit(STATUS)
 
 
+def _send_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Send an interrupt again that Python dropped, as it does in a callback of the garbage collector."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        threading.Timer(0.001, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
 @contextlib.contextmanager
 def raising() -> Iterator[None]:
     """While the command works, Ctrl-C is a KeyboardInterrupt again: half-written files are removed."""
     loaded = signal.getsignal(signal.SIGINT) is _leave
     if loaded:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = _send_again
     try:
         yield
     finally:
         if loaded:
             signal.signal(signal.SIGINT, _leave)
+            sys.unraisablehook = sys.__unraisablehook__
 
 
 if _is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
