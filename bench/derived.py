@@ -21,8 +21,9 @@ from bench import derived_updates as written
 from bench.derived_acceleration import acceleration
 from bench.derived_bayespy import bayespy
 from bench.measure import interleaved, run_parts, table
-from vbjax.core.expectation import sum_over_rows
 from vbjax.core.model import ConjugateModel
+from vbjax.core.rows import sum_over_rows
+from vbjax.inference.fit import resolved
 
 SWEEPS = 5  # in one program
 K, D, V, N = 16, 16, 4, 65536
@@ -190,7 +191,7 @@ def updates(report: list[str]) -> None:
     """A sweep of every model, derived and by hand."""
     rows, ratios, ratios_by_hand = [], [], []
     for name, case in cases().items():
-        model, data, _ = vb.core.fit.resolved(case.model, case.data, None)
+        model, data, _ = resolved(case.model, case.data, None)
         params = begin(model, data)
         shipped = sweep_by(vb.expectation)
         sweeps = [case.by_hand or shipped, sweep_by(derived_pass), shipped]

@@ -22,6 +22,8 @@ import vbjax as vb
 from bench.measure import interleaved, table
 from vbjax import terms
 from vbjax.families import MultivariateNormalState
+from vbjax.inference.fit import resolved
+from vbjax.numerics.special import LOG_2PI
 
 K, SIZES, LIMIT = 4, (500, 5000), 1000
 
@@ -139,7 +141,7 @@ def normals(d: int) -> vb.Model:
         flat = s.Lam.value.reshape(K, -1)
         pull = (s.Lam.value @ mu.first[..., None])[..., 0]
         own = (s.Lam.value * mu.second).sum((-1, -2))
-        table = s.Lam.logdet - d * terms.LOG_2PI - squares @ flat.T + 2 * x @ pull.T - own
+        table = s.Lam.logdet - d * LOG_2PI - squares @ flat.T + 2 * x @ pull.T - own
         return terms.categorical(s.c, s.weights) + 0.5 * (s.c.p * table).sum(-1)
 
     return vb.Model(
@@ -256,7 +258,7 @@ def reach(model: Any, data: Any, start: Any, accelerate: bool) -> tuple[float, A
 def race(match: Match) -> list[str]:
     """The cells of one row of the table."""
     data = match.model.read(match.data)
-    model = vb.core.fit.resolved(match.model, data, None)[0]
+    model = resolved(match.model, data, None)[0]
     start = match.start(model, data) if match.start else begin(model, data)
     best, plain = reach(model, data, start, accelerate=False)
     best_fast, fast = reach(model, data, start, accelerate=True)

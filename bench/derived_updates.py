@@ -16,7 +16,7 @@ from jax import Array, lax
 from jax.scipy.special import gammaln, logsumexp
 from jax.scipy.special import xlogy as xlog
 
-from vbjax.core.expectation import sum_over_rows
+from vbjax.core.rows import sum_over_rows
 from vbjax.families import (
     BetaState,
     DeltaState,
@@ -26,7 +26,7 @@ from vbjax.families import (
     MultivariateNormalState,
     NormalState,
 )
-from vbjax.record import Record
+from vbjax.numerics.record import Record
 
 LOG_2PI = 1.8378770664093453
 

@@ -20,6 +20,7 @@ from dynamax.hidden_markov_model import DiagonalGaussianHMM, GaussianHMM
 
 import vbjax as vb
 from bench.measure import DTYPES, interleaved, per_iteration, run_parts, seconds, sweeps, table
+from vbjax.inference.fit import resolved
 
 SHAPES = {(1, 10_000, 2, 4): 10, (16, 2000, 4, 8): 15, (64, 1000, 8, 16): 30}  # and hmmlearn's ratio to reach
 DYNAMAX = {"full": GaussianHMM, "diag": DiagonalGaussianHMM}
@@ -56,7 +57,7 @@ def hmmlearn_fit(x: np.ndarray, means: np.ndarray, covariance_type: str, n_iter:
 
 def ours_at(model: Any, data: Any, means: np.ndarray, dtype: Any) -> tuple[Any, Any, Any]:
     """The resolved model, the data as it takes them, and the parameters that the peers start from."""
-    model, data, _ = vb.core.fit.resolved(model, data, None)
+    model, data, _ = resolved(model, data, None)
     params = jax.jit(model.init)(jax.random.key(0), data)
     if model.emissions.points:
         k, d = means.shape

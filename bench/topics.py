@@ -26,8 +26,9 @@ import sklearn.decomposition
 
 import vbjax as vb
 from bench.measure import interleaved, run_parts, table
-from vbjax.core.algorithm import CoordinateAscent
-from vbjax.models import topic_model as module
+from vbjax.inference.algorithm import CoordinateAscent
+from vbjax.inference.fit import resolved
+from vbjax.models.topics import topic_model as module
 
 DATA = pathlib.Path(__file__).parents[1] / "notebooks" / "data"
 TURNS = 20  # updates of a document in one pass
@@ -65,7 +66,7 @@ def sparse(docs: vb.Documents) -> scipy.sparse.csr_matrix:
 
 def our_passes(docs: vb.Documents, k: int) -> tuple[Callable[[], Any], float]:
     """PASSES passes of TURNS updates each, whether a document has settled or not; and seconds to compile."""
-    model, data, _ = vb.core.fit.resolved(vb.LatentDirichletAllocation(k, document_sweeps=TURNS), docs, None)
+    model, data, _ = resolved(vb.LatentDirichletAllocation(k, document_sweeps=TURNS), docs, None)
     ascent = CoordinateAscent(model, jnp.asarray(0.0))
     start = jax.jit(lambda ascent, docs: ascent.start(ascent.model.init(jax.random.key(0), docs), docs))
 
@@ -275,7 +276,7 @@ def memory(report: list[str]) -> None:
     rng, k, n_words, n, length = np.random.default_rng(0), 200, 50_000, 4096, 128
     words = np.minimum(rng.zipf(1.3, (n, length)) - 1, n_words - 1)
     docs = vb.Documents.of([[(w, 1) for w in row] for row in words.tolist()], n_words)
-    model, data, _ = vb.core.fit.resolved(vb.LatentDirichletAllocation(k), docs, None)
+    model, data, _ = resolved(vb.LatentDirichletAllocation(k), docs, None)
     ascent = CoordinateAscent(model, jnp.asarray(0.0))
     state = ascent.start(model.init(jax.random.key(0), data), data)
     step = jax.jit(lambda ascent, state, docs: ascent.step(state, docs, None))

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compilations import compilations
-from registry import MODELS, N_ROWS, scaled_hyper, score, sweeps, with_hyper
-from tolerances import TOLERANCE, close
 
 import vbjax as vb
+from tests.support.compilations import compilations
+from tests.support.registry import MODELS, N_ROWS, scaled_hyper, score, sweeps, with_hyper
+from tests.support.tolerances import TOLERANCE, close
 
 # sweeps multiply a rounding by the rate at which they still move: hundreds of roundings after eight of them
 SWEPT = 1000

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from float32_grid import GRID, REMAINS, judge
 
 import vbjax as vb
-from vbjax.linalg import ill_conditioned, least_share
+from tests.support.float32_grid import GRID, REMAINS, judge
+from vbjax.numerics.linalg import ill_conditioned, least_share
 
 SAMPLE = {  # one case or two of each kind of fault
     "k-means": ("an outlier",),

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fuzz.grid import grid
-from fuzz.judge import Uncovered, judge, shell
-from fuzz.runner import batches_of
 
 import vbjax as vb
-from vbjax.core.inputs import read_column, read_count
+from tests.fuzz.grid import grid
+from tests.fuzz.judge import Uncovered, judge, shell
+from tests.fuzz.runner import batches_of
+from vbjax.numerics.inputs import read_column, read_count
 
 
 def fit_with(objective, status):

@@ -4,20 +4,27 @@ Start with `fit`, and a model: `KMeans`, `GaussianMixture`, `BayesianGaussianMix
 a log joint of your own, written with the densities of `vbjax.terms` over the factors below.
 """
 
-from vbjax import commands_interrupt  # isort: skip  # noqa: F401  # Ctrl-C may come while the rest is loaded
-from vbjax import blackbox, chains, datasets, families, gaussian_chains, metrics, terms, topics
-from vbjax.blackbox import BlackBox, NonConjugate
-from vbjax.core.acceleration import AcceleratedAscent
-from vbjax.core.algorithm import Algorithm, CoordinateAscent, Info, Status
-from vbjax.core.draws import replicate, sample_posterior
-from vbjax.core.expectation import Expectation, expectation
-from vbjax.core.fit import fit
+from vbjax.cli import interrupt  # isort: skip  # noqa: F401  # Ctrl-C may come while the rest is loaded
+from vbjax import blackbox, chains, families, metrics, terms
+from vbjax.blackbox import BlackBox, NonConjugate, supports
+from vbjax.blackbox.supports import (
+    category,
+    cholesky_factor,
+    correlation_cholesky,
+    interval,
+    ordered,
+    positive,
+    real,
+    simplex,
+    unit_interval,
+)
+from vbjax.chains import gaussian as gaussian_chains
 from vbjax.core.model import ConjugateModel
-from vbjax.core.restarts import Runs
-from vbjax.core.result import Fit
+from vbjax.core.rows import Expectation, expectation
 from vbjax.core.user_model import Model
-from vbjax.derivatives import LinearResponse, elbo, linear_response, optimum
-from vbjax.documents import Documents
+from vbjax.data import datasets
+from vbjax.data.documents import Documents
+from vbjax.data.sequences import Sequences
 from vbjax.families import (
     Beta,
     Categorical,
@@ -36,7 +43,15 @@ from vbjax.families import (
     TruncatedNormal,
     Wishart,
 )
-from vbjax.gibbs import gibbs
+from vbjax.inference.acceleration import AcceleratedAscent
+from vbjax.inference.algorithm import Algorithm, CoordinateAscent, Info, Status
+from vbjax.inference.derivatives import LinearResponse, elbo, linear_response, optimum
+from vbjax.inference.fit import fit
+from vbjax.inference.gibbs import gibbs
+from vbjax.inference.replicate import replicate, sample_posterior
+from vbjax.inference.restarts import Runs
+from vbjax.inference.result import Fit
+from vbjax.inference.stochastic import fit_stochastic
 from vbjax.models import (
     PPCA,
     ARDRegression,
@@ -83,21 +98,9 @@ from vbjax.models import (
     RobustNormal,
     UnitVarianceMixture,
     merge_states,
+    topics,
 )
-from vbjax.record import Record
-from vbjax.sequences import Sequences
-from vbjax.stochastic import fit_stochastic
-from vbjax.supports import (
-    category,
-    cholesky_factor,
-    correlation_cholesky,
-    interval,
-    ordered,
-    positive,
-    real,
-    simplex,
-    unit_interval,
-)
+from vbjax.numerics.record import Record
 
 __all__ = [
     "PPCA",
@@ -200,6 +203,7 @@ __all__ = [
     "replicate",
     "sample_posterior",
     "simplex",
+    "supports",
     "terms",
     "topics",
     "unit_interval",

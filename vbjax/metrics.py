@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from vbjax.core.inputs import as_floating, as_numbers, is_concrete, read_count
+from vbjax.numerics.inputs import as_floating, as_numbers, is_concrete, read_count
 
 
 def silhouette(x: ArrayLike, labels: ArrayLike, *, n_clusters: int | None = None, block: int = 1024) -> Array:

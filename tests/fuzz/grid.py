@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 import vbjax as vb
-from vbjax import blackbox, chain_plots, plots, topic_plots
+from vbjax import blackbox, plots
 
 from . import goods, subjects
 from .calls import Call, arguments_of, calls_of, rows
@@ -44,7 +44,7 @@ def grid() -> list[Call]:
 
 
 class _Plots:
-    plots, chain_plots, topic_plots = plots, chain_plots, topic_plots
+    plots = plots
 
 
 # -- areas ---------------------------------------------------------------------------------------------

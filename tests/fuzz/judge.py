@@ -146,7 +146,7 @@ def shell(arguments: list[str]) -> Callable[[], Any]:
     """A call of the command, whose refusal is an error with its one line, and whose page may not say nan."""
 
     def call() -> Any:
-        from vbjax.__main__ import main
+        from vbjax.cli.main import main
 
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

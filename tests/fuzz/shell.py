@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from vbjax.__main__ import _parser
+from vbjax.cli.main import _parser
 
 from .judge import shell
 

@@ -201,16 +201,17 @@ PLOTS = {
     "plots.trace": "",
     "plots.restarts": "",
     "plots.overview": "x=few_rows:table",
-    "chain_plots.state_colors": "n_states=count:two",
-    "chain_plots.series": "model=other:model:GaussianHMM params=params:params:GaussianHMM "
+    "plots.chains.state_colors": "n_states=count:two",
+    "plots.chains.series": "model=other:model:GaussianHMM params=params:params:GaussianHMM "
     "data=few_sequence_rows:table sequence=number_of:zero_count",
-    "chain_plots.state_probabilities": "table=few_rows:shares",
-    "chain_plots.transitions": "table=probabilities_value:transitions states=indices:features",
-    "chain_plots.segments": "paths=other:paths names=names:two_names",
-    "chain_plots.overview": "fit=other:fit:GaussianHMM data=few_sequence_rows:table sequences=names:one_name",
-    "topic_plots.top_words": "topics=other:topics which=indices:features n=count:three",
-    "topic_plots.document_topics": "shares=few_rows:shares documents=indices:features",
-    "topic_plots.overview": "fit=other:fit:LatentDirichletAllocation n=count:three",
+    "plots.chains.state_probabilities": "table=few_rows:shares",
+    "plots.chains.transitions": "table=probabilities_value:transitions states=indices:features",
+    "plots.chains.segments": "paths=other:paths names=names:two_names",
+    "plots.chains.overview": "fit=other:fit:GaussianHMM data=few_sequence_rows:table "
+    "sequences=names:one_name",
+    "plots.topics.top_words": "topics=other:topics which=indices:features n=count:three",
+    "plots.topics.document_topics": "shares=few_rows:shares documents=indices:features",
+    "plots.topics.overview": "fit=other:fit:LatentDirichletAllocation n=count:three",
 }
 
 _BOX = "model=other:black_box params=params:black_box_params data=anything:nothing"
@@ -322,10 +323,14 @@ EXEMPT = dict(
     families="a module",
     gaussian_chains="a module",
     metrics="a module",
+    supports="a module",
     terms="a module",
     topics="a module",
 )
 EXEMPT |= {
+    "chains.gaussian": "a module",
+    "plots.chains": "a module",
+    "plots.topics": "a module",
     "metrics.SilhouetteRow": "a record",
     "metrics.SilhouetteTable": "a record",
     "chains.Filtered": "a record",

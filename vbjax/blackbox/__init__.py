@@ -8,19 +8,19 @@ far to trust it; `summing` sums discrete latents out; `interchange` is with NumP
 `non_conjugate` is a factor made so, for a `vb.Model` whose others are conjugate.
 """
 
+from vbjax.blackbox.algorithms.fixed_draws import FixedDraws
+from vbjax.blackbox.algorithms.gradient_estimates import gradient_estimates
+from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
+from vbjax.blackbox.algorithms.pathfinder import pathfinder
+from vbjax.blackbox.algorithms.score_matching import ScoreMatching
+from vbjax.blackbox.algorithms.stochastic_ascent import StochasticAscent
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.diagnostics import Diagnostics
 from vbjax.blackbox.families import LocationScale, LowRank, Mixture, low_rank, mixture
-from vbjax.blackbox.fixed_draws import FixedDraws
-from vbjax.blackbox.gradient_estimates import gradient_estimates
 from vbjax.blackbox.interchange import from_numpyro, to_inference_data
-from vbjax.blackbox.natural_ascent import NaturalAscent
 from vbjax.blackbox.non_conjugate import NonConjugate, NonConjugateState
 from vbjax.blackbox.pareto import pareto_smoothed
-from vbjax.blackbox.pathfinder import pathfinder
-from vbjax.blackbox.score_matching import ScoreMatching
-from vbjax.blackbox.stochastic_ascent import StochasticAscent
 from vbjax.blackbox.summing import summed_out
 
 __all__ = [

@@ -17,12 +17,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from vbjax.blackbox import moments
-from vbjax.blackbox.draws import matched_draws
 from vbjax.blackbox.families import equally_weighted, from_free
-from vbjax.core.inputs import read_count, read_key, read_probabilities
+from vbjax.blackbox.normal_draws import matched_draws
+from vbjax.blackbox.supports import Support
 from vbjax.families.base import pytree, static
-from vbjax.record import Record
-from vbjax.supports import Support
+from vbjax.numerics.inputs import read_count, read_key, read_probabilities
+from vbjax.numerics.record import Record
 
 
 def support_leaves(support: Any) -> list[Support]:

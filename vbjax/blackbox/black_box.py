@@ -13,11 +13,13 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from vbjax.blackbox.algorithms.estimators import surrogate
+from vbjax.blackbox.algorithms.fixed_draws import FixedDraws
+from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
+from vbjax.blackbox.algorithms.stochastic_ascent import StochasticAscent
 from vbjax.blackbox.approximation import Approximation, constrain, support_leaves
 from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, diagnosed, resampled_rows
-from vbjax.blackbox.estimators import surrogate
 from vbjax.blackbox.families import Hybrid, LocationScale, entropy, start_of_latents, to_free
-from vbjax.blackbox.fixed_draws import FixedDraws
 from vbjax.blackbox.inspection import (
     inspect_family,
     inspect_function,
@@ -25,11 +27,9 @@ from vbjax.blackbox.inspection import (
     inspect_params,
     inspect_support,
 )
-from vbjax.blackbox.natural_ascent import NaturalAscent
-from vbjax.blackbox.stochastic_ascent import StochasticAscent
-from vbjax.core.expectation import float_dtype, n_rows
-from vbjax.core.inputs import as_array, read_arrays, read_count, read_key
+from vbjax.core.rows import float_dtype, n_rows
 from vbjax.families.base import pytree, static
+from vbjax.numerics.inputs import as_array, read_arrays, read_count, read_key
 
 
 @pytree

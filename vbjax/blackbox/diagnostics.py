@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from vbjax.blackbox.pareto import pareto_smoothed
-from vbjax.core.expectation import rounding_error
-from vbjax.core.inputs import is_concrete
+from vbjax.core.rows import rounding_error
+from vbjax.numerics.inputs import is_concrete
 
 N_DRAWS = 2000
 

@@ -17,11 +17,11 @@ from jax import Array
 from jax.scipy.special import logsumexp
 
 from vbjax.blackbox.scales import Diagonal, Full
-from vbjax.core.inputs import read_count
+from vbjax.blackbox.supports import Category, Support
 from vbjax.families.base import pytree, static
-from vbjax.linalg import cholesky, solve_lower, transpose
-from vbjax.special import LOG_2PI
-from vbjax.supports import Category, Support
+from vbjax.numerics.inputs import read_count
+from vbjax.numerics.linalg import cholesky, solve_lower, transpose
+from vbjax.numerics.special import LOG_2PI
 
 START_SD = 0.1
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbjax.blackbox.approximation import Approximation, constrain, support_leaves
-from vbjax.core.inputs import read_count
-from vbjax.supports import Support
+from vbjax.blackbox.supports import Support
+from vbjax.numerics.inputs import read_count
 
 _MOST = 2**31 - 1  # entries of an array
 

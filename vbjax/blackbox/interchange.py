@@ -17,9 +17,9 @@ from jax import Array
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.inspection import evaluating
-from vbjax.core.inputs import is_concrete, read_count, read_key
+from vbjax.blackbox.supports import Support
 from vbjax.families.base import pytree, static
-from vbjax.supports import Support
+from vbjax.numerics.inputs import is_concrete, read_count, read_key
 
 
 def _extra(name: str, module: str) -> Any:

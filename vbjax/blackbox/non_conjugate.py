@@ -19,15 +19,15 @@ from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.blackbox import moments
 from vbjax.blackbox.approximation import constrain, support_leaves
-from vbjax.blackbox.draws import matched_draws
 from vbjax.blackbox.families import equally_weighted
 from vbjax.blackbox.inspection import inspect_n_draws, inspect_support
+from vbjax.blackbox.normal_draws import matched_draws
 from vbjax.blackbox.scales import Diagonal, Full
-from vbjax.core.inputs import read_probabilities
+from vbjax.blackbox.supports import Support
 from vbjax.families.base import Family, State, pytree, static
-from vbjax.families.drawn import Draws
-from vbjax.special import LOG_2PI
-from vbjax.supports import Support
+from vbjax.families.monte_carlo import Draws
+from vbjax.numerics.inputs import read_probabilities
+from vbjax.numerics.special import LOG_2PI
 
 _FAMILIES: dict[str, type[Diagonal | Full]] = {"full_rank": Full, "mean_field": Diagonal}
 _START_SD = 0.1

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from vbjax.core.inputs import as_floating
+from vbjax.numerics.inputs import as_floating
 
 
 def _generalized_pareto(x: Array) -> tuple[Array, Array]:

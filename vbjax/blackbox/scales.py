@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vbjax.linalg import cholesky, solve_lower, transpose
+from vbjax.numerics.linalg import cholesky, solve_lower, transpose
 
 
 class Slope(NamedTuple):

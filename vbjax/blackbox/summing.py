@@ -13,8 +13,8 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import logsumexp
 
-from vbjax.record import Record
-from vbjax.supports import Category
+from vbjax.blackbox.supports import Category
+from vbjax.numerics.record import Record
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The engine: models, the expectation over rows, algorithms, restarts and `fit`. It knows no model."""
+"""The engine: what is derived from a log joint, sums over rows, hyperparameters. It knows no model."""

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vbjax.core.expectation import float_dtype
-from vbjax.core.inputs import as_numbers, described, read_count, read_table
+from vbjax.core.rows import float_dtype
+from vbjax.numerics.inputs import as_numbers, described, read_count, read_table
 
 # ---------------------------------------------------------------- ranges of numbers
 

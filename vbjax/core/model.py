@@ -16,7 +16,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from vbjax.core.expectation import (
+from vbjax.core.interacting_locals import bound_at, settle, share_of_bound, statistics_of
+from vbjax.core.parameters import require_params, with_params_checked
+from vbjax.core.ragged import by_part
+from vbjax.core.rows import (
     Expectation,
     expectation,
     float_dtype,
@@ -24,14 +27,11 @@ from vbjax.core.expectation import (
     read_row_weights,
     sum_over_rows,
 )
-from vbjax.core.inputs import read_arrays
-from vbjax.core.parameters import require_params, with_params_checked
-from vbjax.core.ragged import by_part
-from vbjax.core.settling import bound_at, settle, share_of_bound, statistics_of
 from vbjax.families.base import Family, State
 from vbjax.families.coordinates import displaced, is_proper
-from vbjax.families.drawn import mean_over_draws
-from vbjax.record import Record
+from vbjax.families.monte_carlo import mean_over_draws
+from vbjax.numerics.inputs import read_arrays
+from vbjax.numerics.record import Record
 
 
 def in_dtype(model: Any, dtype: Any) -> Any:

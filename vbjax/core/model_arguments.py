@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from vbjax.core.inputs import as_numbers, described
 from vbjax.families.base import Family
-from vbjax.record import Record
+from vbjax.numerics.inputs import as_numbers, described
+from vbjax.numerics.record import Record
 
 
 def read_factors(factors: Any, where: str) -> Record:

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vbjax.core.inputs import read_key
 from vbjax.families.base import Family
-from vbjax.record import Record
+from vbjax.numerics.inputs import read_key
+from vbjax.numerics.record import Record
 
 
 def require_params(model: Any, params: Any) -> Record:

@@ -17,8 +17,8 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.core.inputs import as_numbers
 from vbjax.families.base import pytree, static
+from vbjax.numerics.inputs import as_numbers
 
 ROWS = "rows"  # the axis of a mesh
 

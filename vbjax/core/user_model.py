@@ -8,13 +8,13 @@ from typing import Any
 import jax
 from jax import Array
 
-from vbjax.core.check import Inspection, inspect_model
-from vbjax.core.expectation import n_rows
+from vbjax.core.conjugacy.check import Inspection, inspect_model
 from vbjax.core.model import ConjugateModel
 from vbjax.core.model_arguments import read_blocks, read_factors, read_function, read_hyper
+from vbjax.core.rows import n_rows
 from vbjax.families.base import Family
 from vbjax.families.delta import Delta
-from vbjax.record import Record
+from vbjax.numerics.record import Record
 
 
 @jax.tree_util.register_pytree_node_class

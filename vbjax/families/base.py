@@ -29,8 +29,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.core.inputs import as_array, as_floating, read_count, read_key, read_probabilities, read_shape
 from vbjax.families.cells import note_read, read_cells
+from vbjax.numerics.inputs import as_array, as_floating, read_count, read_key, read_probabilities, read_shape
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree, read_share
 from vbjax.families.dirichlet import DirichletState, DirichletStatistics, dirichlet_log_density
-from vbjax.special import quantile
+from vbjax.numerics.special import quantile
 
 
 @pytree

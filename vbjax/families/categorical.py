@@ -13,9 +13,9 @@ from jax import Array
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.core.inputs import as_numbers, is_concrete
 from vbjax.families.base import Family, State, Statistics, pytree
-from vbjax.linalg import outer
+from vbjax.numerics.inputs import as_numbers, is_concrete
+from vbjax.numerics.linalg import outer
 
 
 @pytree

@@ -16,7 +16,7 @@ from jax import Array
 
 from vbjax.families.base import State
 from vbjax.families.delta import DeltaState
-from vbjax.linalg import cholesky, solve_lower, symmetrize, transpose
+from vbjax.numerics.linalg import cholesky, solve_lower, symmetrize, transpose
 
 
 def coordinates(state: State, origin: Any) -> dict[str, Array]:

@@ -10,8 +10,8 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree
-from vbjax.linalg import outer
-from vbjax.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito
+from vbjax.numerics.linalg import outer
+from vbjax.numerics.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito
 
 
 @pytree

@@ -12,7 +12,7 @@ from jax.scipy.special import gammainc, gammaincc, ndtri
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree, read_share
-from vbjax.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito, quantile
+from vbjax.numerics.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito, quantile
 
 
 @pytree

@@ -17,7 +17,7 @@ from jax import Array
 from vbjax.families.base import LocationPrecision, State, Statistics, pytree
 from vbjax.families.gamma import GammaState
 from vbjax.families.wishart import WishartState
-from vbjax.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky
+from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky
 
 
 @pytree

@@ -22,7 +22,7 @@ from vbjax.families.wishart import (
     wishart_from_roots,
     wishart_log_density,
 )
-from vbjax.linalg import (
+from vbjax.numerics.linalg import (
     cholesky,
     inverse_from_cholesky,
     logdet_from_cholesky,
@@ -32,7 +32,7 @@ from vbjax.linalg import (
     symmetrize,
     transpose,
 )
-from vbjax.special import LOG_2PI
+from vbjax.numerics.special import LOG_2PI
 
 
 @pytree

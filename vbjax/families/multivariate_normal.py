@@ -12,7 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.families.normal import NormalState
-from vbjax.linalg import (
+from vbjax.numerics.linalg import (
     cholesky,
     inverse_from_cholesky,
     logdet_from_cholesky,
@@ -24,7 +24,7 @@ from vbjax.linalg import (
     symmetrize,
     transpose,
 )
-from vbjax.special import LOG_2PI
+from vbjax.numerics.special import LOG_2PI
 
 
 @pytree

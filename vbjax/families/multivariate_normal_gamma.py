@@ -21,7 +21,7 @@ from vbjax.families.gamma import (
     gamma_log_density,
 )
 from vbjax.families.joint import JointGammaState, JointStatistics
-from vbjax.linalg import (
+from vbjax.numerics.linalg import (
     cholesky,
     inverse_from_cholesky,
     logdet_from_cholesky,
@@ -33,7 +33,7 @@ from vbjax.linalg import (
     symmetrize,
     transpose,
 )
-from vbjax.special import LOG_2PI
+from vbjax.numerics.special import LOG_2PI
 
 
 @pytree

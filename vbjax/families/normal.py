@@ -12,7 +12,7 @@ from jax.scipy.special import ndtri
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree, read_share
-from vbjax.special import LOG_2PI, itakura_saito
+from vbjax.numerics.special import LOG_2PI, itakura_saito
 
 
 @pytree

@@ -20,7 +20,7 @@ from vbjax.families.gamma import (
     gamma_log_density,
 )
 from vbjax.families.joint import JointGammaState, JointStatistics, increment
-from vbjax.special import LOG_2PI, itakura_saito
+from vbjax.numerics.special import LOG_2PI, itakura_saito
 
 
 @pytree

@@ -22,7 +22,7 @@ from vbjax.families.wishart import (
     wishart_from_roots,
     wishart_log_density,
 )
-from vbjax.linalg import (
+from vbjax.numerics.linalg import (
     cholesky,
     logdet_from_cholesky,
     outer,
@@ -30,7 +30,7 @@ from vbjax.linalg import (
     solve_lower,
     symmetrize,
 )
-from vbjax.special import LOG_2PI, itakura_saito
+from vbjax.numerics.special import LOG_2PI, itakura_saito
 
 
 @pytree

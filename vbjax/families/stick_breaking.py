@@ -15,7 +15,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.families.beta import BetaState, BetaStatistics
-from vbjax.linalg import outer, transpose
+from vbjax.numerics.linalg import outer, transpose
 
 
 def _later(x: Array) -> Array:

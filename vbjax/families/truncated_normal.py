@@ -15,7 +15,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, pytree
 from vbjax.families.normal import NormalStatistics
-from vbjax.special import LOG_2PI
+from vbjax.numerics.special import LOG_2PI
 
 _TAIL = 3.0  # from so many deviations below zero on: the continued fraction of Mills' ratio
 _TERMS = 40  # exact there to float64's last digits

@@ -13,7 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import Family, State, Statistics, pytree
-from vbjax.linalg import (
+from vbjax.numerics.linalg import (
     cholesky,
     inverse_from_cholesky,
     logdet_from_cholesky,
@@ -22,7 +22,7 @@ from vbjax.linalg import (
     symmetrize,
     transpose,
 )
-from vbjax.special import LOG_2PI, LOG_PI, digamma_remainder, gammaln_remainder
+from vbjax.numerics.special import LOG_2PI, LOG_PI, digamma_remainder, gammaln_remainder
 
 
 @pytree

@@ -12,8 +12,8 @@ from jax.typing import ArrayLike
 from vbjax.families.base import Family
 from vbjax.families.delta import DeltaState
 from vbjax.families.normal_wishart import NormalWishart, NormalWishartState, NormalWishartStatistics
-from vbjax.linalg import outer, symmetrize, transpose
 from vbjax.models.components.structure import Moments, Prepared, Structure, matrix_root
+from vbjax.numerics.linalg import outer, symmetrize, transpose
 
 
 @dataclasses.dataclass(frozen=True)

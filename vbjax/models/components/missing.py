@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from vbjax.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky, solve_lower
-from vbjax.special import LOG_2PI
+from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky, solve_lower
+from vbjax.numerics.special import LOG_2PI
 
 
 class Completed(NamedTuple):

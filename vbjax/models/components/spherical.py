@@ -17,7 +17,7 @@ from vbjax.families.multivariate_normal_gamma import (
     MultivariateNormalGammaStatistics,
 )
 from vbjax.models.components.structure import Moments, Prepared, Structure
-from vbjax.special import LOG_2PI
+from vbjax.numerics.special import LOG_2PI
 
 
 @dataclasses.dataclass(frozen=True)

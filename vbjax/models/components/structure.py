@@ -25,9 +25,9 @@ from vbjax import terms
 from vbjax.core.hyperparameters import DEFINITE, Range, above
 from vbjax.families.base import Family
 from vbjax.families.delta import DeltaState
-from vbjax.linalg import cholesky, ill_conditioned, rounding_of, solve_lower, symmetrize, transpose
 from vbjax.models.components.missing import complete, completed_moments
-from vbjax.special import LOG_2PI
+from vbjax.numerics.linalg import cholesky, ill_conditioned, rounding_of, solve_lower, symmetrize, transpose
+from vbjax.numerics.special import LOG_2PI
 
 
 class Prepared(NamedTuple):

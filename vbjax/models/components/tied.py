@@ -18,8 +18,8 @@ from vbjax.families.matrix_normal_wishart import (
     MatrixNormalWishartStatistics,
 )
 from vbjax.families.normal_wishart import NormalWishartState, NormalWishartStatistics
-from vbjax.linalg import cholesky, inverse_from_cholesky, symmetrize
 from vbjax.models.components.structure import Moments, Prepared, Structure, matrix_root
+from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, symmetrize
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,97 @@
+"""Ctrl-C at any moment ends the shell command with one line and status 130, and leaves no file half-written.
+
+The interrupt comes from a thread inside the process, started before it loads anything, as soon as the main
+thread is where the test wants it: in the middle of the imports, inside XLA's compiler, or awaiting a slice of
+the compiled loop (where the command reports the best so far).
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# what the interpreter runs at its start, before `python -m vbjax` looks for the package
+WATCH = """
+import os, signal, sys, threading, time
+
+def there():
+    names, frame = set(), sys._current_frames().get(threading.main_thread().ident)
+    try:
+        while frame is not None:
+            names.add(frame.f_code.co_name)
+            frame = frame.f_back
+    except AttributeError:  # the frame has ended while it was looked at
+        return False
+    return {condition}
+
+def watch():
+    while not there():
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=watch, daemon=True).start()
+"""
+MOMENTS = {
+    "import": "'vbjax.families' in sys.modules",
+    "compilation": "'_advance_in_slices' in names and 'backend_compile_and_load' in names",
+    "afterwards": "'describe' in names",
+}
+
+
+# an exception in a callback of the garbage collector is printed and dropped, whoever waits for it
+IN_A_COLLECTION = """
+import gc, os, signal, sys
+
+def interrupt_once(phase, info):
+    works = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if "vbjax.cli.commands" in sys.modules and works and interrupt_once in gc.callbacks:
+        gc.callbacks.remove(interrupt_once)
+        os.kill(os.getpid(), signal.SIGINT)
+
+gc.callbacks.append(interrupt_once)
+"""
+SCRIPTS = {moment: WATCH.format(condition=condition) for moment, condition in MOMENTS.items()}
+SCRIPTS["collection"] = IN_A_COLLECTION
+
+
+@pytest.mark.parametrize("moment", SCRIPTS)
+def test_ctrl_c_is_one_line(moment, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(SCRIPTS[moment])
+    (tmp_path / "work").mkdir()
+    environment = os.environ | dict(PYTHONPATH=f"{tmp_path}:{os.getcwd()}")
+    command = [sys.executable, "-m", "vbjax", "--quiet", "--plot", "picture.png"]
+    done = subprocess.run(
+        command, cwd=tmp_path / "work", env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (130, "vbjax: interrupted\n")
+    assert done.stdout == ""
+    assert os.listdir(tmp_path / "work") == []
+
+
+FITS = """
+import jax, sys, vbjax as vb
+
+x, key = vb.datasets.old_faithful(), jax.random.key(0)
+try:
+    vb.fit(vb.KMeans(2), x, key=key)
+except KeyboardInterrupt as error:
+    assert error.__context__ is error.__cause__ is None
+    jax.clear_caches()
+    sys.exit(0 if vb.fit(vb.KMeans(2), x, key=key).status == vb.Status.CONVERGED else 2)
+sys.exit(1)
+"""
+
+
+def test_ctrl_c_in_a_compilation_is_raised_and_does_no_harm(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(SCRIPTS["compilation"])
+    environment = os.environ | dict(PYTHONPATH=f"{tmp_path}:{os.getcwd()}")
+    done = subprocess.run(
+        [sys.executable, "-c", FITS], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_process_that_is_not_the_command_keeps_its_handler():
+    code = "import signal, vbjax; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

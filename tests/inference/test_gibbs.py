@@ -1,0 +1,98 @@
+"""Laws of Gibbs sampling.
+
+Its moments are those of the exact posterior: in closed form where there is one, and by enumeration of all
+labels of a small mixture, within Monte Carlo standard errors computed over chains. Draws have the shapes and
+the dtype of the model; a point factor goes to its conditional mode.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+import vbjax as vb
+from tests.support.registry import mean_and_precision, mixture_prior, mixture_rows
+from tests.support.tolerances import STANDARD_ERRORS
+
+X = jnp.array([-1.5, -1.0, 0.8, 1.9])
+
+
+def agrees(draws, exact):
+    """Draws (chains, n, ...) of a quantity, against its exact mean."""
+    means = np.asarray(draws, float).mean(1)
+    error = means.std(0, ddof=1) / np.sqrt(len(means))
+    assert (np.abs(means.mean(0) - exact) <= STANDARD_ERRORS * error).all(), (means.mean(0), exact, error)
+    assert (error < 0.1 * np.abs(np.asarray(draws, float)).std((0, 1))).all()
+
+
+def test_moments_of_a_normal_are_the_exact_ones():
+    model = vb.GaussianMeanPrecision(mu0=0.0, tau0=0.5, a=2.0, b=1.0)
+    exact = model.exact_posterior(X)
+    draws = vb.gibbs(model, X, key=jax.random.key(0), n_draws=2000, n_warmup=100, n_chains=16)
+    assert draws.mu.shape == draws.tau.shape == (16, 2000)
+    assert draws.mu.dtype == X.dtype
+    agrees(draws.mu, exact.mean.location)
+    agrees((draws.mu - exact.mean.location) ** 2, exact.variance.location)
+    agrees(draws.tau, exact.mean.precision)
+    agrees((draws.tau - exact.mean.precision) ** 2, exact.variance.precision)
+
+
+def test_a_mixture_agrees_with_the_enumeration_of_all_labels():
+    strength, noise, concentration = 0.4, 1.5, 2.0
+    model = vb.Model(
+        factors=dict(weights=vb.Dirichlet(2), mu=vb.Normal((2,))),
+        local=dict(c=vb.Categorical(2)),
+        log_prior=mixture_prior,
+        log_likelihood=mixture_rows,
+        hyper=dict(concentration=concentration, tau0=strength, noise=noise),
+        blocks=(("weights", "mu"),),
+    )
+    logs, share, apart = [], [], []
+    for labels in itertools.product(range(2), repeat=len(X)):
+        rows = [np.asarray(X, float)[np.array(labels) == k] for k in range(2)]
+        n = np.array([len(r) for r in rows])
+        log = special.betaln(*(concentration + n)) - special.betaln(concentration, concentration)
+        for r in rows:  # marginally N(0, I / noise + 11' / strength)
+            if len(r):
+                covariance = np.eye(len(r)) / noise + 1 / strength
+                log += stats.multivariate_normal.logpdf(r, np.zeros(len(r)), covariance)
+        precision = strength + noise * n
+        mean = noise * np.array([r.sum() for r in rows]) / precision
+        a, b = concentration + n
+        logs.append(log)
+        share.append(a * b / ((a + b) * (a + b + 1)))  # E[w_0 w_1]
+        apart.append((mean[0] - mean[1]) ** 2 + (1 / precision).sum())  # E[(mu_0 - mu_1)^2]
+    p = special.softmax(logs)
+    draws = vb.gibbs(model, X, key=jax.random.key(1), n_draws=2000, n_warmup=100, n_chains=16)
+    assert draws.weights.shape == draws.mu.shape == (16, 2000, 2)
+    agrees(draws.weights[..., 0] * draws.weights[..., 1], p @ share)
+    agrees((draws.mu[..., 0] - draws.mu[..., 1]) ** 2, p @ apart)
+
+
+def test_without_data_the_prior_is_drawn(float64):
+    model = vb.Model(
+        factors=dict(mu=vb.Normal(), tau=vb.Gamma()),
+        log_prior=lambda s: vb.terms.normal(s.mu, 1.0, 2.0 * s.tau) + vb.terms.gamma(s.tau, 5.0, 3.0),
+    )
+    draws = vb.gibbs(model, key=jax.random.key(2), n_draws=2000, n_warmup=100, n_chains=16)
+    assert draws.mu.dtype == jnp.float64
+    agrees(draws.mu, 1.0)
+    agrees((draws.mu - 1) ** 2, 3 / (2 * (5 - 1)))  # Student-t
+    agrees(draws.tau, 5 / 3)
+
+
+def test_a_point_factor_goes_to_its_conditional_mode():
+    model = mean_and_precision(mu=vb.Delta(vb.Normal()))
+    draws = vb.gibbs(model, X, key=jax.random.key(0), n_draws=50, n_chains=2)
+    mode = X.sum() / (len(X) + 0.1)  # whatever the precision is
+    np.testing.assert_allclose(draws.mu, np.full((2, 50), mode), rtol=1e-5)
+    assert draws.tau.std() > 0.1
+
+
+@pytest.mark.parametrize("bad", [dict(n_draws=0), dict(n_chains=0), dict(n_warmup=-1), dict(key=3)])
+def test_bad_arguments_raise(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        vb.gibbs(mean_and_precision(), X, **dict(dict(key=jax.random.key(0)), **bad))

@@ -1,0 +1,162 @@
+"""Hidden Markov models of a hierarchical Dirichlet process: a lower bound, and as many states as are used."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import optimize, special
+
+import vbjax as vb
+from tests.support.tolerances import close
+from vbjax.core.rows import expectation
+from vbjax.inference.fit import resolved
+from vbjax.models.labels.shared_weights import climbed, slack
+from vbjax.models.markov.state_merges import _merged
+
+K = 4
+COUNTS = np.random.default_rng(0).poisson(np.repeat([2.0, 15.0, 2.0, 40.0], 15))[:, None]
+
+
+def model(kappa, dtype="float64"):
+    """A resolved model of K states, its sequences, and parameters after a few sweeps."""
+    options = dict(transition_concentration=1.7, weight_concentration=0.8, stickiness=kappa)
+    chain = vb.HDPHiddenMarkovModel(K, vb.PoissonMixture(K), **options)
+    seqs = vb.Sequences.of([COUNTS.astype(dtype), COUNTS[::-1][:20].astype(dtype)])
+    chain, seqs, _ = resolved(chain, seqs, None)
+    return chain, seqs, jax.jit(chain.init)(jax.random.key(0), seqs)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 5.0])
+def test_the_slack_makes_the_rows_prior_a_lower_bound(float64, kappa):
+    """Of E[log Dirichlet(x | alpha w + kappa at k)] over draws of w, at any x."""
+    alpha = 1.7
+    q = vb.families.StickBreakingState(*jnp.asarray([[3.0, 5.0, 0.7], [4.0, 6.0, 2.0]]))
+    w = np.asarray(jax.jit(lambda key: q.sample(key, 100_000))(jax.random.key(0)))
+    log = np.log([0.1, 0.2, 0.05, 0.65])
+    found_at = jax.jit(slack)(q, jnp.asarray(alpha), jnp.asarray(kappa))
+    for k, found in enumerate(np.asarray(found_at)):
+        density = lambda a: special.gammaln(a.sum(-1)) - special.gammaln(a).sum(-1) + (a - 1) @ log
+        own = kappa * np.eye(K)[k]
+        exact = density(alpha * w + own).mean()
+        bound = density(alpha * np.asarray(q.mean) + own) + found
+        assert exact - 1.5 < bound < exact
+
+
+def test_no_update_lowers_the_bound(dtype):
+    chain, seqs, params = model(2.0, dtype)
+    e_step, step = jax.jit(expectation), jax.jit(chain.m_step, static_argnums=2)
+    total = e_step(chain, params, seqs)
+    for sweep in range(3):
+        for name in chain.factors:
+            before = chain.objective(params, total)
+            params = step(params, total.statistics, (name,))
+            total = e_step(chain, params, seqs)
+            after, magnitude = chain.scored(params, total)
+            assert after >= before - 8 * jnp.finfo(dtype).eps * magnitude, (sweep, name)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 2.0])
+def test_the_weights_climb_to_the_optimum_of_their_part_of_the_bound(float64, kappa):
+    """Scipy's, of the prior of all rows written out as the module has it."""
+    alpha, gamma = 1.7, 0.8
+    logs = np.log(np.random.default_rng(1).dirichlet(np.full(K, 0.7), K + 1))  # E[log] of initial and rows
+
+    def bound(a, b):
+        both = a + b
+        share, rest = special.digamma(a) - special.digamma(both), special.digamma(b) - special.digamma(both)
+        log_w = np.append(share, 0) + np.append(0, np.cumsum(rest))
+        mean = np.append(a / both, 1) * np.append(1, np.cumprod(b / both))
+        total = 0.0
+        for row, log in enumerate(logs):
+            for k in range(K):
+                own = kappa if row == k + 1 else 0.0
+                total += (alpha * mean[k] + own) * log[k]
+                if own:
+                    total -= (1 - mean[k]) * special.gammaln(own) + mean[k] * special.gammaln(own + alpha)
+                else:
+                    total += log_w[k] - mean[k] * special.gammaln(1 + alpha)
+        return total - ((a - 1) * share + (b - gamma) * rest - special.betaln(a, b)).sum()
+
+    loss = lambda u: -bound(*np.exp(u.reshape(2, K - 1)))
+    best = optimize.minimize(loss, np.zeros(2 * (K - 1)), method="BFGS", options=dict(gtol=1e-7))
+    prior = vb.families.StickBreakingState(jnp.ones(K - 1), jnp.full(K - 1, gamma))
+    number = jnp.full(K, K + 0.0 if kappa else K + 1.0)
+    own = -number * special.gammaln(1 + alpha)
+    own += special.gammaln(kappa) - special.gammaln(kappa + alpha) if kappa else 0
+    climb = lambda _, q: climbed(q, prior, jnp.asarray(alpha), jnp.asarray(logs.sum(0)), number, own)
+    q = jax.jit(lambda q: jax.lax.fori_loop(0, 30, climb, q))(prior)
+    np.testing.assert_allclose(
+        bound(*map(np.asarray, (q.concentration1, q.concentration0))), -best.fun, atol=1e-8
+    )
+
+
+def test_the_terms_add_up_to_the_bound(float64):
+    chain, _, params = model(2.0)
+    close(sum(chain.elbo_terms(params, COUNTS).values()), vb.elbo(chain, params, COUNTS), scale=1e4)
+
+
+def test_three_levels_are_three_states_of_six():
+    chain = vb.HDPHiddenMarkovModel(6, vb.PoissonMixture(6))
+    fit = vb.fit(chain, COUNTS, key=jax.random.key(0), n_restarts=32)
+    assert len(set(fit.model.decode(fit.params, COUNTS).tolist())) == 3
+    assert fit.model.used_states(fit.params).sum() == 3
+
+
+@functools.cache
+def stuck():
+    """A fit that keeps five states of three levels."""
+    return vb.fit(vb.HDPHiddenMarkovModel(6, vb.PoissonMixture(6)), COUNTS, key=jax.random.key(1))
+
+
+def test_merges_of_states_go_on_where_a_fit_is_stuck():
+    fit = stuck()
+    assert fit.status == vb.Status.CONVERGED
+    assert fit.model.used_states(fit.params).sum() == 5
+    merged = vb.merge_states(fit, COUNTS)
+    assert merged.objective > fit.objective + 5
+    assert merged.status == vb.Status.CONVERGED
+    assert merged.model.used_states(merged.params).sum() == 3
+    assert vb.merge_states(merged, COUNTS) is merged
+    with pytest.raises(ValueError, match="result must be a fit of HDPHiddenMarkovModel"):
+        vb.merge_states(dataclasses.replace(fit, model=vb.BayesianPoissonHMM(6)), COUNTS)
+    with pytest.raises(ValueError, match="result must be a fit of HDPHiddenMarkovModel; got Record"):
+        vb.merge_states(fit.params, COUNTS)
+    with pytest.raises(ValueError, match="tol must be"):
+        vb.merge_states(fit, COUNTS, tol="0.1")
+    with pytest.raises(ValueError, match="weights must be numbers"):
+        vb.merge_states(fit, COUNTS, "even")
+
+
+def test_steps_of_both_count_as_steps_of_the_one():
+    """The update is that of sums over paths in which the second state has been renamed; it is left empty."""
+    chain, params = stuck().model, stuck().params
+    seqs = chain.read(COUNTS)
+    moved, _ = _merged(chain, params, seqs, None, np.array([2, 1], np.int32))
+    sums, renamed = jax.jit(expectation)(chain, params, seqs).statistics, np.eye(6)[[0, 2, 2, 3, 4, 5]]
+    rows, prior = chain._rows_priors(params.weights), chain.emissions.component_prior
+    for name, added in dict(concentration=sums.components.log, rate=-sums.components.value).items():
+        expected = getattr(prior, name) + renamed.T @ np.asarray(added)
+        close(getattr(moved.components, name), expected, factor=10)
+    close(moved.initial.concentration, rows["initial"].concentration + sums.initial.log @ renamed, factor=10)
+    pairs = renamed.T @ np.asarray(sums.transitions.log) @ renamed
+    close(moved.transitions.concentration, rows["transitions"].concentration + pairs, factor=10)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda: vb.HDPHiddenMarkovModel(1, vb.PoissonMixture(1)), "n_states .* at least 2"),
+        (lambda: vb.HDPHiddenMarkovModel(2, vb.PoissonMixture(2, maximum_likelihood=True)), "no points"),
+        (lambda: vb.HDPHiddenMarkovModel(2, vb.PoissonMixture(2), stickiness=-1.0), "stickiness must be"),
+        (
+            lambda: vb.HDPHiddenMarkovModel(2, vb.PoissonMixture(2), weight_concentration=0.0),
+            "weight_concentration must be positive",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_model_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        vb.fit(given(), COUNTS, key=jax.random.key(0))

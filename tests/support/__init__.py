@@ -1,0 +1,1 @@
+"""What tests share: registries of models and families, twins, textbook formulas, tolerances."""

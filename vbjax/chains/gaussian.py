@@ -1,0 +1,361 @@
+"""Gaussian Markov chains in information form, and the Kalman filter: linear-Gaussian state spaces.
+
+Pure functions of arrays, for one chain x_1, ..., x_T in R^D; `jax.vmap` takes several. Their log weight is
+
+    sum_t [pull_t' x_t - x_t' precision_t x_t / 2] + sum_t x_t' coupling_t x_{t+1}
+
+so that the precision matrix of the whole path is block tridiagonal, with `precision_t` on the diagonal and
+-coupling_t beside it. This is more than a state space model: in variational Bayes the weights are expected
+ones, E[A' A] is not E[A]' E[A], and no filter's recursions fit them (Beal 2003, section 5.3). Arguments:
+
+- `precision`: symmetric blocks (T, D, D). With the coupling they must be positive definite as a whole; where
+  they are not, results are NaN.
+- `coupling`: (T - 1, D, D), of x_t and x_{t+1}; or one (D, D) for all.
+- `pull`: (T, D).
+- `length`: how many of the T steps there are, a scalar that may be traced; what the others hold is ignored.
+  All of them by default.
+- `parallel`: whether blocks are eliminated by `jax.lax.associative_scan`, parallel in time; or step by step.
+  By default step by step on a CPU, and in parallel elsewhere.
+
+Results have the dtype of `pull`. `kalman_filter` takes a state space model instead, by its matrices.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from vbjax.chains.gaussian_passes import backward, eliminated, kalman_steps, solve_upper, without_padding
+from vbjax.numerics.inputs import (
+    as_array,
+    as_floating,
+    is_concrete,
+    read_count,
+    read_key,
+    read_length,
+    read_parallel,
+)
+from vbjax.numerics.linalg import inverse_from_cholesky, logdet_from_cholesky
+from vbjax.numerics.special import LOG_2PI
+
+__all__ = [
+    "Filtered",
+    "Posterior",
+    "entropy",
+    "kalman_filter",
+    "log_normalizer",
+    "sample_paths",
+    "smoother",
+]
+
+
+class Posterior(NamedTuple):
+    """A Gaussian chain by its moments; they are 0 where there are no more steps.
+
+    Attributes:
+        log_normalizer: log of the integral of the weights.
+        entropy: in nats.
+        means: E[x_t], (T, D).
+        covariances: Cov(x_t), (T, D, D).
+        cross_covariances: Cov(x_t, x_{t+1}), (T - 1, D, D).
+    """
+
+    log_normalizer: Float[Array, ""]
+    entropy: Float[Array, ""]
+    means: Float[Array, "t d"]
+    covariances: Float[Array, "t d d"]
+    cross_covariances: Float[Array, "s d d"]
+
+
+class Filtered(NamedTuple):
+    """States given the observations before, and up to, every step.
+
+    Where there are no more steps the log likelihood is 0, and the states go on without observations.
+
+    Attributes:
+        log_likelihoods: log p(y_t | y_1, ..., y_{t-1}), (T,); their sum is that of the sequence.
+        predicted_means, predicted_covariances: of x_t given y_1, ..., y_{t-1}, (T, D) and (T, D, D).
+        means, covariances: of x_t given y_1, ..., y_t, (T, D) and (T, D, D).
+    """
+
+    log_likelihoods: Float[Array, " t"]
+    predicted_means: Float[Array, "t d"]
+    predicted_covariances: Float[Array, "t d d"]
+    means: Float[Array, "t d"]
+    covariances: Float[Array, "t d d"]
+
+
+def log_normalizer(
+    precision: ArrayLike,
+    coupling: ArrayLike,
+    pull: ArrayLike,
+    length: ArrayLike | None = None,
+    *,
+    parallel: bool | None = None,
+) -> Array:
+    """Log of the integral of the weights over all paths, by a block Cholesky factorisation.
+
+    With P_1 = J_1, v_1 = h_1, and as x_t is integrated out after x_{t-1}
+
+        P_{t+1} = J_{t+1} - L_t' P_t^-1 L_t,   v_{t+1} = h_{t+1} + L_t' P_t^-1 v_t,
+
+    it is the sum of (v_t' P_t^-1 v_t - log det P_t + D log 2 pi) / 2. Its gradient are the expected
+    statistics.
+
+    Args:
+        precision, coupling, pull, length, parallel: see the module; J, L and h above.
+
+    Returns:
+        A scalar; 0 of an empty chain.
+
+    Raises:
+        ValueError: wrong shapes, NaN or infinities.
+
+    References:
+        Rue & Held (2005), Gaussian Markov random fields, section 2.4; Bishop (2006), eq. 2.75.
+
+    >>> print(f"{log_normalizer(4 * jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), jnp.zeros((1, 1))):.4f}")
+    0.2258
+    """
+    return _smoother(
+        *_read(precision, coupling, pull, length), parallel=read_parallel(parallel)
+    ).log_normalizer
+
+
+def smoother(
+    precision: ArrayLike,
+    coupling: ArrayLike,
+    pull: ArrayLike,
+    length: ArrayLike | None = None,
+    *,
+    parallel: bool | None = None,
+) -> Posterior:
+    """A whole E-step: log-normaliser, entropy, means, covariances, and those of neighbours.
+
+    Backwards from the P_t and v_t of `log_normalizer`, with the gains G_t = P_t^-1 L_t:
+
+        m_t = P_t^-1 v_t + G_t m_{t+1},   V_t = P_t^-1 + G_t V_{t+1} G_t',   Cov(x_t, x_{t+1}) = G_t V_{t+1}.
+
+    In parallel both recursions are products of an associative operation: forwards, of weights of the two ends
+    of a stretch whose inside is integrated out; backwards, of affine maps.
+
+    Args:
+        precision, coupling, pull, length, parallel: see the module; J, L and h above.
+
+    Returns:
+        A `Posterior`.
+
+    Raises:
+        ValueError: wrong shapes, NaN or infinities.
+
+    References:
+        Rauch, Tung & Striebel (1965), in information form; Beal (2003), section 5.3; Saerkka &
+        Garcia-Fernandez (2021), Temporal parallelization of Bayesian smoothers, for the affine maps.
+
+    >>> posterior = smoother(jnp.ones((2, 1, 1)), jnp.array([[0.5]]), jnp.array([[1.0], [0.0]]))
+    >>> print(*(f"{x:.3f}" for x in (*posterior.means.ravel(), *posterior.covariances.ravel())))
+    1.333 0.667 1.333 1.333
+    """
+    return _smoother(*_read(precision, coupling, pull, length), parallel=read_parallel(parallel))
+
+
+def entropy(
+    precision: ArrayLike,
+    coupling: ArrayLike,
+    pull: ArrayLike,
+    length: ArrayLike | None = None,
+    *,
+    parallel: bool | None = None,
+) -> Array:
+    """Entropy in nats, of every state given the next: sum_t [D (1 + log 2 pi) - log det P_t] / 2.
+
+    Args:
+        precision, coupling, pull, length, parallel: see the module.
+
+    Returns:
+        A scalar; 0 of an empty chain.
+
+    Raises:
+        ValueError: wrong shapes, NaN or infinities.
+
+    >>> print(f"{entropy(jnp.ones((1, 1, 1)), jnp.zeros((1, 1)), jnp.zeros((1, 1))):.4f}")
+    1.4189
+    """
+    return _smoother(*_read(precision, coupling, pull, length), parallel=read_parallel(parallel)).entropy
+
+
+def sample_paths(
+    precision: ArrayLike,
+    coupling: ArrayLike,
+    pull: ArrayLike,
+    length: ArrayLike | None = None,
+    *,
+    key: Array,
+    n_draws: int = 1,
+    parallel: bool | None = None,
+) -> Array:
+    """Independent draws of the path: the last state, then every state given the next.
+
+    Args:
+        precision, coupling, pull, length, parallel: see the module.
+        key: `jax.random.key(...)`.
+        n_draws: how many paths, static.
+
+    Returns:
+        (n_draws, T, D), 0 where there are no more steps.
+
+    Raises:
+        ValueError: wrong shapes, NaN or infinities.
+
+    References:
+        Rue & Held (2005), algorithm 2.5; Carter & Kohn (1994), On Gibbs sampling for state space models.
+
+    >>> tight, none = 1e8 * jnp.ones((3, 1, 1)), jnp.zeros((1, 1))
+    >>> sample_paths(tight, none, tight[..., 0], key=jax.random.key(0)).round(2).ravel().tolist()
+    [1.0, 1.0, 1.0]
+    """
+    arguments = _read(precision, coupling, pull, length)
+    n_draws = read_count(n_draws, "n_draws")
+    return _sample_paths(*arguments, read_key(key), n_draws=n_draws, parallel=read_parallel(parallel))
+
+
+def kalman_filter(
+    y: ArrayLike,
+    initial_mean: ArrayLike,
+    initial_covariance: ArrayLike,
+    transition_matrix: ArrayLike,
+    transition_covariance: ArrayLike,
+    emission_matrix: ArrayLike,
+    emission_covariance: ArrayLike,
+    length: ArrayLike | None = None,
+) -> Filtered:
+    """States of x_1 ~ N(m0, V0), x_t ~ N(A x_{t-1}, Q), y_t ~ N(C x_t, R) given the observations so far.
+
+    From the prediction m, P of a step, with S = C P C' + R by its Cholesky factor and K = P C' S^-1:
+
+        mean = m + K (y - C m),   covariance = (I - K C) P (I - K C)' + K R K',
+
+    Joseph's form, a sum of squares: no covariance loses its sign by rounding. Entries that are missing drop
+    out, also where R is not diagonal: what is left has the corresponding rows of C and block of R.
+
+    Args:
+        y: (T, p); NaN are missing entries.
+        initial_mean, initial_covariance: m0 (D,) and V0 (D, D).
+        transition_matrix, transition_covariance: A and Q, (D, D).
+        emission_matrix, emission_covariance: C (p, D) and R (p, p).
+        length: how many of the T steps there are, a scalar that may be traced; all of them by default.
+
+    Returns:
+        A `Filtered`.
+
+    Raises:
+        ValueError: wrong shapes or infinities.
+
+    References:
+        Kalman (1960); Bishop (2006), eq. 13.88-13.92; Bucy & Joseph (1968) for the covariance.
+
+    >>> one = jnp.eye(1)
+    >>> found = kalman_filter(jnp.array([[2.0], [jnp.nan]]), jnp.zeros(1), one, one, one, one, one)
+    >>> print(*(f"{x:.3f}" for x in (*found.means.ravel(), *found.covariances.ravel())))
+    1.000 1.000 0.500 1.500
+    """
+    y = as_floating(y, "y", missing=True)
+    if y.ndim != 2 or 0 in y.shape:
+        raise ValueError(f"y must have shape (T, p) of at least (1, 1); got {y.shape}")
+    if is_concrete(y) and np.isinf(np.asarray(y)).any():
+        raise ValueError("y must be finite, or NaN where missing; it has an infinity")
+    mean = as_array(initial_mean, "initial_mean").astype(y.dtype)
+    if mean.ndim != 1 or not mean.size:
+        raise ValueError(f"initial_mean must have shape (D,) of at least (1,); got {mean.shape}")
+    d, p = len(mean), y.shape[1]
+    matrices = {
+        "initial_covariance": (initial_covariance, (d, d)),
+        "transition_matrix": (transition_matrix, (d, d)),
+        "transition_covariance": (transition_covariance, (d, d)),
+        "emission_matrix": (emission_matrix, (p, d)),
+        "emission_covariance": (emission_covariance, (p, p)),
+    }
+    of = f", as y has {p} columns and initial_mean {d} entries"
+    read = [_finite(x, y.dtype, name, shape, of=of) for name, (x, shape) in matrices.items()]
+    return _kalman_filter(y, _finite(mean, y.dtype, "initial_mean", (d,)), *read, read_length(length, len(y)))
+
+
+# -- compiled --------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnames="parallel")
+def _smoother(precision: Array, coupling: Array, pull: Array, length: Any, *, parallel: Any) -> Posterior:
+    here, chain = without_padding(precision, coupling, pull, length)
+    root, gains, half = eliminated(*chain, parallel=parallel)
+    d = pull.shape[1]
+    volume = jnp.where(here, d * LOG_2PI - logdet_from_cholesky(root), 0).sum()
+    means, covariances = backward(gains, solve_upper(root, half), inverse_from_cholesky(root), parallel)
+    present = here[:, None, None]
+    covariances = jnp.where(present, covariances, 0)
+    return Posterior(
+        0.5 * (volume + (half**2).sum()),
+        0.5 * (volume + d * here.sum().astype(pull.dtype)),
+        jnp.where(here[:, None], means[..., 0], 0),
+        covariances,
+        gains[:-1] @ covariances[1:],
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("n_draws", "parallel"))
+def _sample_paths(
+    precision: Array, coupling: Array, pull: Array, length: Any, key: Array, *, n_draws: int, parallel: Any
+) -> Array:
+    here, chain = without_padding(precision, coupling, pull, length)
+    root, gains, half = eliminated(*chain, parallel=parallel)
+    noise = jax.random.normal(key, (*pull.shape, n_draws), pull.dtype)
+    paths = backward(gains, solve_upper(root, half + noise), None, parallel)[0]  # (t, d, n_draws)
+    return jnp.moveaxis(jnp.where(here[:, None, None], paths, 0), -1, 0)
+
+
+@jax.jit
+def _kalman_filter(*arguments: Any) -> Filtered:
+    return Filtered(*kalman_steps(*arguments))
+
+
+# -- what comes in ---------------------------------------------------------------------------------------
+
+
+def _finite(
+    x: ArrayLike, dtype: Any, name: str, *shapes: tuple[int, ...], used: slice = slice(None), of: str = ""
+) -> Array:
+    """An array of one of the shapes; if it is of the last one, only a part may be used."""
+    x = as_array(x, name).astype(dtype)
+    if x.shape not in shapes:
+        raise ValueError(f"{name} must have shape {' or '.join(map(str, shapes))}{of}; got {x.shape}")
+    if (
+        is_concrete(x)
+        and not np.isfinite(np.asarray(x)[used if x.shape == shapes[-1] else slice(None)]).all()
+    ):
+        raise ValueError(f"{name} must be finite; it has a NaN or an infinity")
+    return x
+
+
+def _read(
+    precision: ArrayLike, coupling: ArrayLike, pull: ArrayLike, length: ArrayLike | None
+) -> tuple[Array, Array, Array, Array | None]:
+    """Potentials of one dtype and of shapes that agree."""
+    pull = as_floating(pull, "pull")
+    if pull.ndim != 2 or 0 in pull.shape:
+        raise ValueError(f"pull must have shape (T, D) of at least (1, 1); got {pull.shape}")
+    (steps, d), dtype = pull.shape, pull.dtype
+    length = read_length(length, steps)
+    stop = int(length) if length is not None and is_concrete(length) else steps
+    used, links = slice(stop), slice(max(stop - 1, 0))
+    return (
+        _finite(precision, dtype, "precision", (steps, d, d), used=used),
+        _finite(coupling, dtype, "coupling", (d, d), (steps - 1, d, d), used=links),
+        _finite(pull, dtype, "pull", (steps, d), used=used),
+        length,
+    )

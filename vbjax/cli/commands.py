@@ -1,0 +1,391 @@
+"""What the shell command does: read the data, fit, print, write. `__main__` reads the arguments.
+
+Output paths are checked before the fit, which may take long. `files` writes files whole or not at
+all; what is peculiar to topics is in `topics`, to sequences in `chains`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vbjax import metrics
+from vbjax.cli import chains, topics
+from vbjax.cli.files import UserError, check_digits, check_outputs, reading, replacing
+from vbjax.cli.tables import aligned, emptied, measure, posterior_sds
+from vbjax.data import datasets
+from vbjax.data.datasets import Series
+from vbjax.inference.algorithm import Status
+from vbjax.inference.fit import fit
+from vbjax.inference.result import Fit
+from vbjax.models import (
+    BayesianGaussianMixture,
+    GaussianMixture,
+    HDPTopics,
+    HiddenMarkovModel,
+    KMeans,
+    LatentDirichletAllocation,
+)
+from vbjax.models.topics.topic_model import TopicModel
+
+MODELS = {
+    "kmeans": KMeans,
+    "gmm": GaussianMixture,
+    "bayesian-gmm": BayesianGaussianMixture,
+    "lda": LatentDirichletAllocation,
+    "hdp-topics": HDPTopics,
+    "hmm": HiddenMarkovModel,
+    "bayesian-hmm": HiddenMarkovModel,
+}
+# the model in words; its objective, with its unit and the sign that makes it one to be read
+_WORDS = {
+    "kmeans": ("k-means", "inertia", "", -1),
+    "gmm": ("Gaussian mixture by maximum likelihood", "log likelihood", " nats", 1),
+    "bayesian-gmm": ("Gaussian mixture by variational Bayes", "ELBO", " nats", 1),
+    "lda": ("latent Dirichlet allocation", "ELBO", " nats", 1),
+    "hdp-topics": ("topics of a hierarchical Dirichlet process", "ELBO", " nats", 1),
+    "hmm": ("hidden Markov model by maximum likelihood", "log likelihood", " nats", 1),
+    "bayesian-hmm": ("hidden Markov model by variational Bayes", "ELBO", " nats", 1),
+}
+_CHAINS = ("hmm", "bayesian-hmm")
+_TOPICS = ("lda", "hdp-topics")
+_RESTARTS = {
+    "lda": 4,
+    "hdp-topics": 4,
+    "hmm": 16,
+    "bayesian-hmm": 16,
+}  # 64 of the others, whose fits take less
+_MOST_PAIRED = 20_000  # rows; the pairwise silhouette of more takes long
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to fit, how, and where the results go; the defaults are the example on Old Faithful.
+
+    `data` is the path of a CSV file, of a corpus for topics, and None for Old Faithful; the other fields are
+    the options of the command, None where it has a default of its own for the model.
+    """
+
+    model: str = "bayesian-gmm"
+    data: str | None = None
+    components: int = 6
+    columns: list[str | int] | None = None
+    covariance: str | None = None
+    weight_concentration: float | None = 1e-3
+    vocab: str | None = None
+    output: str | None = None
+    parts: int | None = None
+    order: int | None = None
+    sequence: str | int | None = None
+    restarts: int | None = None
+    seed: int = 0
+    max_iter: int = 1000
+    tol: float = 1e-6
+    out: str | None = None
+    plot: str | None = None
+    quiet: bool = False
+
+    @property
+    def emission(self) -> str:
+        """The output of a chain's states."""
+        return self.output or "gaussian"
+
+
+def run(options: Options) -> None:
+    """Fit, print the result on stdout, and write the files asked for.
+
+    Args:
+        options: what to do.
+
+    Raises:
+        UserError: bad input, or a file that cannot be read or written.
+        KeyboardInterrupt: Ctrl-C before there was a fit, or while files were being written.
+    """
+    source = "the corpus" if options.model in _TOPICS else "the table"
+    inputs = {source: options.data, "the vocabulary": options.vocab}
+    check_outputs(inputs, out=options.out, plot=options.plot)
+    _check(options)
+    data, names = _load(options)
+    model = _model(options, data)
+    try:
+        result = fit(
+            model,
+            data.sequences() if isinstance(data, Series) else data,
+            key=jax.random.key(options.seed),
+            n_restarts=options.restarts or _RESTARTS.get(options.model, 64),
+            max_iter=options.max_iter,
+            tol=options.tol,
+            progress=not options.quiet,
+        )
+    except ValueError as error:
+        raise UserError(error) from error
+    if not np.isfinite(float(result.objective)):
+        raise UserError(f"no restart gave a finite result: {result.verdict()}")
+    found = describe(result, data)
+    _say(report(options, result, found, names))
+    if options.out:
+        with replacing(options.out) as file:
+            np.savez(file, **archive(options.model, result, found, names))
+        _say(f"{'saved':<15} {options.out}")
+    if options.plot:
+        picture = _picture(result, data, names)
+        with replacing(options.plot) as file:
+            picture.savefig(file, format=Path(options.plot).suffix[1:].lower())
+        _say(f"{'picture':<15} {options.plot}")
+
+
+# -- input ---------------------------------------------------------------------------------------------
+
+
+def _check(options: Options) -> None:
+    """Raise where an option is not for the model."""
+    chain = options.model in _CHAINS
+    if options.model == "kmeans" and options.covariance is not None:
+        raise UserError("--covariance is not for kmeans, whose clusters have no covariance")
+    if options.model in _TOPICS and options.covariance is not None:
+        raise UserError(f"--covariance is not for {options.model}, whose topics have no covariance")
+    of = {"covariance": ("gaussian", "mixture"), "parts": ("mixture",), "order": ("autoregressive",)}
+    for name, outputs in of.items():
+        if chain and options.emission not in outputs and getattr(options, name) is not None:
+            raise UserError(
+                f"--{name} is for {' and '.join(outputs)} output only, not for {options.emission}"
+            )
+    if options.model in _TOPICS and options.columns is not None:
+        raise UserError(f"--columns is not for {options.model}, whose data are documents, not a table")
+    if options.model != "bayesian-gmm" and options.weight_concentration is not None:
+        raise UserError(f"--weight-concentration is for bayesian-gmm only, not for {options.model}")
+    if options.model not in _TOPICS and options.vocab is not None:
+        raise UserError(f"--vocab is for {' and '.join(_TOPICS)} only, not for {options.model}")
+    if options.model == "hdp-topics" and options.components < 2:
+        raise UserError("--components must be at least 2 for hdp-topics: where their number is cut off")
+    for name in ("output", "sequence", "parts", "order"):
+        if not chain and getattr(options, name) is not None:
+            raise UserError(f"--{name} is for {' and '.join(_CHAINS)} only, not for {options.model}")
+
+
+def _model(options: Options, data: Any) -> Any:
+    k, covariance = options.components, options.covariance or "full"
+    if options.model in _CHAINS:
+        return chains.model(
+            k,
+            options.emission,
+            data,
+            bayesian=options.model == "bayesian-hmm",
+            covariance=covariance,
+            parts=options.parts or 2,
+            order=options.order or 1,
+        )
+    if options.model in ("kmeans", *_TOPICS):
+        return MODELS[options.model](k)
+    if options.model == "gmm":
+        return GaussianMixture(k, covariance)
+    return BayesianGaussianMixture(k, covariance, weight_concentration=options.weight_concentration)
+
+
+def _load(options: Options) -> tuple[Any, list[str]]:
+    """The table in JAX's default float and its columns; the documents and the words; or the series."""
+    if options.data is None:
+        return datasets.old_faithful(), ["eruption (min)", "waiting (min)"]
+    if options.model in _TOPICS:
+        return topics.load(options.data, options.vocab, options.components)
+    needed = 2 if options.model.startswith("bayesian") else max(2, options.components)
+    if options.model in _CHAINS:
+        where = options.data, options.sequence, options.columns
+        series = chains.load(*where, options.emission, needed)
+        return series, series.columns
+    with reading(options.data):
+        table, columns = datasets.read_table(options.data, options.columns)
+    if len(table) < needed:
+        rows = f"{len(table)} row{'s' * (len(table) != 1)}"
+        raise UserError(f"{options.data}: {rows}; expected at least {needed} for this model")
+    check_digits(options.data, table, columns)
+    return jnp.asarray(table, float), columns
+
+
+# -- output --------------------------------------------------------------------------------------------
+
+
+def _say(text: str) -> None:
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
+    print(text, flush=True)
+
+
+def _picture(result: Fit, data: Any, names: list[str]) -> Any:
+    from vbjax import plots  # matplotlib takes a second to import
+
+    if isinstance(result.model, TopicModel):
+        return plots.topics.overview(result, names)
+    if isinstance(result.model, HiddenMarkovModel):
+        return plots.chains.overview(result, data.sequences(), names, sequences=data.names)
+    return plots.overview(result, data, names)
+
+
+def archive(model: str, result: Fit, found: dict[str, np.ndarray], names: list[str]) -> dict[str, Any]:
+    """What --out saves, by name: `found`, objective, trace, n_iter, status, runs_*, model, and `names` as
+    columns, as vocabulary for topics."""
+    runs = {f"runs_{name}": value for name, value in result.runs._asdict().items()}
+    arrays = dict(objective=result.objective, trace=result.trace, n_iter=result.n_iter, **runs)
+    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    labels = dict(status=result.status.name, model=model)
+    labels["vocabulary" if model in _TOPICS else "columns"] = names
+    return {**found, **arrays, **{name: np.array(value) for name, value in labels.items()}}
+
+
+# -- what was found ------------------------------------------------------------------------------------
+
+
+@jax.jit
+def _parameters(model: Any, params: Any) -> dict[str, Array]:
+    """A mixture's parameters in one compiled program; one operation after the other takes seconds."""
+    found = dict(weights=model.weights(params), means=model.means(params))
+    found["covariances"] = model.covariances(params)
+    if isinstance(model, BayesianGaussianMixture):
+        found |= dict(weights_sd=params.weights.sd, means_sd=params.components.sd.location)
+    return found
+
+
+def describe(result: Fit, x: Any) -> dict[str, np.ndarray]:
+    """The fitted parameters, and which rows belong where.
+
+    Args:
+        result: a fit of one of `MODELS`.
+        x: the data, (n, d), or documents, or a series.
+
+    Returns:
+        For k-means `centers` (k, d), `labels` (n,), `inertia`, `sizes` (k,) and, of two clusters or more,
+        `silhouette`. For mixtures `weights` (k,), `means` (k, d), `covariances` (k, d, d), `responsibilities`
+        (n, k), `labels` (n,), `sizes` (k,), the expected rows, and `sds` (k, d), standard deviations; of the
+        Bayesian one also `weights_sd`, `means_sd` and `sds_sd`, how uncertain these are. For topics see
+        `topics.describe`, for hidden Markov models `chains.describe`.
+    """
+    model, params = result.model, result.params
+    if isinstance(model, TopicModel):
+        return topics.describe(result, x)
+    if isinstance(model, HiddenMarkovModel):
+        return chains.describe(result, x)
+    if isinstance(model, KMeans):
+        labels = np.asarray(model.predict(params, x))
+        found = dict(centers=np.asarray(model.centers(params)), labels=labels)
+        found["inertia"] = -np.asarray(result.objective)
+        found["sizes"] = np.bincount(labels, minlength=model.n_clusters)
+        if 2 <= (found["sizes"] > 0).sum() < len(labels):
+            if len(labels) <= _MOST_PAIRED:
+                score = metrics.silhouette(x, labels, n_clusters=model.n_clusters)
+            else:
+                score = metrics.centroid_silhouette(x, labels, found["centers"])
+            found["silhouette"] = np.asarray(score)
+        return found
+    found = {name: np.asarray(value) for name, value in _parameters(model, params).items()}
+    found["responsibilities"] = np.asarray(model.responsibilities(params, x))
+    found["labels"] = found["responsibilities"].argmax(-1)
+    found["sizes"] = found["responsibilities"].sum(0)
+    if isinstance(model, BayesianGaussianMixture):
+        found["sds"], found["sds_sd"] = posterior_sds(params.components, found["means"].shape)
+    else:
+        found["sds"] = np.sqrt(np.diagonal(found["covariances"], axis1=1, axis2=2))
+    return found
+
+
+# -- the report ----------------------------------------------------------------------------------------
+
+
+def report(options: Options, result: Fit, found: dict[str, np.ndarray], names: list[str]) -> str:
+    """The fit in words and numbers, for a terminal of 80 columns; `found` comes from `describe`."""
+    data = "Old Faithful" if options.data is None else Path(options.data).name
+    title = _WORDS[options.model][0]
+    if options.model in _TOPICS:
+        title += f", {len(found['sizes'])} topic{'s' * (len(found['sizes']) != 1)}"
+        size, lines = topics.size(found), topics.table(found, names)
+        lines += emptied(found["sizes"], "topic", "token")
+        lines += [] if options.vocab else ["words are shown by their numbers; --vocab names them"]
+    elif options.model in _CHAINS:
+        title += f", {options.emission} output"
+        size = chains.size(found, names)
+        lines = chains.table(found, names, options.emission)
+    else:
+        title += "" if options.model == "kmeans" else f", {result.model.covariance_type} covariance"
+        size = f"{len(found['labels'])} rows, {len(names)} column{'s' * (len(names) != 1)}"
+        lines = _clusters(found, names) if options.model == "kmeans" else _components(found, names)
+    head = [title, f"{data}: {size}; seed {options.seed}", ""]
+    return "\n".join([*head, *lines, "", *_trust(options.model, result, found)])
+
+
+def _components(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
+    """The table of the components that keep more than one row, heaviest first."""
+    bayesian = "weights_sd" in found
+    kept = np.flatnonzero(found["sizes"] > 1)
+    kept = kept[np.argsort(-found["weights"][kept], kind="stable")]
+
+    def show(name: str, at: Any) -> str:
+        return measure(found[name][at], found[f"{name}_sd"][at] if bayesian else None)
+
+    table = [["component", "rows", "weight", "column", "mean", "sd"]]
+    for k in kept:
+        head = [str(k), f"{found['sizes'][k]:.1f}", show("weights", k)]
+        for j, column in enumerate(columns):
+            table.append([*head, column, show("means", (k, j)), show("sds", (k, j))])
+            head = ["", "", ""]
+    lines = [*aligned(table, right=2), *emptied(found["sizes"], "component", "row")]
+    return [*lines, "± is one posterior standard deviation"] if bayesian else lines
+
+
+def _clusters(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
+    """The table of the clusters, largest first."""
+    table = [["cluster", "rows", "column", "centre"]]
+    for k in np.argsort(-found["sizes"], kind="stable"):
+        head = [str(k), str(found["sizes"][k])]
+        for j, column in enumerate(columns):
+            table.append([*head, column, measure(found["centers"][k, j])])
+            head = ["", ""]
+    return aligned(table, right=2)
+
+
+def _trust(model: str, result: Fit, found: dict[str, np.ndarray]) -> list[str]:
+    """The objective, the spread of the restarts, and the status in words."""
+    objective, singular = (np.asarray(x) for x in (result.runs.objective, result.runs.singular))
+    finite = np.isfinite(objective)
+    best = float(result.objective)
+    close = (np.abs(objective - best) <= 1e-4 * max(1.0, abs(best))) & ~singular
+    proper = objective[finite & ~singular] if (finite & ~singular).any() else objective[finite]
+    _, name, unit, sign = _WORDS[model]
+    low, middle, high = np.sort(sign * np.quantile(proper.astype(float), [0, 0.5, 1]))
+    status = np.asarray(result.runs.status)
+    late = int((finite & (status != Status.CONVERGED)).sum())
+    sweeps = f"after {int(result.n_iter)} sweep{'s' * (int(result.n_iter) != 1)}"
+    notes = [
+        (name, f"{sign * best:.7g}{unit} {sweeps}"),
+        ("restarts", f"{objective.size}: min {low:.7g}, median {middle:.7g}, max {high:.7g}"),
+        ("", f"{close.sum()} within 1e-4 of the best, {singular.sum()} singular, {late} not converged"),
+        ("status", result.status.sentence),
+    ]
+    if model == "kmeans":
+        notes.insert(1, ("silhouette", _silhouette(found)))
+    if model in _TOPICS:
+        notes.insert(1, ("", f"{best / found['tokens'].sum(dtype=float):.6g} nats per token"))
+    if "bic" in found:
+        notes.insert(1, ("BIC", f"{found['bic']:.7g} of {found['n_parameters']} parameters"))
+    if not finite.all():
+        why = "interrupted, " if (status == Status.INTERRUPTED).any() else ""
+        notes.insert(-1, ("", f"{why}{(~finite).sum()} without a result"))
+    if singular.all():
+        notes.append(("", "a component has collapsed: do not trust the objective"))
+    return [f"{label:<15} {text}" for label, text in notes]
+
+
+def _silhouette(found: dict[str, np.ndarray]) -> str:
+    if "silhouette" not in found:
+        return "none: it compares two clusters or more"
+    score = float(found["silhouette"])
+    way = "" if len(found["labels"]) <= _MOST_PAIRED else " (simplified: distances to the centres)"
+    return f"{score:.3f}: {metrics.silhouette_reading(score)}{way}"

@@ -1,0 +1,267 @@
+"""Sums over the rows of the data: chunks and row weights are handled here and nowhere else.
+
+Statistics are additive over rows, so one pass is a scan over chunks that keeps nothing of the size of
+the data. Imported by the algorithms and by models that initialise themselves with a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
+
+from vbjax.core.ragged import ROWS, Ragged, by_part
+from vbjax.families.base import pytree, static
+from vbjax.numerics.inputs import read_weights
+
+
+class Expectation(NamedTuple):
+    """What a pass over rows gives: everything in it adds up over chunks.
+
+    Attributes:
+        statistics: gradient of the expected log likelihood in the global factors' statistics.
+        bound: the local part of the bound: log likelihood and local entropies.
+        magnitude: sum of the bound's absolute terms; times the dtype's epsilon, its rounding error.
+        weight: sum of the row weights.
+        local: states of the local factors, which do not add up; None but where they are carried on.
+    """
+
+    statistics: Any
+    bound: Array
+    magnitude: Array
+    weight: Array
+    local: Any = None
+
+
+def rounding_error(magnitude: Array) -> Array:
+    """A few units in the last place of everything that was added up, whose absolute sum is `magnitude`."""
+    return 4 * jnp.finfo(magnitude.dtype).eps * magnitude
+
+
+@pytree
+class Scattered:
+    """A sum of which most rows are nothing: `values` (m, ...) belong to the rows `index` (m,) of a table.
+
+    In place of an array in the sums of a chunk; in those of a pass it is the whole table of `size` rows.
+    """
+
+    index: Array
+    values: Array
+    size: int = static()
+
+    def zeros(self) -> Array:
+        """The empty table."""
+        return jnp.zeros((self.size, *self.values.shape[1:]), self.values.dtype)
+
+    def onto(self, table: Array) -> Array:
+        """The table with these values added."""
+        return table.at[self.index].add(self.values)
+
+
+def n_rows(data: Any) -> int:
+    """The number of rows: the leading axis that every leaf of the data shares."""
+    if isinstance(data, Ragged):
+        return data.n_rows
+    return jax.tree.leaves(data)[0].shape[0]
+
+
+def read_row_weights(weights: Any, data: Any) -> Array | None:
+    """Return the weights of the rows of data that have been read; None stays None.
+
+    Raises:
+        ValueError: what is no weight for every row; weights without data.
+    """
+    if weights is None:
+        return None
+    if data is None:
+        raise ValueError("weights are for rows of data; there are none")
+    return read_weights(weights, n_rows(data), float_dtype(data))
+
+
+def float_dtype(data: Any) -> Any:
+    """The dtype of the data's floating leaves, the default float where there are none."""
+    dtypes = [x.dtype for x in jax.tree.leaves(data) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.result_type(*dtypes) if dtypes else jnp.result_type(float)
+
+
+def blank_idle(rows: Any, weights: Array) -> Any:
+    """The rows, zeros in place of those of weight 0."""
+    return jax.tree.map(
+        lambda x: jnp.where(weights.reshape(-1, *[1] * (x.ndim - 1)) != 0, x, jnp.zeros_like(x)), rows
+    )
+
+
+def sum_over_rows(
+    function: Callable[[Any, Array], Any],
+    data: Any,
+    weights: Array | None = None,
+    *,
+    chunk: int | tuple[int, ...],
+) -> Any:
+    """Sum of `function(rows, weights)` over chunks of `chunk` rows, by one scan.
+
+    Args:
+        function: additive in its rows; returns a pytree of sums.
+        data: pytree of arrays with a common leading axis, or `Ragged` rows.
+        weights: (n,) or None for ones.
+        chunk: rows at a time; of `Ragged` rows a number for every part.
+    """
+    return sweep_rows(lambda rows, w, _: (function(rows, w), ()), data, weights, (), chunk=chunk)[0]
+
+
+def sweep_rows(
+    function: Callable[[Any, Array, Any], tuple[Any, Any]],
+    data: Any,
+    weights: Array | None,
+    carried: Any,
+    *,
+    chunk: int | tuple[int, ...],
+) -> tuple[Any, Any]:
+    """The same with something of each row's own beside it, which the function returns moved.
+
+    The last chunk overlaps the one before it and its repeated rows weigh 0, so no padded copy is made.
+    Rows of weight 0 are replaced by zeros before the function sees them: whatever they hold, infinities
+    and NaN too, cannot reach the sum or its gradient. Of `Ragged` rows `carried` is a tuple, part by part.
+    """
+    if not isinstance(data, Ragged):
+        return _sweep_part(function, data, weights, carried, cast(int, chunk), None)
+    total, moved = None, []
+    nothing = [()] * len(data.parts)
+    row_weights = nothing if weights is None else data.split(weights)
+    each = zip(data.parts, row_weights, carried or nothing, cast(tuple[int, ...], chunk), strict=True)
+    for part, w, own, size in each:
+        total, own = _sweep_part(function, part, None if weights is None else w, own, size, total)
+        moved.append(own)
+    return total, tuple(moved) if carried else ()
+
+
+def _sweep_part(
+    function: Callable[[Any, Array, Any], tuple[Any, Any]],
+    data: Any,
+    weights: Array | None,
+    carried: Any,
+    chunk: int,
+    total: Any,
+) -> tuple[Any, Any]:
+    """Rows of one shape, added to `total` where there is one."""
+    n, dtype = n_rows(data), float_dtype(data)
+
+    def call(rows: Any, row_weights: Array, own: Any) -> tuple[Any, Any]:
+        return function(rows if weights is None else blank_idle(rows, row_weights), row_weights, own)
+
+    if n <= chunk:
+        more, own = call(data, jnp.ones(n, dtype) if weights is None else weights, carried)
+        return _added(total, more), own
+
+    def add(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], None]:
+        total, carried = carry
+        wanted = number * chunk
+        start = jnp.minimum(wanted, n - chunk)
+        rows, own = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, chunk), (data, carried))
+        fresh = start + jnp.arange(chunk) >= wanted
+        row_weights = fresh.astype(dtype)
+        if weights is not None:
+            row_weights = row_weights * lax.dynamic_slice_in_dim(weights, start, chunk)
+        more, moved = call(rows, row_weights, own)
+
+        def put(table: Array, new: Array, old: Array) -> Array:
+            new = jnp.where(fresh.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+            return lax.dynamic_update_slice_in_dim(table, new, start, 0)
+
+        return (_added(total, more), jax.tree.map(put, carried, moved, own)), None
+
+    if total is None:
+        first, first_own = jax.tree.map(lambda x: lax.slice_in_dim(x, 0, chunk), (data, carried))
+        first_weights = jnp.ones(chunk, dtype) if weights is None else weights[:chunk]
+        total = _zeros(jax.eval_shape(call, first, first_weights, first_own)[0])
+    return lax.scan(add, (total, carried), jnp.arange(-(-n // chunk)))[0]
+
+
+def _scattered(x: Any) -> bool:
+    return isinstance(x, Scattered)
+
+
+def _zeros(like: Any) -> Any:
+    def zeros(x: Any) -> Array:
+        return x.zeros() if _scattered(x) else jnp.zeros(x.shape, x.dtype)
+
+    return jax.tree.map(zeros, like, is_leaf=_scattered)
+
+
+def _added(total: Any, more: Any) -> Any:
+    """The sums of a chunk added to those before it."""
+    if total is None:
+        if not any(map(_scattered, jax.tree.leaves(more, is_leaf=_scattered))):
+            return more
+        total = _zeros(more)
+    add = lambda x, table: x.onto(table) if _scattered(x) else table + x
+    return jax.tree.map(add, more, total, is_leaf=_scattered)
+
+
+def expectation(
+    model: Any, params: Any, data: Any, weights: Array | None = None, local: Any = None
+) -> Expectation:
+    """One E-step over all rows: the model's `e_step`, chunk by chunk.
+
+    Args:
+        model: gives `prepare(params)`, `e_step(prepared, rows, weights)`, `collect(sums)` and
+            `chunk_rows(rows)`.
+        params: states of the global factors.
+        data: pytree of arrays with a common leading axis, `Ragged` rows, or None for a model without data.
+        weights: (n,) or None.
+        local: where local factors that interact begin; they come back in the expectation's `local`. Without
+            it they begin anew, and nothing of the size of the data is kept.
+    """
+    if data is None:
+        return model.no_rows(params)
+    sums = _sums_of_shards if isinstance(data, Ragged) and data.mesh is not None else _sums
+    total, local = sums(model, model.prepare(params), data, weights, local)
+    return model.collect(total)._replace(local=local)
+
+
+def _sums(model: Any, prepared: Any, data: Any, weights: Array | None, local: Any) -> tuple[Expectation, Any]:
+    """The E-step of all rows, before `collect`; and local factors after it, where they are carried."""
+    chunk = by_part(model.chunk_rows, data)
+    if local is None:
+        e_step = lambda rows, w: model.e_step(prepared, rows, w)
+        return sum_over_rows(e_step, data, weights, chunk=chunk), None
+
+    def carry(rows: Any, w: Array, own: Any) -> tuple[Expectation, Any]:
+        total = model.carried_e_step(prepared, rows, w, own)
+        return total._replace(local=None), total.local
+
+    return sweep_rows(carry, data, weights, local, chunk=chunk)
+
+
+def _sums_of_shards(
+    model: Any, prepared: Any, data: Ragged, weights: Array | None, local: Any
+) -> tuple[Expectation, Any]:
+    """The same on every device for its own rows; the sums are added up. Parts not divided come last."""
+    mesh = cast(Mesh, data.mesh)
+    n = sum(n_rows(part) % mesh.size == 0 for part in data.parts)
+    parts = (data.parts, None if weights is None else data.split(weights), local)
+
+    def sums(model: Any, prepared: Any, parts: Any) -> tuple[Expectation, Any]:
+        rows, w, own = parts
+        return _sums(model, prepared, data.only(rows), None if w is None else jnp.concatenate(w), own)
+
+    def on_each(model: Any, prepared: Any, parts: Any) -> tuple[Expectation, Any]:
+        total, own = sums(model, prepared, parts)
+        return lax.psum(total, ROWS), own
+
+    same, divided = PartitionSpec(), PartitionSpec(ROWS)
+    each = jax.shard_map(
+        on_each, mesh=mesh, in_specs=(same, same, divided), out_specs=(same, divided), check_vma=False
+    )
+    first, rest = ([x if x is None else x[place] for x in parts] for place in (slice(n), slice(n, None)))
+    total: Any
+    total, own = each(model, prepared, first) if n else (None, ())
+    if n < len(data.parts):
+        more, last = sums(model, prepared, rest)
+        total = _added(total, more)
+        own = None if local is None else (*own, *last)
+    return total, own

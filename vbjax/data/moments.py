@@ -1,0 +1,124 @@
+"""Location and scale of the data, from which default priors are made. Imported by the models."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vbjax.core.model import in_dtype
+from vbjax.core.rows import sum_over_rows
+
+
+def _deviations(x: Array, weights: Array | None, *, full: bool) -> tuple[Array, Array]:
+    """Weighted mean over rows and the (co)variance about it, in two passes of differences."""
+    x = x[:, None] if x.ndim == 1 else x
+    pivot = x[0] if weights is None else x[jnp.argmax(weights)]
+
+    def first(rows: Array, w: Array) -> tuple[Array, Array]:
+        return w @ (rows - pivot), w.sum()
+
+    total, n = sum_over_rows(first, x, weights, chunk=8192)
+    mean = pivot + total / n
+
+    def second(rows: Array, w: Array) -> Array:
+        shift = rows - mean
+        return (w[:, None] * shift).T @ shift if full else w @ shift**2
+
+    return mean, sum_over_rows(second, x, weights, chunk=8192) / n
+
+
+def filled(model: Any, dtype: Any, **defaults: Any) -> Any:
+    """Return the model with these hyperparameters of their defaults' shapes, all of one dtype.
+
+    None becomes the default, and a number, or an array of fewer axes, is broadcast.
+    """
+    cells = {}
+    for name, default in defaults.items():
+        given = getattr(model, name)
+        value = jnp.asarray(default if given is None else given, dtype)
+        cells[name] = jnp.broadcast_to(value, np.broadcast_shapes(value.shape, np.shape(default)))
+    return in_dtype(dataclasses.replace(model, **cells), dtype)
+
+
+def weighted_moments(x: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Mean and variance (divided by the rows' weight) of each column, or of a plain column."""
+    mean, variance = _deviations(x, weights, full=False)
+    return (mean[0], variance[0]) if x.ndim == 1 else (mean, variance)
+
+
+def weighted_covariance(x: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Mean (d,) and covariance (d, d) (divided by the rows' weight) of a table."""
+    return _deviations(x, weights, full=True)
+
+
+def observed_covariance(x: Array, weights: Array | None = None) -> tuple[Array, Array, Array]:
+    """Mean (d,), covariance (d, d) and weight (d,) of a table's entries that are not missing (NaN).
+
+    A missing entry is at its column's mean, and variances are of what is seen: positive semi-definite.
+    """
+    seen = ~jnp.isnan(x)
+    filled = jnp.where(seen, x, 0)
+    first = jnp.where(seen, x, jnp.nan) if weights is None else jnp.where(weights[:, None] > 0, x, jnp.nan)
+    pivot = filled[jnp.argmax(~jnp.isnan(first), 0), jnp.arange(x.shape[1])]
+
+    def totals(rows: tuple[Array, Array], w: Array) -> tuple[Array, Array]:
+        return w @ jnp.where(rows[1], rows[0] - pivot, 0), w @ rows[1].astype(w.dtype)
+
+    total, n = sum_over_rows(totals, (filled, seen), weights, chunk=8192)
+    mean = pivot + total / jnp.maximum(n, jnp.finfo(x.dtype).tiny)
+
+    def products(rows: tuple[Array, Array], w: Array) -> Array:
+        shift = jnp.where(rows[1], rows[0] - mean, 0)
+        return (w[:, None] * shift).T @ shift
+
+    size = jnp.sqrt(jnp.where(n > 0, n, 1))
+    return mean, sum_over_rows(products, (filled, seen), weights, chunk=8192) / (size[:, None] * size), n
+
+
+def positive_scale(variance: Array) -> Array:
+    """The variance, with 1 in place of a column that does not vary: a scale that can be divided by."""
+    return jnp.where(variance > 0, variance, 1)
+
+
+def positive_definite(covariance: Array) -> Array:
+    """The covariance, with some variance in directions that have none (collinear columns, few rows).
+
+    A direction counts as flat when its variance, in units of the columns', is below its rounding error; it
+    then gets the square root of that.
+    """
+    eps = jnp.finfo(covariance.dtype).eps
+    sd = jnp.sqrt(jnp.diagonal(covariance))
+    unit = sd[:, None] * sd
+    values, vectors = jnp.linalg.eigh(covariance / unit)
+    flat = values <= covariance.shape[0] * eps
+    filled = unit * ((vectors * jnp.where(flat, jnp.sqrt(eps), values)) @ vectors.T)
+    return jnp.where(flat.any(), 0.5 * (filled + filled.T), covariance)
+
+
+def was_flat(covariance: Array) -> Array:
+    """Return whether `positive_definite` has put variance into a direction: the least has exactly that."""
+    root = jnp.sqrt(jnp.finfo(covariance.dtype).eps)
+    sd = jnp.sqrt(jnp.diagonal(covariance))
+    least = jnp.linalg.eigvalsh(covariance / (sd[:, None] * sd))[0]
+    return jnp.abs(least / root - 1) < 8 * covariance.shape[0] * root
+
+
+def observed_moments(x: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Mean and variance (p,) of every column of a table over the entries that are not NaN."""
+    seen = ~jnp.isnan(x) if weights is None else ~jnp.isnan(x) & (weights[:, None] > 0)
+    pivot = jnp.take_along_axis(x, seen.argmax(0)[None], 0)[0]
+
+    def powers(centre: Array, power: int) -> tuple[Array, Array]:
+        def add(rows: Array, w: Array) -> tuple[Array, Array]:
+            present = jnp.where(jnp.isnan(rows), 0, w[:, None])
+            return (present * jnp.where(present > 0, rows - centre, 0) ** power).sum(0), present.sum(0)
+
+        return sum_over_rows(add, x, weights, chunk=8192)
+
+    total, n = powers(pivot, 1)
+    mean = pivot + total / n
+    return mean, powers(mean, 2)[0] / n

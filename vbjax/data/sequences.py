@@ -1,0 +1,407 @@
+"""Sequences of unequal length: what hidden Markov and state-space models are fitted to.
+
+Imports core; imported by models of sequences and `datasets`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
+from vbjax.core.rows import float_dtype
+from vbjax.families.base import pytree
+from vbjax.numerics.inputs import as_numbers, is_concrete, read_count
+
+
+class Steps(NamedTuple):
+    """Sequences of about the same length, padded at their ends to one length L.
+
+    A step that is missing is a step of the chain all the same, of which nothing is seen; padding is none.
+
+    Attributes:
+        values: pytree of leaves (n, L, ...), 0 at padding and at steps that are wholly missing; of a step
+            that is missing in part, NaN where it is.
+        observed: (n, L), whether there is a step that is not wholly missing.
+        lengths: (n,), the steps of each sequence.
+    """
+
+    values: Any
+    observed: Array
+    lengths: Array
+
+    @property
+    def flat(self) -> Any:
+        """The values of all steps, end to end, (n L, ...), padding too."""
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.values)
+
+
+@pytree
+class Sequences(Ragged):
+    """Sequences of unequal length. A pytree.
+
+    Those of similar length stand together in parts (`Steps`), so that a sixth of the cells at most is padding
+    and a fit compiles a few shapes. `Sequences.of` and `vb.datasets.read_series` make them; `sharded` divides
+    them over several devices.
+
+    Attributes:
+        parts, order, mesh: see `Ragged`.
+
+    >>> import numpy as np, vbjax as vb
+    >>> seqs = vb.Sequences.of([np.zeros((5, 2)), np.ones((3, 2))])
+    >>> seqs
+    Sequences(2 sequences, 8 steps of shape (2,))
+    >>> seqs.lengths.tolist()
+    [5, 3]
+    """
+
+    @classmethod
+    def of(cls, data: Any, lengths: ArrayLike | None = None) -> Sequences:
+        """Sequences from arrays.
+
+        A step may be a number, a vector or an array, of shape (...), or several of them: where arrays are
+        spoken of, a tuple or dict of arrays with a common axis of steps is one sequence as well.
+
+        Args:
+            data: a list of sequences, arrays (t, ...) of as many steps as each has; or one sequence, an array
+                (t, d) or (t,); or, with `lengths`, all of them end to end, an array (t_1 + t_2 + ..., ...).
+                NaN and masked entries are missing. Floats keep their dtype (half precision becomes
+                float32), other numbers become the default float.
+            lengths: (n,), the steps of each sequence.
+
+        Raises:
+            ValueError: no sequence, or one without a step; no numbers, or infinite ones; arrays of one
+                sequence that differ in their steps; sequences whose steps differ in shape or structure; a
+                single array of more than two axes; `lengths` that are no whole numbers of at least 1 or do
+                not add up to the steps there are.
+
+        >>> import vbjax as vb
+        >>> vb.Sequences.of([0, 2, 1, 1, 0], lengths=[3, 2])
+        Sequences(2 sequences, 5 steps of shape ())
+        """
+        if isinstance(data, Ragged):
+            raise ValueError(f"data must be arrays; got {type(data).__name__} already")
+        if lengths is None and isinstance(data, list):
+            given = [_sequence(x, f"sequence {i} of data") for i, x in enumerate(data)]
+            if not given:
+                raise ValueError("data must have at least one sequence")
+            _require_alike(given)
+        else:
+            given = [_sequence(data, "data")]
+        own = np.array([jax.tree.leaves(x)[0].shape[0] for x in given])
+        if lengths is not None:
+            own = _lengths(lengths, own[0])
+        elif not isinstance(data, list) and any(x.ndim > 2 for x in jax.tree.leaves(given)):
+            shapes = ", ".join(str(x.shape) for x in jax.tree.leaves(given))
+            hint = f"got {shapes}; list(data) is a sequence for each entry of the first axis"
+            raise ValueError(f"data must be a list of sequences, or one of shape (t, d) or (t,); {hint}")
+        if not own.all():
+            raise ValueError(f"sequence {own.argmin()} of data must have at least one step; it has none")
+        values = jax.tree.map(_end_to_end, *given)
+        return cls._packed(own, values, _observed(values, own))
+
+    @classmethod
+    def _packed(cls, lengths: np.ndarray, values: Any, observed: Any) -> Sequences:
+        """Sequences from their lengths (n,) and, end to end, values (t, ...) and what is observed (t,)."""
+        return cls._padded(*groups_of(lengths), lengths, values, observed)
+
+    @classmethod
+    def _padded(
+        cls,
+        groups: Sequence[np.ndarray],
+        widths: Sequence[int],
+        lengths: np.ndarray,
+        values: Any,
+        observed: Any,
+    ) -> Sequences:
+        """A part for every group of sequences, of so many steps."""
+        starts, parts = np.cumsum(lengths) - lengths, []
+        for rows, width in zip(groups, widths, strict=True):
+            there = np.arange(width) < lengths[rows][:, None]
+            step = (starts[rows][:, None] + np.arange(width))[there]
+
+            def fill(x: Any, there: np.ndarray = there, step: np.ndarray = step) -> Array:
+                seen = observed[step].reshape(-1, *[1] * (x.ndim - 1))
+                return _scattered(there, _library(x, seen).where(seen, x[step], 0))
+
+            seen = _scattered(there, observed[step])
+            parts.append(Steps(jax.tree.map(fill, values), seen, _known(lengths[rows], int)))
+        return cls(tuple(parts), _known(np.concatenate(groups), jnp.int32))
+
+    def _flat(self, rows: np.ndarray | None = None) -> tuple[np.ndarray, Any, np.ndarray]:
+        """Lengths of the sequences, or of some, as given; end to end their values and what is observed."""
+        parts = [jax.tree.map(np.asarray, part) for part in self.parts]
+        padded = [np.arange(part.observed.shape[1]) < part.lengths[:, None] for part in parts]
+        lengths = np.concatenate([part.lengths for part in parts]).astype(int)
+        starts, place = np.cumsum(lengths) - lengths, np.argsort(np.asarray(self.order))
+        place = place if rows is None else place[rows]
+        lengths, starts = lengths[place], starts[place]
+        step = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+
+        def flat(*leaves: np.ndarray) -> np.ndarray:
+            return np.concatenate([x[there] for x, there in zip(leaves, padded, strict=True)])[step]
+
+        values = jax.tree.map(flat, *(part.values for part in parts))
+        return lengths, values, flat(*(part.observed for part in parts))
+
+    def in_parts_of(self, other: Sequences) -> Sequences:
+        """The same sequences, and empty ones after them, in parts of the shapes that others have.
+
+        Where a sequence is too long for them, all parts become longer.
+
+        Raises:
+            ValueError: more sequences than the others are; steps of another shape or structure.
+        """
+        like = other.parts[0].values
+        if _form(self.parts[0].values, 2) != _form(like, 2):
+            raise ValueError(
+                f"data must have steps of {_text(like, 2)}, as the first minibatch; "
+                f"got {_text(self.parts[0].values, 2)}"
+            )
+        lengths, values, observed = self._flat()
+        shapes = [part.observed.shape for part in other.parts]
+        lengths, groups, widths = groups_like(lengths, shapes, "sequences")
+        values = jax.tree.map(lambda x, one: x.astype(one.dtype), values, like)
+        return self._padded(groups, widths, lengths, values, observed)
+
+    def in_parts_for(self, n_devices: int) -> Sequences:
+        """The same sequences in parts that so many devices divide, but for what is left over."""
+        lengths, values, observed = self._flat()
+        return self._padded(*groups_of(lengths, n_devices), lengths, values, observed)
+
+    def take(self, rows: ArrayLike) -> Sequences:
+        """Some of the sequences: those of a fit, say, and those held out.
+
+        Args:
+            rows: numbers of sequences, (m,), in any order and as often as wanted; or a mask, (n,).
+
+        Raises:
+            ValueError: `rows` that are neither, out of range, or none at all.
+
+        >>> import numpy as np, vbjax as vb
+        >>> vb.Sequences.of([np.zeros(5), np.zeros(3), np.zeros(4)]).take([2, 0])
+        Sequences(2 sequences, 9 steps of shape ())
+        """
+        return self._packed(*self._flat(row_numbers(rows, self.n_rows, "sequences")))
+
+    def windows(self, length: int) -> Sequences:
+        """The sequences cut into windows, each a sequence of its own: for minibatches of a long one.
+
+        A sequence is cut into as few windows as may be, as even as may be; they follow one another. What is
+        lost of a chain is its transitions at the cuts, and its first state is then that of a window: these
+        say less, the shorter windows are, but what they say is not off (Foti et al. 2014 lengthen windows).
+
+        Args:
+            length: steps of a window, at most.
+
+        Raises:
+            ValueError: `length` that is no whole number of at least 1.
+
+        References:
+            Foti, Xu, Laird & Fox (2014), Stochastic variational inference for hidden Markov models.
+
+        >>> import numpy as np, vbjax as vb
+        >>> vb.Sequences.of(np.zeros((10, 2))).windows(4).lengths.tolist()
+        [4, 3, 3]
+        """
+        lengths, values, observed = self._flat()
+        number = np.maximum(-(-lengths // read_count(length, "length")), 1)
+        which = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+        longer = which < np.repeat(lengths % number, number)
+        return self._packed(np.repeat(lengths // number, number) + longer, values, observed)
+
+    def unpack(self, x: Sequence[Any]) -> list[Any]:
+        """What is there for every step, part by part, sequence by sequence as they were given.
+
+        Args:
+            x: for every part a pytree of arrays (n, L, ...), the part's sequences by its steps.
+
+        Returns:
+            For every sequence that pytree, of numpy arrays (t, ...), without the padding.
+
+        Raises:
+            ValueError: arrays whose first axes are not those of the parts; inside jit or vmap, `Sequences`
+                that are traced themselves, whose lengths are not known.
+
+        >>> import numpy as np, vbjax as vb
+        >>> seqs = vb.Sequences.of([np.array([1.0, 2.0, 3.0]), np.array([4.0])])
+        >>> print(*seqs.unpack([part.values for part in seqs.parts]))
+        [1. 2. 3.] [4.]
+        """
+        if len(x) != len(self.parts):
+            raise ValueError(f"x must be given for each of the {len(self.parts)} parts; got {len(x)}")
+        if any(
+            isinstance(known, jax.core.Tracer) for known in (self.order, *(p.lengths for p in self.parts))
+        ):
+            raise ValueError(
+                "data must be arrays inside jit and vmap, whose shapes say how long they are; the lengths of "
+                "traced Sequences are not known"
+            )
+        found: list[Any] = []
+        for part, given in zip(self.parts, x, strict=True):
+            leaves, structure = jax.tree.flatten(jax.tree.map(_on_host, given))
+            shape = part.observed.shape
+            if any(leaf.shape[:2] != shape for leaf in leaves):
+                shapes = [leaf.shape for leaf in leaves]
+                raise ValueError(f"x must have leading axes {shape}, those of its part; got shapes {shapes}")
+            for i, end in enumerate(np.asarray(part.lengths).tolist()):
+                found.append(jax.tree.unflatten(structure, [leaf[i, :end] for leaf in leaves]))
+        return [found[place] for place in np.argsort(np.asarray(self.order)).tolist()]
+
+    def steps(self) -> Any:
+        """The values of all steps that are observed, end to end, (t, ...); inside jit, of padding too."""
+        if not is_concrete(self):
+            return self.weighted_steps()[0]
+        _, values, observed = self._flat()
+        return jax.tree.map(lambda x: x[observed], values)
+
+    def weighted_steps(self, weights: Array | None = None) -> tuple[Any, Array]:
+        """The steps of all parts, end to end, padding too; and their weights.
+
+        Args:
+            weights: (n,), those of the sequences; by default 1.
+
+        Returns:
+            Values (t, ...); weights (t,), each that of its sequence, 0 where nothing is observed.
+        """
+        own = self.split(jnp.ones(self.n_rows, float_dtype(self)) if weights is None else weights)
+        each = [jnp.where(x.observed, w[:, None], 0) for x, w in zip(self.parts, own, strict=True)]
+        rows = jax.tree.map(lambda *x: jnp.concatenate(x), *(part.flat for part in self.parts))
+        return rows, jnp.concatenate([w.reshape(-1) for w in each])
+
+    @property
+    def lengths(self) -> Array:
+        """The steps of each sequence, (n,), in the order in which they were given."""
+        return self.join([part.lengths for part in self.parts])
+
+    @property
+    def n_steps(self) -> Array:
+        """The steps of all sequences, missing ones too."""
+        return jnp.stack([part.lengths.sum() for part in self.parts]).sum()
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def __repr__(self) -> str:
+        steps = f", {self.n_steps}" if is_concrete(self) else " of"
+        return f"Sequences({self.n_rows} sequences{steps} steps of {_text(self.parts[0].values, 2)})"
+
+
+def for_every_step(compiled: Any, model: Any, params: Any, data: Any) -> Any:
+    """What a function of a model, parameters and sequences, `compiled`, finds for every step of the data.
+
+    Of one sequence, given as arrays, the arrays for its steps; of a list or `Sequences` a list of such.
+    """
+    read = model.read(data)
+    found = read.unpack(compiled(model, params, read))
+    return found if isinstance(data, (list, Sequences)) else found[0]
+
+
+def _form(values: Any, axes: int) -> tuple[Any, list[tuple[int, ...]]]:
+    """Structure and shapes of a step, of which the arrays have so many leading axes more."""
+    leaves, structure = jax.tree.flatten(values)
+    return structure, [x.shape[axes:] for x in leaves]
+
+
+def _text(values: Any, axes: int) -> str:
+    """The same in words."""
+    structure, shapes = _form(values, axes)
+    if jax.tree_util.treedef_is_leaf(structure):
+        return f"shape {shapes[0]}"
+    return f"shapes {jax.tree.unflatten(structure, shapes)}"
+
+
+def _on_host(x: Any) -> Any:
+    """The array in numpy, unless it is traced."""
+    return x if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
+def _library(*x: Any) -> Any:
+    """What computes with these arrays: numpy, or jax.numpy where one is traced."""
+    return jnp if any(isinstance(leaf, jax.core.Tracer) for leaf in x) else np
+
+
+def _scattered(there: np.ndarray, x: Any) -> Array:
+    """A table on the device that is 0 but where `there`, (n, t), says that one of x is, in their order."""
+    table = _library(x).zeros(there.shape + x.shape[1:], x.dtype)
+    if isinstance(table, np.ndarray):
+        table[there] = x
+        return placed(table)
+    return table.at[np.nonzero(there)].set(x)
+
+
+def _known(x: np.ndarray, dtype: DTypeLike) -> Any:
+    """What shapes say: on the device, but inside jit on the host, where it stays known."""
+    return placed(x, dtype) if is_concrete(()) else x.astype(jax.dtypes.canonicalize_dtype(dtype))
+
+
+def _sequence(x: Any, name: str) -> Any:
+    """Arrays of numbers with a common axis of steps; lists are arrays."""
+    x = jax.tree.map(
+        lambda leaf: _on_host(as_numbers(leaf, name, missing=True)),
+        x,
+        is_leaf=lambda leaf: isinstance(leaf, list),
+    )
+    shapes = [leaf.shape for leaf in jax.tree.leaves(x)]
+    if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
+        hint = "; a single sequence is an array, not a list of numbers" if shapes == [()] else ""
+        raise ValueError(f"{name} must be arrays with a common axis of steps; got shapes {shapes}{hint}")
+    if not sum(math.prod(shape[1:]) for shape in shapes):
+        raise ValueError(f"{name} must have at least one number in a step; got shapes {shapes}")
+    return x
+
+
+def _require_alike(given: Sequence[Any]) -> None:
+    first = _form(given[0], 1)
+    for i, x in enumerate(given):
+        if _form(x, 1) != first:
+            raise ValueError(
+                f"sequence {i} of data must have steps of {_text(given[0], 1)}, as sequence 0; "
+                f"got {_text(x, 1)}"
+            )
+
+
+def _lengths(lengths: ArrayLike, n: int) -> np.ndarray:
+    if isinstance(lengths, jax.core.Tracer):
+        raise ValueError("lengths must be known: give them as a list or a numpy array, not traced")
+    read = np.asarray(as_numbers(lengths, "lengths"))
+    if read.ndim != 1 or not read.size or not np.issubdtype(read.dtype, np.integer):
+        what = f"{read.dtype} of shape {read.shape}"
+        raise ValueError(f"lengths must be whole numbers, one for each sequence; got {what}")
+    if read.min() < 1:
+        raise ValueError(f"lengths must be at least 1; sequence {read.argmin()} has {read.min()}")
+    if read.sum() != n:
+        raise ValueError(f"lengths must add up to the {n} steps of data; they add up to {read.sum()}")
+    return read.astype(int)
+
+
+def _end_to_end(*leaves: Any) -> Any:
+    """One floating array (t, ...), of float32 at least."""
+    floating = [x.dtype for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
+    kinds = [np.dtype(np.float32) if dtype.itemsize < 4 else dtype for dtype in floating]
+    dtype = functools.reduce(np.promote_types, kinds) if kinds else jnp.result_type(float)
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    with np.errstate(over="ignore"):  # what the dtype cannot hold becomes infinite, and is refused as such
+        return _library(*leaves).concatenate([x.astype(dtype, copy=False) for x in leaves])
+
+
+def _observed(values: Any, lengths: np.ndarray) -> Any:
+    """Which steps (t,) are not wholly missing, of values that are finite where they are not missing."""
+    flat = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(values)]
+    if _library(*flat) is np:
+        infinite = functools.reduce(np.logical_or, (np.isinf(x).any(1) for x in flat))
+        if infinite.any():
+            step, ends = infinite.argmax(), np.cumsum(lengths)
+            row = np.searchsorted(ends, step, side="right")
+            place = f"step {step - ends[row] + lengths[row]} of sequence {row}"
+            raise ValueError(f"data must be finite, or NaN where missing; {place} has an infinity")
+    return ~functools.reduce(operator.and_, (_library(x).isnan(x).all(1) for x in flat))

@@ -1,0 +1,1 @@
+"""The drivers: `fit` and its algorithms, restarts, stochastic steps, Gibbs. They know no model."""

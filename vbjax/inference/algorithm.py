@@ -1,0 +1,262 @@
+"""Algorithms: how a state moves, and when it has arrived. `fit` drives any of them.
+
+An algorithm is a pytree with `init`, `step`, `params`: **score, then move**. A step scores the state
+that comes in and says whether it has converged; the driver keeps that state when a status says stop.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from vbjax.core.model import ConjugateModel
+from vbjax.core.rows import Expectation, expectation, rounding_error
+from vbjax.families.base import pytree, static
+from vbjax.families.coordinates import outside
+from vbjax.numerics.inputs import all_finite, read_flag, read_number
+from vbjax.numerics.record import Record
+
+
+class Status(enum.IntEnum):
+    """How a run ended; inside jit and vmap an integer array."""
+
+    UNFINISHED = 0
+    CONVERGED = 1
+    MAX_ITER = 2
+    NON_FINITE = 3
+    DECREASED = 4
+    INTERRUPTED = 5
+    UNBOUNDED = 6
+    ILL_CONDITIONED = 7
+
+    @property
+    def sentence(self) -> str:
+        """What it means, for people."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.UNFINISHED: "not finished",
+    Status.CONVERGED: "converged: the objective changes by less than the tolerance",
+    Status.MAX_ITER: "stopped at max_iter before it converged",
+    Status.NON_FINITE: "stopped: the objective is not finite",
+    Status.DECREASED: "stopped: the objective fell by more than its rounding error",
+    Status.INTERRUPTED: "interrupted",
+    Status.UNBOUNDED: "stopped: the objective rises without limit, the density is not integrable "
+    "(give it proper priors)",
+    Status.ILL_CONDITIONED: "stopped: some columns repeat one another to within the rounding of their dtype, "
+    "and the objective is not to be trusted; fit in float64, or leave a column out",
+}
+
+
+class Info(NamedTuple):
+    """What a step found out.
+
+    Attributes:
+        params: the parameters that it scored.
+        objective: theirs; what is maximised.
+        error: the rounding error of the objective in its dtype.
+        status: a `Status`; UNFINISHED means go on.
+    """
+
+    params: Any
+    objective: Array
+    error: Array
+    status: Array
+
+
+class Algorithm(Protocol):
+    """What `fit` drives."""
+
+    model: Any
+
+    def init(self, key: Array, data: Any, weights: Array | None) -> Any:
+        """Random parameters to start from."""
+
+    def start(self, params: Any, data: Any) -> Any:
+        """The initial state at given parameters."""
+
+    def step(self, state: Any, data: Any, weights: Array | None) -> tuple[Any, Info]:
+        """Score the state, then move it."""
+
+    def explain(self, params: Any, data: Any, weights: Array | None) -> None:
+        """A ValueError that says why runs from such a start are not finite, where that can be said."""
+
+
+class AscentState(NamedTuple):
+    """Parameters, the objective of the parameters before them, and local factors where they interact."""
+
+    params: Any
+    objective: Array
+    local: Any
+
+
+@pytree
+class CoordinateAscent:
+    """EM, k-means and mean-field variational Bayes: the coordinate updates of a conjugate model.
+
+    Attributes:
+        model: a resolved model.
+        tol: converged when the objective changes by at most `tol` times the model's unit (the rows'
+            weight), or by no more than its rounding error.
+        check: update every factor on its own and score after each, and not only after whole sweeps.
+    """
+
+    model: ConjugateModel
+    tol: Array
+    check: bool = static(default=False)
+
+    def inspect(self, data: Any) -> None:
+        """Refuse a tolerance or a check that is none."""
+        read_number(self.tol, "tol")
+        read_flag(self.check, "check")
+
+    def init(self, key: Array, data: Any, weights: Array | None) -> Any:
+        """The model's own random start."""
+        return self.model.init(key, data, weights)
+
+    def start(self, params: Any, data: Any) -> AscentState:
+        """At given parameters."""
+        objective = jnp.asarray(-jnp.inf, jnp.asarray(self.tol).dtype)
+        return AscentState(params, objective, self.model.start_locals(params, data))
+
+    def step(self, state: AscentState, data: Any, weights: Array | None) -> tuple[AscentState, Info]:
+        """One sweep: every block from its own pass, the first from the pass that scores."""
+        model, params = self.model, state.params
+        total = expectation(model, params, data, weights, state.local)
+        objective, magnitude = model.scored(params, total)
+        error = rounding_error(magnitude)
+        status = judge(objective, state.objective, error, self.tol * model.unit(total))
+        moved = sweep(model, params, data, weights, total, check=self.check)
+        status = jnp.where(moved.fell, jnp.int32(Status.DECREASED), status)
+        return AscentState(moved.params, objective, moved.local), Info(params, objective, error, status)
+
+    def explain(self, params: Any, data: Any, weights: Array | None) -> None:
+        """Raise where data overflow, or a factor is improper."""
+        explain(self.model, params, data, weights)
+
+
+def explain(model: ConjugateModel, params: Any, data: Any, weights: Array | None) -> None:
+    """Raise an error that says why runs from such a start are not finite, where that can be said.
+
+    Raises:
+        ValueError: data whose squares overflow; a factor that prior and data leave without mass.
+    """
+    for x in jax.tree.leaves(data):
+        if jnp.issubdtype(x.dtype, jnp.floating) and x.size:
+            values = np.asarray(x).astype(float)
+            largest = np.abs(values[np.isfinite(values)]).max(initial=0)
+            if largest > np.sqrt(float(jnp.finfo(x.dtype).max) / x.size):
+                wider = ", or use float64 (JAX_ENABLE_X64=1)" if x.dtype.itemsize < 8 else ""
+                raise ValueError(
+                    f"data must have squares that {x.dtype} can add up; the largest number is {largest:.3g}: "
+                    f"change the unit{wider}"
+                )
+    moved = jax.jit(sweep)(model, Record(params), data, weights).params
+    for name, state in moved.items():
+        if field := outside(state):
+            raise ValueError(
+                f"the factor {name!r} ({model.factors[name]}) is improper: its prior and the data "
+                f"leave it a {field} that is not positive. Give it a proper prior"
+            )
+
+
+class Swept(NamedTuple):
+    """Parameters after a sweep, and local factors where they interact.
+
+    `fell`: whether the update of a factor lowered the objective, where that was asked for; or every step of a
+    factor that is not conjugate.
+    """
+
+    params: Record
+    local: Any
+    fell: Any
+
+
+def sweep(
+    model: ConjugateModel,
+    params: Any,
+    data: Any,
+    weights: Array | None,
+    total: Expectation | None = None,
+    pull: Record | None = None,
+    rho: Array | None = None,
+    check: bool = False,
+) -> Swept:
+    """One coordinate update of every block, each from its own pass over the rows.
+
+    Args:
+        total: the first block's pass, where it has been made.
+        pull: added to the gradient that the rows give: a perturbation of the log joint.
+        rho: how far to go in natural parameters; by default all the way.
+        check: update every factor on its own, and score after each.
+    """
+    blocks = [(name,) for block in model.blocks for name in block] if check else model.blocks
+    if total is None:
+        total = expectation(model, params, data, weights)
+    fell, last = jnp.asarray(False), blocks[-1]
+    for block in blocks:
+        before, statistics = total, total.statistics
+        if pull is not None:
+            statistics |= {name: jax.tree.map(jnp.add, statistics[name], pull[name]) for name in block}
+        previous = Record(params)
+        if rho is None and model.guarded(block):
+            params, total, stuck = _climb(model, previous, data, weights, before, block)
+            fell |= stuck
+            continue
+        if rho is None:
+            params = model.m_step(previous, statistics, block)
+        else:
+            params = model.partial_step(previous, statistics, block, rho)
+        if check or block != last:
+            total = expectation(model, params, data, weights, before.local)
+        if check:
+            objective, magnitude = model.scored(params, total)
+            fell |= objective < model.objective(previous, before) - rounding_error(magnitude)
+    return Swept(params, total.local, fell)
+
+
+_SHORTEST = 2.0**-20  # of the steps that are tried
+
+
+def _climb(
+    model: ConjugateModel, params: Record, data: Any, weights: Array | None, before: Expectation, block: Any
+) -> tuple[Record, Expectation, Array]:
+    """The longest step of a guarded block, of lengths 1, 1/4, ..., after which the objective has not fallen
+    and has a slope.
+
+    Returns:
+        The parameters, the pass over the rows that scored them, and whether there was no such step.
+    """
+    start, magnitude = model.scored(params, before)
+    least = start - rounding_error(magnitude)
+
+    def attempt(carry: tuple[Array, Record, Expectation, Array]) -> tuple[Array, Record, Expectation, Array]:
+        rho, *stay, _ = carry
+        moved = model.partial_step(params, before.statistics, block, rho)
+        total = expectation(model, moved, data, weights, before.local)
+        slope = model.total_gradient(model.expected(moved), total.statistics, block)
+        fine = (model.objective(moved, total) >= least) & all_finite(slope)
+        moved, total = jax.tree.map(lambda new, old: jnp.where(fine, new, old), (moved, total), tuple(stay))
+        return rho / 4, moved, total, fine
+
+    def going(carry: tuple[Array, Record, Expectation, Array]) -> Array:
+        return ~carry[3] & (carry[0] > _SHORTEST)
+
+    rho = jnp.ones_like(start)
+    _, params, total, fine = lax.while_loop(going, attempt, (rho, params, before, jnp.asarray(False)))
+    return params, total, ~fine & jnp.isfinite(start)
+
+
+def judge(objective: Array, previous: Array, error: Array, tolerance: Array) -> Array:
+    """Return the status of a monotone algorithm; a fall beyond rounding of both scores is no convergence."""
+    gain = objective - previous
+    settled = gain <= jnp.maximum(tolerance, error)
+    status = jnp.where(settled, Status.CONVERGED, Status.UNFINISHED)
+    status = jnp.where(gain < -2 * error, Status.DECREASED, status)
+    return lax.convert_element_type(jnp.where(jnp.isfinite(objective), status, Status.NON_FINITE), jnp.int32)

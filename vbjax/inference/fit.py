@@ -1,0 +1,357 @@
+"""`fit`: the one driver. Reads the input, resolves the model, runs all restarts, returns a `Fit`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm import tqdm
+
+from vbjax.core.hyperparameters import read_model
+from vbjax.core.model import ConjugateModel, require_model
+from vbjax.core.rows import float_dtype, read_row_weights
+from vbjax.families.coordinates import displaced
+from vbjax.inference import restarts
+from vbjax.inference.acceleration import AcceleratedAscent
+from vbjax.inference.algorithm import CoordinateAscent, Status
+from vbjax.inference.interrupts import compiling
+from vbjax.inference.irreversible import irreversible
+from vbjax.inference.restarts import Race, Runs
+from vbjax.inference.result import Fit
+from vbjax.numerics.inputs import is_concrete, read_count, read_flag, read_key, read_number
+from vbjax.numerics.record import Record
+
+_SLICE_SECONDS = 0.2  # the host looks up about this often: for progress, and for Ctrl-C
+_NO_LIMIT = np.int32(np.iinfo(np.int32).max)
+_SHAKEN_SWEEPS = 16  # after which what leaves a saddle has risen above it
+_SHAKES = 3  # saddles that a fit leaves one after the other, at most
+
+
+class _SoFar(NamedTuple):
+    """What is known of the best run between slices."""
+
+    objective: Array
+    n_iter: Array
+    status: Array
+    diagnostics: Any
+
+
+def fit(
+    model: Any,
+    data: Any = None,
+    *,
+    key: Array,
+    weights: Any = None,
+    params: Any = None,
+    n_restarts: int = 1,
+    max_iter: int = 1000,
+    tol: Any = None,
+    lanes: int | None = None,
+    accelerate: bool = False,
+    check: bool = False,
+    progress: bool = False,
+) -> Fit:
+    """Fit a model by coordinate ascent from one or many starts, in one compiled loop.
+
+    It may be called inside `jax.jit` and `jax.vmap`, over data of one shape, keys, weights and
+    hyperparameters; the values of the input are then not examined, and `Fit.status` says how it went.
+
+    Args:
+        model: a model, or an algorithm made from one.
+        data: what the model takes: arrays whose leading axis are the rows; None for none.
+        key: `jax.random.key(...)`; restarts use splits of it.
+        weights: (n,) row weights; weight w counts a row w times, weight 0 leaves it out.
+        params: where the first run starts (warm); the others start at random.
+        n_restarts: number of runs; the best by objective wins, but a run that is singular, not finite or
+            whose objective fell never wins over a sound one.
+        max_iter: sweeps of a run at most; a new value is a new program.
+        tol: a run has converged when a sweep changes the objective by at most `tol` per row (for
+            k-means: relative to the inertia), or by no more than its rounding error. By default 1e-6; an
+            algorithm has its own.
+        lanes: runs that step at the same time; by default 4 on a CPU (1 for topics) and 64 on an accelerator.
+        accelerate: mix successive sweeps, for fits that converge slowly (overlapping components, factor
+            models): fewer sweeps, each of one pass as before, and the objective still never falls
+            (`AcceleratedAscent`).
+        check: update every factor on its own and score after each, with passes over the data of their own;
+            an update that lowers the objective ends the run as DECREASED. To verify hand-written updates.
+        progress: show a progress bar of the restarts. Ctrl-C ends the fit early in any case, with the
+            best of the runs so far and, if it was still running, the status INTERRUPTED; while the fit is
+            still being compiled, Ctrl-C is a KeyboardInterrupt as soon as that is done.
+
+    Returns:
+        A `Fit`.
+
+    Programs are compiled for every new shape of the data, and kept. They take some hundred of the memory
+    maps of which Linux gives a process 65,530: where a process fits data of very many shapes,
+    `jax.clear_caches()` now and then gives them back. JAX has threads of its own, so a process that has
+    fitted must not fork: start others by `multiprocessing.get_context("spawn")`.
+
+    Raises:
+        ValueError: data, weights, params or a number out of range; a model that is not conjugate, whose
+            functions use a name or a shape that does not exist, or one of whose factors is improper.
+
+    >>> import jax, vbjax as vb
+    >>> fit = vb.fit(vb.KMeans(n_clusters=2), vb.datasets.old_faithful(), key=jax.random.key(0))
+    >>> fit.status
+    <Status.CONVERGED: 1>
+    """
+    subject = _subject(model, data)
+    how = {name: read_flag(flag, name) for name, flag in dict(accelerate=accelerate, check=check).items()}
+    if subject is not model and (tol is not None or any(how.values())):
+        raise ValueError(
+            "tol, accelerate and check are for models alone: an algorithm has what it needs in its own fields"
+        )
+    if any(how.values()) and not isinstance(subject, ConjugateModel):
+        raise ValueError(
+            f"accelerate and check are for coordinate ascent, which {type(subject).__name__} has not"
+        )
+    progress = read_flag(progress, "progress")
+    tol = read_number(1e-6 if tol is None else tol, "tol")
+    if lanes is None:
+        lanes = subject.lanes_on_cpu if jax.default_backend() == "cpu" else 64
+    sizes = dict(n_restarts=n_restarts, lanes=lanes, max_iter=max_iter)
+    sizes = {name: read_count(size, name) for name, size in sizes.items()}
+    key = read_key(key)
+    read, data, weights = _read(subject, data, weights)
+    given = read if subject is model else dataclasses.replace(model, model=read)
+    if subject is not model and hasattr(given, "inspect"):
+        given.inspect(data)
+    if params is not None:
+        start = functools.partial(_start, **how)  # type: ignore[arg-type]
+        params = read_params(params, jax.eval_shape(start, given, data, weights, tol, key))
+
+    with compiling():
+        race, starts, algorithm, annotated = _begin(given, data, weights, tol, key, params, **how, **sizes)
+    data = _refilled(annotated, jax.tree.leaves(data))
+    if is_concrete((algorithm, data, weights, key, params)):
+        fixed = starts, algorithm, data, weights
+        race, result = _advance_in_slices(race, fixed, progress)
+        if isinstance(read, ConjugateModel) and read.may_have_saddles:
+            result = _leave_saddles(result, race, fixed, jax.random.fold_in(key, n_restarts))
+        if subject is model and result.status == Status.NON_FINITE:
+            algorithm.explain(jax.tree.map(lambda x: x[0], starts), data, weights)
+        return result
+    return _finish(race, starts, algorithm, data, weights)
+
+
+def _subject(model: Any, data: Any) -> Any:
+    """The model itself, or the one of an algorithm."""
+    algorithm = hasattr(model, "step") and hasattr(model, "model") and not isinstance(model, type)
+    subject = model.model if algorithm else model
+    require_model(subject, data)
+    return subject
+
+
+def _read(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
+    """Read model, data and weights; the model comes back inspected."""
+    model, data = read_model(model, data)
+    weights = read_row_weights(weights, data)
+    return model.inspect(data), data, weights
+
+
+def resolved(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
+    """The model with every default filled in from the data, and data and weights as its updates take them.
+
+    Raises:
+        ValueError: data or weights out of range; a model that is not conjugate.
+    """
+    model, data, weights = _read(model, data, weights)
+    model, annotated = _resolve(model, data, weights)
+    return model, _refilled(annotated, jax.tree.leaves(data)), weights
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """In the place of one of the data's own leaves: a program would return it as a copy."""
+
+    leaf: int
+
+
+@jax.jit
+def _resolve(model: Any, data: Any, weights: Array | None) -> tuple[Any, Any]:
+    model = model.resolve(data, weights)
+    return model, _emptied(model.annotate(data, weights), data)
+
+
+def _emptied(annotated: Any, data: Any) -> Any:
+    given = {id(x): _Given(i) for i, x in enumerate(jax.tree.leaves(data))}
+    return jax.tree.map(lambda x: given.get(id(x), x), annotated)
+
+
+def _refilled(annotated: Any, given: list[Any]) -> Any:
+    is_given = lambda x: isinstance(x, _Given)
+    return jax.tree.map(lambda x: given[x.leaf] if is_given(x) else x, annotated, is_leaf=is_given)
+
+
+def _algorithm(
+    given: Any, data: Any, weights: Array | None, tol: Any, accelerate: bool, check: bool
+) -> tuple[Any, Any]:
+    """The algorithm of a model, or that which was given, its model resolved; and the data of its steps."""
+    if hasattr(given, "step"):
+        model = given.model.resolve(data, weights)
+        return dataclasses.replace(given, model=model), model.annotate(data, weights)
+    model = given.resolve(data, weights)
+    data = model.annotate(data, weights)
+    if not isinstance(model, ConjugateModel):
+        return model.ascent(tol, data), data
+    ascent = AcceleratedAscent if accelerate else CoordinateAscent
+    return ascent(model, jnp.asarray(tol, float_dtype((model, data))), check), data
+
+
+def _start(given: Any, data: Any, weights: Array | None, tol: Any, key: Array, **how: bool) -> Any:
+    """Parameters such as a run starts from."""
+    algorithm, data = _algorithm(given, data, weights, tol, **how)
+    return algorithm.init(key, data, weights)
+
+
+@functools.partial(jax.jit, static_argnames=("accelerate", "check", "n_restarts", "lanes", "max_iter"))
+def _begin(
+    given: Any,
+    data: Any,
+    weights: Array | None,
+    tol: Any,
+    key: Array,
+    params: Any,
+    *,
+    accelerate: bool,
+    check: bool,
+    **sizes: int,
+) -> tuple[Race, Any, Any, Any]:
+    """All that comes before the first sweep, in one program: each takes time and memory maps of its own."""
+    algorithm, annotated = _algorithm(given, data, weights, tol, accelerate, check)
+    race, starts = restarts.begin(algorithm, key, annotated, weights, params, **sizes)
+    return race, starts, algorithm, _emptied(annotated, data)
+
+
+def _go_on(
+    race: Race, starts: Any, algorithm: Any, data: Any, weights: Array | None, turns: Array, stop: Array
+) -> tuple[Race, _SoFar, Array]:
+    """Go on for so many turns; the fit as it then stands, and how many runs have ended."""
+    race = restarts.advance(race, starts, algorithm, data, weights, turns, stop)
+    winner, n_restarts = race.best.run, race.runs.objective.shape[0]
+    so_far = _SoFar(
+        objective=race.runs.objective[winner],
+        n_iter=race.runs.n_iter[winner],
+        status=race.runs.status[winner],
+        diagnostics=algorithm.model.diagnose(race.best.params, data),
+    )
+    return race, so_far, race.next_run - (race.run < n_restarts).sum(dtype=jnp.int32)
+
+
+_advance = jax.jit(_go_on, donate_argnames="race")  # a slice does not copy the table of the runs
+
+
+@jax.jit
+def _finish(race: Race, starts: Any, algorithm: Any, data: Any, weights: Array | None) -> Fit:
+    """All that comes after the start, inside jit and vmap."""
+    turns, stop = jnp.asarray(_NO_LIMIT), jnp.asarray(False)
+    race, so_far, _ = irreversible(_go_on(race, starts, algorithm, data, weights, turns, stop))
+    return _as_fit(algorithm, race, so_far)
+
+
+def _as_fit(algorithm: Any, race: Race, so_far: _SoFar) -> Fit:
+    return Fit(
+        model=algorithm.model,
+        params=race.best.params,
+        objective=so_far.objective,
+        n_iter=so_far.n_iter,
+        runs=race.runs,
+        full_trace=race.best.trace,
+        status_code=so_far.status,
+        diagnostics=so_far.diagnostics,
+    )
+
+
+def _advance_in_slices(race: Race, fixed: Any, progress: bool) -> tuple[Race, Fit]:
+    """Call the same compiled loop again and again, so that the host can look up between slices.
+
+    Ctrl-C while the first slice is being compiled is an error, later the end of all runs.
+    """
+    n_restarts, turns, begun = race.runs.objective.shape[0], 16, time.perf_counter()
+    with compiling():
+        race, so_far, count = _advance(race, *fixed, np.int32(turns), np.bool_(False))
+    with tqdm(total=n_restarts, unit="fit", disable=not progress) as bar:
+        while True:
+            try:
+                ended = int(count)  # waits for the slice
+                if progress:
+                    bar.update(ended - bar.n)
+                    bar.set_postfix_str(f"best objective {float(so_far.objective):.6g}" if ended else "")
+                if ended == n_restarts:
+                    break
+                growth = _SLICE_SECONDS / (time.perf_counter() - begun)
+                turns = int(min(turns * min(max(growth, 1.0), 16.0), float(_NO_LIMIT)))
+                begun = time.perf_counter()
+                race, so_far, count = _advance(race, *fixed, np.int32(turns), np.bool_(False))
+            except KeyboardInterrupt:
+                if race.run.is_deleted():  # in the moment between a slice's beginning and its having a name
+                    raise
+                race, so_far, _ = _advance(race, *fixed, _NO_LIMIT, np.bool_(True))
+                break
+    return race, _as_fit(fixed[1], race, so_far)
+
+
+def _leave_saddles(fit: Fit, race: Race, fixed: Any, key: Array) -> Fit:
+    """Shake the parameters at which the best run converged; where the bound then rises, go on from there.
+
+    The lanes of the race take a few sweeps, each from parameters moved by about a standard deviation, in the
+    programs that are compiled already. From a maximum they come back to it; from a saddle they climb.
+    """
+    escaped, winner = 0.0, int(race.best.run)
+    _, algorithm, data, _ = fixed
+    for number in range(_SHAKES):
+        if fit.status != Status.CONVERGED:
+            break
+        start = float(fit.objective)
+        least = start + 1e-4 * max(1.0, abs(start))
+        try:
+            race = _shaken(race, algorithm, jax.random.fold_in(key, number), data)
+            race = _advance(race, *fixed, np.int32(_SHAKEN_SWEEPS), np.bool_(False))[0]
+            if not ((np.asarray(race.trace) > least).any() or race.best.rank[1] > least):
+                break
+            race, risen = _advance_in_slices(race, fixed, False)
+        except KeyboardInterrupt:
+            break
+        if not risen.objective > least:
+            break
+        escaped += float(risen.objective) - start
+        tables = zip(fit.runs, risen.runs, strict=True)
+        runs = Runs(*(table.at[winner].set(other[race.best.run]) for table, other in tables))
+        fit = dataclasses.replace(risen, runs=runs)
+    return dataclasses.replace(fit, escaped=jnp.asarray(escaped, fit.objective.dtype))
+
+
+@jax.jit
+def _shaken(race: Race, algorithm: Any, key: Array, data: Any) -> Race:
+    """A race of one run for each lane, from the best parameters of this one, shaken."""
+    params = race.best.params
+    keys = jax.random.split(key, (len(race.run), len(params)))
+
+    def shake(keys: Array) -> Any:
+        moved = [displaced(state, own) for state, own in zip(params.values(), keys, strict=True)]
+        return Record(zip(params, moved, strict=True))
+
+    return restarts.begun_again(race, algorithm, jax.vmap(shake)(keys), data)
+
+
+def read_params(params: Any, expected: Any) -> Any:
+    """Given parameters must have the structure, shapes and dtype of the model's own; in any order."""
+    if isinstance(expected, Record) and isinstance(params, Mapping) and set(params) == set(expected):
+        params = Record({name: params[name] for name in expected})
+    try:
+        params = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), params, expected)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"params must have the structure of the model's parameters: {error}") from None
+    shapes = jax.tree.map(lambda x, like: x.shape == like.shape, params, expected)
+    if not all(jax.tree.leaves(shapes)):
+        got = [x.shape for x in jax.tree.leaves(params)]
+        raise ValueError(f"params must have shapes {[x.shape for x in jax.tree.leaves(expected)]}; got {got}")
+    return params

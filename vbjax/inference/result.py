@@ -1,0 +1,100 @@
+"""`Fit`, what a fit gives: the best run, the table of all runs, and a word on how far to trust them.
+
+Made by `fit` and the other drivers; imported by whatever reads a fit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vbjax.families.base import pytree
+from vbjax.inference.algorithm import Status
+from vbjax.inference.restarts import Runs
+from vbjax.numerics.inputs import is_concrete
+
+
+@pytree
+class Fit:
+    """What a fit gives: the best run's parameters, and how far to trust them. A pytree.
+
+    Attributes:
+        model: the model with every default filled in from the data.
+        params: states of the global factors by name; `fit.params.mu.mean`, `.sd`, `.sample(key, n)`.
+        objective: of exactly these parameters: the log likelihood (EM), log posterior (MAP), minus the
+            inertia (k-means) or the evidence lower bound (variational Bayes), in nats.
+        n_iter: sweeps of the best run.
+        runs: objective, n_iter, status, singularity and trace of every restart.
+        full_trace: the best run's objective at every sweep, NaN after the last: `trace` without these.
+        status_code: the best run's status as a number: `status` is its `Status`.
+        diagnostics: what a model knows of its approximation beyond the bound (`BlackBox`), or None.
+        escaped: how far the bound rose, in nats, from a saddle at which the best run had converged (0: it did
+            not rise); n_iter and trace are then of the climb from there. None where that was not looked at:
+            inside jit, and of models that have no saddles.
+    """
+
+    model: Any
+    params: Any
+    objective: Array
+    n_iter: Array
+    runs: Runs
+    full_trace: Array
+    status_code: Array
+    diagnostics: Any = None
+    escaped: Any = None
+
+    @property
+    def trace(self) -> Array:
+        """The objective at every sweep of the best run (inside jit or batched: `full_trace`)."""
+        single = is_concrete(self.n_iter) and jnp.ndim(self.n_iter) == 0
+        return self.full_trace[: int(self.n_iter)] if single else self.full_trace
+
+    @property
+    def status(self) -> Any:
+        """The best run's `Status` (inside jit or batched: its number)."""
+        single = is_concrete(self.status_code) and jnp.ndim(self.status_code) == 0
+        return Status(int(self.status_code)) if single else self.status_code
+
+    def __repr__(self) -> str:
+        if not is_concrete(self.objective) or jnp.ndim(self.objective) != 0:
+            return f"Fit({type(self.model).__name__}, objective={self.objective})"
+        return f"Fit({type(self.model).__name__}: {self.verdict()})"
+
+    def verdict(self) -> str:
+        """One sentence on how far to trust the fit: status, agreement of the restarts, singular runs."""
+        words = f"objective {float(self.objective):.6g}, {self.status.sentence} ({int(self.n_iter)} sweeps)"
+        objective, singular, sound = map(
+            np.asarray, (self.runs.objective, self.runs.singular, self.runs.sound)
+        )
+        if objective.size > 1 and _are_one_run(self.runs):
+            words += f"; {objective.size} restarts, all the same run"
+        elif objective.size > 1:
+            best = float(self.objective)
+            slack, within = 1e-4 * max(1.0, abs(best)), "1e-4"
+            if self.diagnostics is not None and self.diagnostics.between_restarts > slack:
+                slack = float(self.diagnostics.between_restarts)
+                within = f"{slack:.2g} nats"
+            close = sound & (objective >= best - slack)
+            words += f"; {int(close.sum())} of {objective.size} restarts within {within} of the best"
+            unfinished = int((np.asarray(self.runs.status) != Status.CONVERGED).sum())
+            words += f", {unfinished} did not converge" if unfinished else ""
+            aside = " and set aside" if sound.any() else ""
+            words += f", {int(singular.sum())} singular{aside}" if singular.any() else ""
+        if self.escaped is not None and self.escaped > 0:
+            words += f"; it had converged at a saddle, from which the bound rose by {self.escaped:.4g} nats"
+        if singular.any() and not sound.any():
+            words += "; the solution is singular: a component has collapsed, do not trust the objective"
+        known = self.diagnostics is not None
+        if known and self.status in (Status.NON_FINITE, Status.UNBOUNDED):
+            known = bool(self.diagnostics.outside > 0)  # of parameters that are no answer
+        return f"{words}; {self.diagnostics.sentence}" if known else words
+
+
+def _are_one_run(runs: Runs) -> bool:
+    """Whether every restart went the same way, to the bit."""
+    return all(
+        np.array_equal(x, np.broadcast_to(x[:1], x.shape), equal_nan=True) for x in map(np.asarray, runs)
+    )

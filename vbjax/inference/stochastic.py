@@ -1,0 +1,230 @@
+"""Stochastic variational inference: natural-gradient steps on minibatches; the one stochastic driver.
+
+A step takes the coordinate update that a minibatch would give, were the whole data like it, and moves a
+part rho of the way, in natural parameters. With rho = 1 and all rows it is the coordinate update.
+Minibatches come from arrays, drawn inside one compiled scan, or from an iterator (a file larger than
+memory), the next one being read while the device works. Imports core; knows no model.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm import tqdm
+
+from vbjax.core.model import ConjugateModel, require_model
+from vbjax.core.ragged import Ragged
+from vbjax.core.rows import expectation, float_dtype, n_rows
+from vbjax.inference.algorithm import Status, sweep
+from vbjax.inference.fit import read_params, resolved
+from vbjax.inference.restarts import Runs
+from vbjax.inference.result import Fit
+from vbjax.numerics.inputs import is_concrete, read_count, read_flag, read_key, read_number
+from vbjax.numerics.record import Record
+
+
+def fit_stochastic(
+    model: ConjugateModel,
+    data: Any,
+    *,
+    key: Array,
+    batch_size: int = 256,
+    n_epochs: int = 10,
+    delay: float = 1.0,
+    forgetting: float = 0.7,
+    total_rows: int | None = None,
+    params: Any = None,
+    progress: bool = False,
+) -> Fit:
+    """Fit a conjugate model to data by minibatches, with steps rho_t = (t + delay)^-forgetting, t = 1, 2, ...
+
+    Args:
+        model: any conjugate model.
+        data: as `fit` takes them; or an iterator of minibatches (each what `fit` takes, of one number of
+            rows but for the last), read once from beginning to end. Defaults that follow the data then
+            follow the first minibatch: give hyperparameters, or a resolved model, to be exact. Documents
+            may be longer than those of the minibatches before, at the price of a new compilation.
+        key: `jax.random.key(...)`: the start, and the order of the rows.
+        batch_size: rows of a minibatch; each epoch takes all rows in a new order, and drops the few
+            that do not fill a minibatch. Of documents it has some of every length, and about so many.
+        n_epochs: passes over the data. (Of an iterator there is one.)
+        delay: at least 0; larger ones make the first steps smaller.
+        forgetting: between 0.5 (excluded) and 1, the rates of Robbins and Monro; 0 takes whole steps.
+        total_rows: the number of rows in all, for an iterator.
+        params: where to start.
+        progress: show a progress bar of the minibatches of an iterator.
+
+    Returns:
+        A `Fit` of one run, whose trace holds each minibatch's estimate of the bound. The objective is
+        exact, from one pass over the data at the end; from an iterator it is the mean of the last tenth
+        of the trace. There is no test for convergence: the status is MAX_ITER, or NON_FINITE.
+
+    Raises:
+        ValueError: as from `fit`; rates out of range; a minibatch of another shape; an iterator without
+            `total_rows`, or without a minibatch; a model that cannot take partial steps.
+
+    References:
+        Hoffman, M., Blei, D., Wang, C. & Paisley, J. (2013), Stochastic variational inference, JMLR 14,
+        figure 4 and eq. 26; Robbins & Monro (1951).
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> model = vb.BayesianGaussianMixture(2)
+    >>> fit = vb.fit_stochastic(model, x, key=jax.random.key(0), batch_size=64, n_epochs=30)
+    >>> exact = vb.fit(model, x, key=jax.random.key(0))
+    >>> bool(exact.objective - fit.objective < 5)
+    True
+    """
+    require_model(model, data, "minibatches")
+    key, progress = read_key(key), read_flag(progress, "progress")
+    batch_size, n_epochs = read_count(batch_size, "batch_size"), read_count(n_epochs, "n_epochs")
+    rates = _read_rates(delay, forgetting)
+    if total_rows is not None:
+        total_rows = read_count(total_rows, "total_rows")
+    if isinstance(data, Iterator):
+        if total_rows is None:
+            raise ValueError("total_rows must be given for an iterator: its minibatches stand for all rows")
+        return _from_iterator(model, data, key, rates, total_rows, params, progress)
+    if total_rows is not None:
+        raise ValueError("total_rows is for an iterator of minibatches; of arrays the rows are counted")
+    model, data, _ = resolved(model, data, None)
+    key_start, key_order = jax.random.split(key)
+    params = _start(model, key_start, data, params)
+    sizes = dict(batch_size=min(batch_size, n_rows(data)), n_epochs=n_epochs)
+    params, objective, trace = _from_arrays(model, params, data, key_order, rates, **sizes)
+    return _as_fit(model, params, objective, trace)
+
+
+def _read_rates(delay: Any, forgetting: Any) -> Any:
+    """The two numbers of the step sizes, in float32."""
+    delay, forgetting = read_number(delay, "delay"), read_number(forgetting, "forgetting")
+    if not is_concrete((delay, forgetting)):
+        return delay, forgetting
+    if not (forgetting == 0 or 0.5 < forgetting <= 1):
+        raise ValueError(f"forgetting must be between 0.5 (excluded) and 1, or 0; got {forgetting!r}")
+    if delay > float(np.finfo(np.float32).max):
+        raise ValueError(f"delay must be a number that float32 holds; got {delay!r}")
+    return np.float32(delay), np.float32(forgetting)
+
+
+@functools.partial(jax.jit, static_argnames=("batch_size", "n_epochs"))
+def _from_arrays(
+    model: Any, params: Record, data: Any, key: Array, rates: Any, *, batch_size: int, n_epochs: int
+) -> tuple[Record, Array, Array]:
+    n = n_rows(data)
+    ragged = isinstance(data, Ragged)
+    parts = data.parts if ragged else (data,)
+    n_batches = n // batch_size
+    # of ragged rows a minibatch takes as many of every part as there are in all, a part of few rows in turns
+    sizes = (
+        [(n_rows(part), n_rows(part) // n_batches or 1) for part in parts] if ragged else [(n, batch_size)]
+    )
+    stands_for = [jnp.full(take, total / take, float_dtype((params, data))) for total, take in sizes]
+    weights = jnp.concatenate(stands_for) if ragged else None
+
+    def step(carry: tuple[Record, Array], rows: list[Array]) -> tuple[tuple[Record, Array], Array]:
+        params, t = carry
+        drawn = tuple(jax.tree.map(lambda x, r=r: x[r], p) for p, r in zip(parts, rows, strict=True))
+        batch = data.only(drawn) if ragged else drawn[0]
+        params, objective = _step(model, params, batch, weights, n, t, rates)
+        return (params, t + 1), objective
+
+    def epoch(carry: tuple[Record, Array], key: Array) -> tuple[tuple[Record, Array], Array]:
+        def places(key: Array, total: int, take: int) -> Array:
+            turns = jnp.arange(n_batches * take) % total
+            return jax.random.permutation(key, total)[turns].reshape(n_batches, take)
+
+        keys = jax.random.split(key, len(parts)) if ragged else [key]
+        return jax.lax.scan(step, carry, [places(k, *size) for k, size in zip(keys, sizes, strict=True)])
+
+    start = params, jnp.ones((), jnp.int32)
+    (params, _), trace = jax.lax.scan(epoch, start, jax.random.split(key, n_epochs))
+    return params, model.objective(params, expectation(model, params, data)), trace.reshape(-1)
+
+
+def _from_iterator(
+    model: Any, batches: Iterator[Any], key: Array, rates: Any, n: int, params: Any, progress: bool
+) -> Fit:
+    first = next(batches, None)
+    if first is None:
+        raise ValueError("data must give at least one minibatch; the iterator is empty")
+    model, first = resolved(model, first, None)[0], model.read(first)
+    params = _start(model, key, first, params)
+    size, shapes, like = n_rows(first), jax.tree.map(jnp.shape, first), first
+
+    def read(batch: Any) -> tuple[Any, Array]:
+        """A minibatch on the device, a short one filled up with rows of weight 0."""
+        nonlocal like
+        batch = model.read(batch)
+        missing = max(size - n_rows(batch), 0)
+        if isinstance(batch, Ragged):
+            like = batch.in_parts_of(like)
+            return like, jnp.arange(size) < size - missing
+        batch = jax.tree.map(lambda x: jnp.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))), batch)
+        got = jax.tree.map(jnp.shape, batch)
+        if got != shapes:
+            raise ValueError(
+                f"minibatches must have the first one's shapes {shapes}, or fewer rows; got {got}"
+            )
+        model.inspect(batch)  # its values too, of which the first minibatch says nothing
+        return batch, jnp.arange(size) < size - missing
+
+    trace: list[Array] = []
+    with concurrent.futures.ThreadPoolExecutor(1) as reader, tqdm(unit="batch", disable=not progress) as bar:
+        batch = first
+        while batch is not None:
+            pending = reader.submit(next, batches, None)  # reads on while this step runs
+            t = np.int32(len(trace) + 1)
+            params, objective = _weighted_step(model, params, read(batch), np.int32(n), t, rates)
+            trace.append(objective)
+            bar.update()
+            batch = pending.result()
+    values = jnp.stack(trace)
+    return _as_fit(model, params, values[-max(1, len(trace) // 10) :].mean(), values)
+
+
+@jax.jit
+def _weighted_step(
+    model: Any, params: Record, batch: tuple[Any, Array], n: Any, t: Any, rates: Any
+) -> tuple[Record, Array]:
+    rows, present = batch
+    return _step(model, params, rows, present.astype(float_dtype((params, rows))), n, t, rates)
+
+
+def _step(
+    model: Any, params: Record, batch: Any, weights: Array | None, n: Any, t: Array, rates: Any
+) -> tuple[Record, Array]:
+    """Score on a minibatch that stands for n rows, then move every block a part of the way."""
+    present = jnp.ones(n_rows(batch), float_dtype((params, batch))) if weights is None else weights
+    weights = present * (jnp.asarray(n, present.dtype) / present.sum())
+    total = expectation(model, params, batch, weights)
+    objective = model.objective(params, total)
+    t, delay, forgetting = (jnp.asarray(x, objective.dtype) for x in (t, *rates))
+    rho = (t + delay) ** -forgetting
+    return Record(sweep(model, params, batch, weights, total, rho=rho).params), objective
+
+
+def _start(model: Any, key: Array, data: Any, params: Any) -> Record:
+    if params is None:
+        return _init(model, key, data)
+    return read_params(params, jax.eval_shape(_init, model, key, data))
+
+
+@jax.jit
+def _init(model: Any, key: Array, data: Any) -> Record:
+    return Record(model.init(key, data))
+
+
+@jax.jit
+def _as_fit(model: Any, params: Record, objective: Array, trace: Array) -> Fit:
+    status = jnp.where(jnp.isfinite(objective), Status.MAX_ITER, Status.NON_FINITE).astype(jnp.int32)
+    n_iter, singular = jnp.asarray(len(trace), jnp.int32), model.singular(params)
+    runs = Runs(*(x[None] for x in (objective, n_iter, status, singular, trace)))
+    return Fit(model, params, objective, n_iter, runs, trace, status)

@@ -1,0 +1,1 @@
+"""Mixtures of every kind of component, and k-means."""

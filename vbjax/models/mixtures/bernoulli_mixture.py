@@ -1,0 +1,80 @@
+"""Mixtures of independent Bernoulli columns: latent classes of binary data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from vbjax.core.hyperparameters import POSITIVE, hyper
+from vbjax.families.base import pytree
+from vbjax.families.beta import Beta, BetaState, BetaStatistics
+from vbjax.models.mixtures.conjugate_mixture import ConjugateMixture, over_components, require
+
+
+@pytree
+class BernoulliMixture(ConjugateMixture):
+    """x_nj | c_n = k ~ Bernoulli(p_kj), p_kj ~ Beta(a_j, b_j): columns of 0 and 1.
+
+    With N_k = sum_n r_nk, the components' update is
+
+        a_kj = a_j + sum_n r_nk x_nj,   b_kj = b_j + sum_n r_nk (1 - x_nj).
+
+    The predictive density of component k is prod_j Bernoulli(x_j | a_kj / (a_kj + b_kj)).
+
+    Data: (n, d) of 0 and 1. The factors are `weights` and `components` (Beta, (k, d)).
+
+    Args:
+        n_components: k, an upper bound.
+        concentration1, concentration0: a and b, numbers or (d,); by default 1.
+        weight_prior, weight_concentration: see `ConjugateMixture`.
+
+    Raises:
+        ValueError: an entry that is neither 0 nor 1; a hyperparameter that is not positive.
+
+    References:
+        Bishop (2006), section 9.3.3, eq. 9.47 to 9.59 and exercise 10.36.
+
+    >>> import jax, vbjax as vb
+    >>> x = jax.numpy.array([[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1]])
+    >>> fit = vb.fit(vb.BernoulliMixture(2), x, key=jax.random.key(0), n_restarts=4)
+    >>> labels = fit.model.predict(fit.params, x)
+    >>> bool(labels[0] == labels[1] != labels[2] == labels[3])
+    True
+    """
+
+    concentration1: Any = hyper(None, POSITIVE, "d")
+    concentration0: Any = hyper(None, POSITIVE, "d")
+
+    @property
+    def component_family(self) -> Beta:
+        return Beta((self.n_components, self.columns))
+
+    @property
+    def component_prior(self) -> BetaState:
+        prior = BetaState(self.concentration1, self.concentration0)
+        return over_components(prior, self.n_components)
+
+    def read(self, data: Any) -> Array:
+        x = super().read(data)
+        require(lambda x: (x == 0) | (x == 1), x, "data must be 0 or 1")
+        return x
+
+    def defaults(self, data: Array, weights: Array | None) -> dict[str, Any]:
+        one = jnp.ones(data.shape[1], data.dtype)
+        return dict(concentration1=one, concentration0=one)
+
+    def table(self, components: BetaStatistics, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        if self.points:  # sums of what is not negative: a difference may round to one that has no mode
+            return rows @ components.log.T + (1 - rows) @ components.log_complement.T
+        return rows @ (components.log - components.log_complement).T + components.log_complement.sum(-1)
+
+    def log_predictive_of(self, component: BetaState, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
+        a, b = component.concentration1, component.concentration0
+        return rows @ jnp.log(a / b) - jnp.log1p(a / b).sum()
+
+    def draw(self, key: Array, parameters: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        return jax.random.bernoulli(key, parameters).astype(parameters.dtype)

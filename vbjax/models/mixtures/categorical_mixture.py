@@ -1,0 +1,115 @@
+"""Mixtures of independent categorical columns: latent class analysis."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from vbjax.core.hyperparameters import POSITIVE, count, hyper, size_of
+from vbjax.core.rows import float_dtype
+from vbjax.families.base import pytree
+from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
+from vbjax.models.mixtures.conjugate_mixture import ConjugateMixture, is_count, over_components, require
+from vbjax.models.mixtures.seeding import plus_plus_by
+from vbjax.numerics.inputs import is_concrete
+
+_MOST_CATEGORIES = 10**6  # where nobody says how many: a slip in a number would take all memory
+_BLOCK_BYTES = 2**23  # the indicators of a block of rows stay in a core's cache
+
+
+@pytree
+class CategoricalMixture(ConjugateMixture):
+    """x_nj | c_n = k ~ Categorical(p_kj), p_kj ~ Dirichlet(alpha_j): columns of categories 0 to v - 1.
+
+    The components' update is alpha_kjv = alpha_jv + sum_n r_nk [x_nj = v], and the predictive density of
+    component k is prod_j alpha_kjx_j / sum_v alpha_kjv.
+
+    Data: (n, d), whole numbers. The factors are `weights` and `components` (Dirichlet, (k, d, v)).
+
+    Args:
+        n_components: k, an upper bound.
+        n_categories: v, of the column that has most; by default the data's largest number plus one.
+        concentration: alpha, a number, (v,) or (d, v); by default 1. A column of fewer categories has
+            those it lacks made next to impossible by small numbers.
+        weight_prior, weight_concentration: see `ConjugateMixture`.
+
+    Raises:
+        ValueError: an entry that is no category; a hyperparameter that is not positive; `n_categories` not
+            given where the data cannot be looked at (inside jit).
+
+    References:
+        Lazarsfeld & Henry (1968), Latent structure analysis; Bishop (2006), exercise 9.19.
+
+    >>> import jax, vbjax as vb
+    >>> x = jax.numpy.array([[0, 2, 1], [0, 2, 0], [1, 0, 1], [1, 0, 0]] * 4)
+    >>> fit = vb.fit(vb.CategoricalMixture(2), x, key=jax.random.key(0), n_restarts=4)
+    >>> sorted(fit.model.responsibilities(fit.params, x).sum(0).round().tolist())
+    [8.0, 8.0]
+    """
+
+    n_categories: int | None = count("v", default=None)
+    concentration: Any = hyper(None, POSITIVE, "v", "d v")
+
+    @property
+    def component_family(self) -> Dirichlet:
+        return Dirichlet(self._size, plate=(self.n_components, self.columns))
+
+    @property
+    def component_prior(self) -> DirichletState:
+        return over_components(DirichletState(self.concentration), self.n_components)
+
+    @property
+    def _size(self) -> int:
+        if self.n_categories is None:
+            raise ValueError("n_categories must be given where the data cannot be looked at")
+        return self.n_categories
+
+    def read(self, data: Any) -> Int[Array, "n d"]:
+        x = super().read(data)
+        require(is_count, x, "data must be categories 0, 1, 2, ...")
+        if (size := self.n_categories or size_of(self, "v")[0]) is not None:
+            require(lambda x: x < size, x, f"data must be categories below {size}")
+        return x.astype(jnp.int32)
+
+    def inspect(self, data: Any) -> CategoricalMixture:
+        size = self.n_categories or size_of(self, "v")[0]
+        if size is None and is_concrete(data):
+            size = int(np.max(np.asarray(data))) + 1
+            if size > _MOST_CATEGORIES:
+                raise ValueError(
+                    f"data must be categories below {_MOST_CATEGORIES} where n_categories is not given; got "
+                    f"{size - 1}; np.unique(data, return_inverse=True)[1] numbers categories from 0"
+                )
+        return dataclasses.replace(self, n_categories=size)
+
+    def chunk_rows(self, data: Array) -> int:
+        cached = _BLOCK_BYTES // (data.shape[1] * self._size * jnp.dtype(float_dtype(data)).itemsize)
+        return max(1, min(super().chunk_rows(data), cached))
+
+    def defaults(self, data: Array, weights: Array | None) -> dict[str, Any]:
+        return dict(concentration=jnp.ones((data.shape[1], self._size), float_dtype(data)))
+
+    def seeds(self, key: Array, data: Array, weights: Array | None) -> Array:
+        dtype = float_dtype(data) if weights is None else weights.dtype
+
+        def distance(row: Array) -> Array:
+            return (data != row).sum(1).astype(dtype)  # columns that differ
+
+        return plus_plus_by(distance, key, data, self.n_components, weights)
+
+    def table(self, components: DirichletStatistics, rows: Int[Array, "n d"]) -> Float[Array, "n k"]:
+        log = components.log.reshape(self.n_components, -1)
+        seen = jax.nn.one_hot(rows, self._size, dtype=log.dtype)
+        return seen.reshape(rows.shape[0], -1) @ log.T
+
+    def log_predictive_of(self, component: DirichletState, rows: Int[Array, "n d"]) -> Float[Array, " n"]:
+        return jnp.log(component.mean)[jnp.arange(self.columns), rows].sum(-1)
+
+    def draw(self, key: Array, parameters: Float[Array, "n d v"]) -> Int[Array, "n d"]:
+        return jax.random.categorical(key, jnp.log(parameters)).astype(jnp.int32)

@@ -1,0 +1,128 @@
+"""What the mixtures of counts share, Poisson and multinomial: log densities that keep their digits.
+
+Of a large count both parts of a log density are large, x log(mean) and log x!, and their sum is not. About
+the prior's mean one matrix product scores all components, and loses what the two parts have in common: of
+counts up to some hundreds little. Blocks of rows with a larger one are scored about each component's own
+mean, by deviances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import logsumexp
+from jaxtyping import Float
+
+from vbjax.core.model import scored_rows
+from vbjax.core.rows import Expectation
+from vbjax.families.base import pytree
+from vbjax.models.labels.weights import from_counts
+from vbjax.models.mixtures.conjugate_mixture import Annotated, ConjugateMixture
+from vbjax.numerics.record import Record
+from vbjax.numerics.special import gammaln_remainder, log_factorial_remainder, poisson_deviance
+
+_LARGE = 256  # a count of which float32 loses no more than a few units in the fifth place of a log density
+
+
+class Means(NamedTuple):
+    """What rows need of the components.
+
+    Attributes:
+        statistics: of their parameters.
+        mean: (k, d), the parameters' means.
+        log_excess: (k, d), their expected logarithms, less the logarithms of the means, to its own digits.
+    """
+
+    statistics: Any
+    mean: Array
+    log_excess: Array
+
+
+@pytree
+class CountMixture(ConjugateMixture):
+    """Rows of counts (n, d), whose log density under a component is, with means m and the deviances D,
+
+    sum_j [x_j (E[log m_j] - log m_j) - D(x_j, m_j)] - (what does not depend on the component).
+    """
+
+    def log_excess(self, components: Any) -> Float[Array, "k d"]:
+        """E[log] - log E of the components' parameters, distributions."""
+        raise TypeError("given by the subclass")
+
+    def expected_counts(self, mean: Float[Array, " d"], rows: Float[Array, "n d"]) -> Array:
+        """The counts that rows would have at the mean of one component's parameters, (n, d) or (d,)."""
+        raise TypeError("given by the subclass")
+
+    def log_remainder(self, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """The log density of rows that are at their expected counts."""
+        raise TypeError("given by the subclass")
+
+    @property
+    def prior_mean(self) -> Float[Array, " d"]:
+        """The mean of the components' prior, the pivot of `table`."""
+        raise TypeError("given by the subclass")
+
+    def constant(self, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
+        expected = self.expected_counts(self.prior_mean, rows)
+        return self.log_remainder(rows) - poisson_deviance(rows, expected).sum(-1)
+
+    def annotate(self, data: Array, weights: Array | None = None) -> Annotated:
+        return super().annotate(data, weights)._replace(largest=data.max(-1))
+
+    def prepare(self, params: Any) -> Record:
+        return super().prepare(params) | dict(means=self.prepare_components(params))
+
+    def prepare_components(self, params: Any) -> Means:
+        components = params["components"]
+        mean = jnp.maximum(components.mean, jnp.finfo(components.mean.dtype).tiny)
+        excess = jnp.zeros_like(mean) if self.points else self.log_excess(components)
+        return Means(super().prepare_components(params), mean, excess)
+
+    def scored_components(self, prepared: Means, rows: Any) -> tuple[Array, Callable[[Array], Record]]:
+        if not isinstance(rows, Annotated):
+            rows = self.annotate(rows)
+        x = rows.rows
+
+        def about_own_means() -> Array:
+            far = lambda mean: poisson_deviance(x, self.expected_counts(mean, x)).sum(-1)
+            return prepared.log_excess @ x.T + self.log_remainder(x) - jax.lax.map(far, prepared.mean)
+
+        contracted, gradient = jax.vjp(lambda t: self.table(t, x).T, prepared.statistics)
+        large = (rows.largest > _LARGE).any()
+        density = jax.lax.cond(large, about_own_means, lambda: contracted + rows.constant)
+        return density, lambda r: Record(components=gradient(r)[0])
+
+    def e_step(self, prepared: Record, rows: Any, weights: Array) -> Expectation:
+        density, statistics = self.scored_components(prepared.means, rows)
+        table = prepared.weights.log[:, None] + density
+        bound = logsumexp(table, 0)
+        r = weights * jnp.exp(table - bound)
+        counts = Record(weights=from_counts(prepared.weights, r.sum(1)))
+        return scored_rows(counts | statistics(r), bound, weights)
+
+    def cancelled(self, params: Any, expectation: Expectation) -> Array:
+        """Of counts that are not large, what their log density about the prior's mean is made of."""
+        total, mean = expectation.statistics["components"].log, self.prepare_components(params).mean
+        far = 1 + jnp.abs(jnp.log(mean / self.prior_mean))
+        large = total.sum() > _LARGE * self.columns * expectation.weight
+        return jnp.where(large, 0, (total * far).sum())
+
+    def log_components(self, params: Record, rows: Any) -> Float[Array, "n k"]:
+        if self.points:
+            return self.scored_components(self.prepare_components(params), rows)[0].T
+        return super().log_components(params, rows)
+
+
+def log_negative_binomial(x: Array, a: Array, p: Array, q: Array) -> Array:
+    """Return the log probability of counts x, Gamma(a + x) / (Gamma(a) x!) p^a q^x with p + q = 1.
+
+    It is by the deviances of a and x from their shares of a + x, so that nothing large cancels.
+    """
+    n = a + x
+    far = poisson_deviance(a, n * p) + poisson_deviance(x, n * q)
+    remainder = gammaln_remainder(n) - gammaln_remainder(a) - log_factorial_remainder(x)
+    return 0.5 * jnp.log(a / n) + remainder - far

@@ -1,0 +1,1 @@
+"""Small models of the textbooks, each a page that shows one thing."""

@@ -1,0 +1,87 @@
+"""A mixture of univariate normals of unit variance: the smallest model with local latents."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from vbjax import terms
+from vbjax.core.hyperparameters import POSITIVE, REAL, count, hyper
+from vbjax.core.model import ConjugateModel
+from vbjax.core.rows import Expectation
+from vbjax.data.moments import filled, weighted_moments
+from vbjax.families.base import pytree
+from vbjax.families.categorical import Categorical
+from vbjax.families.normal import Normal, NormalStatistics
+from vbjax.models.mixtures.mixture import labelled_rows
+from vbjax.numerics.inputs import read_column
+from vbjax.numerics.record import Record
+
+
+@pytree
+class UnitVarianceMixture(ConjugateModel):
+    """x_n | c_n ~ N(mu_{c_n}, 1), c_n uniform over K components, mu_k ~ N(mu0, prior_variance).
+
+    q(mu_k) = N(m_k, s_k^2), q(c_n) categorical:
+
+        phi_nk proportional to exp(x_n m_k - (m_k^2 + s_k^2) / 2),
+        m_k = (mu0 / sigma^2 + sum_n phi_nk x_n) s_k^2,   s_k^2 = 1 / (1 / sigma^2 + sum_n phi_nk).
+
+    Data: (n,). The factor is `mu`, with plate (K,).
+
+    Args:
+        n_components: K.
+        mu0: prior mean of the components, a number or (K,); by default the data's mean.
+        prior_variance: sigma^2, a number or (K,); by default the data's variance, and 1 at least.
+
+    References:
+        Blei, D., Kucukelbir, A. & McAuliffe, J. (2017), Variational inference: a review for
+        statisticians, section 3.1, eq. 22 to 34.
+
+    >>> import jax, vbjax as vb
+    >>> x = jax.numpy.array([-5.2, -4.9, -5.1, 4.8, 5.1, 5.3])
+    >>> fit = vb.fit(vb.UnitVarianceMixture(2), x, key=jax.random.key(1), n_restarts=4)
+    >>> sorted(int(m) for m in fit.params.mu.mean.round())
+    [-5, 5]
+    """
+
+    n_components: int = count("k")
+    mu0: Any = hyper(None, REAL, "k")
+    prior_variance: Any = hyper(None, POSITIVE, "k")
+
+    @property
+    def factors(self) -> Record:
+        return Record(mu=Normal((self.n_components,)))
+
+    def local(self, rows: Array) -> Record:
+        return Record(c=Categorical(self.n_components, plate=(rows.shape[0],)))
+
+    def read(self, data: Any) -> Array:
+        return read_column(data)
+
+    def resolve(self, data: Array, weights: Array | None = None) -> UnitVarianceMixture:
+        mean, variance = weighted_moments(data, weights)
+        return filled(self, data.dtype, mu0=mean, prior_variance=jnp.maximum(variance, 1))
+
+    def log_prior(self, s: Record) -> Array:
+        return terms.normal(s.mu, self.mu0, 1 / self.prior_variance).sum()
+
+    def log_likelihood(self, s: Record, rows: Float[Array, " n"]) -> Float[Array, " n"]:
+        prior = terms.categorical(s.c, jnp.full(self.n_components, 1 / self.n_components, rows.dtype))
+        return prior + (s.c.p * self._table(s.mu, rows).T).sum(-1)
+
+    def e_step(self, prepared: Record, rows: Float[Array, " n"], weights: Array) -> Expectation:
+        constant = jnp.full_like(rows, -math.log(self.n_components))
+        return labelled_rows(lambda s: self._table(s.mu, rows), prepared, constant, weights)
+
+    def _table(self, mu: NormalStatistics, rows: Float[Array, " n"]) -> Float[Array, "k n"]:
+        """log N(x_n | mu_k, 1), each about the own mean: no pivot is amid all of them where one is far."""
+        return terms.normal(rows, mu[:, None], 1.0)
+
+    def responsibilities(self, params: Any, x: Any) -> Float[Array, "n k"]:
+        """q(c_n = k), (n, K)."""
+        return self.posterior(params, self.read(x)).c.probabilities

@@ -1,0 +1,189 @@
+"""Topics of a hierarchical Dirichlet process: as many of them as the documents need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.scipy.special import gammaln
+from jaxtyping import Bool, Float
+
+from vbjax import terms
+from vbjax.core.hyperparameters import POSITIVE, count, hyper
+from vbjax.core.rows import float_dtype
+from vbjax.data.documents import Documents
+from vbjax.data.moments import filled
+from vbjax.families.base import pytree
+from vbjax.families.dirichlet import DirichletState
+from vbjax.families.stick_breaking import StickBreaking, StickBreakingState
+from vbjax.models.labels.shared_weights import climbed, slack, with_mean
+from vbjax.models.labels.weights import weights_prior
+from vbjax.models.topics.topic_model import TopicModel
+from vbjax.numerics.record import Record
+
+_TRIES, _LEFT = 3, 0.01  # of the start: attempts to merge, for each topic; what a topic keeps of its weight
+
+
+@pytree
+class HDPTopics(TopicModel):
+    """Latent Dirichlet allocation with topics of unequal weight, which finds how many are used.
+
+        weights ~ GEM(gamma), pieces of a stick:  weights_k = v_k prod_{j<k} (1 - v_j),  v_k ~ Beta(1, gamma),
+        theta_d ~ Dirichlet(alpha weights),   beta_k ~ Dirichlet(eta),   z_di ~ theta_d,   w_di ~ beta_z,
+
+    the process truncated at `n_topics`. q is that of `LatentDirichletAllocation` times prod_k q(v_k), Beta.
+    The weights are not conjugate to the documents. In place of their prior's log density, the bound has
+
+        log Dirichlet(theta | alpha w) >= (K - 1) log alpha + sum_k [log w_k + (alpha w_k - 1) log theta_k],
+
+    which is tight where alpha is small: the objective stays a lower bound of the evidence, and may be
+    compared over truncations and concentrations. A sweep updates topics and documents as LDA does with
+    E[alpha weights] for the documents' concentration, then climbs in q(v), no step of which may lower the
+    bound. Topics that nothing is left for keep their prior: `used_topics` says which hold words.
+
+    Data: `vb.Documents`, or what `Documents.of` takes. The factors are `topics` (Dirichlet, (K, V)) and
+    `weights` (StickBreaking, (K,)).
+
+    Args:
+        n_topics: K, at least 2, where the process is truncated: more than are expected. Every topic that is
+            not used costs the bound a few nats.
+        topic_concentration: eta, a number or (V,); by default 0.1.
+        doc_concentration: alpha; by default 1.
+        weight_concentration: gamma; by default 1.
+        document_sweeps: see `LatentDirichletAllocation`.
+
+    Raises:
+        ValueError: what is no corpus of counts; a concentration that is not positive.
+
+    References:
+        Teh, Jordan, Beal & Blei (2006), Hierarchical Dirichlet processes; Hughes, Kim & Sudderth (2015),
+        Reliable and scalable variational inference for the hierarchical Dirichlet process (the bound; there
+        what is beyond the truncation has a weight of its own).
+
+    >>> import jax, vbjax as vb
+    >>> corpus = [[(0, 9), (1, 8)], [(0, 7), (1, 9)], [(2, 9), (3, 5)], [(2, 8), (3, 9)]] * 5
+    >>> fit = vb.fit(vb.HDPTopics(6), corpus, key=jax.random.key(0))
+    >>> int(fit.model.used_topics(fit.params).sum())
+    2
+    """
+
+    n_topics: int = count("k", least=2)
+    topic_concentration: Any = hyper(None, POSITIVE, "v")
+    doc_concentration: Any = hyper(1.0, POSITIVE, kw_only=True)
+    weight_concentration: Any = hyper(1.0, POSITIVE, kw_only=True)
+    document_sweeps: int = count(default=1, kw_only=True)
+
+    @property
+    def factors(self) -> Record:
+        return Record(topics=self.topics_family, weights=StickBreaking(self.n_topics))
+
+    def resolve(self, data: Documents, weights: Array | None = None) -> HDPTopics:
+        return filled(self, float_dtype(data), topic_concentration=np.full(data.n_words, 0.1))
+
+    @property
+    def learned_prior(self) -> str:
+        return "weights"
+
+    def alpha(self, params: Any) -> Float[Array, " k"]:
+        return self.doc_concentration * params.weights.mean
+
+    def slack(self, params: Any) -> Float[Array, ""]:
+        return slack(params.weights, self.doc_concentration, jnp.zeros_like(self.doc_concentration))[0]
+
+    def neutral_prior(self) -> Record:
+        return Record(weights=StickBreaking(self.n_topics).neutral(self.topic_concentration.dtype))
+
+    def init(self, key: Array, data: Documents, weights: Array | None = None) -> Record:
+        """As `TopicModel.init`, and then topics merge, which coordinate ascent seldom achieves.
+
+        The lightest topic is joined to the one whose words are likeliest to be drawn together with its own.
+        Both ways are given two passes in which documents begin anew, and the better one by the bound goes on,
+        until every topic has been tried.
+        """
+        params = super().init(key, data, weights)
+
+        def trained(params: Record) -> tuple[Record, Array]:
+            """After a pass, and the bound before it."""
+            total = self.anew(params, data, weights)
+            return self.m_step(params, total.statistics, self.factors), self.objective(params, total)
+
+        def twice(params: Record) -> tuple[Record, Array]:
+            none = jnp.zeros((), params.topics.concentration.dtype)
+            return lax.fori_loop(0, 2, lambda _, carry: trained(carry[0]), (params, none))
+
+        def unfinished(carry: tuple[Record, Array, Array]) -> Array:
+            return carry[1].any() & (carry[2] < _TRIES * self.n_topics)
+
+        def attempt(carry: tuple[Record, Array, Array]) -> tuple[Record, Array, Array]:
+            params, untried, number = carry
+            light = jnp.where(untried, self.words_of_topics(params), jnp.inf).argmin()
+            ways = jax.tree.map(lambda *x: jnp.stack(x), params, self._joined(params, light))
+            ways, bounds = lax.map(twice, ways)
+            params = jax.tree.map(lambda x: x[bounds.argmax()], ways)
+            untried = jnp.where(bounds[1] > bounds[0], True, untried.at[light].set(False))
+            return params, untried & self.used_topics(params), number + 1
+
+        params = _heavy_first(trained(params)[0])
+        start = (params, self.used_topics(params), jnp.asarray(0))
+        return _heavy_first(lax.while_loop(unfinished, attempt, start)[0])
+
+    def _joined(self, params: Record, light: Array) -> Record:
+        """The parameters with the words of one topic in another."""
+        eta, topics = self.topic_concentration, params.topics.concentration
+        both = topics + topics[light] - eta
+        gain = _log_beta(both) - _log_beta(topics)
+        other = jnp.arange(self.n_topics) != light
+        heir = jnp.where(other & self.used_topics(params), gain, -jnp.inf).argmax()
+        share = jnp.where(other, params.weights.mean, _LEFT * params.weights.mean)
+        share = share.at[heir].add((1 - _LEFT) * params.weights.mean[light])
+        topics = topics.at[heir].set(both[heir]).at[light].set(eta)
+        return params | dict(topics=DirichletState(topics), weights=with_mean(params.weights, share))
+
+    @property
+    def weights_prior(self) -> StickBreakingState:
+        """The prior of the topics' weights."""
+        return weights_prior("dirichlet_process", self.n_topics, self.weight_concentration)
+
+    def step_prior(self, name: str, params: Record, statistics: Any) -> StickBreakingState:
+        log, n = statistics
+        number = jnp.full(self.n_topics, n)
+        return climbed(params.weights, self.weights_prior, self.doc_concentration, log, number)
+
+    def log_prior(self, s: Record) -> Array:
+        prior = self.weights_prior
+        return (
+            terms.dirichlet(s.topics, self.topic_concentration).sum()
+            + prior.log_density(s.weights)
+            + s.weights.base
+        )
+
+    def _global_terms(self, params: Any, expectation: Any) -> dict[str, Array]:
+        """Prior and entropy of topics and weights, paired."""
+        topics = -params.topics.kl(DirichletState(self.topic_concentration)).sum()
+        return {"topics": topics, "weights": -params.weights.kl(self.weights_prior)}
+
+    # -- use -----------------------------------------------------------------------------------------
+
+    def words_of_topics(self, params: Any) -> Float[Array, " k"]:
+        """The expected number of words in each topic, of those it was fitted to, (K,)."""
+        return (params.topics.concentration - self.topic_concentration).sum(-1)
+
+    def used_topics(self, params: Any) -> Bool[Array, " k"]:
+        """Which topics hold more than one word, (K,)."""
+        return self.words_of_topics(params) > 1
+
+
+def _heavy_first(params: Record) -> Record:
+    """The topics in the order of their weight, as pieces of a stick are on average."""
+    mean = params.weights.mean
+    order = jnp.argsort(-mean)
+    topics = DirichletState(params.topics.concentration[order])
+    return params | dict(topics=topics, weights=with_mean(params.weights, mean[order]))
+
+
+def _log_beta(concentration: Float[Array, "k v"]) -> Float[Array, " k"]:
+    """The logarithm of the multivariate beta function."""
+    return gammaln(concentration).sum(-1) - gammaln(concentration.sum(-1))

@@ -1,0 +1,243 @@
+"""What all topic models share: the topics, a document's E-step, start and use.
+
+Not a model itself: `latent_dirichlet_allocation.py` and `hdp_topics.py` say what documents' topics are drawn
+from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.scipy.special import xlogy
+from jaxtyping import Float
+
+from vbjax.core.model import ConjugateModel
+from vbjax.core.ragged import by_part
+from vbjax.core.rows import Expectation, Scattered, float_dtype, sum_over_rows, sweep_rows
+from vbjax.data.documents import Bags, Documents
+from vbjax.families.base import State
+from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
+from vbjax.models.topics.document_words import Topics, Words
+from vbjax.numerics.record import Record
+
+_CHUNK = 2**16  # numbers in a chunk's table of documents x words x topics, which stays in the cache
+_NOISE, _PASSES, _TURNS = 0.1, 10, 10  # of the start: in log topics, passes, and turns of documents in each
+_MOST = 1000  # turns of a document that is to settle
+_SETTLED = 1e-4  # a document has settled where a turn moves less than this share of its words
+
+
+class Prepared(NamedTuple):
+    """The topics; the documents' concentration; what their prior's expected log density has beyond that of
+    Dirichlet(alpha), for each of them.
+    """
+
+    topics: Topics
+    alpha: Float[Array, " k"]
+    slack: Float[Array, ""]
+
+
+class TopicModel(ConjugateModel):
+    """Word i of document d comes from topic z_di ~ theta_d, and is w_di ~ beta_z, beta_k ~ Dirichlet(eta).
+
+    Subclasses are dataclasses with `n_topics`, `topic_concentration`, `document_sweeps`; they say of theta_d
+    what Dirichlet(alpha) stands for its prior, and which factor that depends on.
+    """
+
+    n_topics: int
+    topic_concentration: Any
+    document_sweeps: int
+
+    interacting_locals = True
+    lanes_on_cpu = 1
+
+    # -- what a model says ---------------------------------------------------------------------------
+
+    @property
+    def learned_prior(self) -> str | None:
+        """The factor that the documents' prior depends on; None where it is given."""
+        raise TypeError("given by the subclass")
+
+    def alpha(self, params: Any) -> Float[Array, " k"]:
+        """The documents' concentration."""
+        raise TypeError("given by the subclass")
+
+    def slack(self, params: Any) -> Float[Array, ""]:
+        """E[log p(theta_d)] less the log density of Dirichlet(alpha)."""
+        return jnp.zeros((), float_dtype(params))
+
+    def eta(self, params: Any) -> Float[Array, " v"]:
+        """The topics' concentration."""
+        return self.topic_concentration
+
+    def neutral_prior(self) -> Record:
+        """Of the factors but the topics: where they begin."""
+        raise TypeError("given by the subclass")
+
+    def step_prior(self, name: str, params: Record, statistics: Any) -> State:
+        """A factor but the topics after its update, given q(theta) and q(beta)."""
+        raise TypeError("given by the subclass")
+
+    # -- what follows --------------------------------------------------------------------------------
+
+    @property
+    def topics_family(self) -> Dirichlet:
+        """The family of the topics, once the vocabulary is known."""
+        self._require_resolved()
+        return Dirichlet(self.topic_concentration.shape[0], plate=(self.n_topics,))
+
+    def _require_resolved(self) -> None:
+        if np.ndim(self.topic_concentration) != 1:
+            raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
+
+    def read(self, data: Any) -> Documents:
+        if np.ndim(self.topic_concentration) != 1:
+            return data if isinstance(data, Documents) else Documents.of(data)
+        size = np.shape(self.topic_concentration)[0]
+        shape: tuple[int, ...] = getattr(data, "shape", ())
+        if len(shape) == 2 and shape[1] != size:
+            raise ValueError(f"data must have a column for each of the fit's {size} words; got shape {shape}")
+        data = data if isinstance(data, Documents) else Documents.of(data, size)
+        if data.n_words != size:
+            raise ValueError(f"data must have the {size} words of topic_concentration; got {data.n_words}")
+        return data
+
+    def sizes(self, data: Documents) -> dict[str, int]:
+        return dict(v=data.n_words)
+
+    def init(self, key: Array, data: Documents, weights: Array | None = None) -> Record:
+        """Nearly even topics, after a few passes in which every document begins anew.
+
+        Documents that are carried stay with the topics that they have found: until topics have taken shape it
+        is better that they do not.
+        """
+        dtype = float_dtype(data)
+        noise = jnp.exp(_NOISE * jax.random.normal(key, (self.n_topics, data.n_words), dtype))
+        params = Record(topics=DirichletState(noise)) | self.neutral_prior()
+
+        def begin_anew(_: Any, params: Record) -> Record:
+            return self.m_step(params, self.anew(params, data, weights).statistics, ("topics",))
+
+        return lax.fori_loop(0, _PASSES, begin_anew, params)
+
+    # -- the E-step ----------------------------------------------------------------------------------
+
+    def chunk_rows(self, data: Bags) -> int:
+        return max(4, _CHUNK // (data.counts.shape[1] * self.n_topics))
+
+    def neutral_local(self, data: Bags) -> Record:
+        even = data.counts.sum(1, keepdims=True) / self.n_topics
+        return Record(theta=DirichletState(self.alpha(self.neutral_prior()) + even))
+
+    def start_locals(self, params: Any, data: Documents) -> Any:
+        """After a few turns from even documents. A sweep with even ones would blur the topics again."""
+        return self.settled(params, data, _TURNS)
+
+    def settled(self, params: Any, data: Documents, turns: int) -> Any:
+        """q(theta) of every document, part by part: from even ones, after so many turns or settled."""
+        prepared = self.prepare(params)
+
+        def settle(rows: Bags, _: Array, own: Any) -> tuple[Any, Any]:
+            words = Words.of(prepared.topics, rows, prepared.alpha)
+            gamma = self._settled(words, prepared.alpha, own.theta.concentration, turns)
+            return (), Record(theta=DirichletState(gamma))
+
+        own, chunk = by_part(self.neutral_local, data), by_part(self.chunk_rows, data)
+        return sweep_rows(settle, data, None, own, chunk=chunk)[1]
+
+    def prepare(self, params: Any) -> Prepared:
+        return Prepared(Topics.of(params.topics.expected().log), self.alpha(params), self.slack(params))
+
+    def e_step(self, prepared: Prepared, rows: Bags, weights: Array) -> Expectation:
+        """From even documents, until they have settled."""
+        return self._pass(prepared, rows, weights, self.neutral_local(rows), _MOST)._replace(local=None)
+
+    def carried_e_step(self, prepared: Prepared, rows: Bags, weights: Array, local: Any) -> Expectation:
+        return self._pass(prepared, rows, weights, local, self.document_sweeps - 1)
+
+    def anew(self, params: Any, data: Documents, weights: Array | None) -> Expectation:
+        """A pass in which every document begins from even topics, for a few turns."""
+        prepared = self.prepare(params)
+
+        def anew(rows: Bags, w: Array) -> Expectation:
+            return self._pass(prepared, rows, w, self.neutral_local(rows), _TURNS)._replace(local=None)
+
+        return self.collect(sum_over_rows(anew, data, weights, chunk=by_part(self.chunk_rows, data)))
+
+    def _pass(self, prepared: Prepared, rows: Bags, weights: Array, local: Any, turns: int) -> Expectation:
+        """So many turns of documents and words; then the bound, the sums, and the documents' next turn."""
+        words = Words.of(prepared.topics, rows, prepared.alpha)
+        gamma = self._settled(words, prepared.alpha, local.theta.concentration, turns)
+        shares, bound = words.scored(gamma)
+        bound = bound + prepared.slack - DirichletState(gamma).kl(DirichletState(prepared.alpha))
+        bound = jnp.where(weights == 0, 0, weights * bound)
+        values = (weights[:, None, None] * shares).reshape(-1, shares.shape[-1])
+        moved = DirichletState(prepared.alpha + shares.sum(1)[:, : self.n_topics])
+        sums: dict[str, Any] = dict(
+            topics=Scattered(rows.ids.reshape(-1), values, prepared.topics.top.shape[0])
+        )
+        if self.learned_prior:
+            sums[self.learned_prior] = (weights @ moved.expected().log, weights.sum())
+        tokens = (weights * rows.counts.sum(1)).sum()
+        return Expectation(Record(sums), bound.sum(), jnp.abs(bound).sum(), tokens, Record(theta=moved))
+
+    def _settled(self, words: Words, alpha: Array, gamma: Array, turns: int) -> Float[Array, "n k"]:
+        """The documents' concentrations after so many turns, or once they have settled."""
+        if turns == 0:
+            return gamma
+        words, alpha, gamma = lax.stop_gradient((words, alpha, gamma))
+        least = _SETTLED * words.rows.counts.sum(1)
+
+        def turn(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            gamma, _, number = carry
+            moved = alpha + words.pull(gamma)
+            return moved, (jnp.abs(moved - gamma).sum(1) > least).any(), number + 1
+
+        unsettled = lambda carry: carry[1] & (carry[2] < turns)
+        return lax.while_loop(unsettled, turn, (gamma, jnp.asarray(True), jnp.asarray(0)))[0]
+
+    def collect(self, expectation: Expectation) -> Expectation:
+        log = expectation.statistics.topics[:, : self.n_topics].T
+        topics = DirichletStatistics(log, jnp.zeros_like(log[:, 0]))
+        return expectation._replace(statistics=expectation.statistics | dict(topics=topics))
+
+    # -- the M-step ----------------------------------------------------------------------------------
+
+    def m_step(self, params: Any, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
+        """lambda = eta + the words' sums; and a step of what the documents' topics are drawn from."""
+        moved = Record(params)
+        for name in block:
+            if name == "topics":
+                state: Any = DirichletState(self.eta(params) + statistics["topics"].log)
+            else:
+                state = self.step_prior(name, moved, statistics.get(name))
+            moved |= {name: state}
+        return moved
+
+    def local_entropies(self, params: Any) -> Callable[[Bags], dict[str, Array]]:
+        prepared = self.prepare(params)
+
+        def entropies(rows: Bags) -> dict[str, Array]:
+            words = Words.of(prepared.topics, rows, prepared.alpha)
+            gamma = self._settled(words, prepared.alpha, self.neutral_local(rows).theta.concentration, _MOST)
+            shares, counts = words.scored(gamma)[0], rows.counts[..., None]
+            z = -xlogy(shares, shares / jnp.where(counts == 0, 1, counts)).sum((1, 2))
+            return {"theta": DirichletState(gamma).entropy(), "z": z}
+
+        return entropies
+
+    # -- use -----------------------------------------------------------------------------------------
+
+    def document_topics(self, params: Any, data: Any) -> DirichletState:
+        """q(theta_d) of documents, seen or new, (n, K): `.mean`, the shares of the topics, and `.sd`."""
+        self._require_resolved()
+        return _document_topics(self, params, self.read(data))
+
+
+@jax.jit
+def _document_topics(model: TopicModel, params: Any, data: Documents) -> DirichletState:
+    return data.join(model.settled(params, data, _MOST)).theta

@@ -1,0 +1,1 @@
+"""Arrays: small matrices in batches, special functions, records, reading what users give."""

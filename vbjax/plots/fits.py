@@ -1,0 +1,376 @@
+"""Pictures of a fit: its components over the data, its trace, its restarts, and all three on one page.
+
+The modules of pictures need matplotlib, so `import vbjax` does not import it: `from vbjax import plots`.
+Every function draws on the axes it is given, or on a new `Figure` of its own (without pyplot, so no
+window and no display are needed), and changes no global setting. The command line imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Ellipse
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from vbjax.inference.algorithm import Status
+from vbjax.inference.result import Fit
+from vbjax.models import BayesianGaussianMixture, GaussianMixture, KMeans
+from vbjax.plots.inputs import read_axes, read_choice, read_figure, read_fit, read_names
+from vbjax.plots.style import FAINT, INK, PALETTE, TITLE, WARN, objective_name, tidy
+
+_MOST_POINTS = 5000
+_MOST_COLUMNS = 4
+_MOST_IN_LEGEND = 8
+
+
+class _Groups(NamedTuple):
+    """What is drawn: the m occupied groups, heaviest first, and the data."""
+
+    kind: str
+    number: np.ndarray  # (m,), places in the fit
+    weight: np.ndarray  # (m,)
+    center: np.ndarray  # (m, d)
+    covariance: np.ndarray | None  # (m, d, d); None for k-means
+    color: np.ndarray  # (m, 3)
+    x: np.ndarray  # (n, d)
+    share: np.ndarray  # (n, m), responsibilities
+    columns: list[str]
+
+
+def components(
+    model: Any,
+    params: Any,
+    x: Any,
+    ax: Axes | None = None,
+    columns: Sequence[str] | None = None,
+    *,
+    features: Sequence[int] | None = None,
+) -> Axes:
+    """The data and the components of a mixture, or the centres of k-means, in one or two columns.
+
+    Two columns: the points, each in its components' colours mixed by responsibility, and for every
+    component that keeps more than one row the ellipses of 1 and 2 standard deviations. One column: a
+    histogram, the components' densities times their weights, and their sum. Of more than 5000 rows the
+    points show 5000.
+
+    Args:
+        model: `fit.model`, a Gaussian mixture or KMeans.
+        params: `fit.params`.
+        x: the data, (n, d).
+        ax: where to draw; by default on a new figure, `ax.figure`.
+        columns: d names for the axes, with their units; by default "x0", "x1", ...
+        features: the one or two columns to show; by default the first two, or the only one.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: `columns` or `features` that do not fit the data, or data that do not fit the model.
+        TypeError: a model without components.
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> fit = vb.fit(vb.KMeans(2), x, key=jax.random.key(0))
+    >>> components(fit.model, fit.params, x, columns=["eruption (min)", "waiting (min)"]).get_xlabel()
+    'eruption (min)'
+    """
+    groups = _groups(model, params, x, columns)
+    d = groups.x.shape[1]
+    shown = range(min(d, 2)) if features is None else features
+    chosen = read_choice(shown, d, "features must be one or two of the columns", most=2)
+    ax = read_axes(ax)
+    if len(chosen) == 1:
+        _densities(ax, groups, chosen[0])
+    else:
+        _scatter(ax, groups, chosen[0], chosen[1])
+    _legend(ax, groups, ellipses=len(chosen) == 2, loc="lower left", bbox_to_anchor=(0, 1.0))
+    return ax
+
+
+def pairs(
+    model: Any,
+    params: Any,
+    x: Any,
+    figure: Figure | SubFigure | None = None,
+    columns: Sequence[str] | None = None,
+) -> Figure | SubFigure:
+    """All pairs of the first columns, four at most: `components` of each pair, and of each one alone.
+
+    The ellipses are those of the marginal 2 x 2 covariances. Arguments and errors are those of
+    `components`, but for `figure`: where to draw, by default a new one, and what is returned.
+    """
+    groups = _groups(model, params, x, columns)
+    d = groups.x.shape[1]
+    p = min(d, _MOST_COLUMNS)
+    figure = read_figure(figure, 2.2 * p + 1, 2.2 * p)
+    axes = figure.subplots(p, p, squeeze=False, sharex="col")
+    for i in range(p):
+        for j in range(p):
+            ax = axes[i, j]
+            if j > i:
+                ax.remove()
+                continue
+            _densities(ax, groups, j) if i == j else _scatter(ax, groups, j, i)
+            ax.label_outer(remove_inner_ticks=True)
+            if i == j:
+                ax.set(yticks=[], ylabel=groups.columns[0] if i == 0 else "")
+    note = f"the first {p} of {d} columns" if p < d else None
+    _legend(figure, groups, ellipses=p > 1, loc="upper right", columns=1, note=note)
+    return figure
+
+
+def trace(fit: Fit, ax: Axes | None = None) -> Axes:
+    """The objective of every run that is not singular, sweep by sweep, the best one drawn over the others.
+
+    Args:
+        fit: a `Fit` of one data set (not batched).
+        ax: where to draw; by default on a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: a batched fit.
+    """
+    fit, ax = read_fit(fit), read_axes(ax)
+    values = np.asarray(fit.trace, float)
+    sweeps = np.arange(1, len(values) + 1)
+    kept = ~np.asarray(fit.runs.singular), slice(int(np.max(fit.runs.n_iter)))
+    runs, places = np.asarray(fit.runs.trace, float)[kept], fit.runs.sweeps[kept]
+    if len(runs) > 1:
+        ax.plot(places.T, runs.T, color=FAINT, lw=0.8, zorder=1)
+    ax.plot(sweeps, values, color=PALETTE[0], lw=1.8, marker="o", ms=3 if len(values) < 80 else 0)
+    finite = values[np.isfinite(values)]
+    if len(finite):
+        # the first steps of a run rise from far below, and would flatten all that follows
+        shown = runs[np.isfinite(runs)] if len(runs) > 1 else finite
+        low = np.quantile(shown, 0.05) if len(shown) >= 20 else shown.min()
+        low, high = min(low, finite[-1]), max(finite.max(), shown.max())
+        margin = 0.08 * max(high - low, 1e-4 * abs(high), 1e-12)
+        ax.set_ylim(low - margin, high + margin)
+        ax.axhline(high, color=FAINT, lw=0.8, zorder=0)
+    ax.set(xlabel="sweep", ylabel=objective_name(fit.model))
+    last = f"{values[-1]:.6g}".replace("-", "\N{MINUS SIGN}")
+    ax.set_title(f"best run: {last} after {len(values)} sweep{'s' * (len(values) != 1)}", **TITLE)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return tidy(ax)
+
+
+def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
+    """The final objectives of all restarts, from the best down, and which of them to trust.
+
+    Arguments, result and errors are those of `trace`.
+    """
+    fit, ax = read_fit(fit), read_axes(ax)
+    value, status = np.asarray(fit.runs.objective, float), np.asarray(fit.runs.status)
+    singular = np.asarray(fit.runs.singular)
+    order = np.argsort(-value, kind="stable")
+    order = order[np.isfinite(value[order])]  # a run that never ended has none
+    value, status, singular = value[order], status[order], singular[order]
+    rank, converged = np.arange(1, len(value) + 1), status == Status.CONVERGED
+    kinds: list[tuple[str, np.ndarray, dict[str, Any]]] = [
+        ("converged", converged & ~singular, dict(color=PALETTE[0], marker="o")),
+        ("did not converge", ~converged & ~singular, dict(color=INK, marker="o", mfc="white")),
+        ("singular", singular, dict(color=WARN, marker="x")),
+    ]
+    best = float(fit.objective) if len(value) else 0.0
+    near = 1e-4 * max(1.0, abs(best))
+    ax.axhspan(best - near, best + near, color=FAINT, alpha=0.4, lw=0, label="within 1e-4 of the best")
+    for label, which, style in kinds:
+        if which.any():
+            ax.plot(rank[which], value[which], ls="", ms=4, label=label, **style)
+    low, high = value.min(initial=best), value.max(initial=best)
+    margin = max(0.08 * (high - low), 5 * near)
+    ax.set_ylim(low - margin, high + margin)
+    total = np.size(fit.runs.objective)
+    ax.set(xlabel="restart, from the best down", ylabel=objective_name(fit.model), xlim=(0, total + 1))
+    close = int(((abs(value - best) <= near) & ~singular).sum())
+    ax.set_title(f"{total} restart{'s' * (total != 1)}: {close} within 1e-4 of the best", **TITLE)
+    ax.legend(loc="best", fontsize=8, frameon=False)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return tidy(ax)
+
+
+def overview(fit: Fit, x: Any, columns: Sequence[str] | None = None) -> Figure:
+    """One page on a fit: the components over the data, the best run's trace, and the restarts.
+
+    Data of more than two columns are shown by `pairs`.
+
+    Args:
+        fit: a `Fit` of a Gaussian mixture or of KMeans.
+        x: the data it was fitted to, (n, d).
+        columns: d names for the axes, with their units.
+
+    Returns:
+        A figure that belongs to no window; save it with `figure.savefig("fit.png")`.
+
+    Raises:
+        ValueError, TypeError: as for `components`, `trace` and `restarts`.
+    """
+    fit = read_fit(fit)
+    x = fit.model.read(x)
+    wide = np.ndim(x) == 2 and x.shape[1] > 2
+    figure = Figure(figsize=(13, 7.5) if wide else (11, 5.5), layout="constrained", dpi=150)
+    left, right = cast(Any, figure.subfigures(1, 2, width_ratios=[1.9 if wide else 1.55, 1]))
+    if wide:
+        pairs(fit.model, fit.params, x, left, columns)
+    else:
+        components(fit.model, fit.params, x, left.subplots(), columns)
+    figure.suptitle(f"{_name(fit.model)} of {len(x)} rows", x=0.01, ha="left", fontsize=12)
+    top, bottom = right.subplots(2, 1)
+    trace(fit, top)
+    restarts(fit, bottom)
+    return figure
+
+
+# -- what is drawn -------------------------------------------------------------------------------------
+
+
+@jax.jit
+def _moments(model: Any, params: Any) -> tuple[Any, Any, Any]:
+    """Weights, means and covariances in one compiled program; one operation after the other takes seconds."""
+    return model.weights(params), model.means(params), model.covariances(params)
+
+
+def _groups(model: Any, params: Any, x: Any, columns: Sequence[str] | None) -> _Groups:
+    if not isinstance(model, (KMeans, GaussianMixture, BayesianGaussianMixture)):
+        raise TypeError(f"model must be a Gaussian mixture or KMeans; got {type(model).__name__}")
+    x = model.read(x)
+    d = x.shape[1]
+    names = [f"x{j}" for j in range(d)]
+    if columns is not None:
+        names = read_names(columns, d, f"columns must name the {d} columns of x")
+    kmeans = isinstance(model, KMeans)
+    if isinstance(model, KMeans):
+        share = np.eye(model.n_clusters)[np.asarray(model.predict(params, x))]
+        weight, center, covariance = share.mean(0), np.asarray(model.centers(params)), None
+    else:
+        share = np.asarray(model.responsibilities(params, x))
+        weight, center, covariance = (np.asarray(value) for value in _moments(model, params))
+    kept = share.sum(0) > (0 if kmeans else 1)
+    kept = kept if kept.any() else np.ones_like(kept)
+    number = np.argsort(-np.where(kept, weight, -1), kind="stable")[: kept.sum()]
+    palette = np.array([to_rgb(color) for color in PALETTE])
+    covariance = None if covariance is None else covariance[number].astype(float)
+    return _Groups(
+        "cluster" if kmeans else "component",
+        number,
+        weight[number],
+        center[number].astype(float),
+        covariance,
+        palette[np.arange(len(number)) % len(palette)],
+        np.asarray(x, float),
+        share[:, number].astype(float),
+        names,
+    )
+
+
+def _scatter(ax: Axes, groups: _Groups, i: int, j: int) -> None:
+    """The points of columns i and j, and the components' ellipses or the clusters' centres."""
+    n = len(groups.x)
+    rows = np.arange(n)
+    if n > _MOST_POINTS:
+        rows = np.random.default_rng(0).choice(n, _MOST_POINTS, replace=False)
+    color = np.clip(groups.share[rows] @ groups.color, 0, 1)
+    size, alpha = float(np.clip(4000 / len(rows), 3, 22)), float(np.clip(20 / np.sqrt(len(rows)), 0.3, 0.75))
+    ax.scatter(groups.x[rows, i], groups.x[rows, j], c=color, s=size, alpha=alpha, lw=0)
+    halo: list[Any] = [withStroke(linewidth=3, foreground="white")]
+    for m, number in enumerate(groups.number):
+        center, edge = groups.center[m, [i, j]], 0.75 * groups.color[m]
+        if groups.covariance is None:
+            ax.plot(*center, marker="X", ms=10, mfc=edge, mec="white", mew=1.2, ls="")
+            continue
+        for radius, style in ((1, "-"), (2, "--")):
+            ellipse = _ellipse(center, groups.covariance[m][np.ix_([i, j], [i, j])], radius, edge, style)
+            ax.add_patch(ellipse).set_path_effects(halo)
+        ax.text(
+            center[0],
+            center[1],
+            str(number),
+            color=edge,
+            ha="center",
+            va="center",
+            weight="bold",
+            path_effects=halo,
+        )
+    ax.autoscale_view()
+    ax.set(xlabel=groups.columns[i], ylabel=groups.columns[j])
+    tidy(ax)
+
+
+def _ellipse(center: np.ndarray, covariance: np.ndarray, radius: float, color: Any, style: str) -> Ellipse:
+    """Where the Mahalanobis distance from the centre is `radius`."""
+    values, vectors = np.linalg.eigh(covariance)
+    width, height = 2 * radius * np.sqrt(np.maximum(values, 0))
+    angle = np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0]))
+    return Ellipse(tuple(center), width, height, angle=angle, fill=False, ec=color, ls=style, lw=1.6)
+
+
+def _densities(ax: Axes, groups: _Groups, j: int) -> None:
+    """A histogram of column j under the components' densities; of clusters, a histogram for each."""
+    x, scale = groups.x[:, j], len(groups.x)
+    edges = np.histogram_bin_edges(x, bins=int(np.clip(np.sqrt(scale) * 1.5, 8, 60)))
+    weights = np.full((scale, 1), 1.0)
+    color = [FAINT]
+    if groups.covariance is None:
+        weights, color = groups.share, list(groups.color)
+    scaled = weights / (scale * np.diff(edges)[0])
+    ax.hist([x] * scaled.shape[1], list(edges), weights=list(scaled.T), stacked=True, color=color, alpha=0.6)
+    grid = np.linspace(edges[0], edges[-1], 400)
+    total = np.zeros_like(grid)
+    for m in range(len(groups.number)):
+        center, edge = groups.center[m, j], 0.75 * groups.color[m]
+        if groups.covariance is None:
+            ax.axvline(center, color=edge, lw=1.6)
+            continue
+        variance = groups.covariance[m, j, j]
+        density = np.exp(-0.5 * (grid - center) ** 2 / variance) / np.sqrt(2 * np.pi * variance)
+        total += groups.weight[m] * density
+        ax.plot(grid, groups.weight[m] * density, color=edge, lw=1.6)
+    if groups.covariance is not None and len(groups.number) > 1:
+        ax.plot(grid, total, color=INK, lw=1, ls=":")
+    ax.set(xlabel=groups.columns[j], ylabel="density", ylim=(0, None))
+    tidy(ax)
+
+
+# -- how it looks --------------------------------------------------------------------------------------
+
+
+def _legend(
+    where: Any, groups: _Groups, *, ellipses: bool, columns: int = 4, note: str | None = None, **place: Any
+) -> None:
+    handles: list[Any] = [
+        Line2D([], [], ls="", marker="o", color=color, label=f"{groups.kind} {number}: {weight:.0%}")
+        for number, weight, color in zip(groups.number, groups.weight, groups.color, strict=True)
+    ]
+    if len(handles) > _MOST_IN_LEGEND:
+        rest = 1 - groups.weight[: _MOST_IN_LEGEND - 1].sum()
+        label = f"{len(handles) - _MOST_IN_LEGEND + 1} more: {rest:.0%}"
+        handles = [*handles[: _MOST_IN_LEGEND - 1], Line2D([], [], ls="", label=label)]
+    if groups.covariance is None:
+        mark: dict[str, Any] = dict(ls="", marker="X") if ellipses else {}
+        handles.append(Line2D([], [], color=INK, label="centre", **mark))
+    elif ellipses:
+        handles += [Line2D([], [], color=INK, ls=s, label=f"{r} sd") for r, s in ((1, "-"), (2, "--"))]
+    elif len(handles) > 1:
+        handles.append(Line2D([], [], color=INK, ls=":", lw=1, label="all"))
+    if note:
+        handles.append(Line2D([], [], ls="", label=note))
+    look = dict(fontsize=9, frameon=False, handletextpad=0.4, columnspacing=1.4)
+    where.legend(handles=handles, ncols=columns, **look, **place)
+
+
+def _name(model: Any) -> str:
+    if isinstance(model, KMeans):
+        return f"k-means ({model.n_clusters} clusters)"
+    bayesian = isinstance(model, BayesianGaussianMixture)
+    kind, most = ("Bayesian Gaussian mixture", "at most ") if bayesian else ("Gaussian mixture", "")
+    return f"{kind} ({most}{model.n_components} components, {model.covariance_type} covariance)"

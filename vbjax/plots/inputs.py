@@ -1,0 +1,77 @@
+"""Reading what pictures are made of: fits, tables, names, and where to draw. Errors name the argument.
+
+Imported by the pictures of this folder alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from vbjax.inference.result import Fit
+from vbjax.numerics.inputs import as_numbers, described
+
+
+def read_axes(ax: Axes | None) -> Axes:
+    """Return the axes that are given, or those of a new figure."""
+    if ax is None:
+        return Figure(figsize=(6, 4.5), layout="constrained", dpi=120).subplots()
+    if not isinstance(ax, Axes):
+        raise TypeError(f"ax must be matplotlib's Axes, or None for new ones; got {described(ax)}")
+    return ax
+
+
+def read_figure(figure: Figure | SubFigure | None, width: float, height: float) -> Figure | SubFigure:
+    """Return the figure that is given, or a new one of that size in inches."""
+    if figure is None:
+        return Figure(figsize=(width, height), layout="constrained", dpi=120)
+    if not isinstance(figure, (Figure, SubFigure)):
+        raise TypeError(f"figure must be matplotlib's, or None for a new one; got {described(figure)}")
+    return figure
+
+
+def read_fit(fit: Any) -> Fit:
+    """Return the fit of one data set."""
+    if not isinstance(fit, Fit):
+        raise TypeError(f"fit must be a vb.Fit; got {described(fit)}")
+    if np.ndim(fit.objective) != 0:
+        raise ValueError(f"fit must be of one data set; got a batch of shape {np.shape(fit.objective)}")
+    return fit
+
+
+def read_shares(table: Any, name: str, axes: str) -> np.ndarray:
+    """Return a table of shares, finite and at least 0, in float64; `axes` says what rows and columns are."""
+    read = np.asarray(as_numbers(table, name), float)
+    if read.ndim != 2 or 0 in read.shape:
+        raise ValueError(f"{name} must have shape ({axes}), at least one of each; got {read.shape}")
+    if not (fine := np.isfinite(read) & (read >= 0)).all():
+        raise ValueError(f"{name} must be finite and at least 0; row {int((~fine).any(1).argmax())} is not")
+    return read
+
+
+def read_names(names: Any, n: int, what: str) -> list[str]:
+    """Return n names; errors begin with `what`, as in "columns must name the 2 columns of x"."""
+    if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+        raise ValueError(f"{what}; got {described(names)}")
+    given = list(names)
+    if len(given) != n:
+        raise ValueError(f"{what}; got {len(given)}")
+    if others := [name for name in given if not isinstance(name, str)]:
+        raise ValueError(f"{what}, each by a text; got {described(others[0])}")
+    return given
+
+
+def read_choice(chosen: Any, n: int, what: str, most: int | None = None) -> list[int]:
+    """Return numbers from 0 to n - 1, at least one; errors begin with `what`: "states must be some of"."""
+    try:
+        given = np.asarray(as_numbers(list(chosen), "numbers"))
+    except (TypeError, ValueError):  # nothing to iterate over, or no numbers
+        given = np.zeros(0)
+    whole = given.ndim == 1 and given.size > 0 and given.dtype.kind in "iu"
+    if not whole or given.min() < 0 or given.max() >= n or (most is not None and given.size > most):
+        raise ValueError(f"{what} 0 to {n - 1}; got {described(chosen)}")
+    return [int(number) for number in given]
