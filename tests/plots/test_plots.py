@@ -11,6 +11,7 @@ from matplotlib.patches import Ellipse
 
 import vbjax as vb
 from vbjax import plots
+from vbjax.plots import fits
 from vbjax.plots import style as plot_style
 
 
@@ -82,7 +83,7 @@ def test_components_are_two_ellipses_each_and_the_points_have_their_colours():
 def test_an_ellipse_is_where_the_mahalanobis_distance_is_its_radius(seed):
     root = np.random.default_rng(seed).normal(size=(2, 2))
     covariance, center = root @ root.T, np.array([3.0, -1.0])
-    ellipse = plots._ellipse(center, covariance, 2.0, "k", "-")
+    ellipse = fits._ellipse(center, covariance, 2.0, "k", "-")
     outline = ellipse.get_patch_transform().transform(ellipse.get_path().vertices[::3]) - center
     distance = np.sqrt(np.einsum("ni,ij,nj->n", outline, np.linalg.inv(covariance), outline))
     np.testing.assert_allclose(distance[:8], 2.0, rtol=1e-3)  # Bezier curves for an ellipse
