@@ -26,7 +26,7 @@ import sklearn.decomposition
 
 import vbjax as vb
 from bench.measure import interleaved, run_parts, table
-from vbjax.inference.algorithm import CoordinateAscent
+from vbjax.core.coordinate_ascent import CoordinateAscent
 from vbjax.inference.fit import resolved
 from vbjax.models.topics import topic_model as module
 

@@ -17,8 +17,8 @@ ROOMS = {
     "models": "numerics families terms core chains data inference",
     "blackbox": "numerics families core inference",
     "metrics": "numerics",
-    "plots": "numerics families inference data models",
-    "cli": "numerics families inference data models plots metrics",
+    "plots": "numerics families core inference data models",
+    "cli": "numerics families core inference data models plots metrics",
 }
 
 

@@ -19,6 +19,9 @@ from vbjax.blackbox.supports import (
     unit_interval,
 )
 from vbjax.chains import gaussian as gaussian_chains
+from vbjax.core.acceleration import AcceleratedAscent
+from vbjax.core.contracts import Algorithm, Info, Status
+from vbjax.core.coordinate_ascent import CoordinateAscent
 from vbjax.core.model import ConjugateModel
 from vbjax.core.rows import Expectation, expectation
 from vbjax.core.user_model import Model
@@ -43,8 +46,6 @@ from vbjax.families import (
     TruncatedNormal,
     Wishart,
 )
-from vbjax.inference.acceleration import AcceleratedAscent
-from vbjax.inference.algorithm import Algorithm, CoordinateAscent, Info, Status
 from vbjax.inference.derivatives import LinearResponse, elbo, linear_response, optimum
 from vbjax.inference.fit import fit
 from vbjax.inference.gibbs import gibbs

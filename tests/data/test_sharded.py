@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import vbjax as vb
 from tests.support.tolerances import close
+from vbjax.core.coordinate_ascent import CoordinateAscent
 from vbjax.core.ragged import groups_of
-from vbjax.inference.algorithm import CoordinateAscent
 from vbjax.inference.fit import resolved
 
 

@@ -27,6 +27,7 @@ from vbjax.blackbox.inspection import (
     inspect_params,
     inspect_support,
 )
+from vbjax.core.contracts import Algorithm, Options
 from vbjax.core.rows import float_dtype, n_rows
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import as_array, read_arrays, read_count, read_key
@@ -83,6 +84,7 @@ class BlackBox:
     log_likelihood: Callable[[Any, Any], Any] | None = static(default=None)
 
     lanes_on_cpu = 4
+    may_have_saddles = False
 
     @property
     def size(self) -> int:
@@ -137,13 +139,25 @@ class BlackBox:
         """The data, with the weights of their rows if there are any."""
         return data if weights is None else WeightedRows(data, weights)
 
-    def ascent(self, tol: Any, data: Any) -> Any:
-        """The algorithm that `fit` drives."""
+    def inspect_options(self, data: Any, options: Options) -> None:
+        """Raise for options of coordinate ascent; and for a tolerance where the stopping rule has none."""
+        if options.accelerate or options.check:
+            raise ValueError("accelerate and check are for coordinate ascent, which BlackBox has not")
+        if options.tol is not None and isinstance(self.inspect_family(float_dtype(data)), Hybrid):
+            raise ValueError(
+                "tol is for fits on fixed draws; stochastic ascent, which discrete latents need, stops by a "
+                "rule of its own: see vb.blackbox.StochasticAscent"
+            )
+
+    def algorithm(self, data: Any, options: Options) -> Algorithm:
+        """Return the algorithm that suits the family."""
         dtype = float_dtype(data)
         q = self.inspect_family(dtype)
         if isinstance(q, Hybrid):
             return StochasticAscent(self)
-        return (NaturalAscent if isinstance(q, LocationScale) else FixedDraws)(self, jnp.asarray(tol, dtype))
+        return (NaturalAscent if isinstance(q, LocationScale) else FixedDraws)(
+            self, jnp.asarray(options.tol, dtype)
+        )
 
     def ill_conditioned(self, params: Approximation) -> Array:
         """A black box has no covariance of data: nothing that its dtype cannot tell."""

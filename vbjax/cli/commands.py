@@ -20,9 +20,9 @@ from vbjax import metrics
 from vbjax.cli import chains, topics
 from vbjax.cli.files import UserError, check_digits, check_outputs, reading, replacing
 from vbjax.cli.tables import aligned, emptied, measure, posterior_sds
+from vbjax.core.contracts import Status
 from vbjax.data import datasets
 from vbjax.data.datasets import Series
-from vbjax.inference.algorithm import Status
 from vbjax.inference.fit import fit
 from vbjax.inference.result import Fit
 from vbjax.models import (

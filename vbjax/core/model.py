@@ -16,6 +16,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from vbjax.core.acceleration import AcceleratedAscent
+from vbjax.core.contracts import Algorithm, Model, Options
+from vbjax.core.coordinate_ascent import CoordinateAscent
 from vbjax.core.interacting_locals import bound_at, settle, share_of_bound, statistics_of
 from vbjax.core.parameters import require_params, with_params_checked
 from vbjax.core.ragged import by_part
@@ -64,11 +67,11 @@ def require_model(model: Any, data: Any = None, conjugate_for: str = "") -> None
         raise ValueError(f"model must be an instance, {model.__name__}(...); got the class {model.__name__}")
     if isinstance(model, ConjugateModel):
         return
-    name, another = type(model).__name__, hasattr(model, "ascent")
+    name, another = type(model).__name__, isinstance(model, Model)
     if another and conjugate_for:
         raise ValueError(f"model must be conjugate for {conjugate_for}; got {name}")
     if not another:
-        swapped = isinstance(data, ConjugateModel) or hasattr(data, "ascent")
+        swapped = isinstance(data, Model)
         hint = f"; the model comes before the data, which are {type(data).__name__}" if swapped else ""
         raise ValueError(f"model must be a model, such as vb.GaussianMixture(2); got {name}{hint}")
 
@@ -159,6 +162,14 @@ class ConjugateModel:
     def inspect(self, data: Any) -> Any:
         """The model, examined before its first fit; `Model` refuses here what is not conjugate."""
         return self
+
+    def inspect_options(self, data: Any, options: Options) -> None:
+        """Accept all options of `fit`."""
+
+    def algorithm(self, data: Any, options: Options) -> Algorithm:
+        """Return coordinate ascent, by Anderson mixing where that was asked for."""
+        ascent = AcceleratedAscent if options.accelerate else CoordinateAscent
+        return ascent(self, jnp.asarray(options.tol, float_dtype((self, data))), options.check)
 
     def chunk_rows(self, data: Any) -> int:
         """How many rows a pass takes at a time: so few that XLA keeps them on one core, and in its cache."""

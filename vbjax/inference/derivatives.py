@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
+from vbjax.core.coordinate_ascent import sweep
 from vbjax.core.hyperparameters import read_model
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.parameters import require_params
 from vbjax.core.rows import expectation, read_row_weights
 from vbjax.families.base import pytree
-from vbjax.inference.algorithm import sweep
 from vbjax.numerics.record import Record
 
 

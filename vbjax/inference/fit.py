@@ -14,13 +14,12 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
+from vbjax.core.contracts import Algorithm, Options, Status
 from vbjax.core.hyperparameters import read_model
-from vbjax.core.model import ConjugateModel, require_model
-from vbjax.core.rows import float_dtype, read_row_weights
+from vbjax.core.model import require_model
+from vbjax.core.rows import read_row_weights
 from vbjax.families.coordinates import displaced
 from vbjax.inference import restarts
-from vbjax.inference.acceleration import AcceleratedAscent
-from vbjax.inference.algorithm import CoordinateAscent, Status
 from vbjax.inference.interrupts import compiling
 from vbjax.inference.irreversible import irreversible
 from vbjax.inference.restarts import Race, Runs
@@ -103,17 +102,14 @@ def fit(
     <Status.CONVERGED: 1>
     """
     subject = _subject(model, data)
-    how = {name: read_flag(flag, name) for name, flag in dict(accelerate=accelerate, check=check).items()}
-    if subject is not model and (tol is not None or any(how.values())):
+    tol = None if tol is None else read_number(tol, "tol")
+    options = Options(tol, read_flag(accelerate, "accelerate"), read_flag(check, "check"))
+    if subject is not model and options.given:
         raise ValueError(
-            "tol, accelerate and check are for models alone: an algorithm has what it needs in its own fields"
-        )
-    if any(how.values()) and not isinstance(subject, ConjugateModel):
-        raise ValueError(
-            f"accelerate and check are for coordinate ascent, which {type(subject).__name__} has not"
+            f"{options.given[0]} is for models: an algorithm has what it needs in its own fields; got "
+            f"{type(model).__name__}"
         )
     progress = read_flag(progress, "progress")
-    tol = read_number(1e-6 if tol is None else tol, "tol")
     if lanes is None:
         lanes = subject.lanes_on_cpu if jax.default_backend() == "cpu" else 64
     sizes = dict(n_restarts=n_restarts, lanes=lanes, max_iter=max_iter)
@@ -121,19 +117,25 @@ def fit(
     key = read_key(key)
     read, data, weights = _read(subject, data, weights)
     given = read if subject is model else dataclasses.replace(model, model=read)
-    if subject is not model and hasattr(given, "inspect"):
+    if subject is model:
+        read.inspect_options(data, options)
+    else:
         given.inspect(data)
+    tol = 1e-6 if tol is None else tol
+    options = options._replace(tol=None)  # traced, it goes beside what is static
     if params is not None:
-        start = functools.partial(_start, **how)  # type: ignore[arg-type]
+        start = functools.partial(_start, options=options)
         params = read_params(params, jax.eval_shape(start, given, data, weights, tol, key))
 
     with compiling():
-        race, starts, algorithm, annotated = _begin(given, data, weights, tol, key, params, **how, **sizes)
+        race, starts, algorithm, annotated = _begin(
+            given, data, weights, tol, key, params, options=options, **sizes
+        )
     data = _refilled(annotated, jax.tree.leaves(data))
     if is_concrete((algorithm, data, weights, key, params)):
         fixed = starts, algorithm, data, weights
         race, result = _advance_in_slices(race, fixed, progress)
-        if isinstance(read, ConjugateModel) and read.may_have_saddles:
+        if read.may_have_saddles:
             result = _leave_saddles(result, race, fixed, jax.random.fold_in(key, n_restarts))
         if subject is model and result.status == Status.NON_FINITE:
             algorithm.explain(jax.tree.map(lambda x: x[0], starts), data, weights)
@@ -142,8 +144,8 @@ def fit(
 
 
 def _subject(model: Any, data: Any) -> Any:
-    """The model itself, or the one of an algorithm."""
-    algorithm = hasattr(model, "step") and hasattr(model, "model") and not isinstance(model, type)
+    """Return the model itself, or the one of an algorithm."""
+    algorithm = isinstance(model, Algorithm) and not isinstance(model, type)
     subject = model.model if algorithm else model
     require_model(subject, data)
     return subject
@@ -192,27 +194,24 @@ def _refilled(annotated: Any, given: list[Any]) -> Any:
 
 
 def _algorithm(
-    given: Any, data: Any, weights: Array | None, tol: Any, accelerate: bool, check: bool
-) -> tuple[Any, Any]:
-    """The algorithm of a model, or that which was given, its model resolved; and the data of its steps."""
-    if hasattr(given, "step"):
-        model = given.model.resolve(data, weights)
-        return dataclasses.replace(given, model=model), model.annotate(data, weights)
-    model = given.resolve(data, weights)
+    given: Any, data: Any, weights: Array | None, tol: Any, options: Options
+) -> tuple[Algorithm, Any]:
+    """Return the algorithm of a model, or the given one, its model resolved; and the data of its steps."""
+    own = isinstance(given, Algorithm)
+    model = (given.model if own else given).resolve(data, weights)
     data = model.annotate(data, weights)
-    if not isinstance(model, ConjugateModel):
-        return model.ascent(tol, data), data
-    ascent = AcceleratedAscent if accelerate else CoordinateAscent
-    return ascent(model, jnp.asarray(tol, float_dtype((model, data))), check), data
+    if own:
+        return dataclasses.replace(given, model=model), data
+    return model.algorithm(data, options._replace(tol=tol)), data
 
 
-def _start(given: Any, data: Any, weights: Array | None, tol: Any, key: Array, **how: bool) -> Any:
+def _start(given: Any, data: Any, weights: Array | None, tol: Any, key: Array, *, options: Options) -> Any:
     """Parameters such as a run starts from."""
-    algorithm, data = _algorithm(given, data, weights, tol, **how)
+    algorithm, data = _algorithm(given, data, weights, tol, options)
     return algorithm.init(key, data, weights)
 
 
-@functools.partial(jax.jit, static_argnames=("accelerate", "check", "n_restarts", "lanes", "max_iter"))
+@functools.partial(jax.jit, static_argnames=("options", "n_restarts", "lanes", "max_iter"))
 def _begin(
     given: Any,
     data: Any,
@@ -221,12 +220,11 @@ def _begin(
     key: Array,
     params: Any,
     *,
-    accelerate: bool,
-    check: bool,
+    options: Options,
     **sizes: int,
 ) -> tuple[Race, Any, Any, Any]:
     """All that comes before the first sweep, in one program: each takes time and memory maps of its own."""
-    algorithm, annotated = _algorithm(given, data, weights, tol, accelerate, check)
+    algorithm, annotated = _algorithm(given, data, weights, tol, options)
     race, starts = restarts.begin(algorithm, key, annotated, weights, params, **sizes)
     return race, starts, algorithm, _emptied(annotated, data)
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from vbjax.inference.algorithm import Algorithm, Info, Status
+from vbjax.core.contracts import Algorithm, Info, Status
 
 _KEPT = 256  # points of a run's trace that the table of all restarts keeps
 _FAILED = (Status.DECREASED, Status.NON_FINITE, Status.UNBOUNDED, Status.ILL_CONDITIONED)

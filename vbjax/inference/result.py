@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from vbjax.core.contracts import Status
 from vbjax.families.base import pytree
-from vbjax.inference.algorithm import Status
 from vbjax.inference.restarts import Runs
 from vbjax.numerics.inputs import is_concrete
 

@@ -19,10 +19,11 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
+from vbjax.core.contracts import Status
+from vbjax.core.coordinate_ascent import sweep
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.ragged import Ragged
 from vbjax.core.rows import expectation, float_dtype, n_rows
-from vbjax.inference.algorithm import Status, sweep
 from vbjax.inference.fit import read_params, resolved
 from vbjax.inference.restarts import Runs
 from vbjax.inference.result import Fit

@@ -20,7 +20,7 @@ from matplotlib.patches import Ellipse
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from vbjax.inference.algorithm import Status
+from vbjax.core.contracts import Status
 from vbjax.inference.result import Fit
 from vbjax.models import BayesianGaussianMixture, GaussianMixture, KMeans
 from vbjax.plots.inputs import read_axes, read_choice, read_figure, read_fit, read_names

@@ -11,7 +11,7 @@ from scipy import optimize, special
 import vbjax as vb
 from tests.support.registry import sweeps
 from tests.support.tolerances import STANDARD_ERRORS, close
-from vbjax.inference.algorithm import CoordinateAscent
+from vbjax.core.coordinate_ascent import CoordinateAscent
 
 ETA = 0.4
 WORDS = [[0, 0, 1], [2, 2], []]

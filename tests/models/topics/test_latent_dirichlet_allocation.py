@@ -18,8 +18,8 @@ import vbjax as vb
 from tests.support.compilations import compilations
 from tests.support.textbook import dirichlet_term, expected_log, log_beta
 from tests.support.tolerances import close
+from vbjax.core.coordinate_ascent import CoordinateAscent
 from vbjax.core.ragged import by_part
-from vbjax.inference.algorithm import CoordinateAscent
 from vbjax.models.topics import topic_model as module
 
 K, V, N = 3, 12, 30

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from vbjax.blackbox.approximation import Approximation
+from vbjax.core.contracts import Status
 from vbjax.core.rows import float_dtype
-from vbjax.inference.algorithm import Status
 from vbjax.numerics.inputs import read_number
 
 

@@ -16,9 +16,9 @@ from jax import Array
 from vbjax.blackbox.algorithms.ascent import Ascent, judged
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.families import to_free
+from vbjax.core.contracts import Info, Status
 from vbjax.core.rows import rounding_error
 from vbjax.families.base import pytree
-from vbjax.inference.algorithm import Info, Status
 
 
 class FixedDrawsState(NamedTuple):

@@ -19,9 +19,9 @@ from vbjax.blackbox.algorithms.ascent import Ascent, judged, stuck
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Slope
+from vbjax.core.contracts import Info, Status
 from vbjax.core.rows import rounding_error
 from vbjax.families.base import pytree
-from vbjax.inference.algorithm import Info, Status
 
 _SHORTEST = 2.0**-40  # a step so short that no ascent is left in it
 

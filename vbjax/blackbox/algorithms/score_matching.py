@@ -18,9 +18,9 @@ from vbjax.blackbox.algorithms.ascent import Ascent, judged, stuck
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Full
+from vbjax.core.contracts import Info, Status
 from vbjax.core.rows import rounding_error
 from vbjax.families.base import pytree
-from vbjax.inference.algorithm import Info, Status
 from vbjax.numerics.linalg import cholesky, outer, transpose
 
 _SHORTEST = 2.0**-40  # a step so short that it leads nowhere

@@ -21,9 +21,9 @@ from vbjax.blackbox.algorithms.ascent import Ascent, judged
 from vbjax.blackbox.algorithms.estimators import fresh_points, inspect_estimator, surrogate
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.families import to_free
+from vbjax.core.contracts import Info, Status
 from vbjax.core.rows import n_rows, rounding_error
 from vbjax.families.base import pytree, static
-from vbjax.inference.algorithm import Info, Status
 from vbjax.numerics.inputs import read_count
 
 _STATIONARY = 0.44  # R-hat^2 - 1 of two sweeps, averaged over parameters: R-hat is 1.2

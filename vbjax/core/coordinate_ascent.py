@@ -1,91 +1,26 @@
-"""Algorithms: how a state moves, and when it has arrived. `fit` drives any of them.
+"""Coordinate ascent, the algorithm of conjugate models: EM, k-means and mean-field variational Bayes.
 
-An algorithm is a pytree with `init`, `step`, `params`: **score, then move**. A step scores the state
-that comes in and says whether it has converged; the driver keeps that state when a status says stop.
+A sweep updates every block of factors, each from its own pass over the rows. For models, and for the drivers.
 """
 
 from __future__ import annotations
 
-import enum
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from vbjax.core.model import ConjugateModel
+from vbjax.core.contracts import Info, Status, judge
 from vbjax.core.rows import Expectation, expectation, rounding_error
 from vbjax.families.base import pytree, static
 from vbjax.families.coordinates import outside
 from vbjax.numerics.inputs import all_finite, read_flag, read_number
 from vbjax.numerics.record import Record
 
-
-class Status(enum.IntEnum):
-    """How a run ended; inside jit and vmap an integer array."""
-
-    UNFINISHED = 0
-    CONVERGED = 1
-    MAX_ITER = 2
-    NON_FINITE = 3
-    DECREASED = 4
-    INTERRUPTED = 5
-    UNBOUNDED = 6
-    ILL_CONDITIONED = 7
-
-    @property
-    def sentence(self) -> str:
-        """What it means, for people."""
-        return _SENTENCES[self]
-
-
-_SENTENCES = {
-    Status.UNFINISHED: "not finished",
-    Status.CONVERGED: "converged: the objective changes by less than the tolerance",
-    Status.MAX_ITER: "stopped at max_iter before it converged",
-    Status.NON_FINITE: "stopped: the objective is not finite",
-    Status.DECREASED: "stopped: the objective fell by more than its rounding error",
-    Status.INTERRUPTED: "interrupted",
-    Status.UNBOUNDED: "stopped: the objective rises without limit, the density is not integrable "
-    "(give it proper priors)",
-    Status.ILL_CONDITIONED: "stopped: some columns repeat one another to within the rounding of their dtype, "
-    "and the objective is not to be trusted; fit in float64, or leave a column out",
-}
-
-
-class Info(NamedTuple):
-    """What a step found out.
-
-    Attributes:
-        params: the parameters that it scored.
-        objective: theirs; what is maximised.
-        error: the rounding error of the objective in its dtype.
-        status: a `Status`; UNFINISHED means go on.
-    """
-
-    params: Any
-    objective: Array
-    error: Array
-    status: Array
-
-
-class Algorithm(Protocol):
-    """What `fit` drives."""
-
-    model: Any
-
-    def init(self, key: Array, data: Any, weights: Array | None) -> Any:
-        """Random parameters to start from."""
-
-    def start(self, params: Any, data: Any) -> Any:
-        """The initial state at given parameters."""
-
-    def step(self, state: Any, data: Any, weights: Array | None) -> tuple[Any, Info]:
-        """Score the state, then move it."""
-
-    def explain(self, params: Any, data: Any, weights: Array | None) -> None:
-        """A ValueError that says why runs from such a start are not finite, where that can be said."""
+if TYPE_CHECKING:
+    from vbjax.core.model import ConjugateModel
 
 
 class AscentState(NamedTuple):
@@ -251,12 +186,3 @@ def _climb(
     rho = jnp.ones_like(start)
     _, params, total, fine = lax.while_loop(going, attempt, (rho, params, before, jnp.asarray(False)))
     return params, total, ~fine & jnp.isfinite(start)
-
-
-def judge(objective: Array, previous: Array, error: Array, tolerance: Array) -> Array:
-    """Return the status of a monotone algorithm; a fall beyond rounding of both scores is no convergence."""
-    gain = objective - previous
-    settled = gain <= jnp.maximum(tolerance, error)
-    status = jnp.where(settled, Status.CONVERGED, Status.UNFINISHED)
-    status = jnp.where(gain < -2 * error, Status.DECREASED, status)
-    return lax.convert_element_type(jnp.where(jnp.isfinite(objective), status, Status.NON_FINITE), jnp.int32)

@@ -8,21 +8,24 @@ falls. Every step is one pass over the data, as without it.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from vbjax.core.model import ConjugateModel
+from vbjax.core.contracts import Info, Status, judge
+from vbjax.core.coordinate_ascent import explain, sweep
 from vbjax.core.rows import expectation, rounding_error
 from vbjax.families.base import pytree, static
 from vbjax.families.coordinates import at_coordinates, coordinates
-from vbjax.inference.algorithm import Info, Status, explain, judge, sweep
 from vbjax.numerics.inputs import all_finite, read_flag, read_number
 from vbjax.numerics.linalg import solve_pull
 from vbjax.numerics.record import Record
+
+if TYPE_CHECKING:
+    from vbjax.core.model import ConjugateModel
 
 _MEMORY = 5  # displacements that are mixed
 

@@ -1,0 +1,164 @@
+"""The contracts: what `fit` asks of a model, and of the algorithm that the model names.
+
+An algorithm **scores, then moves**: a step scores the state that comes in and says whether it has converged;
+the driver keeps that state when a status says stop. A model says which algorithm fits it, and what data,
+parameters and options it takes. Both are frozen pytrees, so that their numbers may be traced. Imported by
+everything that drives or is driven; imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Bool, Float, Int
+
+
+class Status(enum.IntEnum):
+    """How a run ended; inside jit and vmap an integer array."""
+
+    UNFINISHED = 0
+    CONVERGED = 1
+    MAX_ITER = 2
+    NON_FINITE = 3
+    DECREASED = 4
+    INTERRUPTED = 5
+    UNBOUNDED = 6
+    ILL_CONDITIONED = 7
+
+    @property
+    def sentence(self) -> str:
+        """What it means, for people."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.UNFINISHED: "not finished",
+    Status.CONVERGED: "converged: the objective changes by less than the tolerance",
+    Status.MAX_ITER: "stopped at max_iter before it converged",
+    Status.NON_FINITE: "stopped: the objective is not finite",
+    Status.DECREASED: "stopped: the objective fell by more than its rounding error",
+    Status.INTERRUPTED: "interrupted",
+    Status.UNBOUNDED: "stopped: the objective rises without limit, the density is not integrable "
+    "(give it proper priors)",
+    Status.ILL_CONDITIONED: "stopped: some columns repeat one another to within the rounding of their dtype, "
+    "and the objective is not to be trusted; fit in float64, or leave a column out",
+}
+
+
+class Info(NamedTuple):
+    """What a step found out.
+
+    Attributes:
+        params: the parameters that it scored.
+        objective: theirs; what is maximised.
+        error: the rounding error of the objective in its dtype.
+        status: a `Status`; UNFINISHED means go on.
+    """
+
+    params: Any
+    objective: Array
+    error: Array
+    status: Array
+
+
+class Options(NamedTuple):
+    """How `fit` was asked to run; None and False are what was not said.
+
+    Attributes:
+        tol: see `fit`; None where the algorithm's own is meant.
+        accelerate: see `fit`.
+        check: see `fit`.
+    """
+
+    tol: Any = None
+    accelerate: bool = False
+    check: bool = False
+
+    @property
+    def given(self) -> list[str]:
+        """The names of the options that were said."""
+        return [name for name, value in self._asdict().items() if value is not None and value is not False]
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """How the parameters of a model move, and when they have arrived: what `fit` drives.
+
+    The smallest instance is `CoordinateAscent` (core/coordinate_ascent.py).
+    """
+
+    @property
+    def model(self) -> Any:
+        """The model, resolved."""
+
+    def inspect(self, data: Any) -> Any:
+        """Raise a ValueError for options that are none, or do not go with the model."""
+
+    def init(self, key: Array, data: Any, weights: Float[Array, " n"] | None) -> Any:
+        """Draw parameters to start from."""
+
+    def start(self, params: Any, data: Any) -> Any:
+        """Return the initial state at given parameters."""
+
+    def step(self, state: Any, data: Any, weights: Float[Array, " n"] | None) -> tuple[Any, Info]:
+        """Score the state, then move it."""
+
+    def explain(self, params: Any, data: Any, weights: Float[Array, " n"] | None) -> None:
+        """Raise a ValueError that says why runs from such a start are not finite, where that can be said."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What `fit` asks of a model. `ConjugateModel` and `BlackBox` are the two that there are.
+
+    Attributes:
+        lanes_on_cpu: runs of a fit that step at the same time on a CPU, unless given.
+        may_have_saddles: whether `fit` shakes the parameters at which it converged.
+    """
+
+    lanes_on_cpu: int
+    may_have_saddles: bool
+
+    def read(self, data: Any) -> Any:
+        """Return the data as arrays of one dtype; raise a ValueError that names what is wrong with them."""
+
+    def inspect(self, data: Any) -> Any:
+        """Return the model, examined before its first fit; raise a ValueError for what cannot be fitted."""
+
+    def resolve(self, data: Any, weights: Float[Array, " n"] | None = None) -> Any:
+        """Return the model with every default that follows the data filled in."""
+
+    def annotate(self, data: Any, weights: Float[Array, " n"] | None = None) -> Any:
+        """Return the data of a fit with what is constant in each row beside them."""
+
+    def inspect_options(self, data: Any, options: Options) -> None:
+        """Raise a ValueError for an option that the model's algorithm does not take."""
+
+    def algorithm(self, data: Any, options: Options) -> Algorithm:
+        """Return the algorithm that fits the resolved model."""
+
+    def diagnose(self, params: Any, data: Any) -> Any:
+        """Return what is known of the approximation beyond the objective, kept as `Fit.diagnostics`."""
+
+    def singular(self, params: Any) -> Bool[Array, ""]:
+        """Return whether the parameters lie where the objective is not to be trusted."""
+
+    def ill_conditioned(self, params: Any) -> Bool[Array, ""]:
+        """Return whether the parameters are beyond what their dtype can tell."""
+
+
+def judge(
+    objective: Float[Array, ""],
+    previous: Float[Array, ""],
+    error: Float[Array, ""],
+    tolerance: Float[Array, ""],
+) -> Int[Array, ""]:
+    """Return the status of a monotone algorithm; a fall beyond rounding of both scores is no convergence."""
+    gain = objective - previous
+    settled = gain <= jnp.maximum(tolerance, error)
+    status = jnp.where(settled, Status.CONVERGED, Status.UNFINISHED)
+    status = jnp.where(gain < -2 * error, Status.DECREASED, status)
+    return lax.convert_element_type(jnp.where(jnp.isfinite(objective), status, Status.NON_FINITE), jnp.int32)
