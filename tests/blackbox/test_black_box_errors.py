@@ -183,7 +183,7 @@ def test_parameters_are_those_of_the_model(fitted):
             model.diagnose,
             model.bound,
             model.gradient_norm,
-            model.scored,
+            model.score_draws,
             lambda wrong: model.log_ratios(wrong, jnp.zeros((2, 1))),
             lambda wrong: vb.linear_response(vb.BlackBox(square, NUMBER, "mean_field"), wrong),
         ):

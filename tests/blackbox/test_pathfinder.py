@@ -9,8 +9,8 @@ import vbjax as vb
 from bench.posteriors import posterior
 from tests.support.clouds import key
 from tests.support.tolerances import close
-from vbjax.blackbox.algorithms import pathfinder
-from vbjax.blackbox.algorithms.pathfinder import _nearest
+from vbjax.blackbox import pathfinder
+from vbjax.blackbox.algorithms.pathfinder import _nearest_normal
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Diagonal, Full
 
@@ -44,7 +44,7 @@ def test_the_nearest_of_a_family_to_a_normal_has_its_mean_and_its_own_part_of_th
     kind, keep, dtype
 ):
     like = LocationScale(jnp.zeros(3, dtype), kind.start(3, dtype), kind)
-    q = _nearest(like, jnp.asarray(MEAN, dtype), jnp.asarray(PRECISION, dtype))
+    q = _nearest_normal(like, jnp.asarray(MEAN, dtype), jnp.asarray(PRECISION, dtype))
     scale = np.asarray(q.scale, float) if keep.all() else np.diag(np.asarray(q.scale, float))
     close(q.location, MEAN)
     close((scale @ scale.T).astype(dtype), np.linalg.inv(PRECISION * keep))

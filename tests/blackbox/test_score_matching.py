@@ -10,7 +10,7 @@ from bench.posteriors import posterior
 from tests.support.clouds import key
 from tests.support.tolerances import close
 from vbjax.blackbox import ScoreMatching
-from vbjax.blackbox.algorithms.score_matching import Scores, matched
+from vbjax.blackbox.algorithms.score_matching import Scores, match_scores
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Full
 
@@ -47,7 +47,7 @@ def test_an_update_is_the_papers(lam, float64):
     ).T  # of the draws' moments, mean 0 and covariance I
     mean, gradients = rng.normal(size=3), rng.normal(size=(40, 3)) + 1.0
     q = LocationScale(jnp.asarray(mean), jnp.asarray(scale), Full())
-    moved = matched(q, Scores.of(q, jnp.asarray(gradients)), lam / (1 + lam))
+    moved = match_scores(q, Scores.of(q, jnp.asarray(gradients)), lam / (1 + lam))
     location, covariance = papers_update(mean + z @ scale.T, gradients, mean, scale @ scale.T, lam)
     close(moved.location, location, factor=10)  # inverse and square root
     close(moved.scale @ moved.scale.T, covariance, factor=10)
@@ -70,7 +70,7 @@ def test_where_it_ends_the_scores_match(float64):
     model = vb.BlackBox(target.log_density, target.support)
     fit = vb.fit(ScoreMatching(model, 1e-14), target.data, key=key())
     assert fit.status == vb.Status.CONVERGED
-    gradients = np.asarray(model.scored(fit.params, target.data)[1]) @ np.asarray(fit.params.q.scale)
+    gradients = np.asarray(model.score_draws(fit.params, target.data)[1]) @ np.asarray(fit.params.q.scale)
     slack = 1e-5  # the square root of what the bound, of order 1e3, is rounded by
     np.testing.assert_allclose(gradients.mean(0), 0, atol=slack)
     np.testing.assert_allclose(np.cov(gradients.T, bias=True), np.eye(3), atol=slack)

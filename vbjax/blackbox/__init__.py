@@ -1,11 +1,12 @@
 """Black-box variational inference: a distribution on unconstrained space, fitted to any log density.
 
-`black_box` is the model, `approximation` what a fit returns, `families` what it may be. Four ways there:
-`natural_ascent` and `fixed_draws` climb on the draws of `draws`, `stochastic_ascent` by the gradients of
-`estimators` (`gradient_estimates` shows them), `score_matching` matches scores; `pathfinder` finds a start;
-`inspection` refuses what cannot be fitted. `diagnostics` and `pareto` say how
-far to trust it; `summing` sums discrete latents out; `interchange` is with NumPyro and ArviZ;
-`non_conjugate` is a factor made so, for a `vb.Model` whose others are conjugate.
+`black_box` holds the model, `approximation` the result of a fit, `families` the choices of q, `contracts`
+what a family must offer. Four algorithms fit it: `natural_ascent` and `fixed_draws` on the fixed draws of
+`normal_draws`, `stochastic_ascent` by the gradients of `estimators` (`gradient_estimates` shows them), and
+`score_matching`; `pathfinder` finds a start. `inspection` refuses what cannot be fitted. `diagnostics` and
+`pareto` say how far to trust a fit; `summing` sums discrete latents out; `interchange` connects to NumPyro
+and ArviZ; `non_conjugate` makes such a distribution a factor of a `vb.Model` whose other factors are
+conjugate.
 """
 
 from vbjax.blackbox.algorithms.fixed_draws import FixedDraws

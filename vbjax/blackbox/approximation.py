@@ -1,4 +1,4 @@
-"""What a black-box fit returns: q on unconstrained space, read in the user's own space and shapes.
+"""Result of a black-box fit: q on unconstrained space, read in the user's own space and shapes.
 
 For `blackbox` and users; imports supports and draws.
 """
@@ -8,30 +8,37 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Generic
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import DTypeLike
+from jaxtyping import Float, UInt32
 
-from vbjax.blackbox import moments
-from vbjax.blackbox.families import equally_weighted, from_free
+from vbjax.blackbox.contracts import Free, Latents, Points, Q, SupportTree, is_reparameterized
+from vbjax.blackbox.families import from_free, with_equal_weights
+from vbjax.blackbox.moments import DrawnMoments
 from vbjax.blackbox.normal_draws import matched_draws
 from vbjax.blackbox.supports import Support
 from vbjax.families.base import pytree, static
-from vbjax.numerics.inputs import read_count, read_key, read_probabilities
+from vbjax.numerics.inputs import read_count, read_key
 from vbjax.numerics.record import Record
 
 
-def support_leaves(support: Any) -> list[Support]:
-    """The supports of all latents, in the order in which their vectors are joined."""
+def support_leaves(support: SupportTree) -> list[Support]:
+    """Return the supports of all latents, in the order in which their vectors are joined."""
     return jax.tree.leaves(support, is_leaf=lambda x: isinstance(x, Support))
 
 
-def constrain(support: Any, u: Array) -> tuple[Any, Array]:
-    """The latents at a vector u of all of them, and the log of the volume by which the map stretches."""
+def support_size(support: SupportTree) -> int:
+    """Return d, the number of real numbers that all latents together are made from."""
+    return sum(leaf.size for leaf in support_leaves(support))
+
+
+def constrain(support: SupportTree, u: Float[Array, " d"]) -> tuple[Latents, Float[Array, ""]]:
+    """Return the latents at the joint vector u, and the log volume by which the map stretches there."""
     leaves, tree = jax.tree.flatten(support, is_leaf=lambda x: isinstance(x, Support))
     parts = jnp.split(u, np.cumsum([leaf.size for leaf in leaves])[:-1])
     pairs = [leaf.constrain(part) for leaf, part in zip(leaves, parts, strict=True)]
@@ -41,90 +48,77 @@ def constrain(support: Any, u: Array) -> tuple[Any, Array]:
 
 
 @pytree
-class Approximation:
-    """u ~ q, the latents constrain(u). Moments are those of the draws of the fit.
+class Approximation(DrawnMoments, Generic[Q]):
+    """Approximation of a posterior: u ~ q, and the latents are constrain(u).
+
+    `mean`, `sd`, `variance`, `covariance` and `quantile(p)` are those of the draws of the fit.
 
     Attributes:
-        q: `LocationScale`, or another of `families`, or the user's own.
+        q: `LocationScale`, another family of `families`, or one of the user's own.
         base: (n, noise_size), the standard normals of the fit, from which q places its draws; None for a
             q that draws by itself.
         seed: data of the key of fresh draws.
-        support: that of the latents.
-        n: how many draws the fit has.
+        support: supports of the latents.
+        n: number of draws of the fit.
     """
 
-    q: Any
-    base: Any
-    seed: Array
-    support: Any
+    q: Q
+    base: Float[Array, "n noise_size"] | None
+    seed: UInt32[Array, ...]
+    support: SupportTree
     n: int = static()
 
     @staticmethod
-    def begin(q: Any, key: Array, n: int, support: Any, dtype: Any) -> Approximation:
-        """q with the draws of a fit."""
+    def begin(q: Q, key: Array, n: int, support: SupportTree, dtype: DTypeLike) -> Approximation[Q]:
+        """Return the approximation by q, with n new draws for a fit."""
         draws, fresh = jax.random.split(key)
-        base = matched_draws(draws, n, q.noise_size, dtype) if hasattr(q, "place") else None
+        base = matched_draws(draws, n, q.noise_size, dtype) if is_reparameterized(q) else None
         support = jax.tree.map(lambda x: jnp.asarray(x, dtype), support)
         return Approximation(q, base, jax.random.key_data(fresh), support, n)
 
-    def at(self, free: Any) -> Approximation:
-        """With q at other `to_free` arrays."""
+    def at(self, free: Free) -> Approximation[Q]:
+        """Return the approximation by the member of q's family at other `to_free` arrays."""
         return dataclasses.replace(self, q=from_free(self.q, free))
 
     @property
     def key(self) -> Array:
-        """For draws that the fit has not seen."""
+        """Key for draws that the fit has not seen."""
         return jax.random.wrap_key_data(self.seed)
 
-    def points(self) -> tuple[Array, Array]:
-        """The unconstrained draws of the fit, one a row, and their weights."""
-        if self.base is not None:
-            return self.q.place(self.base)
-        return equally_weighted(self.q.sample(jax.random.fold_in(self.key, 1), self.n))
+    @property
+    def noise(self) -> Float[Array, "n noise_size"]:
+        """The standard normals of the fit.
 
-    def values(self, u: Array) -> Any:
-        """The latents at unconstrained u (n, d); n leads the shape of each."""
+        Raises:
+            TypeError: a q that draws by itself.
+        """
+        if self.base is None:
+            raise TypeError(f"a {type(self.q).__name__} is not placed by standard normals")
+        return self.base
+
+    def points(self) -> Points:
+        """Return the unconstrained draws of the fit, one a row, and their weights."""
+        if self.base is not None and is_reparameterized(self.q):
+            return self.q.place(self.base)
+        return with_equal_weights(self.q.sample(jax.random.fold_in(self.key, 1), self.n))
+
+    def values(self, u: Float[Array, "n d"]) -> Latents:
+        """Return the latents at every row of unconstrained u; n leads the shape of each."""
         return jax.vmap(lambda u: constrain(self.support, u)[0])(u)
 
     @property
     @jax.jit
-    def draws(self) -> Any:
-        """The latents at the draws with which the fit was made."""
+    def draws(self) -> Latents:
+        """Latents at the draws with which the fit was made."""
         return self.values(self.points()[0])
 
-    def _weighted(self) -> tuple[Array, Any]:
-        """Weights and values of the draws of the fit."""
+    def weighted_draws(self) -> tuple[Float[Array, " n"], Latents]:
+        """Return the weights of the fit's draws, and the latents at them."""
         u, w = self.points()
         return w, self.values(u)
 
-    @property
-    @jax.jit
-    def mean(self) -> Any:
-        """E[latent]."""
-        return moments.mean(*self._weighted())
-
-    @property
-    @jax.jit
-    def sd(self) -> Any:
-        """The standard deviation of every entry."""
-        return jax.tree.map(jnp.sqrt, moments.variance(*self._weighted()))
-
-    @property
-    @jax.jit
-    def covariance(self) -> Array:
-        """Of all entries of the latents, in the order of `jax.flatten_util.ravel_pytree`."""
-        return moments.covariance(*self._weighted())
-
-    def quantile(self, p: ArrayLike) -> Any:
-        """The quantile of every entry, from the draws of the fit; the shape of p leads.
-
-        Raises:
-            ValueError: a p that is no probability.
-        """
-        return _quantile(self, read_probabilities(p))
-
-    def sample(self, key: Array, n: int) -> Any:
-        """n independent draws of the latents.
+    def sample(self, key: Array, n: int) -> Latents:
+        """Draw n independent values of the latents.
 
         Raises:
             ValueError: a key or a number that is none.
@@ -132,11 +126,6 @@ class Approximation:
         return _sample(self, read_key(key), read_count(n, "n"))
 
 
-@jax.jit
-def _quantile(params: Approximation, p: ArrayLike) -> Any:
-    return moments.quantile(*params._weighted(), p)
-
-
 @functools.partial(jax.jit, static_argnames="n")
-def _sample(params: Approximation, key: Array, n: int) -> Any:
+def _sample(params: Approximation, key: Array, n: int) -> Latents:
     return params.values(params.q.sample(key, n))

@@ -1,24 +1,26 @@
-"""`BlackBox`: any log density, approximated on unconstrained space. For users; driven by fit."""
+"""`BlackBox`: variational inference for any log density, on unconstrained space. For users, by `fit`."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
 
 from vbjax.blackbox.algorithms.estimators import surrogate
 from vbjax.blackbox.algorithms.fixed_draws import FixedDraws
 from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
 from vbjax.blackbox.algorithms.stochastic_ascent import StochasticAscent
-from vbjax.blackbox.approximation import Approximation, constrain, support_leaves
-from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, diagnosed, resampled_rows
+from vbjax.blackbox.approximation import Approximation, constrain, support_leaves, support_size
+from vbjax.blackbox.contracts import Data, Distribution, FamilyStart, Free, Latents, SupportTree
+from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, compute_diagnostics, resample_rows
 from vbjax.blackbox.families import Hybrid, LocationScale, entropy, start_of_latents, to_free
 from vbjax.blackbox.inspection import (
     inspect_family,
@@ -35,10 +37,10 @@ from vbjax.numerics.inputs import as_array, read_arrays, read_count, read_key
 
 @pytree
 class WeightedRows:
-    """Rows of data and what each of them counts."""
+    """Rows of data with their weights."""
 
-    rows: Any
-    weights: Array
+    rows: Data
+    weights: Float[Array, " n"]
 
 
 @pytree
@@ -53,19 +55,19 @@ class BlackBox:
         log_density: `log_density(latents)`, or `log_density(latents, data)` where `fit` gets data: a scalar,
             up to a constant. `latents` is a `Record` if `support` is a dict, else a pytree like it.
         support: a pytree of supports (`real`, `positive`, `simplex`, ...), one for each latent.
-        family: "full_rank", "mean_field" (every entry by itself), "blocks" (every latent by itself):
-            normals, by natural gradients; `blackbox.low_rank(rank)`, `blackbox.mixture(n, of=family)`; or
-            a function `(key, sizes, dtype)` to a pytree with `sample(key, n)`, draws (n, d) differentiable
-            in its arrays, and `log_prob(u)`, (n,), where d is the sum of sizes: by L-BFGS. Discrete
-            latents (`category`) are independent in q, and the fit is one of stochastic gradients.
-        n_draws: how many draws, even; by default 128, but 8 d if that is more. "full_rank" and "blocks"
-            want more than 2 d.
+        family: "full_rank", "mean_field" (independent entries) or "blocks" (independent latents), which are
+            normals and fitted by natural gradients; `blackbox.low_rank(rank)`, `blackbox.mixture(n,
+            of=family)`, or a function of `(key, sizes, dtype)` that returns a pytree with `sample(key, n)`,
+            draws (n, d) differentiable in its arrays, and `log_prob(u)`, (n,), where d is the sum of sizes;
+            these are fitted by L-BFGS. Discrete latents (`category`) are independent in q, and the fit is
+            then one by stochastic gradients.
+        n_draws: number of draws, even; by default max(128, 8 d). "full_rank" and "blocks" need more than 2 d.
         log_likelihood: `log_likelihood(latents, rows)`, one number for each row. The density is then
-            `log_density(latents)` plus their sum: rows may have weights, and come in minibatches.
+            `log_density(latents)` plus their sum, and rows may have weights and come in minibatches.
 
     Raises:
-        ValueError: at `fit`: a support that is none, an unknown family, too few draws, a density that is no
-            scalar or is not finite where the fit starts.
+        ValueError: at `fit`, for a tree without supports, an unknown family, too few draws, or a density that
+            is no scalar or is not finite where the fit starts.
 
     References:
         Kucukelbir et al. (2017); Lin, Khan & Schmidt (2019); Giordano, Ingram & Broderick (2024).
@@ -77,30 +79,30 @@ class BlackBox:
     0.67 +- 0.13
     """
 
-    log_density: Callable[..., Any] = static()
-    support: Any = dataclasses.field()
-    family: Any = static(default="full_rank")
+    log_density: Callable[..., Array] = static()
+    support: SupportTree = dataclasses.field()
+    family: str | FamilyStart = static(default="full_rank")
     n_draws: int | None = static(default=None)
-    log_likelihood: Callable[[Any, Any], Any] | None = static(default=None)
+    log_likelihood: Callable[[Latents, Data], Array] | None = static(default=None)
 
     lanes_on_cpu = 4
     may_have_saddles = False
 
     @property
     def size(self) -> int:
-        """d: how many numbers the latents are made from."""
-        return sum(leaf.size for leaf in support_leaves(self.support))
+        """Number d of real numbers that the latents are made from."""
+        return support_size(self.support)
 
-    # -- what `fit` asks -----------------------------------------------------------------------------
+    # -- what `fit` calls ----------------------------------------------------------------------------
 
-    def read(self, data: Any) -> Any:
-        """The data as arrays: of rows, where there is a log_likelihood."""
+    def read(self, data: Data) -> Data:
+        """Return the data as arrays; with a log_likelihood their leading axes are the rows."""
         if self.log_likelihood is not None:
             return read_arrays(data, "data")
         return jax.tree.map(lambda x: as_array(x, "data"), data)
 
-    def inspect(self, data: Any) -> BlackBox:
-        """Refuses what cannot be fitted."""
+    def inspect(self, data: Data) -> BlackBox:
+        """Refuse a model that cannot be fitted to the data."""
         for name in ("log_density", "log_likelihood"):
             given = getattr(self, name)
             if not callable(given) and not (given is None and name == "log_likelihood"):
@@ -112,11 +114,12 @@ class BlackBox:
         self._inspect_density(data)
         return self
 
-    def inspect_family(self, dtype: Any) -> Any:
-        """Return the shapes of the family at its start; refuse one that is none."""
+    def inspect_family(self, dtype: DTypeLike) -> Distribution:
+        """Return the shapes of q at its start; refuse a family that does not fit the latents."""
         return inspect_family(lambda key: self._start(key, dtype), self.size)
 
-    def _inspect_density(self, data: Any) -> None:
+    def _inspect_density(self, data: Data) -> None:
+        """Refuse functions that do not give real numbers of the right shape at the latents."""
         function, rows = self.log_density, () if data is None else (data,)
         given = () if self.log_likelihood is not None else rows
         inspect_function("log_density", function, self.support, float_dtype(data), given, ())
@@ -127,20 +130,20 @@ class BlackBox:
         shape = (n_rows(data),)
         inspect_function("log_likelihood", self.log_likelihood, self.support, float_dtype(data), rows, shape)
 
-    def resolve(self, data: Any, weights: Array | None = None) -> BlackBox:
-        """Itself: nothing follows the data."""
+    def resolve(self, data: Data, weights: Array | None = None) -> BlackBox:
+        """Return the model, of which nothing follows the data; refuse weights where there are no rows."""
         if weights is not None and self.log_likelihood is None:
             raise ValueError(
                 "weights are for models of rows: give log_likelihood, or weigh its terms yourself"
             )
         return self
 
-    def annotate(self, data: Any, weights: Array | None = None) -> Any:
-        """The data, with the weights of their rows if there are any."""
+    def annotate(self, data: Data, weights: Array | None = None) -> Data:
+        """Return the data, with the weights of their rows if there are any."""
         return data if weights is None else WeightedRows(data, weights)
 
-    def inspect_options(self, data: Any, options: Options) -> None:
-        """Raise for options of coordinate ascent; and for a tolerance where the stopping rule has none."""
+    def inspect_options(self, data: Data, options: Options) -> None:
+        """Refuse options of coordinate ascent, and a tolerance where the stopping rule has none."""
         if options.accelerate or options.check:
             raise ValueError("accelerate and check are for coordinate ascent, which BlackBox has not")
         if options.tol is not None and isinstance(self.inspect_family(float_dtype(data)), Hybrid):
@@ -149,7 +152,7 @@ class BlackBox:
                 "rule of its own: see vb.blackbox.StochasticAscent"
             )
 
-    def algorithm(self, data: Any, options: Options) -> Algorithm:
+    def algorithm(self, data: Data, options: Options) -> Algorithm:
         """Return the algorithm that suits the family."""
         dtype = float_dtype(data)
         q = self.inspect_family(dtype)
@@ -159,37 +162,38 @@ class BlackBox:
             self, jnp.asarray(options.tol, dtype)
         )
 
-    def ill_conditioned(self, params: Approximation) -> Array:
-        """A black box has no covariance of data: nothing that its dtype cannot tell."""
+    def ill_conditioned(self, params: Approximation) -> Bool[Array, ""]:
+        """Return False: there is no covariance of data whose rounding could spoil the bound."""
         return jnp.asarray(False)
 
-    def singular(self, params: Approximation) -> Array:
-        """Never: a scale that vanishes has no finite bound."""
+    def singular(self, params: Approximation) -> Bool[Array, ""]:
+        """Return False: a scale that vanishes has no finite bound."""
         return jnp.asarray(False)
 
     @property
     def _n_draws(self) -> int:
         return max(128, 8 * self.size) if self.n_draws is None else self.n_draws
 
-    def init(self, key: Array, data: Any = None) -> Approximation:
-        """Where the family starts, with the draws of a fit."""
+    def init(self, key: Array, data: Data = None) -> Approximation:
+        """Return the start of the family, with the draws of a fit."""
         dtype = float_dtype(data)
         place, rest = jax.random.split(key)
         return Approximation.begin(self._start(place, dtype), rest, self._n_draws, self.support, dtype)
 
-    def _start(self, key: Array, dtype: Any) -> Any:
+    def _start(self, key: Array, dtype: DTypeLike) -> Distribution:
         return start_of_latents(self.family, support_leaves(self.support), key, dtype)
 
-    # -- the bound, and what is asked of it ----------------------------------------------------------
+    # -- the bound, and what users compute from it ---------------------------------------------------
 
-    def _density(self, latents: Any, data: Any) -> Any:
+    def _density(self, latents: Latents, data: Data) -> Array:
         alone = data is None or self.log_likelihood is not None
         return self.log_density(latents) if alone else self.log_density(latents, data)
 
-    def log_joint(self, u: Array, data: Any = None, share: Any = 1) -> Array:
-        """log p(latents, data) + log |Jacobian| at unconstrained u (d,).
+    def log_joint(self, u: Float[Array, " d"], data: Data = None, share: float = 1) -> Float[Array, ""]:
+        """Compute log p(latents, data) + log |Jacobian| at unconstrained u.
 
-        Rows that are one `share` of the whole count as the whole.
+        Args:
+            share: the share of all rows that `data` holds; the log likelihood is divided by it.
         """
         latents, stretch = constrain(self.support, u)
         log_p = jnp.asarray(self._density(latents, data), u.dtype) + stretch
@@ -198,49 +202,62 @@ class BlackBox:
         rows, weights = (data.rows, data.weights) if isinstance(data, WeightedRows) else (data, 1)
         return log_p + (weights * self.log_likelihood(latents, rows)).sum().astype(u.dtype) / share
 
-    def scored(self, params: Approximation, data: Any = None) -> tuple[Array, Array]:
-        """`log_joint` at the draws of the fit, (n,), and its gradients, (n, d)."""
+    def score_draws(
+        self, params: Approximation, data: Data = None
+    ) -> tuple[Float[Array, " n"], Float[Array, "n d"]]:
+        """Compute `log_joint` and its gradients at the draws of the fit."""
         inspect_params(self.support, params)
         score = jax.value_and_grad(lambda u: self.log_joint(u, data))
         return jax.vmap(score)(params.points()[0])
 
-    def bound(self, params: Approximation, data: Any = None) -> Array:
-        """E_q[log p] + H[q] on the draws of the fit."""
+    def bound(self, params: Approximation, data: Data = None) -> Float[Array, ""]:
+        """Compute the bound E_q[log p] + H[q] on the draws of the fit."""
         inspect_params(self.support, params)
         u, w = points = params.points()
         return w @ jax.vmap(lambda u: self.log_joint(u, data))(u) + entropy(params.q, points)
 
-    def log_ratios(self, params: Approximation, u: Array, data: Any = None) -> Array:
-        """log p - log q at unconstrained u (n, d)."""
+    def log_ratios(
+        self, params: Approximation, u: Float[Array, "n d"], data: Data = None
+    ) -> Float[Array, " n"]:
+        """Compute log p - log q at every row of unconstrained u."""
         inspect_params(self.support, params)
         return jax.vmap(lambda u: self.log_joint(u, data))(u) - params.q.log_prob(u)
 
-    def gradient_norm(self, params: Approximation, data: Any = None) -> Array:
-        """Of the bound: in standard deviations of q (natural gradient) for a normal, else over `to_free`."""
+    def gradient_norm(self, params: Approximation, data: Data = None) -> Float[Array, ""]:
+        """Compute the length of the bound's gradient.
+
+        For a normal it is that of the natural gradient, in standard deviations of q; for other families that
+        of the gradient in their `to_free` arrays.
+        """
         inspect_params(self.support, params)
         q = params.q
         if isinstance(q, LocationScale):
-            return jnp.sqrt(2 * q.kind.gain(q.kind.slope(q.scale, params.base, self.scored(params, data)[1])))
+            return jnp.sqrt(
+                2 * q.kind.gain(q.kind.slope(q.scale, params.noise, self.score_draws(params, data)[1]))
+            )
 
-        def of(free: Any) -> Array:
+        def value(free: Free) -> Float[Array, ""]:
             here = params.at(free)
             return surrogate("pathwise", lambda u: self.log_joint(u, data), here.q, here.points())
 
-        gradient = jax.grad(of)(to_free(q))
+        gradient = jax.grad(value)(to_free(q))
         return jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient)))
 
-    def diagnose(self, params: Approximation, data: Any = None) -> Diagnostics:
-        """The diagnostics of a fit, from draws that it has not seen."""
+    def diagnose(self, params: Approximation, data: Data = None) -> Diagnostics:
+        """Compute the diagnostics of a fit, from draws that it has not seen."""
         inspect_params(self.support, params)
         u = params.q.sample(params.key, N_DRAWS)
         log_p = jax.vmap(lambda u: self.log_joint(u, data))(u)
-        return diagnosed(log_p, params.q.log_prob(u), self.gradient_norm(params, data))
+        return compute_diagnostics(log_p, params.q.log_prob(u), self.gradient_norm(params, data))
 
-    def mean_response(self, params: Approximation, data: Any) -> tuple[Any, Array]:
-        """The means of the latents, and how they respond to pulls on them, a matrix over all their entries.
+    def mean_response(self, params: Approximation, data: Data) -> tuple[Latents, Float[Array, "p p"]]:
+        """Compute the means of the latents and their response to pulls, for `vb.linear_response`.
 
-        See `vb.linear_response`. Over m and log sd it is G (-H)^-1 G', G the derivative of the means, H the
-        second one of the bound (Giordano, Broderick & Jordan 2018, eq. 13).
+        With G the derivative of the means in m and log sd, and H the Hessian of the bound in these, the
+        matrix is G (-H)^-1 G' (Giordano, Broderick & Jordan 2018, eq. 13), over all entries of the latents.
+
+        Raises:
+            ValueError: another family than "mean_field"; parameters of another model.
         """
         if self.family != "mean_field":
             raise ValueError(
@@ -249,22 +266,23 @@ class BlackBox:
         inspect_params(self.support, params)
         return _mean_response(self, params, self.read(data))
 
-    def resample(self, params: Approximation, key: Array, n: int, data: Any = None) -> Any:
-        """n draws of the latents by Pareto-smoothed importance resampling: nearer to the posterior than q.
+    def resample(self, params: Approximation, key: Array, n: int, data: Data = None) -> Latents:
+        """Draw n values of the latents by Pareto-smoothed importance resampling, closer to the posterior.
 
-        To be trusted where k-hat is below 0.7; drawn with repetition from ten times as many, or 2,000.
+        They are taken, with repetition, from max(10 n, 2000) draws of q. To be trusted where k-hat is below
+        0.7.
 
         Raises:
-            ValueError: parameters of another model; a key or a number that is none.
+            ValueError: parameters of another model; a key or a number of another kind.
         """
         inspect_params(self.support, params)
         data = self.read(data)
         self._inspect_density(data)
         return _resample(self, params, read_key(key), read_count(n, "n"), data)
 
-    def refuse_not_finite(self, params: Approximation, data: Any) -> None:
-        """A ValueError that names the latents of the first draw at which the density is not finite."""
-        value, gradient = map(np.asarray, self.scored(params, data))
+    def refuse_not_finite(self, params: Approximation, data: Data) -> None:
+        """Raise a ValueError that names the latents of the first draw at which the density is not finite."""
+        value, gradient = map(np.asarray, self.score_draws(params, data))
         if (~np.isfinite(value)).any():
             row = int(np.argmax(~np.isfinite(value)))
             latents = jax.tree.map(lambda x: x[row], params.draws)
@@ -276,8 +294,8 @@ class BlackBox:
 
 
 @jax.jit
-def _mean_response(model: BlackBox, params: Approximation, data: Any) -> tuple[Any, Array]:
-    def at(eta: Array) -> Approximation:
+def _mean_response(model: BlackBox, params: Approximation, data: Data) -> tuple[Latents, Float[Array, "p p"]]:
+    def at(eta: Float[Array, " 2*d"]) -> Approximation:
         return params.at(tuple(jnp.split(eta, 2)))
 
     eta = jnp.concatenate(to_free(params.q))
@@ -288,8 +306,8 @@ def _mean_response(model: BlackBox, params: Approximation, data: Any) -> tuple[A
 
 
 @functools.partial(jax.jit, static_argnames="n")
-def _resample(model: BlackBox, params: Approximation, key: Array, n: int, data: Any) -> Any:
+def _resample(model: BlackBox, params: Approximation, key: Array, n: int, data: Data) -> Latents:
     normals, picks = jax.random.split(key)
     u = params.q.sample(normals, max(10 * n, N_DRAWS))
     uniforms = jax.random.uniform(picks, (n,), u.dtype)
-    return params.values(u[resampled_rows(model.log_ratios(params, u, data), uniforms)])
+    return params.values(u[resample_rows(model.log_ratios(params, u, data), uniforms)])

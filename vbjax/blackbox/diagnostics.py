@@ -1,14 +1,15 @@
-"""How far to trust a black-box fit: fresh draws, their importance ratios, the bound with its error.
+"""Diagnostics of a black-box fit: fresh draws, their importance ratios, the bound with its error.
 
 For `BlackBox`; imports pareto.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Int
 
 from vbjax.blackbox.pareto import pareto_smoothed
 from vbjax.core.rows import rounding_error
@@ -18,34 +19,34 @@ N_DRAWS = 2000
 
 
 class Diagnostics(NamedTuple):
-    """From fresh draws of the approximation q, and log ratios log p - log q at them.
+    """Diagnostics of an approximation q, from log ratios log p - log q at fresh draws.
 
     Attributes:
-        elbo: their mean, an unbiased estimate of the bound.
+        elbo: mean of the log ratios, an unbiased estimate of the bound.
         elbo_error: its standard error.
         k_hat: shape of the ratios' tail (Yao et al. 2018): above 0.7 q misses part of the posterior.
-        log_evidence: from the smoothed ratios; to be trusted where k_hat is below 0.7.
-        gradient_norm: length of the natural gradient of a normal, in its standard deviations; of other
-            families, of the gradient over `to_free`.
+        log_evidence: log mean of the smoothed ratios; to be trusted where k_hat is below 0.7.
+        gradient_norm: length of the natural gradient of a normal, in its standard deviations; for other
+            families, length of the gradient in their `to_free` arrays.
         outside: share of the draws at which the log density is not finite: there k_hat and log_evidence give
             them no weight, and the bound is -inf or NaN.
     """
 
-    elbo: Array
-    elbo_error: Array
-    k_hat: Array
-    log_evidence: Array
-    gradient_norm: Array
-    outside: Array
+    elbo: Float[Array, ""]
+    elbo_error: Float[Array, ""]
+    k_hat: Float[Array, ""]
+    log_evidence: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    outside: Float[Array, ""]
 
     @property
-    def between_restarts(self) -> Array:
-        """How far apart restarts at one optimum may be, in nats: their draws differ, and are fewer."""
+    def between_restarts(self) -> Float[Array, ""]:
+        """Distance, in nats, that restarts at one optimum may have: their draws differ, and are fewer."""
         return 4 * self.elbo_error
 
     @property
     def sentence(self) -> str:
-        """What to conclude."""
+        """Sentence that says what to conclude."""
         k = float(self.k_hat)
         words = f"ELBO {float(self.elbo):.6g} +- {float(self.elbo_error):.2g} (fresh draws), k-hat {k:.2f}: "
         if self.outside > 0:
@@ -64,25 +65,27 @@ class Diagnostics(NamedTuple):
         return self.sentence if is_concrete(self) else repr(self)
 
 
-def diagnosed(log_p: Array, log_q: Array, gradient_norm: Array) -> Diagnostics:
-    """The diagnostics of log densities (n,) at independent draws of q."""
+def compute_diagnostics(
+    log_p: Float[Array, " n"], log_q: Float[Array, " n"], gradient_norm: Float[Array, ""]
+) -> Diagnostics:
+    """Compute the diagnostics from log densities at n independent draws of q."""
     log_ratios = log_p - log_q
     n = jnp.asarray(len(log_ratios), log_ratios.dtype)
     inside = jnp.isfinite(log_ratios)
-    weighed = jnp.where(inside, log_ratios, -jnp.inf)
-    log_w, k = pareto_smoothed(weighed)
-    # what is no more than rounding has no tail
+    ratios_inside = jnp.where(inside, log_ratios, -jnp.inf)
+    log_w, k = pareto_smoothed(ratios_inside)
+    # where the ratios vary by no more than their rounding error, they have no tail
     rounding = rounding_error(jnp.where(inside, jnp.abs(log_p) + jnp.abs(log_q), 0).mean())
-    k = jnp.where(weighed.max() - jnp.median(weighed) <= rounding, jnp.minimum(k, 0), k)
-    # the ratios' mean, on the smoothed scale: all but the tail keep their distance to each other
+    k = jnp.where(ratios_inside.max() - jnp.median(ratios_inside) <= rounding, jnp.minimum(k, 0), k)
+    # smoothing changes the tail alone, so that the smallest ratio gives the constant of the smoothed scale
     least = jnp.argmin(jnp.where(inside, log_ratios, jnp.inf))
     log_evidence = log_ratios[least] - log_w[least] - jnp.log(n)
     error = log_ratios.std(ddof=1) / jnp.sqrt(n)
     return Diagnostics(log_ratios.mean(), error, k, log_evidence, gradient_norm, 1 - inside.mean())
 
 
-def resampled_rows(log_ratios: Array, uniforms: Any) -> Array:
-    """Row numbers (n,) drawn with the smoothed weights, by one uniform number each."""
-    weighed = jnp.where(jnp.isfinite(log_ratios), log_ratios, -jnp.inf)
-    weights = jnp.cumsum(jnp.exp(pareto_smoothed(weighed)[0]))
+def resample_rows(log_ratios: Float[Array, " m"], uniforms: Float[Array, " n"]) -> Int[Array, " n"]:
+    """Draw n row numbers with the smoothed weights as probabilities, by one uniform number each."""
+    ratios_inside = jnp.where(jnp.isfinite(log_ratios), log_ratios, -jnp.inf)
+    weights = jnp.cumsum(jnp.exp(pareto_smoothed(ratios_inside)[0]))
     return jnp.clip(jnp.searchsorted(weights / weights[-1], uniforms), 0, len(log_ratios) - 1)

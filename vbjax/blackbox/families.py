@@ -1,21 +1,34 @@
-"""What q can be on unconstrained space: a normal of any scale, a low-rank one, a mixture; or a user's own.
+"""Families of q on unconstrained space: normals of any scale, low-rank normals, mixtures, hybrids.
 
-A family is a pytree with `sample(key, n)`, (n, d), and `log_prob(u)`, (n,). Those here also have `place`,
-which carries standard normals (n, noise_size) to draws with weights whose sums are 1: E_q[f] is their sum of
-w f(u), and differentiable. For `blackbox` and users; imports scales and draws.
+A member is a pytree with `sample(key, n)`, (n, d), and `log_prob(u)`, (n,), as in `contracts`; users may
+bring their own. Those here, `Hybrid` apart, also have `place`, which carries standard normals (m, noise_size)
+to draws u (n, d) with weights w (n,) that add up to 1, so that E_q[f] is the sum of w f(u), and
+differentiable. For `blackbox` and users; imports contracts, scales and supports.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.special import logsumexp
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
+from vbjax.blackbox.contracts import (
+    Distribution,
+    FamilyStart,
+    Free,
+    Points,
+    Q,
+    Reparameterized,
+    WithEntropy,
+    WithFree,
+)
 from vbjax.blackbox.scales import Diagonal, Full
 from vbjax.blackbox.supports import Category, Support
 from vbjax.families.base import pytree, static
@@ -26,18 +39,18 @@ from vbjax.numerics.special import LOG_2PI
 START_SD = 0.1
 
 
-def equally_weighted(u: Array) -> tuple[Array, Array]:
-    """Draws u (n, d) with weights 1 / n."""
+def with_equal_weights(u: Float[Array, "n d"]) -> Points:
+    """Return draws u with weights 1 / n."""
     return u, jnp.full(len(u), 1 / len(u), u.dtype)
 
 
-def _log_normal(z: Array, log_det: Array) -> Array:
+def _log_normal(z: Float[Array, "n d"], log_det: Float[Array, ""]) -> Float[Array, " n"]:
     return -0.5 * ((z * z).sum(-1) + z.shape[-1] * LOG_2PI) - log_det
 
 
 @pytree
 class LocationScale:
-    """u = m + L z, z standard normal.
+    """Normal distribution of u = m + L z, z standard normal.
 
     Attributes:
         location: m, (d,).
@@ -45,73 +58,77 @@ class LocationScale:
         kind: `Diagonal` or `Full`.
     """
 
-    location: Array
-    scale: Array
+    location: Float[Array, " d"]
+    scale: Float[Array, " d"] | Float[Array, "d d"]
     kind: Diagonal | Full = static()
 
     @property
     def noise_size(self) -> int:
-        """How many standard normals a draw is made from."""
+        """Number of standard normals that a draw is made from."""
         return self.location.shape[-1]
 
-    def place(self, z: Array) -> tuple[Array, Array]:
-        """Draws with equal weights."""
-        return equally_weighted(self.location + self.kind.apply(self.scale, z))
+    def place(self, z: Float[Array, "n noise_size"]) -> Points:
+        """Return one draw for each row of z, all with equal weights."""
+        return with_equal_weights(self.location + self.kind.apply(self.scale, z))
 
-    def sample(self, key: Array, n: int) -> Array:
-        """n independent draws (n, d)."""
+    def sample(self, key: Array, n: int) -> Float[Array, "n d"]:
+        """Draw n independent vectors."""
         return self.place(jax.random.normal(key, (n, self.noise_size), self.location.dtype))[0]
 
-    def log_prob(self, u: Array) -> Array:
-        """log q at u (n, d)."""
+    def log_prob(self, u: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """Return log q at every row of u."""
         return _log_normal(self.kind.undo(self.scale, u - self.location), self.kind.log_det(self.scale))
 
-    def entropy(self) -> Array:
-        """H[q]."""
+    def entropy(self) -> Float[Array, ""]:
+        """Return H[q]."""
         return self.kind.log_det(self.scale) + 0.5 * self.noise_size * (1 + LOG_2PI)
 
     def free(self) -> tuple[Array, Array]:
-        """m and the logarithm of L's diagonal in its place: arrays without constraints, for optimisers."""
+        """Return m, and L with the logarithm of its diagonal in its place: arrays without constraints."""
         return self.location, self.kind.free(self.scale)
 
     def at(self, free: tuple[Array, Array]) -> LocationScale:
-        """Of given `free` arrays."""
+        """Return the member of this family that `free` arrays determine."""
         return LocationScale(free[0], self.kind.bind(free[1]), self.kind)
 
 
 @pytree
 class LowRank:
-    """u = m + D (z + W z'), z and z' standard normal: covariance D (I + W W') D.
+    """Normal distribution of u = m + D (z + W z'), z and z' standard normal: covariance D (I + W W') D.
 
     Attributes:
         location: m, (d,).
         log_sd: (d,), the logarithm of the diagonal D.
-        loadings: W, (d, rank), without units.
+        loadings: W, (d, rank), in units of D.
 
     References:
         Ong, Nott & Smith (2018), Gaussian variational approximation with a factor covariance structure.
     """
 
-    location: Array
-    log_sd: Array
-    loadings: Array
+    location: Float[Array, " d"]
+    log_sd: Float[Array, " d"]
+    loadings: Float[Array, "d rank"]
 
     @property
     def noise_size(self) -> int:
-        """How many standard normals a draw is made from."""
+        """Number of standard normals that a draw is made from."""
         return sum(self.loadings.shape[-2:])
 
-    def place(self, z: Array) -> tuple[Array, Array]:
-        """Draws with equal weights."""
+    def place(self, z: Float[Array, "n noise_size"]) -> Points:
+        """Return one draw for each row of z, all with equal weights."""
         own, shared = z[:, : len(self.location)], z[:, len(self.location) :]
-        return equally_weighted(self.location + jnp.exp(self.log_sd) * (own + shared @ self.loadings.T))
+        return with_equal_weights(self.location + jnp.exp(self.log_sd) * (own + shared @ self.loadings.T))
 
-    def sample(self, key: Array, n: int) -> Array:
-        """n independent draws (n, d)."""
+    def sample(self, key: Array, n: int) -> Float[Array, "n d"]:
+        """Draw n independent vectors."""
         return self.place(jax.random.normal(key, (n, self.noise_size), self.location.dtype))[0]
 
-    def log_prob(self, u: Array) -> Array:
-        """log q at u (n, d): by regression of u - m on W: nothing cancels."""
+    def log_prob(self, u: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """Return log q at every row of u.
+
+        The quadratic form is the sum of two squares, of the regression of u - m on W and of what it leaves,
+        so that nothing cancels.
+        """
         z = (u - self.location) * jnp.exp(-self.log_sd)
         root = self._root()
         shared = solve_lower(root, solve_lower(root, transpose(z @ self.loadings)), transposed=True)
@@ -119,83 +136,83 @@ class LowRank:
         squares = (own * own).sum(-1) + (shared * shared).sum(0)
         return -0.5 * (squares + z.shape[-1] * LOG_2PI) - self._log_det(root)
 
-    def entropy(self) -> Array:
-        """H[q]."""
+    def entropy(self) -> Float[Array, ""]:
+        """Return H[q]."""
         return self._log_det(self._root()) + 0.5 * len(self.location) * (1 + LOG_2PI)
 
-    def _root(self) -> Array:
+    def _root(self) -> Float[Array, "rank rank"]:
         w = self.loadings
         return cholesky(jnp.eye(w.shape[-1], dtype=w.dtype) + w.T @ w)
 
-    def _log_det(self, root: Array) -> Array:
+    def _log_det(self, root: Float[Array, "rank rank"]) -> Float[Array, ""]:
         return self.log_sd.sum() + jnp.log(jnp.diagonal(root)).sum()
 
 
 @pytree
 class Mixture:
-    """sum_k w_k q_k.
+    """Mixture sum_k w_k q_k of members of one other family.
 
     Attributes:
-        logits: (K,), log w but for a constant.
-        components: one of the other families, its arrays with a leading axis K.
+        logits: (k,), log w up to a constant.
+        components: all q_k as one member of their family, whose arrays have a leading axis k.
     """
 
-    logits: Array
-    components: Any
+    logits: Float[Array, " k"]
+    components: Reparameterized
 
     @property
-    def weights(self) -> Array:
-        """w, (K,)."""
+    def weights(self) -> Float[Array, " k"]:
+        """Weights w of the components."""
         return jax.nn.softmax(self.logits)
 
     @property
     def noise_size(self) -> int:
-        """How many standard normals a draw is made from."""
+        """Number of standard normals that a draw is made from."""
         return jax.tree.map(lambda x: x[0], self.components).noise_size
 
-    def place(self, z: Array) -> tuple[Array, Array]:
-        """Every draw through every component, weighted as these are: (K n, d) of them."""
+    def place(self, z: Float[Array, "m noise_size"]) -> Points:
+        """Return k m draws: every row of z through every component, with the weight of that component."""
         u, w = jax.vmap(lambda q: q.place(z))(self.components)
         return u.reshape(-1, u.shape[-1]), (self.weights[:, None] * w).ravel()
 
-    def sample(self, key: Array, n: int) -> Array:
-        """n independent draws (n, d)."""
+    def sample(self, key: Array, n: int) -> Float[Array, "n d"]:
+        """Draw n independent vectors."""
         pick, draw = jax.random.split(key)
         which = jax.random.categorical(pick, self.logits, shape=(n,))
         z = jax.random.normal(draw, (n, self.noise_size), self.logits.dtype)
         chosen = jax.tree.map(lambda x: x[which], self.components)
         return jax.vmap(lambda q, z: q.place(z[None])[0][0])(chosen, z)
 
-    def log_prob(self, u: Array) -> Array:
-        """log q at u (n, d)."""
+    def log_prob(self, u: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """Return log q at every row of u."""
         each = jax.vmap(lambda q: q.log_prob(u))(self.components)
         return logsumexp(each + jax.nn.log_softmax(self.logits)[:, None], axis=0)
 
-    def free(self) -> tuple[Array, Any]:
-        """The logits, and the `free` arrays of the components."""
+    def free(self) -> tuple[Array, Free]:
+        """Return the logits, and the `free` arrays of the components."""
         return self.logits, jax.vmap(to_free)(self.components)
 
-    def at(self, free: tuple[Array, Any]) -> Mixture:
-        """Of given `free` arrays."""
+    def at(self, free: tuple[Array, Free]) -> Mixture:
+        """Return the member of this family that `free` arrays determine."""
         return Mixture(free[0], jax.vmap(from_free)(self.components, free[1]))
 
 
 @pytree
 class Hybrid:
-    """Discrete latents, every entry by itself, beside a family of the continuous ones.
+    """Independent categorical distributions of discrete entries, beside a family of the continuous ones.
 
     Attributes:
-        continuous: that family, or None if there is none.
-        logits: for each discrete latent (entries, cases), log probabilities but for a constant.
-        columns: which entries of u are continuous, then which are those of each discrete latent.
+        continuous: the member for the continuous entries, or None if there are none.
+        logits: for each discrete latent (entries, cases), log probabilities up to a constant.
+        columns: the entries of u that are continuous, then those of each discrete latent in turn.
     """
 
-    continuous: Any
-    logits: tuple[Array, ...]
+    continuous: Distribution | None
+    logits: tuple[Float[Array, "_ _"], ...]
     columns: tuple[tuple[int, ...], ...] = static()
 
-    def sample(self, key: Array, n: int) -> Array:
-        """n independent draws (n, d); through those of discrete latents there is no derivative."""
+    def sample(self, key: Array, n: int) -> Float[Array, "n d"]:
+        """Draw n independent vectors; there is no derivative through their discrete entries."""
         key, *keys = jax.random.split(key, 1 + len(self.logits))
         parts = [] if self.continuous is None else [self.continuous.sample(key, n)]
         for key, logits in zip(keys, self.logits, strict=True):
@@ -204,13 +221,13 @@ class Hybrid:
         order = np.argsort(np.concatenate([np.asarray(part, int) for part in self.columns]))
         return jnp.concatenate(parts, 1)[:, order]
 
-    def log_prob(self, u: Array) -> Array:
-        """log q at u (n, d)."""
+    def log_prob(self, u: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """Return log q at every row of u."""
         log_q = self.discrete_log_prob(u)
         return log_q if self.continuous is None else log_q + self.continuous.log_prob(u[:, self.columns[0]])
 
-    def discrete_log_prob(self, u: Array) -> Array:
-        """The part of log q that belongs to discrete latents, which moves q by its score alone."""
+    def discrete_log_prob(self, u: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """Return the part of log q that belongs to discrete latents, whose gradients need its score."""
         total = jnp.zeros(len(u), u.dtype)
         for logits, columns in zip(self.logits, self.columns[1:], strict=True):
             cases = u[:, columns].astype(jnp.int32)
@@ -218,29 +235,30 @@ class Hybrid:
             total = total + jnp.take_along_axis(log_q[None], cases[..., None], -1).sum((-2, -1))
         return total
 
-    def free(self) -> tuple[Any, tuple[Array, ...]]:
-        """The `free` arrays of the continuous family, and the logits."""
-        return to_free(self.continuous), self.logits
+    def free(self) -> tuple[Free, tuple[Array, ...]]:
+        """Return the `free` arrays of the continuous family, and the logits."""
+        return None if self.continuous is None else to_free(self.continuous), self.logits
 
-    def at(self, free: tuple[Any, tuple[Array, ...]]) -> Hybrid:
-        """Of given `free` arrays."""
-        return Hybrid(from_free(self.continuous, free[0]), free[1], self.columns)
+    def at(self, free: tuple[Free, tuple[Array, ...]]) -> Hybrid:
+        """Return the member of this family that `free` arrays determine."""
+        continuous = None if self.continuous is None else from_free(self.continuous, free[0])
+        return Hybrid(continuous, free[1], self.columns)
 
 
-def entropy(q: Any, points: tuple[Array, Array]) -> Array:
-    """H[q], exact where q knows it, else from draws and their weights."""
+def entropy(q: Distribution, points: Points) -> Float[Array, ""]:
+    """Compute H[q]: exactly where q knows it, else as a sum over draws and their weights."""
     u, w = points
-    return q.entropy() if hasattr(q, "entropy") else -w @ q.log_prob(u)
+    return q.entropy() if isinstance(q, WithEntropy) else -w @ q.log_prob(u)
 
 
-def to_free(q: Any) -> Any:
-    """The arrays by which an optimiser moves q: its own, unless it says otherwise."""
-    return q.free() if hasattr(q, "free") else q
+def to_free(q: Distribution) -> Free:
+    """Return the arrays by which an optimiser moves q: `q.free()`, or q itself if it has no such method."""
+    return q.free() if isinstance(q, WithFree) else q
 
 
-def from_free(q: Any, free: Any) -> Any:
-    """q at other `to_free` arrays."""
-    return q.at(free) if hasattr(q, "free") else free
+def from_free(q: Q, free: Free) -> Q:
+    """Return the member of q's family at other `to_free` arrays."""
+    return q.at(free) if isinstance(q, WithFree) else free
 
 
 # -- where fits start: functions of a key, the lengths of all latents' vectors, and a dtype ---------------
@@ -248,11 +266,11 @@ def from_free(q: Any, free: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class NormalStart:
-    """A narrow normal about a standard normal point: "full_rank", "mean_field" or "blocks"."""
+    """Start of the normals "full_rank", "mean_field" or "blocks": narrow, about a standard normal point."""
 
     name: str
 
-    def __call__(self, key: Array, sizes: tuple[int, ...], dtype: Any) -> LocationScale:
+    def __call__(self, key: Array, sizes: tuple[int, ...], dtype: DTypeLike) -> LocationScale:
         d = sum(sizes)
         kind = Diagonal() if self.name == "mean_field" else Full(sizes if self.name == "blocks" else None)
         return LocationScale(jax.random.normal(key, (d,), dtype), START_SD * kind.start(d, dtype), kind)
@@ -260,11 +278,11 @@ class NormalStart:
 
 @dataclasses.dataclass(frozen=True)
 class LowRankStart:
-    """A narrow low-rank normal about a standard normal point."""
+    """Start of the low-rank normals: narrow, about a standard normal point."""
 
     rank: int
 
-    def __call__(self, key: Array, sizes: tuple[int, ...], dtype: Any) -> LowRank:
+    def __call__(self, key: Array, sizes: tuple[int, ...], dtype: DTypeLike) -> LowRank:
         d, (place, tilt) = sum(sizes), jax.random.split(key)
         loadings = jax.random.normal(tilt, (d, self.rank), dtype) / d**0.5
         return LowRank(jax.random.normal(place, (d,), dtype), jnp.full(d, jnp.log(START_SD), dtype), loadings)
@@ -272,22 +290,27 @@ class LowRankStart:
 
 @dataclasses.dataclass(frozen=True)
 class MixtureStart:
-    """Components that start as fits of their own would, with equal weights."""
+    """Start of the mixtures: components that start as fits of their own would, with equal weights."""
 
     n_components: int
-    of: Any
+    of: str | FamilyStart
 
-    def __call__(self, key: Array, sizes: tuple[int, ...], dtype: Any) -> Mixture:
+    def __call__(self, key: Array, sizes: tuple[int, ...], dtype: DTypeLike) -> Mixture:
         start = start_of(self.of)
-        components = jax.vmap(lambda k: start(k, sizes, dtype))(jax.random.split(key, self.n_components))
+        keys = jax.random.split(key, self.n_components)
+        components = cast(Reparameterized, jax.vmap(lambda k: start(k, sizes, dtype))(keys))
         return Mixture(jnp.zeros(self.n_components, dtype), components)
 
 
 _NORMALS = ("full_rank", "mean_field", "blocks")
 
 
-def start_of(family: Any) -> Any:
-    """The function that starts a family, given by name or as such a function."""
+def start_of(family: str | FamilyStart) -> FamilyStart:
+    """Return the function that starts a family, which is given by its name or by that function itself.
+
+    Raises:
+        ValueError: an unknown family.
+    """
     if isinstance(family, str) and family in _NORMALS:
         return NormalStart(family)
     if callable(family):
@@ -296,8 +319,10 @@ def start_of(family: Any) -> Any:
     raise ValueError(f"family must be one of {names}, or a function that starts one; got {family!r}")
 
 
-def start_of_latents(family: Any, supports: list[Support], key: Array, dtype: Any) -> Any:
-    """A family over all latents: `family` itself, beside probabilities of the cases of discrete ones."""
+def start_of_latents(
+    family: str | FamilyStart, supports: list[Support], key: Array, dtype: DTypeLike
+) -> Distribution:
+    """Return the start of q over all latents: `family`, inside a `Hybrid` where some are discrete."""
     ends = np.cumsum([support.size for support in supports])
     groups: list[tuple[int, ...]] = [()]
     sizes, logits = [], []
@@ -309,12 +334,14 @@ def start_of_latents(family: Any, supports: list[Support], key: Array, dtype: An
         else:
             sizes.append(support.size)
             groups[0] += columns
-    q = start_of(family)(key, tuple(sizes), dtype) if sizes else None
-    return Hybrid(q, tuple(logits), tuple(groups)) if logits else q
+    continuous = start_of(family)(key, tuple(sizes), dtype) if sizes else None
+    if continuous is None or logits:
+        return Hybrid(continuous, tuple(logits), tuple(groups))
+    return continuous
 
 
 def low_rank(rank: int) -> LowRankStart:
-    """The family of normals whose covariance is diagonal plus one of this rank: for many latents.
+    """Return the family of normals whose covariance is diagonal plus low-rank: for many latents.
 
     Raises:
         ValueError: rank < 1.
@@ -322,8 +349,8 @@ def low_rank(rank: int) -> LowRankStart:
     return LowRankStart(read_count(rank, "rank"))
 
 
-def mixture(n_components: int, of: Any = "mean_field") -> MixtureStart:
-    """The family of mixtures of so many members of another family: for posteriors with several modes.
+def mixture(n_components: int, of: str | FamilyStart = "mean_field") -> MixtureStart:
+    """Return the family of mixtures of n members of another family: for posteriors with several modes.
 
     Raises:
         ValueError: n_components < 1; a family that is none.

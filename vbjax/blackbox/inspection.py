@@ -1,6 +1,6 @@
-"""What cannot be fitted is refused before anything is compiled: supports, families, functions, parameters.
+"""Checks of supports, families, functions and parameters, before anything is compiled.
 
-For `BlackBox` and `NonConjugate`; imports its approximation and families.
+For `BlackBox` and `NonConjugate`; imports the approximation.
 """
 
 from __future__ import annotations
@@ -8,22 +8,24 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
 
-from vbjax.blackbox.approximation import Approximation, constrain, support_leaves
+from vbjax.blackbox.approximation import Approximation, constrain, support_size
+from vbjax.blackbox.contracts import Data, Distribution, SupportTree
 from vbjax.blackbox.supports import Support
 from vbjax.numerics.inputs import read_count
 
-_MOST = 2**31 - 1  # entries of an array
+_MOST = 2**31 - 1  # the largest number of entries of an array
 
 
 @contextlib.contextmanager
 def evaluating(name: str, where: str) -> Iterator[None]:
-    """Turn an error of a user's function into one that says which function it was and at what."""
+    """Turn an error of a user's function into a ValueError that names the function and its arguments."""
     try:
         yield
     except Exception as error:
@@ -38,8 +40,12 @@ def evaluating(name: str, where: str) -> Iterator[None]:
         ) from error
 
 
-def inspect_support(support: Any, *, discrete: bool) -> None:
-    """Refuse what is no tree of supports, or has no latent of any size; discrete ones where they are none."""
+def inspect_support(support: SupportTree, *, discrete: bool) -> None:
+    """Refuse a tree with leaves other than supports, or without a latent of any size.
+
+    Args:
+        discrete: whether discrete latents are allowed.
+    """
     if isinstance(support, Mapping) and (wrong := [name for name in support if not isinstance(name, str)]):
         raise ValueError(f"support must have names that are strings; got {wrong[0]!r}")
     is_leaf = lambda x: x is None or isinstance(x, Support)
@@ -50,12 +56,12 @@ def inspect_support(support: Any, *, discrete: bool) -> None:
             )
         if leaf.discrete and not discrete:
             raise ValueError(f"support must hold no discrete latent here; got {leaf!r}")
-    if sum(leaf.size for leaf in support_leaves(support)) < 1:
+    if support_size(support) < 1:
         raise ValueError(f"support must have a latent of some size; got {support!r}")
 
 
-def inspect_n_draws(name: str, n: Any, least: int, size: int) -> None:
-    """Refuse a number of draws that is odd or too small."""
+def inspect_n_draws(name: str, n: object, least: int, size: int) -> None:
+    """Refuse a number of draws that is odd, too small, or too large for an array (n, size)."""
     if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n % 2 or n < least:
         raise ValueError(f"{name} must be even and at least {least} for {size} numbers; got {n!r}")
     if read_count(n, name) * size > _MOST:
@@ -65,11 +71,11 @@ def inspect_n_draws(name: str, n: Any, least: int, size: int) -> None:
         )
 
 
-def inspect_family(start: Callable[[Any], Any], size: int) -> Any:
-    """Return the shapes of the family that `start` makes of a key; refuse one that draws no such vectors."""
+def inspect_family(start: Callable[[Array], Distribution], size: int) -> Distribution:
+    """Return the shapes of q that `start` makes of a key; refuse one that does not draw `size` numbers."""
     with evaluating("family", f"a key, for {size} numbers"):
         q = jax.eval_shape(start, jax.random.key(0))
-    if not (hasattr(q, "sample") and hasattr(q, "log_prob")):
+    if not isinstance(q, Distribution):
         raise ValueError(f"family must start an object with sample and log_prob; got {q!r}")
     if (most := max(math.prod(leaf.shape) for leaf in jax.tree.leaves(q))) > _MOST:
         raise ValueError(
@@ -88,10 +94,22 @@ def inspect_family(start: Callable[[Any], Any], size: int) -> Any:
 
 
 def inspect_function(
-    name: str, function: Callable[..., Any], support: Any, dtype: Any, data: tuple[Any, ...], shape: Any
+    name: str,
+    function: Callable[..., Array],
+    support: SupportTree,
+    dtype: DTypeLike,
+    data: tuple[Data, ...],
+    shape: tuple[int, ...],
 ) -> None:
-    """Refuse a function of the latents that cannot be evaluated, or does not give real numbers of a shape."""
-    u = jax.ShapeDtypeStruct((sum(leaf.size for leaf in support_leaves(support)),), dtype)
+    """Refuse a function of the latents that cannot be evaluated, or does not give real numbers of a shape.
+
+    Args:
+        name: name of the argument, for the error.
+        function: it takes the latents, and the data where there are any.
+        data: empty, or the data alone.
+        shape: of the values that it must return.
+    """
+    u = jax.ShapeDtypeStruct((support_size(support),), dtype)
     latents = jax.eval_shape(lambda u: constrain(support, u)[0], u)
     where = f"latents of shapes {jax.tree.map(jnp.shape, latents)}"
     where += f" and data of shapes {jax.tree.map(jnp.shape, data[0])}" if data else ""
@@ -104,14 +122,14 @@ def inspect_function(
         raise ValueError(f"{name} must return real numbers; got {value.dtype}")
 
 
-def inspect_params(support: Any, params: Any) -> None:
-    """Refuse what is no approximation of latents of this support."""
+def inspect_params(support: SupportTree, params: object) -> None:
+    """Refuse parameters that are not an `Approximation` of latents of this support."""
     if not isinstance(params, Approximation):
         raise ValueError(f"params must be those of a fit, fit.params; got {type(params).__name__}")
     own, given = _shapes(support), _shapes(params.support)
     if own != given:
         raise ValueError(f"params must be of the model's latents, {own}; they are of {given}")
-    size = sum(leaf.size for leaf in support_leaves(support))
+    size = support_size(support)
     try:
         u = jax.eval_shape(lambda q: q.sample(jax.random.key(0), 2), params.q)
     except (TypeError, ValueError) as error:
@@ -120,7 +138,7 @@ def inspect_params(support: Any, params: Any) -> None:
         raise ValueError(f"params must be of {size} numbers; they are of {u.shape[-1]}")
 
 
-def _shapes(support: Any) -> Any:
-    """The support with the kind and shape of each latent in its place."""
+def _shapes(support: SupportTree) -> SupportTree:
+    """Return the support with the kind and shape of each latent, as a string, in its place."""
     is_leaf = lambda x: isinstance(x, Support)
     return jax.tree.map(lambda leaf: f"{type(leaf).__name__}{leaf.shape}", support, is_leaf=is_leaf)

@@ -1,6 +1,7 @@
-"""Models from NumPyro, draws for ArviZ. Either package is imported where it is asked for, and not before.
+"""Models from NumPyro, draws for ArviZ.
 
-For users; imports the rest of this room.
+Either package is optional, and imported by the function that needs it. For users; imports the rest of this
+room.
 """
 
 from __future__ import annotations
@@ -8,21 +9,27 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
 from jax import Array
+from jaxtyping import Float
 
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
+from vbjax.blackbox.contracts import Data, FamilyStart, Latents
 from vbjax.blackbox.inspection import evaluating
 from vbjax.blackbox.supports import Support
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
 
+Site: TypeAlias = Mapping[str, Any]  # a site of NumPyro's trace
 
-def _extra(name: str, module: str) -> Any:
+
+def _import_extra(name: str, module: str) -> ModuleType:
+    """Import a module of an optional package; an ImportError says how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -31,54 +38,67 @@ def _extra(name: str, module: str) -> Any:
         ) from error
 
 
+@runtime_checkable
+class Transform(Protocol):
+    """Bijection of NumPyro from R^n, as far as it is used here."""
+
+    def __call__(self, x: Array) -> Array: ...
+
+    def inv(self, y: Array) -> Array: ...
+
+    def inverse_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]: ...
+
+    def log_abs_det_jacobian(self, x: Array, y: Array) -> Array: ...
+
+
 @pytree
 class Bijected(Support):
-    """Values of one of NumPyro's constraints, by its transform from R^n (`biject_to`)."""
+    """Support that satisfies one of NumPyro's constraints, by the constraint's transform (`biject_to`)."""
 
-    transform: Any
+    transform: Transform
     shape: tuple[int, ...] = static()
 
     @property
     def size(self) -> int:
         return math.prod(self.transform.inverse_shape(self.shape))
 
-    def to(self, u: Array) -> tuple[Array, Array]:
+    def to(self, u: Float[Array, " size"]) -> tuple[Array, Float[Array, ""]]:
         u = u.reshape(self.transform.inverse_shape(self.shape))
         value = self.transform(u)
         return value, self.transform.log_abs_det_jacobian(u, value).sum()
 
-    def back(self, value: Array) -> Array:
+    def back(self, value: Array) -> Float[Array, " size"]:
         return self.transform.inv(value).reshape(-1)
 
 
 def from_numpyro(
-    model: Callable[..., Any],
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
+    model: Callable[..., object],
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
     *,
-    family: Any = "full_rank",
+    family: str | FamilyStart = "full_rank",
     n_draws: int | None = None,
 ) -> BlackBox:
-    """A `BlackBox` of a NumPyro model: its latents are the sample sites, in their own space and shapes.
+    """Return the `BlackBox` of a NumPyro model; its latents are the sample sites, in their own space.
 
     Args:
         model: a function with NumPyro's primitives.
         args: its arguments, data among them; `fit` then gets none.
-        kwargs: those by name.
-        family: as of `BlackBox`.
-        n_draws: as of `BlackBox`.
+        kwargs: its arguments by name.
+        family, n_draws: as of `BlackBox`.
 
     Raises:
-        ImportError: NumPyro is not there.
-        ValueError: arguments that are none of these; a latent that is discrete, or whose support moves with
-            the others; a `param` site; no latent at all; a model that cannot be run.
+        ImportError: NumPyro is not installed.
+        ValueError: arguments of another kind; a latent that is discrete, or whose support moves with the
+            others; a `param` site; no latent at all; a model that cannot be run.
 
     ::
 
         fit = vb.fit(vb.blackbox.from_numpyro(eight_schools, (effects, errors)), key=key)
         fit.params.mean["mu"], fit.params.sample(key, 1000)
     """
-    handlers, util = _extra("numpyro", "numpyro.handlers"), _extra("numpyro", "numpyro.infer.util")
+    handlers = _import_extra("numpyro", "numpyro.handlers")
+    util = _import_extra("numpyro", "numpyro.infer.util")
     if not callable(model):
         raise ValueError(f"model must be a function with NumPyro's primitives; got {model!r}")
     if not isinstance(args, Sequence) or isinstance(args, str):
@@ -86,9 +106,9 @@ def from_numpyro(
     if not isinstance(kwargs, Mapping | None):
         raise ValueError(f"kwargs must be a dict of the model's arguments; got {type(kwargs).__name__}")
     kwargs = {} if kwargs is None else kwargs
-    initial = _extra("numpyro", "numpyro.infer").init_to_uniform  # draws from improper priors too
+    initial = _import_extra("numpyro", "numpyro.infer").init_to_uniform  # draws from improper priors too
 
-    def sites(seed: int) -> Any:
+    def sites(seed: int) -> Mapping[str, Site]:
         drawn = handlers.substitute(handlers.seed(model, seed), substitute_fn=initial)
         return handlers.trace(drawn).get_trace(*args, **kwargs)
 
@@ -103,14 +123,14 @@ def from_numpyro(
     if not support:
         raise ValueError("model must have a sample site that is not observed; it has none")
 
-    def log_density(latents: Any) -> Any:
+    def log_density(latents: Latents) -> Array:
         return util.log_density(model, args, kwargs, dict(latents))[0]
 
     return BlackBox(log_density, support, family, n_draws)
 
 
-def _support(name: str, site: Any, again: Any) -> Bijected:
-    """Of one site, seen in two runs of the model."""
+def _support(name: str, site: Site, again: Site) -> Bijected:
+    """Return the support of one sample site, which must be equal in two runs of the model."""
     constraint = site["fn"].support
     if constraint.is_discrete:
         raise ValueError(f"the latent {name!r} is discrete ({site['fn']}): sum it out of the model first")
@@ -119,7 +139,7 @@ def _support(name: str, site: Any, again: Any) -> Bijected:
         raise ValueError(
             f"the support of {name!r} moves with the other latents: write it as a function of one"
         )
-    transform = _extra("numpyro", "numpyro.distributions").biject_to(constraint)
+    transform = _import_extra("numpyro", "numpyro.distributions").biject_to(constraint)
     return Bijected(transform, np.shape(site["value"]))
 
 
@@ -129,22 +149,22 @@ def to_inference_data(
     n: int = 1000,
     *,
     resampled_by: BlackBox | None = None,
-    data: Any = None,
-) -> Any:
-    """n independent draws of the latents as ArviZ's `InferenceData`: one chain, group `posterior`.
+    data: Data = None,
+) -> Any:  # an InferenceData of ArviZ, which is optional
+    """Draw n independent values of the latents as ArviZ's `InferenceData`: one chain, group `posterior`.
 
     Args:
-        params: of a fit.
+        params: `fit.params`.
         key: `jax.random.key(...)`.
-        n: how many.
-        resampled_by: the model of the fit, for draws of `BlackBox.resample` in place of those of q.
-        data: those of the fit, with `resampled_by`.
+        n: number of draws.
+        resampled_by: the model of the fit, for draws by `BlackBox.resample` in place of draws from q.
+        data: the data of the fit, with `resampled_by`.
 
     Raises:
-        ImportError: ArviZ is not there.
-        ValueError: parameters, a key, a number or a model that is none.
+        ImportError: ArviZ is not installed.
+        ValueError: parameters, a key, a number or a model of another kind.
     """
-    arviz = _extra("arviz", "arviz")
+    arviz = _import_extra("arviz", "arviz")
     if not isinstance(params, Approximation):
         raise ValueError(f"params must be those of a fit of a BlackBox; got {type(params).__name__}")
     if not isinstance(resampled_by, BlackBox | None):

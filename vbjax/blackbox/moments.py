@@ -1,44 +1,86 @@
-"""Moments of weighted draws of latents, each a leaf (n, ...) of a tree.
+"""Moments of weighted draws of latents, for every result that is known by its draws.
 
 For this room; imports nothing of it.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from vbjax.blackbox.contracts import Latents
+from vbjax.numerics.inputs import read_probabilities
 
 
-def mean(w: Array, values: Any) -> Any:
-    """The mean of every entry; w (n,) are the weights, which add up to 1."""
+class DrawnMoments:
+    """Moments and quantiles of latents, from the draws of a fit.
+
+    A class with these moments is a pytree and has the method `weighted_draws`. Each moment is one compiled
+    program of the whole object.
+    """
+
+    def weighted_draws(self) -> tuple[Float[Array, " n"], Latents]:
+        """Return the weights of the fit's draws, which add up to 1, and the latents at them (n, ...)."""
+        raise TypeError(f"{type(self).__name__} has no draws")
+
+    @property
+    @jax.jit
+    def mean(self) -> Latents:
+        """E[latent]."""
+        return _mean(*self.weighted_draws())
+
+    @property
+    @jax.jit
+    def variance(self) -> Latents:
+        """Variance of every entry."""
+        return _variance(*self.weighted_draws())
+
+    @property
+    @jax.jit
+    def sd(self) -> Latents:
+        """Standard deviation of every entry."""
+        return jax.tree.map(jnp.sqrt, _variance(*self.weighted_draws()))
+
+    @property
+    @jax.jit
+    def covariance(self) -> Float[Array, "p p"]:
+        """Covariance of all entries of the latents, in the order of `jax.flatten_util.ravel_pytree`."""
+        w, values = self.weighted_draws()
+        table = jax.vmap(lambda x: ravel_pytree(x)[0])(values)
+        shift = table - w @ table
+        return (shift.T * w) @ shift
+
+    def quantile(self, p: ArrayLike) -> Latents:
+        """Return the quantiles p of every entry; the shape of p leads.
+
+        A draw stands for the middle of its weight, and between two draws the quantile is linear.
+
+        Raises:
+            ValueError: a p that is no probability.
+        """
+        return _quantile(self, read_probabilities(p))
+
+
+def _mean(w: Float[Array, " n"], values: Latents) -> Latents:
     return jax.tree.map(lambda x: jnp.tensordot(w, x.astype(w.dtype), 1), values)
 
 
-def variance(w: Array, values: Any) -> Any:
-    """The variance of every entry."""
-    squares = jax.tree.map(lambda x, m: (x.astype(w.dtype) - m) ** 2, values, mean(w, values))
-    return mean(w, squares)
+def _variance(w: Float[Array, " n"], values: Latents) -> Latents:
+    return _mean(w, jax.tree.map(lambda x, m: (x.astype(w.dtype) - m) ** 2, values, _mean(w, values)))
 
 
-def covariance(w: Array, values: Any) -> Array:
-    """Of all entries, in the order of `jax.flatten_util.ravel_pytree`."""
-    table = jax.vmap(lambda x: ravel_pytree(x)[0])(values)
-    shift = table - w @ table
-    return (shift.T * w) @ shift
+@jax.jit
+def _quantile(drawn: DrawnMoments, p: ArrayLike) -> Latents:
+    w, values = drawn.weighted_draws()
 
-
-def quantile(w: Array, values: Any, p: ArrayLike) -> Any:
-    """The quantile of every entry; a draw stands for the middle of its weight."""
-
-    def of(x: Array) -> Array:
+    def interpolate(x: Float[Array, " n"]) -> Array:
         order = jnp.argsort(x)
         below = jnp.cumsum(w[order]) - 0.5 * w[order]
         return jnp.interp(jnp.asarray(p, w.dtype), below, x[order].astype(w.dtype))
 
-    entries = lambda x: jax.vmap(of, 1, -1)(x.reshape(len(x), -1))
+    entries = lambda x: jax.vmap(interpolate, 1, -1)(x.reshape(len(x), -1))
     return jax.tree.map(lambda x: entries(x).reshape(*jnp.shape(p), *x.shape[1:]), values)

@@ -1,27 +1,27 @@
-"""Standard normal draws that a fit keeps: few, and yet of exactly the mean and covariance they stand for.
+"""Standard normal draws that a fit keeps: few, and yet exactly of mean 0 and covariance I.
 
 For `blackbox`; imports linalg.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
 from vbjax.numerics.linalg import cholesky, solve_lower, transpose
 
 
-def matched_draws(key: Array, n: int, size: int, dtype: Any) -> Array:
-    """n draws of N(0, I), (n, size): a Latin hypercube, with its mirror image, whitened.
+def matched_draws(key: Array, n: int, size: int, dtype: DTypeLike) -> Float[Array, "n size"]:
+    """Draw n points from N(0, I): a Latin hypercube together with its mirror image, whitened.
 
     Mean 0 and, where n > 2 size, covariance I hold exactly, so that expectations of quadratic functions
-    are exact; the strata (McKay, Beckman & Conover 1979) take most of the error of additive ones.
+    are exact; the strata (McKay, Beckman & Conover 1979) remove most of the error of additive functions.
 
     Args:
-        n: even.
+        n: number of draws, even.
     """
     half = n // 2
     shuffle, jitter, toss = jax.random.uniform(key, (3, half, size), dtype)

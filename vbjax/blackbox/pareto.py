@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from vbjax.numerics.inputs import as_floating
 
 
-def _generalized_pareto(x: Array) -> tuple[Array, Array]:
-    """Shape and scale of a generalised Pareto distribution, from x (n,) > 0 in increasing order.
+def _fit_generalized_pareto(x: Float[Array, " n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Estimate shape k and scale of a generalised Pareto distribution, from x > 0 in increasing order.
 
-    The posterior mean of Zhang & Stephens (2009) on a grid, k drawn towards 1/2 with the weight of ten
-    observations (Vehtari et al. 2024, appendix G).
+    The estimate is the approximate posterior mean of Zhang & Stephens (2009), a sum over a grid, with k
+    shrunk towards 1/2 by the weight of ten observations (Vehtari et al. 2024, appendix G).
     """
     n = len(x)
     grid = jnp.arange(1, 31 + math.isqrt(n), dtype=x.dtype)
@@ -33,15 +34,25 @@ def _generalized_pareto(x: Array) -> tuple[Array, Array]:
     return (n * k + 5) / (n + 10), -k / b
 
 
-def pareto_smoothed(log_ratios: ArrayLike) -> tuple[Array, Array]:
-    """Log weights (n,) that sum to one, the largest replaced by the quantiles of their tail; and k-hat.
+def pareto_smoothed(log_ratios: ArrayLike) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+    """Smooth importance weights: replace the largest by quantiles of a generalised Pareto distribution.
 
-    The tail are the min(n / 5, 3 sqrt(n)) largest ratios. Below 0.5 the ratios have a variance; up to 0.7
-    smoothed estimates can be relied upon; k-hat is NaN where a ratio is infinite or NaN. A ratio of -inf is a
-    weight of 0.
+    The tail that is replaced are the min(n / 5, 3 sqrt(n)) largest ratios. With k the shape of their
+    distribution, the ratios have a variance where k < 0.5, and smoothed estimates can be relied upon where
+    k < 0.7.
+
+    Args:
+        log_ratios: (n,), log p - log q at draws of q. A ratio of -inf is a weight of 0.
+
+    Returns:
+        The log weights (n,), whose exponentials add up to one, and k-hat, which is NaN where a ratio is +inf
+        or NaN.
 
     Raises:
-        ValueError: fewer than five ratios, or not in one row.
+        ValueError: fewer than five ratios, or an array of other than one axis.
+
+    References:
+        Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, JMLR 25.
 
     >>> import jax, jax.numpy as jnp
     >>> log_pareto = 0.5 * jax.random.exponential(jax.random.key(0), (1_000_000,))  # of shape 0.5
@@ -52,18 +63,18 @@ def pareto_smoothed(log_ratios: ArrayLike) -> tuple[Array, Array]:
     log_ratios = as_floating(log_ratios, "log_ratios")
     if log_ratios.ndim != 1 or len(log_ratios) < 5:
         raise ValueError(f"log_ratios must be at least 5 numbers, (n,); got shape {log_ratios.shape}")
-    return _smoothed(log_ratios)
+    return _smooth(log_ratios)
 
 
 @jax.jit
-def _smoothed(log_ratios: Array) -> tuple[Array, Array]:
+def _smooth(log_ratios: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, ""]]:
     n = len(log_ratios)
     size = math.ceil(min(n / 5, 3 * math.sqrt(n)))
     log_w = log_ratios - log_ratios.max()
     order = jnp.argsort(log_w)
     cut = log_w[order[-size - 1]]
     excess = jnp.exp(log_w[order[-size:]]) - jnp.exp(cut)
-    k, sigma = _generalized_pareto(jnp.maximum(excess, jnp.finfo(log_w.dtype).tiny))
+    k, sigma = _fit_generalized_pareto(jnp.maximum(excess, jnp.finfo(log_w.dtype).tiny))
     p = (jnp.arange(size, dtype=log_w.dtype) + 0.5) / size
     quantiles = sigma * jnp.where(
         k == 0, -jnp.log1p(-p), jnp.expm1(-k * jnp.log1p(-p)) / jnp.where(k == 0, 1, k)

@@ -1,31 +1,37 @@
-"""Discrete latents of few cases, summed out of a log density exactly. For users; imports supports."""
+"""Exact sums over discrete latents of few cases, for log densities. For users; imports supports."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.special import logsumexp
+from jaxtyping import Float
 
+from vbjax.blackbox.contracts import Data, Latents
 from vbjax.blackbox.supports import Category
 from vbjax.numerics.record import Record
 
 
 @dataclasses.dataclass(frozen=True)
 class SummedOut:
-    """log sum over z of exp(log_density): a function of the other latents. See `summed_out`."""
+    """Function log sum_z exp(log_density(z, ...)) of all latents but z. See `summed_out`."""
 
-    log_density: Callable[..., Any]
+    log_density: Callable[..., Array]
     cases: tuple[tuple[str, Category], ...]
 
-    def _all(self, latents: Any, *data: Any) -> tuple[Record, Array]:
-        """Every joint case, an array with these leading for each name; and its log density."""
+    def _tabulate(self, latents: Latents, *data: Data) -> tuple[Record, Float[Array, " cases"]]:
+        """Return all joint cases, by name with the cases as leading axis, and the log density of each.
+
+        Raises:
+            ValueError: latents without names, or of the name of one that is summed out; a log density that is
+                no scalar.
+        """
         if not isinstance(latents, Mapping):
             raise ValueError(f"latents must have names: a dict of supports; got {type(latents).__name__}")
         if clash := [name for name, _ in self.cases if name in latents]:
@@ -45,27 +51,27 @@ class SummedOut:
             raise ValueError(f"log_density must return a scalar; got shape {jnp.shape(log_p)[1:]}")
         return values, log_p
 
-    def __call__(self, latents: Any, *data: Any) -> Array:
-        return logsumexp(self._all(latents, *data)[1])
+    def __call__(self, latents: Latents, *data: Data) -> Float[Array, ""]:
+        return logsumexp(self._tabulate(latents, *data)[1])
 
-    def probabilities(self, latents: Any, *data: Any) -> Record:
-        """P(z = case | the other latents), for each name (*shape, cases)."""
-        values, log_p = self._all(latents, *data)
+    def probabilities(self, latents: Latents, *data: Data) -> Record:
+        """Return P(z = case | the other latents) of every discrete latent by name, (*shape, cases)."""
+        values, log_p = self._tabulate(latents, *data)
         weights = jax.nn.softmax(log_p)
         one_hot = lambda name, n: jax.nn.one_hot(values[name], n, dtype=weights.dtype)
         return Record({name: jnp.tensordot(weights, one_hot(name, s.n), 1) for name, s in self.cases})
 
 
-def summed_out(log_density: Callable[..., Any], discrete: Mapping[str, Category]) -> SummedOut:
-    """The log density of all but the discrete latents, which are summed out over all their joint cases.
+def summed_out(log_density: Callable[..., Array], discrete: Mapping[str, Category]) -> SummedOut:
+    """Return the log density without the discrete latents, by a sum over all their joint cases.
 
     Args:
-        log_density: `log_density(latents)` or `log_density(latents, data)`, of latents by name.
-        discrete: the discrete ones by name, `dict(z=vb.category(3))`.
+        log_density: `log_density(latents)` or `log_density(latents, data)`, with latents by name.
+        discrete: supports of the discrete latents by name, `dict(z=vb.category(3))`.
 
     Returns:
         A function for `BlackBox`, whose support is that of the other latents; its method
-        `probabilities(latents, data)` gives those of the cases.
+        `probabilities(latents, data)` gives the conditional probabilities of the cases.
 
     Raises:
         ValueError: a support that is not discrete, or more than 100,000 joint cases.

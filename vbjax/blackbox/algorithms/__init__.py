@@ -1,1 +1,1 @@
-"""The ways to fit a `BlackBox`: natural gradients, score matching, quasi-Newton, stochastic ascent."""
+"""Algorithms that fit a `BlackBox`: natural gradients, score matching, quasi-Newton, stochastic ascent."""

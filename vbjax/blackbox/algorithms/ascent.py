@@ -1,69 +1,196 @@
-"""What all ways to fit a `BlackBox` have in common: where they start, and the error of a start that fails.
+"""Pieces that all ways to fit a `BlackBox` share: what they ask of it, how a step is judged, why a run stops.
 
 For the algorithms of this room; imports its approximation.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
 
 from vbjax.blackbox.approximation import Approximation
-from vbjax.core.contracts import Status
-from vbjax.core.rows import float_dtype
+from vbjax.blackbox.contracts import Data, Distribution, FamilyStart, Latents
+from vbjax.blackbox.families import LocationScale
+from vbjax.core.contracts import Info, Status
+from vbjax.core.rows import float_dtype, rounding_error
+from vbjax.families.base import pytree
 from vbjax.numerics.inputs import read_number
+
+_SHORTEST = 2.0**-40  # a step so short that no gain is left in it
+
+
+@runtime_checkable
+class Target(Protocol):
+    """Log density to be approximated, as algorithms see it: a `BlackBox`, whose methods these are."""
+
+    @property
+    def family(self) -> str | FamilyStart: ...
+
+    @property
+    def log_likelihood(self) -> Callable[[Latents, Data], Array] | None: ...
+
+    def inspect_family(self, dtype: DTypeLike) -> Distribution: ...
+
+    def init(self, key: Array, data: Data = None) -> Approximation: ...
+
+    def log_joint(self, u: Array, data: Data = None, share: float = 1) -> Array: ...
+
+    def score_draws(self, params: Approximation, data: Data = None) -> tuple[Array, Array]: ...
+
+    def bound(self, params: Approximation, data: Data = None) -> Array: ...
+
+    def log_ratios(self, params: Approximation, u: Array, data: Data = None) -> Array: ...
+
+    def refuse_not_finite(self, params: Approximation, data: Data) -> None: ...
 
 
 class Ascent:
-    """An algorithm around `model`, a `BlackBox`."""
+    """Base of the algorithms around `model`."""
 
-    model: Any
-    tol: Any
+    model: Target
+    tol: float | Array
 
-    def inspect(self, data: Any) -> Any:
-        """Refuse options that are none, or do not go with the model; return the shapes of the family."""
+    def inspect_common(self, data: Data) -> Distribution:
+        """Refuse a tolerance that is none; return the shapes of the model's family."""
         read_number(self.tol, "tol")
         return self.model.inspect_family(float_dtype(data))
 
-    def init(self, key: Array, data: Any, weights: Array | None) -> Approximation:
-        """Where the family starts."""
+    def init(self, key: Array, data: Data, weights: Array | None) -> Approximation:
+        """Return the start of the family, with the draws of a fit."""
         return self.model.init(key, data)
 
-    def explain(self, params: Approximation, data: Any, weights: Array | None) -> None:
-        """Of a start whose bound is not finite: a ValueError that says at which latents."""
+    def explain(self, params: Approximation, data: Data, weights: Array | None) -> None:
+        """Raise a ValueError that names the latents at which a start has a bound that is not finite."""
         self.model.refuse_not_finite(params, data)
 
 
-def judged(stop: Array, objective: Array, u: Array) -> Array:
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+@pytree
+class Trial(Generic[S]):
+    """Parameters of a normal that were tried, and what the log density at their draws told.
+
+    Attributes:
+        params: the parameters.
+        objective: their bound.
+        error: its rounding error.
+        summary: what the next step needs to know of the gradients at the draws.
+    """
+
+    params: Approximation[LocationScale]
+    objective: Float[Array, ""]
+    error: Float[Array, ""]
+    summary: S
+
+    @staticmethod
+    def of(params: Approximation[LocationScale], log_joint: Float[Array, " n"], summary: S) -> Trial[S]:
+        """Return the trial of parameters, with the log density at their draws."""
+        objective = log_joint.mean() + params.q.entropy()
+        return Trial(params, objective, rounding_error(jnp.abs(log_joint).mean()), summary)
+
+    @staticmethod
+    def none(params: Approximation[LocationScale], like: S) -> Trial[S]:
+        """Return a trial before the first: its objective is -inf, its summary zeros shaped `like`."""
+        zero = jnp.zeros((), params.q.location.dtype)
+        return Trial(params, zero - jnp.inf, zero, jax.tree.map(jnp.zeros_like, like))
+
+    def info(self, status: Int[Array, ""]) -> Info:
+        """Return the report of a step after which this trial is the last one kept."""
+        return Info(self.params, self.objective, self.error, status)
+
+
+class TrialState(NamedTuple, Generic[S]):
+    """State of an ascent that tries a step, and keeps it or takes it back.
+
+    Attributes:
+        last: the last trial that was kept.
+        next: the parameters to try next.
+        rho: length of the step that leads to them.
+    """
+
+    last: Trial[S]
+    next: Approximation[LocationScale]
+    rho: Float[Array, ""]
+
+    @staticmethod
+    def begin(params: Approximation[LocationScale], like: S) -> TrialState[S]:
+        """Return the state before the first trial, of `params`; the summaries of trials are shaped `like`."""
+        last = Trial.none(params, like)
+        return TrialState(last, params, jnp.ones_like(last.error))
+
+
+def choose(test: Bool[Array, ""], new: T, old: T) -> T:
+    """Return the tree `new` where the test holds, `old` elsewhere."""
+    return jax.tree.map(lambda x, y: jnp.where(test, x, y), new, old)
+
+
+def judge_trial(
+    trial: Approximation,
+    log_joint: Float[Array, " n"],
+    kept: Bool[Array, ""],
+    state: TrialState,
+    *,
+    gain: Float[Array, ""],
+    bend: Float[Array, ""],
+    tol: float | Array,
+) -> Int[Array, ""]:
+    """Return the status after a trial has been kept or taken back.
+
+    Args:
+        trial: the parameters that were tried.
+        log_joint: the log density at their draws.
+        kept: whether they are kept.
+        state: the state that results.
+        gain: what the next step promises, in nats: converged when it is below `tol`, or below the rounding
+            error of the bound.
+        bend: trace of the curvature, negative where the log density is convex on average.
+        tol: a number of nats.
+    """
+    u, last = trial.points()[0], state.last
+    status = jnp.where(state.rho < _SHORTEST, explain_no_step(u, log_joint, bend), Status.UNFINISHED)
+    arrived = gain <= jnp.maximum(jnp.asarray(tol, last.error.dtype), last.error)
+    status = jnp.where(arrived, Status.CONVERGED, status)
+    return judge_run(status, last.objective, jnp.where(kept, u, 0))
+
+
+def judge_run(stop: Int[Array, ""], objective: Float[Array, ""], u: Float[Array, "n d"]) -> Int[Array, ""]:
     """Return the status of a run: `stop`, unless its objective is not finite or it has run away.
 
-    Runs away what has not arrived and has draws u beyond 1 / eps^2: starts are about 1, and no scale of a
-    proper density that this dtype can tell from its neighbours is as wide.
+    A run has run away when it has not arrived and has draws u beyond 1 / eps^2: starts are about 1, and no
+    scale of a proper density that this dtype can tell from its neighbours is as wide.
     """
-    far = jnp.abs(u).max() > _far(u)
+    far = jnp.abs(u).max() > _farthest(u)
     stop = jnp.where(far & (stop == Status.UNFINISHED), Status.UNBOUNDED, stop)
     stop = jnp.where(jnp.isfinite(objective), stop, Status.NON_FINITE)
     return jnp.where(objective == jnp.inf, Status.UNBOUNDED, stop).astype(jnp.int32)
 
 
-def stuck(u: Array, value: Array, bend: Array) -> Array:
-    """Return why no step is short enough, from the last draws that were tried and the curvature there.
+def explain_no_step(
+    u: Float[Array, "n d"], log_joint: Float[Array, " n"], bend: Float[Array, ""]
+) -> Int[Array, ""]:
+    """Return the status that says why no step is short enough to be kept.
 
-    They are where the density is zero; or the log density is convex on average and q never wide enough, or
-    higher than that of any data.
+    NON_FINITE: draws lie where the density is zero. UNBOUNDED: the log density is convex on average, so
+    that q is never wide enough, or higher than that of any data. DECREASED: neither is so.
 
     Args:
-        u: (n, d), the draws.
-        value: (n,), the log density at them.
+        u: the last draws that were tried.
+        log_joint: the log density at them.
         bend: trace of the curvature, negative where the log density is convex.
     """
-    outside = jnp.isfinite(u).all() & (jnp.isnan(value) | (value == -jnp.inf)).any()
-    rising = (bend < 0) | (value > _far(u)).any()
+    outside = jnp.isfinite(u).all() & (jnp.isnan(log_joint) | (log_joint == -jnp.inf)).any()
+    rising = (bend < 0) | (log_joint > _farthest(u)).any()
     why = jnp.where(rising, Status.UNBOUNDED, Status.DECREASED)
     return jnp.where(outside, Status.NON_FINITE, why)
 
 
-def _far(u: Array) -> Any:
-    return jnp.finfo(u.dtype).eps ** -2.0
+def _farthest(u: Array) -> float:
+    return float(jnp.finfo(u.dtype).eps) ** -2.0

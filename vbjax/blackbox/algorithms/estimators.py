@@ -6,26 +6,29 @@ For `StochasticAscent` and `gradient_estimates`; imports families.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.scipy.special import logsumexp
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
-from vbjax.blackbox.families import entropy, equally_weighted
+from vbjax.blackbox.contracts import Distribution, Points, WithDiscrete, is_reparameterized
+from vbjax.blackbox.families import entropy, with_equal_weights
 from vbjax.numerics.inputs import read_count
 
 ESTIMATORS = ("pathwise", "sticking_the_landing", "score", "importance_weighted")
 DRAWS = ("independent", "antithetic", "quasi")
 
 
-def noise(kind: str, key: Array, n: int, size: int, dtype: Any) -> Array:
-    """n standard normals (n, size), each of them exactly so, together as `kind` says.
+def draw_noise(kind: str, key: Array, n: int, size: int, dtype: DTypeLike) -> Float[Array, "n size"]:
+    """Draw n standard normal vectors, each exactly N(0, I), and jointly as `kind` says.
 
-    "antithetic": the second half mirrors the first. "quasi": a Kronecker lattice in the roots of primes,
-    shifted at random (Richtmyer 1951; Cranley & Patterson 1976), which fills space evenly.
+    "independent": without any relation. "antithetic": the second half mirrors the first. "quasi": a Kronecker
+    lattice in the roots of primes, shifted at random (Richtmyer 1951; Cranley & Patterson 1976), which fills
+    space evenly.
     """
     if kind == "independent":
         return jax.random.normal(key, (n, size), dtype)
@@ -39,7 +42,7 @@ def noise(kind: str, key: Array, n: int, size: int, dtype: Any) -> Array:
 
 
 def _primes(n: int) -> np.ndarray:
-    """The first n primes."""
+    """Return the first n primes."""
     top = max(15, int(n * (np.log(n + 1) + np.log(np.log(n + 2) + 1) + 1)))
     prime = np.ones(top, bool)
     prime[:2] = False
@@ -48,24 +51,27 @@ def _primes(n: int) -> np.ndarray:
     return np.flatnonzero(prime)[:n]
 
 
-def fresh_points(estimator: str, q: Any, key: Array, n: int, draws: str) -> tuple[Array, Array]:
-    """Draws of q and their weights, differentiable where q is so; independent ones for a "score"."""
-    if hasattr(q, "place") and estimator != "score":
-        return q.place(noise(draws, key, n, q.noise_size, jax.tree.leaves(q)[0].dtype))
-    return equally_weighted(q.sample(key, n))
+def fresh_points(estimator: str, q: Distribution, key: Array, n: int, draws: str) -> Points:
+    """Draw n points of q with weights, differentiable where q is reparameterised; independent for "score"."""
+    if estimator != "score" and is_reparameterized(q):
+        return q.place(draw_noise(draws, key, n, q.noise_size, jax.tree.leaves(q)[0].dtype))
+    return with_equal_weights(q.sample(key, n))
 
 
 def surrogate(
-    estimator: str, log_joint: Callable[[Array], Array], q: Any, points: tuple[Array, Array]
-) -> Array:
-    """A number whose gradient with respect to q estimates that of the bound.
+    estimator: str,
+    log_joint: Callable[[Float[Array, " d"]], Float[Array, ""]],
+    q: Distribution,
+    points: Points,
+) -> Float[Array, ""]:
+    """Compute a number whose gradient with respect to q estimates the gradient of the bound.
 
-    "pathwise" differentiates through the draws, with the entropy exact where it is known (Kingma &
-    Welling 2014); "sticking_the_landing" leaves out the part of it that is zero on average, and is without
-    variance where q is exact (Roeder, Wu & Duvenaud 2017); "score" needs no gradient of log p, each draw's
-    value compared with the mean of the others (Ranganath et al. 2014; Kool et al. 2019), and so do discrete
-    latents with any; "importance_weighted" is of the tighter bound log mean p/q over all the draws (Burda
-    et al. 2016).
+    "pathwise" differentiates through the draws, with the entropy exact where it is known (Kingma & Welling
+    2014). "sticking_the_landing" leaves out the part of that gradient which is zero on average, and has no
+    variance where q is exact (Roeder, Wu & Duvenaud 2017). "score" needs no gradient of log p, and compares
+    each draw's value with the mean of the others (Ranganath et al. 2014; Kool et al. 2019); discrete latents
+    take it with every estimator. "importance_weighted" takes the tighter bound log mean p/q over all draws
+    (Burda et al. 2016).
     """
     u, w = points
     if estimator == "score":
@@ -79,33 +85,33 @@ def surrogate(
         value = w @ (log_p - lax.stop_gradient(q).log_prob(u))
     else:
         value = w @ log_p + entropy(q, points)
-    if hasattr(q, "discrete_log_prob"):
+    if isinstance(q, WithDiscrete):
         value = value + _by_score(log_p - q.log_prob(u), q.discrete_log_prob(lax.stop_gradient(u)))
     return value
 
 
-def _by_score(log_ratios: Array, log_q: Array) -> Array:
-    """Of independent draws: log q, times what each ratio is above the mean of the others."""
+def _by_score(log_ratios: Float[Array, " n"], log_q: Float[Array, " n"]) -> Float[Array, ""]:
+    """Average log q over independent draws, each times what its ratio exceeds the others' mean by."""
     value = lax.stop_gradient(log_ratios)
     others = (value.sum() - value) / (len(value) - 1)
     return ((value - others) * log_q).mean()
 
 
-def inspect_estimator(q: Any, estimator: str, draws: str, n_draws: int) -> None:
-    """Refuse an estimator that is none, or does not go with the family or the draws.
+def inspect_estimator(q: Distribution, estimator: str, draws: str, n_draws: int) -> None:
+    """Refuse an unknown estimator, and one that does not go with the family or the draws.
 
     Raises:
-        ValueError: the argument that is wrong, by name.
+        ValueError: it names the argument that is wrong.
     """
     for name, given, known in (("estimator", estimator, ESTIMATORS), ("draws", draws, DRAWS)):
         if not isinstance(given, str) or given not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; got {given!r}")
     if read_count(n_draws, "n_draws", least=2) % 2:
         raise ValueError(f"n_draws must be even; got {n_draws}")
-    if draws != "independent" and (estimator == "score" or not hasattr(q, "place")):
+    if draws != "independent" and (estimator == "score" or not is_reparameterized(q)):
         raise ValueError(
             f"draws must be 'independent' for a score, for discrete latents and for families without "
             f"`place`; got {draws!r}"
         )
-    if estimator == "importance_weighted" and hasattr(q, "discrete_log_prob"):
+    if estimator == "importance_weighted" and isinstance(q, WithDiscrete):
         raise ValueError("estimator 'importance_weighted' is not for discrete latents")

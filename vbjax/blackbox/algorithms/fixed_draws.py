@@ -6,15 +6,17 @@ Ingram & Broderick 2024). For `BlackBox`; imports core and the rest of this room
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jaxtyping import Float, Int
 
-from vbjax.blackbox.algorithms.ascent import Ascent, judged
+from vbjax.blackbox.algorithms.ascent import Ascent, Target, choose, judge_run
 from vbjax.blackbox.approximation import Approximation
+from vbjax.blackbox.contracts import Data, Free, WithDiscrete
 from vbjax.blackbox.families import to_free
 from vbjax.core.contracts import Info, Status
 from vbjax.core.rows import rounding_error
@@ -22,16 +24,22 @@ from vbjax.families.base import pytree
 
 
 class FixedDrawsState(NamedTuple):
-    """Parameters, what the optimiser remembers, and how many of the last steps promised next to nothing."""
+    """State of `FixedDraws`.
+
+    Attributes:
+        params: the parameters to score next.
+        memory: state of the optimiser.
+        quiet: number of successive steps, up to the last, that promised next to nothing.
+    """
 
     params: Approximation
-    memory: Any
-    quiet: Array
+    memory: optax.OptState
+    quiet: Int[Array, ""]
 
 
 @pytree
 class FixedDraws(Ascent):
-    """L-BFGS on the arrays of any family.
+    """L-BFGS ascent of the bound over the `to_free` arrays of any family.
 
     Attributes:
         model: a `BlackBox`.
@@ -39,24 +47,24 @@ class FixedDraws(Ascent):
             or no more than the rounding error of the bound, and so did one without memory after it.
     """
 
-    model: Any
-    tol: Any = 1e-6
+    model: Target
+    tol: float | Array = 1e-6
 
-    def inspect(self, data: Any) -> None:
+    def inspect(self, data: Data) -> None:
         """Refuse discrete latents."""
-        if hasattr(super().inspect(data), "discrete_log_prob"):
+        if isinstance(self.inspect_common(data), WithDiscrete):
             raise ValueError("FixedDraws is not for discrete latents, which StochasticAscent fits")
 
-    def start(self, params: Approximation, data: Any) -> FixedDrawsState:
-        """At given parameters, not scored yet."""
+    def start(self, params: Approximation, data: Data) -> FixedDrawsState:
+        """Return the state at given parameters, which are not scored yet."""
         free = to_free(params.q)
         return FixedDrawsState(params, optax.lbfgs().init(free), jnp.asarray(0, jnp.int32))
 
-    def step(self, state: FixedDrawsState, data: Any, weights: Array | None) -> tuple[FixedDrawsState, Info]:
-        """Score the parameters, take a step."""
+    def step(self, state: FixedDrawsState, data: Data, weights: Array | None) -> tuple[FixedDrawsState, Info]:
+        """Score the parameters, then take a quasi-Newton step."""
         params, free = state.params, to_free(state.params.q)
 
-        def loss(free: Any) -> Array:
+        def loss(free: Free) -> Float[Array, ""]:
             return -self.model.bound(params.at(free), data)
 
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
@@ -68,8 +76,8 @@ class FixedDraws(Ascent):
         error = rounding_error(jnp.abs(value))
         quiet = promise <= jnp.maximum(jnp.asarray(self.tol, value.dtype), error)
         n_quiet = jnp.where(quiet, state.quiet + 1, 0).astype(jnp.int32)
-        memory = jax.tree.map(lambda new, old: jnp.where(quiet, new, old), optax.lbfgs().init(free), memory)
+        memory = choose(quiet, optax.lbfgs().init(free), memory)
         stop = jnp.where(state.quiet >= 2, Status.CONVERGED, Status.UNFINISHED)
-        stop = judged(stop, -value, params.points()[0])
+        stop = judge_run(stop, -value, params.points()[0])
         moved = params.at(optax.apply_updates(free, move))
         return FixedDrawsState(moved, memory, n_quiet), Info(params, -value, error, stop)

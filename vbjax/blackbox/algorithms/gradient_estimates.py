@@ -1,18 +1,18 @@
-"""Many estimates of the bound's gradient, to see their mean and their variance. For users.
+"""Repeated estimates of the bound's gradient, to see their mean and their variance.
 
-Imports the estimators of this room and its model.
+For users; imports the estimators of this room and its model.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 from jax import Array, lax
+from jaxtyping import Float
 
 from vbjax.blackbox.algorithms.estimators import fresh_points, inspect_estimator, surrogate
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
+from vbjax.blackbox.contracts import Data, Free
 from vbjax.blackbox.families import from_free, to_free
 from vbjax.blackbox.inspection import inspect_params
 from vbjax.numerics.inputs import read_count, read_key
@@ -21,25 +21,27 @@ from vbjax.numerics.inputs import read_count, read_key
 def gradient_estimates(
     model: BlackBox,
     params: Approximation,
-    data: Any = None,
+    data: Data = None,
     *,
     key: Array,
     estimator: str = "sticking_the_landing",
     draws: str = "independent",
     n_draws: int = 16,
     n_estimates: int = 1000,
-) -> Any:
-    """Many independent estimates of the bound's gradient, to see their mean and their variance.
+) -> Free:
+    """Return many independent estimates of the bound's gradient, to see their mean and their variance.
 
     Args:
         model: a `BlackBox`.
-        params: where.
-        key: of all draws.
-        estimator: one of those of `StochasticAscent`, as `draws` and `n_draws` are.
-        n_estimates: how many.
+        params: parameters at which the gradient is taken.
+        data: as `fit` takes them.
+        key: `jax.random.key(...)`, for all draws.
+        estimator, draws, n_draws: as of `StochasticAscent`.
+        n_estimates: number of estimates.
 
     Returns:
-        The arrays by which optimisers move q (`families.to_free`), with a leading axis n_estimates.
+        Gradients in the arrays by which optimisers move q (`families.to_free`), with a leading axis
+        n_estimates.
 
     Raises:
         ValueError: a model, parameters, an estimator, a key or a number that is none, or does not fit.
@@ -52,12 +54,12 @@ def gradient_estimates(
     data = model.read(data)
     model.inspect(data)
 
-    def one(key: Array) -> Any:
-        def of(free: Any) -> Array:
+    def estimate(key: Array) -> Free:
+        def value(free: Free) -> Float[Array, ""]:
             q = from_free(params.q, free)
             points = fresh_points(estimator, q, key, n_draws, draws)
             return surrogate(estimator, lambda u: model.log_joint(u, data), q, points)
 
-        return jax.grad(of)(to_free(params.q))
+        return jax.grad(value)(to_free(params.q))
 
-    return lax.map(one, jax.random.split(key, n_estimates), batch_size=100)
+    return lax.map(estimate, jax.random.split(key, n_estimates), batch_size=100)

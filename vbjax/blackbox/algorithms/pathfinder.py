@@ -1,22 +1,24 @@
-"""Where to start a fit: the best normal along a quasi-Newton path to the mode of the log density.
+"""Pathfinder (Zhang et al. 2022): a start for a fit, the best normal along a quasi-Newton path to the mode.
 
-Pathfinder (Zhang, Carpenter, Gelman & Vehtari 2022). For users, before `fit`; imports core and the rest of
-this room.
+For users, before `fit`; imports core and the rest of this room.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
+from jaxtyping import Bool, Float, Int
 
+from vbjax.blackbox.algorithms.ascent import choose
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
+from vbjax.blackbox.contracts import Data
 from vbjax.blackbox.families import LocationScale
 from vbjax.core.rows import rounding_error
 from vbjax.inference.fit import resolved
@@ -28,21 +30,29 @@ _SEARCH = optax.scale_by_zoom_linesearch(30, curv_rtol=0.01, initial_guess_strat
 
 
 class _Path(NamedTuple):
-    """A point of it with the loss -log p, gradient and estimated Hessian there; the best normal so far."""
+    """Point u of the path with the loss -log p, its gradient and Hessian B there; the best normal so far.
 
-    u: Array
-    loss: Array
-    gradient: Array
-    hessian: Array
-    search: Any
+    Attributes:
+        search: state of the line search.
+        q, bound: the best normal, and its bound.
+        going: whether the last step still promised a gain.
+    """
+
+    u: Float[Array, " d"]
+    loss: Float[Array, ""]
+    gradient: Float[Array, " d"]
+    hessian: Float[Array, "d d"]
+    search: optax.OptState
     q: LocationScale
-    bound: Array
-    n_steps: Array
-    going: Array
+    bound: Float[Array, ""]
+    n_steps: Int[Array, ""]
+    going: Bool[Array, ""]
 
 
-def pathfinder(model: BlackBox, data: Any = None, *, key: Array, max_iter: int = 200) -> Approximation:
-    """Parameters to start a fit from, `vb.fit(model, data, key=key, params=...)`: near it, in one quick path.
+def pathfinder(
+    model: BlackBox, data: Data = None, *, key: Array, max_iter: int = 200
+) -> Approximation[LocationScale]:
+    """Find parameters near the optimum in one quick path, to start from: `fit(..., key=key, params=start)`.
 
     BFGS climbs log p(latents, data) + log |Jacobian| from where a fit with this key would start. At every
     point u of the path, with gradient g and estimated Hessian -B of log p, stands the normal of mean
@@ -54,11 +64,11 @@ def pathfinder(model: BlackBox, data: Any = None, *, key: Array, max_iter: int =
         model: a `BlackBox` of family "full_rank", "mean_field" or "blocks".
         data: as `fit` takes them.
         key: `jax.random.key(...)`.
-        max_iter: steps of the path at most.
+        max_iter: the largest number of steps of the path.
 
     Raises:
-        ValueError: what `fit` refuses; another family; a density or gradient that is not finite where the
-            path starts (inside `jit` the random start is returned then).
+        ValueError: arguments that `fit` refuses; another family; a density or gradient that is not finite
+            where the path starts (inside `jit` the random start is returned then).
 
     References:
         Zhang, Carpenter, Gelman & Vehtari (2022), Pathfinder: parallel quasi-Newton variational inference,
@@ -78,7 +88,7 @@ def pathfinder(model: BlackBox, data: Any = None, *, key: Array, max_iter: int =
     if not isinstance(start.q, LocationScale):
         names = "'full_rank', 'mean_field', 'blocks'"
         raise ValueError(f"pathfinder is for the families {names}; got {model.family!r}")
-    q, finite = _followed(model, data, start, jnp.asarray(max_iter))
+    q, finite = _follow_path(model, data, start, jnp.asarray(max_iter))
     if is_concrete(finite) and not np.asarray(finite).all():
         point = dataclasses.replace(start.q, scale=jnp.zeros_like(start.q.scale))
         model.refuse_not_finite(dataclasses.replace(start, q=point), data)
@@ -86,31 +96,31 @@ def pathfinder(model: BlackBox, data: Any = None, *, key: Array, max_iter: int =
 
 
 @jax.jit
-def _followed(
-    model: BlackBox, data: Any, start: Approximation, max_iter: Array
-) -> tuple[LocationScale, Array]:
-    """The best normal of the path, and whether its start is finite."""
+def _follow_path(
+    model: BlackBox, data: Data, start: Approximation[LocationScale], max_iter: Int[Array, ""]
+) -> tuple[LocationScale, Bool[Array, ""]]:
+    """Return the best normal of the path, and whether the density is finite where it starts."""
     u, d = start.q.location, start.q.noise_size
     loss = lambda u: -model.log_joint(u, data)
 
-    def best(path: _Path) -> _Path:
-        """With the normal of its point, if that is better than those before."""
-        q = _nearest(start.q, path.u - _solved(path.hessian, path.gradient), path.hessian)
+    def note_best(path: _Path) -> _Path:
+        """Replace the best normal by that of the path's point, if its bound is higher."""
+        q = _nearest_normal(start.q, path.u - _solve(path.hessian, path.gradient), path.hessian)
         bound = model.bound(dataclasses.replace(start, q=q), data)
         better = (bound > path.bound) & jnp.isfinite(bound)
-        keep = lambda new, old: jnp.where(better, new, old)
-        return path._replace(q=jax.tree.map(keep, q, path.q), bound=keep(bound, path.bound))
+        q, bound = choose(better, (q, bound), (path.q, path.bound))
+        return path._replace(q=q, bound=bound)
 
     def body(path: _Path) -> _Path:
-        away = -_solved(path.hessian, path.gradient)
+        away = -_solve(path.hessian, path.gradient)
         step, search = _SEARCH.update(
             away, path.search, path.u, value=path.loss, grad=path.gradient, value_fn=loss
         )
         y = search.grad - path.gradient
-        hessian = _updated(path.hessian, step, y, path.n_steps == 0)
-        promise = 0.5 * search.grad @ _solved(hessian, search.grad)
+        hessian = _update_hessian(path.hessian, step, y, path.n_steps == 0)
+        promise = 0.5 * search.grad @ _solve(hessian, search.grad)
         going = (promise > rounding_error(jnp.abs(search.value))) & (step != 0).any()  # false of a NaN
-        return best(
+        return note_best(
             path._replace(
                 u=path.u + step,
                 loss=search.value,
@@ -132,13 +142,18 @@ def _followed(
     return path.q, finite
 
 
-def _solved(hessian: Array, x: Array) -> Array:
-    """B^-1 x."""
+def _solve(hessian: Float[Array, "d d"], x: Float[Array, " d"]) -> Float[Array, " d"]:
+    """Return B^-1 x."""
     return solve_pull(hessian, x[:, None])[1][:, 0]
 
 
-def _updated(hessian: Array, s: Array, y: Array, first: Array) -> Array:
-    """BFGS: B with B s = y; as it was, where the path did not curve upwards. The first one sets its size."""
+def _update_hessian(
+    hessian: Float[Array, "d d"], s: Float[Array, " d"], y: Float[Array, " d"], first: Bool[Array, ""]
+) -> Float[Array, "d d"]:
+    """Return B after a BFGS update (Nocedal & Wright 2006, eq. 6.19), so that B s = y.
+
+    The `first` update also sets the size of B. Where the loss did not curve upwards, s'y <= 0, B is kept.
+    """
     curvature, length = s @ y, y @ y
     fine = curvature > jnp.finfo(y.dtype).eps * length
     curvature = jnp.where(fine, curvature, 1)
@@ -149,8 +164,10 @@ def _updated(hessian: Array, s: Array, y: Array, first: Array) -> Array:
     return jnp.where(fine, moved, hessian)
 
 
-def _nearest(like: LocationScale, mean: Array, precision: Array) -> LocationScale:
-    """Of the family of `like`, the best for a normal target: a whole natural-gradient step, exact."""
+def _nearest_normal(
+    like: LocationScale, mean: Float[Array, " d"], precision: Float[Array, "d d"]
+) -> LocationScale:
+    """Return the member of the family of `like` that is best for a normal target, by one exact whole step."""
     kind, eye = like.kind, jnp.eye(len(mean), dtype=mean.dtype)
     scale = kind.start(len(mean), mean.dtype)
     z = jnp.concatenate([eye, -eye]) * len(mean) ** 0.5  # of mean 0 and covariance I

@@ -1,53 +1,52 @@
 """Gaussian score matching by batch and match, on fixed draws: a fixed-point iteration with a plain stop.
 
 Cai et al. (2024) draw a batch from the normal q and move q to where its scores match the target's, in closed
-form. On draws that are fixed, of exactly mean 0 and covariance I, nothing is left to chance. The update is by
-scores alone; the bound only says which steps to keep. For users, by `fit`; imports core and this room.
+form. The draws here are fixed, exactly of mean 0 and covariance I, so that the iteration is deterministic.
+The update uses scores alone; the bound only says which steps to keep. For users, by `fit`; imports core and
+this room.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
-from vbjax.blackbox.algorithms.ascent import Ascent, judged, stuck
+from vbjax.blackbox.algorithms.ascent import Ascent, Target, Trial, TrialState, choose, judge_trial
 from vbjax.blackbox.approximation import Approximation
+from vbjax.blackbox.contracts import Data
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Full
-from vbjax.core.contracts import Info, Status
-from vbjax.core.rows import rounding_error
+from vbjax.core.contracts import Info
 from vbjax.families.base import pytree
 from vbjax.numerics.linalg import cholesky, outer, transpose
 
-_SHORTEST = 2.0**-40  # a step so short that it leads nowhere
-
 
 class Scores(NamedTuple):
-    """Mean and covariance of L' g, the gradients g seen from the draws: 0 and I where q matches."""
+    """Mean and covariance of L' g, the gradients g in units of q's scale: 0 and I where q matches."""
 
-    mean: Array
-    covariance: Array
+    mean: Float[Array, " d"]
+    covariance: Float[Array, "d d"]
 
     @staticmethod
-    def of(q: LocationScale, gradients: Array) -> Scores:
-        """Of gradients (n, d) of the log density at the draws."""
+    def of(q: LocationScale, gradients: Float[Array, "n d"]) -> Scores:
+        """Return the scores of q, from gradients of the log density at its draws."""
         h = gradients @ q.scale
         mean = h.mean(0)
         return Scores(mean, transpose(h - mean) @ (h - mean) / len(h))
 
     @property
-    def mismatch(self) -> Array:
-        """In nats: what a step of natural gradient would gain, if the target were normal and near."""
+    def mismatch(self) -> Float[Array, ""]:
+        """Gain of a natural-gradient step, in nats, if the target were normal and near."""
         off = self.covariance - jnp.eye(len(self.mean), dtype=self.mean.dtype)
         return 0.5 * (self.mean**2).sum() + (off**2).sum() / 16
 
 
-def matched(q: LocationScale, scores: Scores, rho: Array) -> LocationScale:
-    """q after an update of the learning rate lambda = rho / (1 - rho); rho = 1 is a whole step.
+def match_scores(q: LocationScale, scores: Scores, rho: Float[Array, ""]) -> LocationScale:
+    """Return q after an update of the learning rate lambda = rho / (1 - rho); rho = 1 is a whole step.
 
     Cai et al. (2024), algorithm 1, where the batch has exactly q's moments: the new covariance L M L' and
     mean m + rho L M E[L' g] have rho A M^2 + (1 - rho) M = I, A = Cov(L' g) + (1 - rho) E[L' g] E[L' g]'.
@@ -60,26 +59,28 @@ def matched(q: LocationScale, scores: Scores, rho: Array) -> LocationScale:
 
 
 class MatchState(NamedTuple):
-    """The last parameters that were kept, the records that they and those before set, the next to try."""
+    """State of `ScoreMatching`: its trials, and the records of those that were kept.
 
-    params: Approximation
-    objective: Array
-    error: Array
-    scores: Scores
-    highest: Array
-    closest: Array
-    trial: Approximation
-    rho: Array
+    Attributes:
+        trials: the last trial that was kept, and the next.
+        highest: the highest bound so far.
+        closest: the least mismatch so far.
+    """
+
+    trials: TrialState[Scores]
+    highest: Float[Array, ""]
+    closest: Float[Array, ""]
 
 
 @pytree
 class ScoreMatching(Ascent):
     """Batch and match for a `BlackBox` of family "full_rank": `fit(ScoreMatching(model), data, key=key)`.
 
-    Where it ends the scores g have E[g] = 0 and Cov(g) = Sigma^-1 on the draws; of a normal target that is
-    its own mean and covariance, after one whole step. A step that sets no record, neither the highest
-    bound nor the least mismatch of the scores, is taken back and halved; others grow by a half. The
-    objective is the bound, which ends somewhat below its maximum and may fall on the way.
+    At the fixed point the scores g have E[g] = 0 and Cov(g) = Sigma^-1 on the draws. For a normal target
+    this gives its own mean and covariance, after one whole step. A step is kept if it sets a record, the
+    highest bound or the least mismatch of the scores, and the next one is longer by a half; otherwise it is
+    taken back and halved. The objective is the bound, which ends somewhat below its maximum and may fall on
+    the way.
 
     Attributes:
         model: a `BlackBox`.
@@ -87,7 +88,7 @@ class ScoreMatching(Ascent):
             error of the bound.
 
     Raises:
-        ValueError: at `fit`: another family than "full_rank".
+        ValueError: at `fit`, for a family other than "full_rank".
 
     References:
         Cai, Modi, Pillaud-Vivien, Margossian, Gower, Blei & Saul (2024), Batch and match: black-box
@@ -100,45 +101,37 @@ class ScoreMatching(Ascent):
     3.00 +- 0.50
     """
 
-    model: Any
-    tol: Any = 1e-6
+    model: Target
+    tol: float | Array = 1e-6
 
-    def inspect(self, data: Any) -> None:
-        """Refuse another family than "full_rank"."""
-        q = super().inspect(data)
+    def inspect(self, data: Data) -> None:
+        """Refuse families other than "full_rank"."""
+        q = self.inspect_common(data)
         if not isinstance(q, LocationScale) or q.kind != Full():
             raise ValueError(f"ScoreMatching is for family='full_rank'; got {self.model.family!r}")
 
-    def start(self, params: Approximation, data: Any) -> MatchState:
-        """At given parameters, not scored yet."""
-        zero = jnp.zeros((), params.q.location.dtype)
-        scores = Scores(jnp.zeros_like(params.q.location), jnp.zeros_like(params.q.scale))
-        low = zero - jnp.inf
-        return MatchState(params, low, zero, scores, low, zero + jnp.inf, params, zero + 1)
+    def start(self, params: Approximation[LocationScale], data: Data) -> MatchState:
+        """Return the state at given parameters, which are not scored yet."""
+        trials = TrialState.begin(params, Scores(params.q.location, params.q.scale))
+        return MatchState(trials, trials.last.objective, -trials.last.objective)
 
-    def step(self, state: MatchState, data: Any, weights: Array | None) -> tuple[MatchState, Info]:
+    def step(self, state: MatchState, data: Data, weights: Array | None) -> tuple[MatchState, Info]:
         """Score the parameters to try; keep them if they set a record; choose the next."""
-        trial = state.trial
-        u, (value, gradients) = trial.points()[0], self.model.scored(trial, data)
-        objective, error = value.mean() + trial.q.entropy(), rounding_error(jnp.abs(value).mean())
-        scores = Scores.of(trial.q, gradients)
-        mismatch = scores.mismatch
+        trials = state.trials
+        trial = trials.next
+        log_joint, gradients = self.model.score_draws(trial, data)
+        tried = Trial.of(trial, log_joint, Scores.of(trial.q, gradients))
+        objective, mismatch = tried.objective, tried.summary.mismatch
         kept = (objective > state.highest) | (mismatch < state.closest)
         kept &= jnp.isfinite(objective) & jnp.isfinite(mismatch)
 
-        tried = trial, objective, error, scores
-        params, objective, error, scores = jax.tree.map(
-            lambda new, old: jnp.where(kept, new, old), tried, tuple(state[:4])
-        )
+        last = choose(kept, tried, trials.last)
+        rho = jnp.where(kept, jnp.minimum(1.5 * trials.rho, 1), trials.rho / 2)
+        q = match_scores(last.params.q, last.summary, rho)
+        trials = TrialState(last, dataclasses.replace(last.params, q=q), rho)
+        bend = -((gradients @ trial.q.scale) * trial.noise).sum(1).mean()
+        gain = last.summary.mismatch
+        status = judge_trial(trial, log_joint, kept, trials, gain=gain, bend=bend, tol=self.tol)
         highest = jnp.where(kept, jnp.maximum(objective, state.highest), state.highest)
         closest = jnp.where(kept, jnp.minimum(mismatch, state.closest), state.closest)
-        rho = jnp.where(kept, jnp.minimum(1.5 * state.rho, 1), state.rho / 2)
-
-        bend = -((gradients @ trial.q.scale) * trial.base).sum(1).mean()
-        stop = jnp.where(rho < _SHORTEST, stuck(u, value, bend), Status.UNFINISHED)
-        arrived = scores.mismatch <= jnp.maximum(jnp.asarray(self.tol, error.dtype), error)
-        stop = jnp.where(arrived, Status.CONVERGED, stop)
-        stop = judged(stop, objective, jnp.where(kept, u, 0))
-        trial = dataclasses.replace(params, q=matched(params.q, scores, rho))
-        state = MatchState(params, objective, error, scores, highest, closest, trial, rho)
-        return state, Info(params, objective, error, stop)
+        return MatchState(trials, highest, closest), last.info(status)

@@ -1,0 +1,82 @@
+"""Contracts of this room: what a family of q must offer, and names for the trees that belong to the user.
+
+A family is the set of distributions that a fit chooses from; a member q of it is a pytree, so that JAX
+differentiates in its arrays. Every member draws and has a density (`Distribution`); the other contracts are
+what some members offer beyond that. For `blackbox`; imports nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, Self, TypeAlias, TypeGuard, TypeVar, runtime_checkable
+
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+Data: TypeAlias = Any  # the user's data, a pytree of arrays, or None
+Latents: TypeAlias = Any  # values of the latents, a pytree of the structure of the user's `support`
+SupportTree: TypeAlias = Any  # the user's `support`: a pytree whose leaves are `Support` objects
+Free: TypeAlias = Any  # a pytree of arrays without constraints, by which an optimiser moves a member
+Points: TypeAlias = tuple[Float[Array, "n d"], Float[Array, " n"]]  # draws and weights that add up to 1
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """Distribution on R^d, a pytree."""
+
+    def sample(self, key: Array, n: int) -> Float[Array, "n d"]:
+        """Draw n independent vectors."""
+
+    def log_prob(self, u: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """Return the log density at every row of u."""
+
+
+@runtime_checkable
+class Reparameterized(Distribution, Protocol):
+    """Distribution whose draws are differentiable functions of standard normal noise."""
+
+    @property
+    def noise_size(self) -> int:
+        """Number of standard normals that one draw is made from."""
+
+    def place(self, z: Float[Array, "m noise_size"]) -> Points:
+        """Return the draws at standard normals z, and their weights."""
+
+
+@runtime_checkable
+class WithEntropy(Distribution, Protocol):
+    """Distribution that knows its entropy exactly."""
+
+    def entropy(self) -> Float[Array, ""]:
+        """Return H[q]."""
+
+
+@runtime_checkable
+class WithFree(Distribution, Protocol):
+    """Distribution with constrained arrays, which an optimiser moves by others."""
+
+    def free(self) -> Free:
+        """Return arrays without constraints that determine q."""
+
+    def at(self, free: Free) -> Self:
+        """Return the member of the same family that `free` determines."""
+
+
+@runtime_checkable
+class WithDiscrete(Distribution, Protocol):
+    """Distribution of which some coordinates are discrete, and have no pathwise gradient."""
+
+    def discrete_log_prob(self, u: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """Return the part of log q that belongs to the discrete coordinates."""
+
+
+Q = TypeVar("Q", bound=Distribution)
+
+# (key, length of every latent's vector, dtype) -> the member of the family from which a fit starts
+FamilyStart: TypeAlias = Callable[[Array, tuple[int, ...], DTypeLike], Distribution]
+
+
+def is_reparameterized(q: Distribution) -> TypeGuard[Reparameterized]:
+    """Tell whether q places its draws by noise. (`isinstance` would compute `noise_size` to find out.)"""
+    return hasattr(q, "place")
