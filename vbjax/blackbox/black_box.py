@@ -19,7 +19,7 @@ from vbjax.blackbox.algorithms.fixed_draws import FixedDraws
 from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
 from vbjax.blackbox.algorithms.stochastic_ascent import StochasticAscent
 from vbjax.blackbox.approximation import Approximation, constrain, support_leaves, support_size
-from vbjax.blackbox.contracts import Data, Distribution, FamilyStart, Free, Latents, SupportTree
+from vbjax.blackbox.contracts import Distribution, FamilyStart, Free, Latents, SupportTree
 from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, compute_diagnostics, resample_rows
 from vbjax.blackbox.families import Hybrid, LocationScale, entropy, start_of_latents, to_free
 from vbjax.blackbox.inspection import (
@@ -33,6 +33,7 @@ from vbjax.core.contracts import Algorithm, Options
 from vbjax.core.rows import float_dtype, n_rows
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import as_array, read_arrays, read_count, read_key
+from vbjax.numerics.types import Data
 
 
 @pytree

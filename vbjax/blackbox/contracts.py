@@ -8,16 +8,17 @@ what some members offer beyond that. For `blackbox`; imports nothing of it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self, TypeAlias, TypeGuard, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar, runtime_checkable
 
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-Data: TypeAlias = Any  # the user's data, a pytree of arrays, or None
-Latents: TypeAlias = Any  # values of the latents, a pytree of the structure of the user's `support`
+from vbjax.numerics.types import Tree
+
+Latents: TypeAlias = Tree  # values of the latents, a pytree of the structure of the user's `support`
 SupportTree: TypeAlias = Any  # the user's `support`: a pytree whose leaves are `Support` objects
-Free: TypeAlias = Any  # a pytree of arrays without constraints, by which an optimiser moves a member
+Free: TypeAlias = Tree  # arrays without constraints, by which an optimiser moves a member
 Points: TypeAlias = tuple[Float[Array, "n d"], Float[Array, " n"]]  # draws and weights that add up to 1
 
 
@@ -30,6 +31,9 @@ class Distribution(Protocol):
 
     def log_prob(self, u: Float[Array, "n d"]) -> Float[Array, " n"]:
         """Return the log density at every row of u."""
+
+
+Q = TypeVar("Q", bound=Distribution)
 
 
 @runtime_checkable
@@ -59,7 +63,7 @@ class WithFree(Distribution, Protocol):
     def free(self) -> Free:
         """Return arrays without constraints that determine q."""
 
-    def at(self, free: Free) -> Self:
+    def at(self: Q, free: Free) -> Q:
         """Return the member of the same family that `free` determines."""
 
 
@@ -70,8 +74,6 @@ class WithDiscrete(Distribution, Protocol):
     def discrete_log_prob(self, u: Float[Array, "n d"]) -> Float[Array, " n"]:
         """Return the part of log q that belongs to the discrete coordinates."""
 
-
-Q = TypeVar("Q", bound=Distribution)
 
 # (key, length of every latent's vector, dtype) -> the member of the family from which a fit starts
 FamilyStart: TypeAlias = Callable[[Array, tuple[int, ...], DTypeLike], Distribution]

@@ -16,9 +16,10 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from vbjax.blackbox.approximation import Approximation, constrain, support_size
-from vbjax.blackbox.contracts import Data, Distribution, SupportTree
+from vbjax.blackbox.contracts import Distribution, SupportTree
 from vbjax.blackbox.supports import Support
 from vbjax.numerics.inputs import read_count
+from vbjax.numerics.types import Data
 
 _MOST = 2**31 - 1  # the largest number of entries of an array
 

@@ -19,11 +19,12 @@ from jaxtyping import Float
 
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
-from vbjax.blackbox.contracts import Data, FamilyStart, Latents
+from vbjax.blackbox.contracts import FamilyStart, Latents
 from vbjax.blackbox.inspection import evaluating
 from vbjax.blackbox.supports import Support
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
+from vbjax.numerics.types import Data
 
 Site: TypeAlias = Mapping[str, Any]  # a site of NumPyro's trace
 

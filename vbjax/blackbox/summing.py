@@ -13,9 +13,10 @@ from jax import Array
 from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
-from vbjax.blackbox.contracts import Data, Latents
+from vbjax.blackbox.contracts import Latents
 from vbjax.blackbox.supports import Category
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ For the algorithms of this room; imports its approximation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from vbjax.blackbox.approximation import Approximation
-from vbjax.blackbox.contracts import Data, Distribution, FamilyStart, Latents
+from vbjax.blackbox.contracts import Distribution, FamilyStart, Latents
 from vbjax.blackbox.families import LocationScale
 from vbjax.core.contracts import Info, Status
 from vbjax.core.rows import float_dtype, rounding_error
 from vbjax.families.base import pytree
 from vbjax.numerics.inputs import read_number
+from vbjax.numerics.types import Data
 
 _SHORTEST = 2.0**-40  # a step so short that no gain is left in it
 
@@ -107,7 +108,8 @@ class Trial(Generic[S]):
         return Info(self.params, self.objective, self.error, status)
 
 
-class TrialState(NamedTuple, Generic[S]):
+@pytree
+class TrialState(Generic[S]):
     """State of an ascent that tries a step, and keeps it or takes it back.
 
     Attributes:

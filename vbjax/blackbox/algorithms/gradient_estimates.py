@@ -12,10 +12,11 @@ from jaxtyping import Float
 from vbjax.blackbox.algorithms.estimators import fresh_points, inspect_estimator, surrogate
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
-from vbjax.blackbox.contracts import Data, Free
+from vbjax.blackbox.contracts import Free
 from vbjax.blackbox.families import from_free, to_free
 from vbjax.blackbox.inspection import inspect_params
 from vbjax.numerics.inputs import read_count, read_key
+from vbjax.numerics.types import Data
 
 
 def gradient_estimates(

@@ -16,11 +16,11 @@ from jax import Array
 
 from vbjax.blackbox.algorithms.ascent import Ascent, Target, Trial, TrialState, choose, judge_trial
 from vbjax.blackbox.approximation import Approximation
-from vbjax.blackbox.contracts import Data
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Slope
 from vbjax.core.contracts import Info
 from vbjax.families.base import pytree
+from vbjax.numerics.types import Data
 
 NaturalState: TypeAlias = TrialState[Slope]
 

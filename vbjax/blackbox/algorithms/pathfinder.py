@@ -18,12 +18,12 @@ from jaxtyping import Bool, Float, Int
 from vbjax.blackbox.algorithms.ascent import choose
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
-from vbjax.blackbox.contracts import Data
 from vbjax.blackbox.families import LocationScale
 from vbjax.core.rows import rounding_error
 from vbjax.inference.fit import resolved
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.linalg import outer, solve_pull
+from vbjax.numerics.types import Data
 
 # so near to exact that a path to a normal target takes about as many steps as there are dimensions
 _SEARCH = optax.scale_by_zoom_linesearch(30, curv_rtol=0.01, initial_guess_strategy="one")

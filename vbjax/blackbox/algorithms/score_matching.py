@@ -13,16 +13,17 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from vbjax.blackbox.algorithms.ascent import Ascent, Target, Trial, TrialState, choose, judge_trial
 from vbjax.blackbox.approximation import Approximation
-from vbjax.blackbox.contracts import Data
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Full
 from vbjax.core.contracts import Info
 from vbjax.families.base import pytree
 from vbjax.numerics.linalg import cholesky, outer, transpose
+from vbjax.numerics.types import Data
 
 
 class Scores(NamedTuple):
@@ -45,7 +46,7 @@ class Scores(NamedTuple):
         return 0.5 * (self.mean**2).sum() + (off**2).sum() / 16
 
 
-def match_scores(q: LocationScale, scores: Scores, rho: Float[Array, ""]) -> LocationScale:
+def match_scores(q: LocationScale, scores: Scores, rho: ArrayLike) -> LocationScale:
     """Return q after an update of the learning rate lambda = rho / (1 - rho); rho = 1 is a whole step.
 
     Cai et al. (2024), algorithm 1, where the batch has exactly q's moments: the new covariance L M L' and
