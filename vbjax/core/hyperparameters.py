@@ -23,7 +23,7 @@ import numpy as np
 from jax import Array
 
 from vbjax.core.rows import float_dtype
-from vbjax.numerics.inputs import as_numbers, described, read_count, read_table
+from vbjax.numerics.inputs import as_numbers, describe, read_count, read_table
 
 # ---------------------------------------------------------------- ranges of numbers
 
@@ -134,9 +134,9 @@ class Numbers:
         try:
             array = _as_numbers(value, name)
         except ValueError:
-            raise ValueError(f"{name} must be {words}; got {described(value)}") from None
+            raise ValueError(f"{name} must be {words}; got {describe(value)}") from None
         if not _fits(array.shape, shapes, sizes):
-            raise ValueError(f"{name} must be {words}; got {described(array)}")
+            raise ValueError(f"{name} must be {words}; got {describe(array)}")
         if isinstance(array, jax.core.Tracer):
             return array if dtype is None else array.astype(dtype)
         read = _in_range(np.asarray(array), name, allowed, dtype)
@@ -167,7 +167,7 @@ class Flag:
 
     def read(self, value: Any, name: str, context: Context) -> bool:
         if not isinstance(value, (bool, np.bool_)):
-            raise ValueError(f"{name} must be True or False; got {described(value)}")
+            raise ValueError(f"{name} must be True or False; got {describe(value)}")
         return bool(value)
 
 
@@ -180,7 +180,7 @@ class Choice:
     def read(self, value: Any, name: str, context: Context) -> str:
         if not isinstance(value, str) or value not in self.names:
             names = ", ".join(map(repr, self.names))
-            raise ValueError(f"{name} must be one of {names}; got {described(value)}")
+            raise ValueError(f"{name} must be one of {names}; got {describe(value)}")
         return value
 
 
@@ -198,7 +198,7 @@ class Part:
             value = _read_table(value, context.known, context.dtype, f" of the {name}")
         if not isinstance(value, self.kind) or not self.fits(model, value):
             words = self.words.format_map(vars(model))
-            raise ValueError(f"{name} must be {words}; got {described(value)}")
+            raise ValueError(f"{name} must be {words}; got {describe(value)}")
         return value
 
 
@@ -258,7 +258,7 @@ def _in_range(x: np.ndarray, name: str, allowed: Range, dtype: Any) -> np.ndarra
                 break
         else:
             return read
-    got = described(x)
+    got = describe(x)
     if fine.shape == x.shape:
         bad = tuple(map(int, np.argwhere(~fine)[0]))
         got = f"{x[bad]}" + (f" at {list(bad)}" if bad else "")

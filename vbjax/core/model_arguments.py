@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from vbjax.families.base import Family
-from vbjax.numerics.inputs import as_numbers, described
+from vbjax.numerics.inputs import as_numbers, describe
 from vbjax.numerics.record import Record
 
 
@@ -32,7 +32,7 @@ def read_factors(factors: Any, where: str) -> Record:
     for name, family in factors.items():
         if not isinstance(family, Family):
             is_class = isinstance(family, type) and issubclass(family, Family)
-            got = f"the class {family.__name__}: write {family.__name__}()" if is_class else described(family)
+            got = f"the class {family.__name__}: write {family.__name__}()" if is_class else describe(family)
             raise ValueError(f"{where} {name!r} must be a family, vb.Normal() or another; got {got}")
     return Record(factors)
 
@@ -52,7 +52,7 @@ def read_names(named: Any, where: str, expected: str) -> dict[str, Any]:
 def read_function(function: Any, name: str) -> Callable[..., Any] | None:
     """Return a function as it is, None for none."""
     if function is not None and not callable(function):
-        raise ValueError(f"{name} must be a function; got {described(function)}")
+        raise ValueError(f"{name} must be a function; got {describe(function)}")
     return function
 
 
@@ -66,7 +66,7 @@ def read_hyper(hyper: Any) -> Record:
     def read(x: Any, name: str) -> Any:
         numbers = as_numbers(x, f"hyper {name!r}")
         if not isinstance(numbers, jax.core.Tracer) and np.isnan(numbers).any():
-            raise ValueError(f"hyper {name!r} must have no NaN; got {described(x)}")
+            raise ValueError(f"hyper {name!r} must have no NaN; got {describe(x)}")
         return x if isinstance(x, (int, float)) else numbers
 
     hyper = read_names(hyper, "hyper", "numbers")

@@ -1,1 +1,1 @@
-"""Arrays: small matrices in batches, special functions, records, reading what users give."""
+"""Array utilities: batches of small matrices, special functions, records, and checks of users' input."""

@@ -1,6 +1,6 @@
-"""Reading what comes from outside: arrays, tables, weights. Errors name the argument.
+"""Readers of users' input: arrays, tables, weights, keys, counts. Their errors name the argument.
 
-Values are examined only where they are concrete; inside jit and vmap the shapes alone are.
+Values are examined only where they are concrete; inside jit and vmap only shapes are.
 """
 
 from __future__ import annotations
@@ -11,48 +11,51 @@ import math
 import numbers
 import reprlib
 from collections.abc import Iterable
-from typing import Any
+from typing import SupportsFloat
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from vbjax.numerics.types import Given, Tree
 
 
-def is_concrete(tree: Any) -> bool:
-    """Whether the values of the tree may be looked at: no leaf is traced, and no program around is."""
+def is_concrete(tree: Tree) -> bool:
+    """Return whether values of the tree may be read: no leaf is traced, nor is the program around it."""
     inside = isinstance(jnp.zeros(()), jax.core.Tracer)  # inside jit even constants are traced
     return not inside and not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 @jax.jit
-def all_finite(tree: Any) -> Array:
-    """Whether no number in it is infinite or NaN."""
+def all_finite(tree: Tree) -> Bool[Array, ""]:
+    """Return whether every number in a tree is finite."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def as_numbers(x: Any, name: str, missing: bool | None = None) -> np.ndarray | Array:
-    """Return an array of real numbers, on the host but for what is on a device already.
+def as_numbers(x: Given, name: str, missing: bool | None = None) -> np.ndarray | Array:
+    """Return an array of real numbers: on the host, unless it is on a device already.
 
     Arrays of Python objects, such as a data frame with nullable columns, are read number by number: None and
     pd.NA become NaN.
 
     Args:
-        x: an array, or what numpy makes one of.
-        name: of the argument, for errors.
-        missing: whether NaN is a missing entry. Masked entries then become NaN; otherwise they are an error.
-            None where the caller has no such option.
+        x: an array, or anything that numpy makes one of.
+        name: the argument's name, for errors.
+        missing: whether NaN means a missing entry. If so masked entries become NaN; otherwise they are an
+            error. None where the caller has no such option.
 
     Raises:
-        ValueError: what is no array of real numbers, or has masked entries. The message says what and where.
+        ValueError: if x is no array of real numbers, or has masked entries. The message says what and where.
     """
     array = x if isinstance(x, jax.Array) else _on_host(x, name, missing)
     dtype = array.dtype
     kind = getattr(dtype, "kind", "PRNG key")
     if kind == "O":
         return as_numbers(_from_objects(np.asarray(array), name, getattr(x, "columns", None)), name)
-    if kind == "f" and dtype.itemsize > 8:  # numpy's long double, which jax has not
+    if kind == "f" and dtype.itemsize > 8:  # numpy's long double, which jax does not have
         return array.astype(float)
     if kind in "biuf" or (kind == "V" and jnp.issubdtype(dtype, jnp.number)):  # V: bfloat16 and its like
         return array
@@ -66,8 +69,8 @@ _REMEDIES = {
 }
 
 
-def _on_host(x: Any, name: str, missing: bool | None) -> np.ndarray | Array:
-    """Return what numpy makes of it, NaN in the place of masked entries where these are missing."""
+def _on_host(x: Given, name: str, missing: bool | None) -> np.ndarray | Array:
+    """Return x as an array of numpy's, with NaN in the place of masked entries if `missing` is true."""
     if hasattr(x, "toarray") or hasattr(x, "todense"):
         raise ValueError(f"{name} must be a dense array, x.toarray(); got a sparse {type(x).__name__}")
     if isinstance(x, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in x):
@@ -89,9 +92,9 @@ def _on_host(x: Any, name: str, missing: bool | None) -> np.ndarray | Array:
     )
 
 
-def _from_objects(array: np.ndarray, name: str, columns: Any) -> np.ndarray:
+def _from_objects(array: np.ndarray, name: str, columns: Given | None) -> np.ndarray:
     """Read Python objects as numbers; errors call the columns of a data frame by their names."""
-    value: Any = None
+    value: object = None
     if not array.ndim and not isinstance(value := array.item(), numbers.Real):
         hint = "; make a list of it first" if isinstance(value, Iterable) else ""
         raise ValueError(f"{name} must be numbers; got {reprlib.repr(value)}{hint}")
@@ -115,32 +118,32 @@ def _from_objects(array: np.ndarray, name: str, columns: Any) -> np.ndarray:
     return np.array(read, None if read else float).reshape(array.shape)
 
 
-def _as_float(value: Any) -> float:
+def _as_float(value: SupportsFloat) -> float:
     try:
         return float(value)
     except OverflowError:  # a whole number of more than 308 digits
-        return math.inf if value > 0 else -math.inf
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
 
 
-def as_array(x: Any, name: str, missing: bool | None = None) -> Array:
-    """Return an array of real numbers on the device: half precision as float32, others of their own dtype.
+def as_array(x: Given, name: str, missing: bool | None = None) -> Array:
+    """Return an array of real numbers on the device: half precision as float32, others in their own dtype.
 
     Whole numbers that the device's integers cannot hold become floats. Arguments and errors are those of
     `as_numbers`.
     """
     array = as_numbers(x, name, missing)
     if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4:
-        array = array.astype(jnp.float32)  # whose cholesky and gammaln jax has not
+        array = array.astype(jnp.float32)  # jax has no cholesky and gammaln in half precision
     elif array.dtype.kind in "iu" and array.size and not isinstance(array, jax.Array):
         limits = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
         if array.min() < limits.min or array.max() > limits.max:  # would wrap around
             array = array.astype(float)
-    with np.errstate(over="ignore"):  # what the dtype cannot hold becomes infinite, and is refused as such
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused later
         return jnp.asarray(array)
 
 
-def as_floating(x: Any, name: str, missing: bool | None = None) -> Array:
-    """Return an array of floats: `as_array` with whole numbers as the default float."""
+def as_floating(x: Given, name: str, missing: bool | None = None) -> Float[Array, " ..."]:
+    """Return an array of floats: as `as_array` does, with whole numbers cast to the default float."""
     x, dtype = as_array(x, name, missing), jnp.result_type(float)
     if jnp.issubdtype(x.dtype, jnp.floating):
         return x
@@ -148,11 +151,12 @@ def as_floating(x: Any, name: str, missing: bool | None = None) -> Array:
 
 
 def _is_on_host(x: Array) -> bool:
-    """Whether numpy reads the array without a copy: what it then does needs no compiled program."""
+    """Return whether numpy reads the array without a copy, so that checks by numpy compile nothing."""
     return is_concrete(x) and all(device.platform == "cpu" for device in x.devices())
 
 
 def _require_finite(x: Array, name: str, missing: bool | None = None) -> None:
+    """Raise a ValueError that names the first row with a number that is not finite."""
     if not is_concrete(x) or not jnp.issubdtype(x.dtype, jnp.floating):
         return
     if not _is_on_host(x) and all_finite(x):
@@ -170,8 +174,8 @@ _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 60
 
 
-def described(value: Any) -> str:
-    """Return a brief description for an error: of an array its shape, of an object of ours its class."""
+def describe(value: Given) -> str:
+    """Return a brief description for an error: an array's shape, the class of an object of this package."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return f"a {type(value).__name__}"
     if isinstance(value, (np.ndarray, jax.Array)):
@@ -182,8 +186,8 @@ def described(value: Any) -> str:
     return _BRIEF.repr(value)
 
 
-def read_arrays(data: Any, name: str) -> Any:
-    """A pytree of finite numeric arrays with a common leading axis; lists are arrays. None stays None."""
+def read_arrays(data: Given, name: str) -> Tree:
+    """Return a pytree of finite arrays with a common leading axis; lists become arrays, None stays None."""
     if data is None:
         return None
     data = jax.tree.map(lambda x: as_array(x, name), data, is_leaf=lambda x: isinstance(x, list))
@@ -198,37 +202,41 @@ def read_arrays(data: Any, name: str) -> Any:
 
 
 def read_table(
-    x: Any,
+    x: Given,
     name: str = "data",
     *,
     min_rows: int = 1,
     missing: bool | None = None,
-) -> Array:
-    """A finite floating table (n, d), but for NaN where `missing` is true; None where it is no option."""
+) -> Float[Array, "n d"]:
+    """Return a floating table (n, d), finite except that NaN may stand in it if `missing` is true.
+
+    `missing` is None where the caller has no such option.
+    """
     x = as_array(x, name, missing)
     if x.ndim != 2 or x.shape[1] == 0:
         hint = "; reshape one column with x[:, None]" if x.ndim == 1 else ""
         raise ValueError(f"{name} must have shape (n, d) with d >= 1; got {x.shape}{hint}")
-    return _floating(x, name, min_rows, missing)
+    return _read_floating(x, name, min_rows, missing)
 
 
-def read_column(x: Any, name: str = "data", *, min_rows: int = 1) -> Array:
-    """A finite floating column (n,)."""
+def read_column(x: Given, name: str = "data", *, min_rows: int = 1) -> Float[Array, " n"]:
+    """Return a finite floating column (n,)."""
     x = as_array(x, name)
     if x.ndim != 1:
         hint = "; a table's one column is x[:, 0]" if x.shape[1:] == (1,) else ""
         raise ValueError(f"{name} must have shape (n,); got {x.shape}{hint}")
-    return _floating(x, name, min_rows)
+    return _read_floating(x, name, min_rows)
 
 
-def read_pair(data: Any, what: str) -> tuple[Any, Any]:
-    """Two things, to be read by whoever knows them."""
+def read_pair(data: Given, what: str) -> tuple[Given, Given]:
+    """Return the two members of a pair, each to be read by the caller; `what` names them for the error."""
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise ValueError(f"data must be a pair {what}; got {type(data).__name__}")
     return data[0], data[1]
 
 
-def _floating(x: Array, name: str, min_rows: int, missing: bool | None = None) -> Array:
+def _read_floating(x: Array, name: str, min_rows: int, missing: bool | None = None) -> Float[Array, " ..."]:
+    """Return an array of enough rows as finite floats."""
     if x.shape[0] < min_rows:
         raise ValueError(f"{name} must have at least {min_rows} rows; got {x.shape[0]}")
     x = as_floating(x, name)
@@ -236,8 +244,8 @@ def _floating(x: Array, name: str, min_rows: int, missing: bool | None = None) -
     return x
 
 
-def read_length(length: ArrayLike | None, steps: int) -> Array | None:
-    """How many of the steps of a chain there are, a scalar; None stays None."""
+def read_length(length: ArrayLike | None, steps: int) -> Int[Array, ""] | None:
+    """Return the number of steps that a padded chain really has, a scalar; None stays None."""
     if length is None:
         return None
     length = as_array(length, "length")
@@ -248,15 +256,15 @@ def read_length(length: ArrayLike | None, steps: int) -> Array | None:
     return length.astype(int)
 
 
-def read_parallel(parallel: Any) -> bool | None:
-    """Whether messages of a chain are passed in parallel; None is for the function to choose."""
+def read_parallel(parallel: Given) -> bool | None:
+    """Return whether to pass a chain's messages in parallel; None lets the function choose."""
     if parallel is None or isinstance(parallel, (bool, np.bool_)):
         return None if parallel is None else bool(parallel)
     raise ValueError(f"parallel must be True, False or None; got {parallel!r}")
 
 
-def read_weights(weights: Any, n: int, dtype: Any) -> Array | None:
-    """Row weights (n,), finite, not negative and not all zero; None stays None."""
+def read_weights(weights: Given, n: int, dtype: DTypeLike) -> Float[Array, " n"] | None:
+    """Return row weights (n,), finite, not negative and not all zero; None stays None."""
     if weights is None:
         return None
     weights = as_array(weights, "weights").astype(dtype)
@@ -269,8 +277,8 @@ def read_weights(weights: Any, n: int, dtype: Any) -> Array | None:
     return weights
 
 
-def read_key(key: Any) -> Array:
-    """One PRNG key."""
+def read_key(key: Given) -> Array:
+    """Return one PRNG key."""
     if isinstance(key, jax.Array) and (
         (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0)
         or (key.dtype == jnp.uint32 and key.shape == (2,))
@@ -279,8 +287,8 @@ def read_key(key: Any) -> Array:
     raise ValueError(f"key must be one PRNG key, jax.random.key(seed); got {key!r}")
 
 
-def read_number(value: Any, name: str, *, least: float = 0) -> Any:
-    """Return one finite number of at least `least` as a float; a traced one as it is."""
+def read_number(value: Given, name: str, *, least: float = 0) -> float | Array:
+    """Return one finite number of at least `least` as a float; a traced number stays as it is."""
     traced = isinstance(value, jax.core.Tracer)
     try:
         single = np.ndim(value) == 0 and not isinstance(value, (bool, np.bool_, str, bytes))
@@ -292,27 +300,27 @@ def read_number(value: Any, name: str, *, least: float = 0) -> Any:
     return value if traced else number
 
 
-def read_flag(value: Any, name: str) -> bool:
+def read_flag(value: Given, name: str) -> bool:
     """Return True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False; got {reprlib.repr(value)}")
     return bool(value)
 
 
-def read_count(value: Any, name: str, *, least: int = 1) -> int:
-    """A whole number of at least `least`, and at most what an index of an array can be."""
+def read_count(value: Given, name: str, *, least: int = 1) -> int:
+    """Return a whole number of at least `least` that is small enough to index an array."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}; got {described(value)}")
+        raise ValueError(f"{name} must be a whole number of at least {least}; got {describe(value)}")
     if value > _MOST:
-        raise ValueError(f"{name} must be at most {_MOST}; got {described(value)}")
+        raise ValueError(f"{name} must be at most {_MOST}; got {describe(value)}")
     return int(value)
 
 
 _MOST = 2**31 - 1
 
 
-def read_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
-    """A shape, given as a tuple or as one whole number."""
+def read_shape(shape: Given, name: str = "shape") -> tuple[int, ...]:
+    """Return a shape, given as a tuple or as one whole number."""
     sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     if not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= 0 for n in sizes):
         raise ValueError(
@@ -323,8 +331,8 @@ def read_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-def read_probabilities(p: Any, name: str = "p") -> np.ndarray | Array:
-    """Probabilities, of any shape."""
+def read_probabilities(p: Given, name: str = "p") -> np.ndarray | Array:
+    """Return probabilities, of any shape."""
     p = as_numbers(p, name)
     if is_concrete(p) and not ((np.asarray(p) >= 0) & (np.asarray(p) <= 1)).all():
         raise ValueError(f"{name} must be between 0 and 1; got {p}")

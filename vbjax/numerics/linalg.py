@@ -1,58 +1,62 @@
-"""Small matrices in large batches: Cholesky factors, triangular solves, and what is made of them.
+"""Linear algebra of small matrices in large batches: Cholesky factors, triangular solves, their uses.
 
-On a CPU they are plain XLA: recursion by halves down to a short loop over columns. LAPACK takes batches one
-matrix after the other, and jaxlib 0.10 splits a large batch over the very threads that wait for it: two such
-calls at the same time can wait for each other for ever (seen with 2 threads). Elsewhere they are XLA's own.
-For families, terms and models; imports `special` alone.
+On a CPU the factors and solves are plain XLA: recursion by halves down to a short loop over columns. LAPACK
+takes batches one matrix after the other, and jaxlib 0.10 splits a large batch over the very threads that wait
+for it: two such calls at the same time can wait for each other for ever (seen with 2 threads). On other
+platforms they are XLA's own. Families, terms and models use them.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float
 
 from vbjax.numerics.special import itakura_saito
+from vbjax.numerics.types import Index
 
-_LEAF = 16  # columns of a matrix that one loop takes; larger ones are halved
-_UNROLLED = 3  # columns that are written out instead
+_LEAF = 16  # the largest matrix, in columns, that is handled by one loop; larger ones are halved
+_UNROLLED = 3  # up to so many columns the loop is unrolled
 
 
-def transpose(x: Array) -> Array:
+def transpose(x: Float[Array, "*plate n m"]) -> Float[Array, "*plate m n"]:
     """Swap the last two axes."""
     return jnp.swapaxes(x, -1, -2)
 
 
-def symmetrize(x: Array) -> Array:
-    """The symmetric part of the last two axes."""
+def symmetrize(x: Float[Array, "*plate d d"]) -> Float[Array, "*plate d d"]:
+    """Return the symmetric part (A + A') / 2 over the last two axes."""
     return 0.5 * (x + transpose(x))
 
 
-def outer(x: Array, y: Array) -> Array:
-    """x y' over the last axis."""
+def outer(x: Float[Array, "... n"], y: Float[Array, "... m"]) -> Float[Array, "... n m"]:
+    """Return x y' over the last axis; leading axes broadcast."""
     return x[..., :, None] * y[..., None, :]
 
 
-def quadratic_form(matrix: Array, x: Array) -> Array:
-    """x' A x over the last axis of x."""
+def quadratic_form(matrix: Float[Array, "... d d"], x: Float[Array, "... d"]) -> Float[Array, " ..."]:
+    """Return x' A x over the last axis of x; leading axes broadcast."""
     return jnp.einsum("...i,...ij,...j->...", x, matrix, x)
 
 
 @jax.jit
-def cholesky(x: Array) -> Array:
-    """Lower factor of a symmetric positive definite matrix; NaN from the first column where it is not one."""
+def cholesky(x: Float[Array, "*plate d d"]) -> Float[Array, "*plate d d"]:
+    """Return the lower factor of a symmetric matrix; NaN from the first column where it is not positive."""
     platform = functools.partial(lax.linalg.cholesky, symmetrize_input=False)
     return lax.platform_dependent(x, cpu=_cholesky, default=platform)
 
 
 @functools.partial(jax.jit, static_argnames="transposed")
-def solve_lower(scale_tril: Array, b: Array, *, transposed: bool = False) -> Array:
-    """L^-1 b, or L^-T b, for a lower factor L and matrices b; leading axes broadcast."""
+def solve_lower(
+    scale_tril: Float[Array, "... d d"], b: Float[Array, "... d m"], *, transposed: bool = False
+) -> Float[Array, "... d m"]:
+    """Return L^-1 b, or L^-T b, for a lower factor L and matrices b; leading axes broadcast."""
     shape = jnp.broadcast_shapes(scale_tril.shape[:-2], b.shape[:-2])
     scale_tril = jnp.broadcast_to(scale_tril, shape + scale_tril.shape[-2:])
     b = jnp.broadcast_to(b, shape + b.shape[-2:])
@@ -64,10 +68,12 @@ def solve_lower(scale_tril: Array, b: Array, *, transposed: bool = False) -> Arr
 
 
 @jax.jit
-def solve_pull(precision: Array, pull: Array) -> tuple[Array, Array]:
-    """L^-1 b and P^-1 b, where P = L L' is a precision and b what pulls: matrices of columns.
+def solve_pull(
+    precision: Float[Array, "*plate d d"], pull: Float[Array, "*plate d m"]
+) -> tuple[Float[Array, "*plate d m"], Float[Array, "*plate d m"]]:
+    """Return L^-1 b and P^-1 b for a precision P = L L' and the columns b of a gradient.
 
-    A coordinate of precision 0, which nothing pulls (no rows, no prior), does not move.
+    A coordinate of precision 0, on which neither rows nor a prior act, gets 0: it does not move.
     """
     eye = jnp.eye(precision.shape[-1], dtype=precision.dtype)
     root = cholesky(jnp.where((eye == 1) & (precision == 0), 1, precision))
@@ -75,22 +81,22 @@ def solve_pull(precision: Array, pull: Array) -> tuple[Array, Array]:
     return half, solve_lower(root, half, transposed=True)
 
 
-def logdet_from_cholesky(scale_tril: Array) -> Array:
-    """log det(L L') from its Cholesky factor L."""
+def logdet_from_cholesky(scale_tril: Float[Array, "*plate d d"]) -> Float[Array, "*plate"]:
+    """Return log det(L L') of a Cholesky factor L."""
     return 2 * jnp.log(jnp.diagonal(scale_tril, axis1=-2, axis2=-1)).sum(-1)
 
 
 @jax.jit
-def inverse_from_cholesky(scale_tril: Array) -> Array:
-    """(L L')^-1, exactly symmetric, from its Cholesky factor L."""
+def inverse_from_cholesky(scale_tril: Float[Array, "*plate d d"]) -> Float[Array, "*plate d d"]:
+    """Return (L L')^-1 of a Cholesky factor L, exactly symmetric."""
     root = solve_lower(scale_tril, jnp.eye(scale_tril.shape[-1], dtype=scale_tril.dtype))
     return symmetrize(transpose(root) @ root)
 
 
-def least_share(covariance: Array) -> Array:
-    """Return the least share of a column's variance that those before it leave, over the last two axes.
+def least_share(covariance: Float[Array, "*plate d d"]) -> Float[Array, "*plate"]:
+    """Return the least share of a column's variance that the columns before it leave unexplained.
 
-    It is what near-collinear columns make small, whatever the units; NaN where there is no factor.
+    Near-collinear columns make it small, whatever their units. It is NaN where the matrix has no factor.
     """
     variance = jnp.diagonal(covariance, axis1=-2, axis2=-1)
     unit = jnp.sqrt(jnp.where(variance > 0, variance, 1))
@@ -98,30 +104,35 @@ def least_share(covariance: Array) -> Array:
     return pivots.min(-1)
 
 
-def ill_conditioned(covariance: Array) -> Array:
-    """Return whether some covariance has a direction of no more variance than rounding may put there.
+def ill_conditioned(covariance: Float[Array, "*plate d d"]) -> Bool[Array, ""]:
+    """Return whether some covariance has a direction whose variance may be nothing but rounding.
 
-    That is a hundred roundings of the others' or less: of a log-determinant two digits are left then. What is
-    not finite is not ill-conditioned.
+    The limit is a hundred roundings of the other variances, where two digits of the log-determinant are left.
+    A matrix that is not finite does not count as ill-conditioned.
     """
     clear = least_share(covariance) > 100 * covariance.shape[-1] * jnp.finfo(covariance.dtype).eps
     return (~clear & jnp.isfinite(covariance).all((-2, -1))).any()
 
 
-def rounding_of(covariance: Array, number: Array, floor: ArrayLike = 0.0) -> Array:
-    """Return what the log densities of a covariance's rows lose by its rounding, in units of the dtype's.
+def rounding_of(
+    covariance: Float[Array, "*plate d d"], number: Float[Array, "*plate"], floor: ArrayLike = 0.0
+) -> Float[Array, "*plate"]:
+    """Return the rounding error that a covariance puts in its rows' summed log density, in units of eps.
 
-    With c = 1 / least_share, whitened differences are off by sqrt(c) roundings, and the narrowest variance by
-    c of them. An optimum feels that in second order, for every row; a boundary, shares that are held above
-    `floor`, in first, and so does the prior's trace. It is 0 of covariances that are nowhere narrow.
+    With c = 1 / least_share, whitened differences are off by sqrt(c) roundings, and the narrowest variance is
+    off by c of them. At an optimum that error enters in second order, for every row. It enters in first order
+    in the prior's trace, and on a boundary, where shares are held above `floor`. The result is 0 for
+    covariances that are nowhere narrow. `number` is the number of rows.
     """
     c, size = 1 / least_share(covariance), covariance.shape[-1]
     of_rows = jnp.where(c * floor > 0.1, c, jnp.sqrt(c) + jnp.finfo(covariance.dtype).eps * c**2)
     return jnp.where(c > 1e3, number * of_rows + size * c, 0)
 
 
-def stein_loss(scale_tril: Array, other_tril: Array, ratio: ArrayLike = 1.0) -> Array:
-    """tr(M) - D - log det M >= 0 of M = ratio V0 V^-1, from the factors of V and V0.
+def stein_loss(
+    scale_tril: Float[Array, "... d d"], other_tril: Float[Array, "... d d"], ratio: ArrayLike = 1.0
+) -> Float[Array, " ..."]:
+    """Return tr(M) - D - log det M >= 0 of M = ratio V0 V^-1, from the factors of V and V0.
 
     For D = 1 it is `itakura_saito`.
     """
@@ -134,8 +145,10 @@ def stein_loss(scale_tril: Array, other_tril: Array, ratio: ArrayLike = 1.0) -> 
 # -- plain XLA -------------------------------------------------------------------------------------------
 
 
-def _over_columns(size: int, column: Any, start: Array) -> Array:
-    """`column(j, carry)` for j = 0 .. size - 1, written out or as a loop."""
+def _over_columns(
+    size: int, column: Callable[[Index, Array], Array], start: Float[Array, "*plate n m"]
+) -> Float[Array, "*plate n m"]:
+    """Apply `column(j, carry)` for j = 0 .. size - 1, unrolled or as a loop."""
     if size > _UNROLLED:
         return lax.fori_loop(0, size, column, start)
     for j in range(size):
@@ -143,12 +156,12 @@ def _over_columns(size: int, column: Any, start: Array) -> Array:
     return start
 
 
-def _at(x: Array, j: Any, axis: int) -> Array:
-    """x[..., j, :] or x[..., :, j], by a static or a traced index."""
+def _at(x: Float[Array, " ..."], j: Index, axis: int) -> Float[Array, " ..."]:
+    """Return x[..., j, :] or x[..., :, j], by a static or a traced index."""
     return lax.dynamic_index_in_dim(x, j, x.ndim + axis, keepdims=False)
 
 
-def _cholesky(x: Array) -> Array:
+def _cholesky(x: Float[Array, "*plate d d"]) -> Float[Array, "*plate d d"]:
     size = x.shape[-1]
     if size > _LEAF:
         half = size // 2
@@ -159,8 +172,8 @@ def _cholesky(x: Array) -> Array:
         return jnp.concatenate([top, jnp.concatenate([side, lower], -1)], -2)
     rows = np.arange(size)
 
-    def column(j: Any, carry: Array) -> Array:
-        # columns before j are finished; the rest holds what remains of x
+    def column(j: Index, carry: Array) -> Array:
+        # columns before j are finished; the others hold what remains of x
         rest = _at(carry, j, -1)
         pivot = _at(rest, j, -1)[..., None]
         done = jnp.where(rows >= j, rest / jnp.sqrt(jnp.where(pivot > 0, pivot, jnp.nan)), 0)
@@ -170,7 +183,9 @@ def _cholesky(x: Array) -> Array:
     return _over_columns(size, column, x)
 
 
-def _solve(scale_tril: Array, b: Array) -> Array:
+def _solve(
+    scale_tril: Float[Array, "*plate d d"], b: Float[Array, "*plate d m"]
+) -> Float[Array, "*plate d m"]:
     size = scale_tril.shape[-1]
     if size > _LEAF:
         half = size // 2
@@ -179,8 +194,8 @@ def _solve(scale_tril: Array, b: Array) -> Array:
         return jnp.concatenate([top, _solve(scale_tril[..., half:, half:], rest)], -2)
     rows = np.arange(size)[:, None]
 
-    def column(j: Any, x: Array) -> Array:
-        # rows before j are solved; the rest holds the right side that remains
+    def column(j: Index, x: Array) -> Array:
+        # rows before j are solved; the others hold the right side that remains
         factor = _at(scale_tril, j, -1)
         solved = _at(x, j, -2) / _at(factor, j, -1)[..., None]
         remains = x - outer(factor, solved)
@@ -189,6 +204,8 @@ def _solve(scale_tril: Array, b: Array) -> Array:
     return _over_columns(size, column, b)
 
 
-def _solve_transposed(scale_tril: Array, b: Array) -> Array:
-    # L' read from both ends is a lower factor again
+def _solve_transposed(
+    scale_tril: Float[Array, "*plate d d"], b: Float[Array, "*plate d m"]
+) -> Float[Array, "*plate d m"]:
+    # L' with rows and columns in reverse order is a lower factor again
     return _solve(transpose(scale_tril)[..., ::-1, ::-1], b[..., ::-1, :])[..., ::-1, :]

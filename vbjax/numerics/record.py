@@ -1,11 +1,12 @@
-"""A small immutable mapping with attribute access; the one container of parameters and statistics.
+"""An immutable mapping with attribute access: the container of parameters and statistics.
 
-Everything may import it. It is a pytree: its values are children, its names are structure.
+A `Record` is a pytree: its values are children, its names are structure. Every part of the package may
+import this file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import jax
 
 @jax.tree_util.register_pytree_with_keys_class
 class Record(Mapping[str, Any]):
-    """Named values, read as attributes or as items, never changed in place.
+    """Immutable named values that are read as attributes or as items.
 
     >>> r = Record(a=1, b=2)
     >>> r.a, r["b"], (r | dict(b=3)).b
@@ -52,7 +53,7 @@ class Record(Mapping[str, Any]):
         return hash(tuple(self._values.items()))
 
     def __eq__(self, other: object) -> bool:
-        # the order is structure too, as it is in the hash
+        # the order of the names is part of the pytree's structure, and counts in the hash too
         return isinstance(other, Record) and tuple(self._values.items()) == tuple(other._values.items())
 
     def __dir__(self) -> list[str]:
@@ -64,11 +65,11 @@ class Record(Mapping[str, Any]):
     def __repr__(self) -> str:
         return "Record(" + ", ".join(f"{name}={value!r}" for name, value in self._values.items()) + ")"
 
-    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[jax.tree_util.GetAttrKey, Any]], tuple[str, ...]]:
         return [(jax.tree_util.GetAttrKey(name), value) for name, value in self._values.items()], tuple(
             self._values
         )
 
     @classmethod
-    def tree_unflatten(cls, names: tuple[str, ...], values: Any) -> Record:
+    def tree_unflatten(cls, names: tuple[str, ...], values: Iterable[Any]) -> Record:
         return cls(zip(names, values, strict=True))

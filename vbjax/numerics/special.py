@@ -1,21 +1,23 @@
-"""Remainders of the gamma function, in forms that keep float32's digits; inverse distribution functions.
+"""Remainders of the gamma function that keep float32's digits, and inverse distribution functions.
 
 `gammaln(a)` of a large `a` is a large number of which only a small part reaches an entropy or a
-log-normaliser. Here Stirling's part is split off, so that callers cancel it on paper and not in
-floating point. For families and terms; imports nothing of the package.
+log-normaliser. These functions split Stirling's part off, so that callers cancel it on paper and not in
+floating point. Families and terms use them; this file imports nothing of the package.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.special import xlogy
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int, Num
+
+from vbjax.numerics.types import Index
 
 LOG_2PI = 1.8378770664093453
 LOG_PI = 1.1447298858494002
@@ -37,29 +39,32 @@ _STIRLING = tuple(b / (2 * k * (2 * k - 1)) for k, b in enumerate(_BERNOULLI, 1)
 _DIGAMMA = tuple(-b / (2 * k) for k, b in enumerate(_BERNOULLI, 1))
 
 
-def _horner(coefficients: tuple[float, ...], x: Array) -> Array:
+def _horner(coefficients: tuple[float, ...], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Evaluate a polynomial, the constant coefficient first, by Horner's rule."""
     total = jnp.zeros_like(x)
     for c in reversed(coefficients):
         total = total * x + c
     return total
 
 
-def _raised(a: Array) -> tuple[Array, Array, Array]:
-    """Whether a is below the switch; an argument at or above it; a where it is below, 1 elsewhere."""
+def _split_at_switch(
+    a: Float[Array, "*shape"],
+) -> tuple[Bool[Array, "*shape"], Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Return whether a is below the switch, an argument at or above it, and a if below, 1 elsewhere."""
     low = a < _SWITCH
     return low, jnp.where(low, a + _SWITCH, a), jnp.where(low, a, 1)
 
 
 @jax.jit
-def gammaln_remainder(a: ArrayLike) -> Array:
-    """R(a) = log Gamma(a) - [(a - 1/2) log a - a + log(2 pi) / 2], for a > 0.
+def gammaln_remainder(a: ArrayLike) -> Float[Array, " ..."]:
+    """Return R(a) = log Gamma(a) - [(a - 1/2) log a - a + log(2 pi) / 2], for a > 0.
 
     Abramowitz & Stegun (1964), eq. 6.1.40, and below 8 the recurrence 6.1.16.
 
     >>> print(f"{gammaln_remainder(1e6):.6e}")
     8.333333e-08
     """
-    low, z, a = _raised(jnp.asarray(a))
+    low, z, a = _split_at_switch(jnp.asarray(a))
     series = _horner(_STIRLING, 1 / (z * z)) / z
     ratio = math.prod((a + i) / (a + _SWITCH) for i in range(int(_SWITCH)))
     raised = (a - 0.5) * jnp.log1p(_SWITCH / a) - _SWITCH - jnp.log(ratio)
@@ -67,18 +72,18 @@ def gammaln_remainder(a: ArrayLike) -> Array:
 
 
 @jax.jit
-def digamma_remainder(a: ArrayLike) -> Array:
-    """P(a) = digamma(a) - log(a), for a > 0.
+def digamma_remainder(a: ArrayLike) -> Float[Array, " ..."]:
+    """Return P(a) = digamma(a) - log(a), for a > 0.
 
     Abramowitz & Stegun (1964), eq. 6.3.18, and below 8 the recurrence 6.3.6.
 
     >>> print(f"{digamma_remainder(1e6):.6e}")
     -5.000001e-07
     """
-    low, z, a = _raised(jnp.asarray(a))
+    low, z, a = _split_at_switch(jnp.asarray(a))
     inverse = 1 / z
     series = inverse * inverse * _horner(_DIGAMMA, inverse * inverse) - 0.5 * inverse
-    # sum_{i < 8} 1 / (a + i), the first and the last together, and so on: one division
+    # sum_{i < 8} 1 / (a + i), with the terms i and 7 - i added first: one division in all
     q = [a * (a + 7) + i * (7 - i) for i in range(4)]
     outer, inner = q[0] * q[1], q[2] * q[3]
     total = (2 * a + 7) * ((q[0] + q[1]) * inner + (q[2] + q[3]) * outer) / (outer * inner)
@@ -86,8 +91,8 @@ def digamma_remainder(a: ArrayLike) -> Array:
     return jnp.where(low, series + raised, series)
 
 
-def log_rising(a: Array, x: Array) -> Array:
-    """log of Gamma(a + x) / (Gamma(a) a^x), for a > 0, x >= 0: what predictive densities are made of.
+def log_rising(a: Float[Array, " ..."], x: Num[Array, " ..."]) -> Float[Array, " ..."]:
+    """Return log[Gamma(a + x) / (Gamma(a) a^x)], for a > 0 and x >= 0; predictive densities are made of it.
 
     >>> print(f"{log_rising(jnp.float32(2), jnp.float32(3)):.6f}")  # log(2 3 4 / 2^3)
     1.098612
@@ -96,18 +101,18 @@ def log_rising(a: Array, x: Array) -> Array:
     return lead + gammaln_remainder(a + x) - gammaln_remainder(a)
 
 
-def log_factorial_remainder(x: Array) -> Array:
-    """log x! - (x log x - x), for x >= 0: small where log x! is large."""
+def log_factorial_remainder(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return log x! - (x log x - x), for x >= 0: it is small where log x! is large."""
     positive = jnp.where(x > 0, x, 1)
     stirling = 0.5 * (jnp.log(positive) + LOG_2PI) + gammaln_remainder(positive)
     return jnp.where(x > 0, stirling, 0)
 
 
-_ATANH = tuple(1 / (2 * j + 3) for j in range(8))  # of (atanh v - v) / v^3, in v^2
+_ATANH = tuple(1 / (2 * j + 3) for j in range(8))  # the series of (atanh v - v) / v^3 in powers of v^2
 
 
-def poisson_deviance(x: Array, mean: Array) -> Array:
-    """x log(x / m) - (x - m) >= 0 of a count and its mean, to the last digits however near they are.
+def poisson_deviance(x: Float[Array, " ..."], mean: Float[Array, " ..."]) -> Float[Array, " ..."]:
+    """Return x log(x / m) - (x - m) >= 0 of a count x and its mean m, exact however near they are.
 
     With v = (x - m) / (x + m) it is (x - m) v + 2 x (atanh v - v); Loader (2000), Fast and accurate
     computation of binomial probabilities.
@@ -123,37 +128,44 @@ def poisson_deviance(x: Array, mean: Array) -> Array:
     return jnp.where(jnp.abs(v) < 0.1, near, far)
 
 
-def finite_log(log: Array) -> Array:
-    """Logarithms with a finite stand-in for -inf: 0 log 0 = 0, and no sum of impossible cases overflows."""
+def finite_log(log: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return logarithms with a finite number in the place of -inf.
+
+    Then 0 log 0 = 0, and sums over impossible cases do not overflow.
+    """
     return jnp.where(jnp.isneginf(log), -(float(jnp.finfo(log.dtype).max) ** 0.25), log)
 
 
-def itakura_saito(ratio: Array) -> Array:
-    """r - 1 - log r >= 0, zero at r = 1: what two scales differ by in a Kullback-Leibler divergence."""
+def itakura_saito(ratio: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return r - 1 - log r >= 0, zero at r = 1: what two scales add to a Kullback-Leibler divergence."""
     return ratio - 1 - jnp.log(ratio)
 
 
-def quantile(p: Array, mass: Callable[[Array], Array], density: Any, top: float) -> Array:
-    """The x between 0 and `top` at which a distribution function is p; NaN where p is no probability.
+def quantile(
+    p: Float[Array, "*shape"],
+    mass: Callable[[Array], Array],
+    density: Callable[[Array], Array],
+    top: float,
+) -> Float[Array, "*shape"]:
+    """Return the x between 0 and `top` at which a distribution function is p; NaN where p is not in [0, 1].
 
-    Bisection over the positive floats themselves, in the order of their bits: exact to the last digits of
-    x whatever its scale, 31 steps in float32 and 63 in float64. Its derivative is that of the implicit
-    function.
+    The method is bisection over the positive floats themselves, in the order of their bits: exact to the
+    last digits of x at any scale, in 31 steps in float32 and 63 in float64. The derivative is that of the
+    implicit function.
 
     Args:
         p: probabilities, of the shape of the result.
-        mass: elementwise, the mass below x, but above x where p > 1/2: so that either tail keeps its digits.
-        density: elementwise.
+        mass: the elementwise mass below x, or above x where p > 1/2, so that both tails keep their digits.
+        density: the elementwise density at x.
         top: the end of the support, 1 or infinity.
     """
     bits = jnp.int32 if p.dtype.itemsize == 4 else jnp.int64
     largest = lax.bitcast_convert_type(jnp.asarray(min(top, float(jnp.finfo(p.dtype).max)), p.dtype), bits)
 
-    def missing(x: Array) -> Array:
-        """The mass between x and the quantile."""
+    def missing(x: Array) -> Array:  # the mass between x and the quantile
         return jnp.where(p > 0.5, mass(x) - (1 - p), p - mass(x))
 
-    def halve(_: Any, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Index, bracket: tuple[Int[Array, "*shape"], Int[Array, "*shape"]]) -> tuple[Array, Array]:
         low, high = bracket
         middle = low + (high - low) // 2
         below = missing(lax.bitcast_convert_type(middle, p.dtype)) > 0

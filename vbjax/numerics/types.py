@@ -1,4 +1,4 @@
-"""Names for types that annotations cannot describe further: trees of arrays whose structure is the user's.
+"""Names for types that annotations cannot describe further: what users give, trees of their structure.
 
 Everything may import it.
 """
@@ -7,5 +7,9 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from jax import Array
+
+Given: TypeAlias = Any  # an argument as the user gave it, not yet read: anything at all
 Tree: TypeAlias = Any  # a pytree of arrays
 Data: TypeAlias = Any  # a pytree of arrays whose leading axes are the rows, or `Ragged` rows, or None
+Index: TypeAlias = int | Array  # an index that may be traced

@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from vbjax.data.sequences import Sequences
 from vbjax.inference.result import Fit
 from vbjax.models import GammaMixture, HiddenMarkovModel, NestedMixture
-from vbjax.numerics.inputs import as_numbers, described, read_count
+from vbjax.numerics.inputs import as_numbers, describe, read_count
 from vbjax.plots.fits import _MOST_COLUMNS, restarts, trace
 from vbjax.plots.inputs import (
     read_axes,
@@ -88,7 +88,7 @@ def series(
     """
     read, paths = _decoded(model, params, data)
     if not isinstance(sequence, (int, np.integer)) or not 0 <= sequence < len(paths):
-        raise ValueError(f"sequence must be one of 0 to {len(paths) - 1}; got {described(sequence)}")
+        raise ValueError(f"sequence must be one of 0 to {len(paths) - 1}; got {describe(sequence)}")
     x = _steps(read, sequence)
     p = min(x.shape[1], _MOST_COLUMNS)
     figure = read_figure(figure, 9, 1.5 * p + 1)
@@ -192,7 +192,7 @@ def segments(
     """
     if isinstance(paths, (str, bytes)) or not isinstance(paths, Iterable):
         raise ValueError(
-            f"paths must be lists of whole numbers, one for each sequence; got {described(paths)}"
+            f"paths must be lists of whole numbers, one for each sequence; got {describe(paths)}"
         )
     read = [np.asarray(as_numbers(path, f"paths: path {i}")) for i, path in enumerate(paths)]
     whole = all(p.ndim == 1 and p.size and p.dtype.kind in "iu" and p.min() >= 0 for p in read)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from vbjax.inference.result import Fit
-from vbjax.numerics.inputs import as_numbers, described
+from vbjax.numerics.inputs import as_numbers, describe
 
 
 def read_axes(ax: Axes | None) -> Axes:
@@ -21,7 +21,7 @@ def read_axes(ax: Axes | None) -> Axes:
     if ax is None:
         return Figure(figsize=(6, 4.5), layout="constrained", dpi=120).subplots()
     if not isinstance(ax, Axes):
-        raise TypeError(f"ax must be matplotlib's Axes, or None for new ones; got {described(ax)}")
+        raise TypeError(f"ax must be matplotlib's Axes, or None for new ones; got {describe(ax)}")
     return ax
 
 
@@ -30,14 +30,14 @@ def read_figure(figure: Figure | SubFigure | None, width: float, height: float) 
     if figure is None:
         return Figure(figsize=(width, height), layout="constrained", dpi=120)
     if not isinstance(figure, (Figure, SubFigure)):
-        raise TypeError(f"figure must be matplotlib's, or None for a new one; got {described(figure)}")
+        raise TypeError(f"figure must be matplotlib's, or None for a new one; got {describe(figure)}")
     return figure
 
 
 def read_fit(fit: Any) -> Fit:
     """Return the fit of one data set."""
     if not isinstance(fit, Fit):
-        raise TypeError(f"fit must be a vb.Fit; got {described(fit)}")
+        raise TypeError(f"fit must be a vb.Fit; got {describe(fit)}")
     if np.ndim(fit.objective) != 0:
         raise ValueError(f"fit must be of one data set; got a batch of shape {np.shape(fit.objective)}")
     return fit
@@ -56,12 +56,12 @@ def read_shares(table: Any, name: str, axes: str) -> np.ndarray:
 def read_names(names: Any, n: int, what: str) -> list[str]:
     """Return n names; errors begin with `what`, as in "columns must name the 2 columns of x"."""
     if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
-        raise ValueError(f"{what}; got {described(names)}")
+        raise ValueError(f"{what}; got {describe(names)}")
     given = list(names)
     if len(given) != n:
         raise ValueError(f"{what}; got {len(given)}")
     if others := [name for name in given if not isinstance(name, str)]:
-        raise ValueError(f"{what}, each by a text; got {described(others[0])}")
+        raise ValueError(f"{what}, each by a text; got {describe(others[0])}")
     return given
 
 
@@ -73,5 +73,5 @@ def read_choice(chosen: Any, n: int, what: str, most: int | None = None) -> list
         given = np.zeros(0)
     whole = given.ndim == 1 and given.size > 0 and given.dtype.kind in "iu"
     if not whole or given.min() < 0 or given.max() >= n or (most is not None and given.size > most):
-        raise ValueError(f"{what} 0 to {n - 1}; got {described(chosen)}")
+        raise ValueError(f"{what} 0 to {n - 1}; got {describe(chosen)}")
     return [int(number) for number in given]

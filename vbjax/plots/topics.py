@@ -23,7 +23,7 @@ from vbjax.inference.result import Fit
 from vbjax.models.topics import use
 from vbjax.models.topics.hdp_topics import HDPTopics
 from vbjax.models.topics.topic_model import TopicModel
-from vbjax.numerics.inputs import described, read_count
+from vbjax.numerics.inputs import describe, read_count
 from vbjax.plots.fits import restarts, trace
 from vbjax.plots.inputs import read_axes, read_choice, read_figure, read_fit, read_shares
 from vbjax.plots.style import INK, PALETTE, TITLE, tidy
@@ -61,7 +61,7 @@ def top_words(
     ['topic 1', 'topic 0']
     """
     if not isinstance(topics, DirichletState):
-        raise TypeError(f"topics must be a DirichletState, fit.params.topics; got {described(topics)}")
+        raise TypeError(f"topics must be a DirichletState, fit.params.topics; got {describe(topics)}")
     words = use.top_words(topics, vocabulary, n)
     concentration = np.asarray(topics.concentration)
     if which is None:

@@ -23,7 +23,7 @@ from vbjax.core.ragged import by_part
 from vbjax.core.rows import float_dtype, sum_over_rows, sweep_rows
 from vbjax.data.documents import Bags, Documents, read_vocabulary
 from vbjax.families.dirichlet import DirichletState
-from vbjax.numerics.inputs import as_floating, as_numbers, described, is_concrete, read_count, read_key
+from vbjax.numerics.inputs import as_floating, as_numbers, describe, is_concrete, read_count, read_key
 
 if TYPE_CHECKING:
     from vbjax.models import LatentDirichletAllocation
@@ -112,7 +112,7 @@ def relevance(
     _probabilities("word_probabilities", marginal[None])
     share = as_floating(weight, "weight").astype(table.dtype)
     if share.shape != () or (is_concrete(share) and not 0 <= float(share) <= 1):
-        raise ValueError(f"weight must be from 0 to 1; got {described(weight)}")
+        raise ValueError(f"weight must be from 0 to 1; got {describe(weight)}")
     return _relevance(table, marginal, share)
 
 
@@ -338,12 +338,12 @@ def _probabilities(name: str, topics: DirichletState | ArrayLike) -> Array:
 def _fitted_topics(model: Any, params: Any) -> DirichletState:
     """The posterior of the topics of a resolved model."""
     if not isinstance(model, ConjugateModel) or not hasattr(model, "topics_family"):
-        raise ValueError(f"model must be a fitted topic model, fit.model; got {described(model)}")
+        raise ValueError(f"model must be a fitted topic model, fit.model; got {describe(model)}")
     found = params["topics"] if isinstance(params, Mapping) and "topics" in params else None
     shape = (*model.topics_family.plate, model.topics_family.size)
     if not isinstance(found, DirichletState) or np.shape(found.concentration) != shape:
         what = f"fit.params of the model, with topics of shape {shape}"
-        raise ValueError(f"params must be {what}; got {described(params)}")
+        raise ValueError(f"params must be {what}; got {describe(params)}")
     if is_concrete(found) and not (np.asarray(found.concentration) > 0).all():
         raise ValueError("params must have topics of positive concentration")
     return found
