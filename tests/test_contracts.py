@@ -9,6 +9,7 @@ it, a warm start at the optimum stays there, and a second fit of the same shapes
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +65,7 @@ def test_no_block_update_lowers_the_objective(name, dtype):
     assert (np.diff(objective) >= -error[1:]).all(), np.diff(objective) / error[1:]
     assert objective[-1] > objective[0] + 10 * error[0]
     assert {leaf.dtype for leaf in jax.tree.leaves((model, params, objective, error))} == {dtype}
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    chex.assert_tree_all_finite(params)
 
 
 def repetitions(dtype):

@@ -1,5 +1,6 @@
 """Pathfinder: exact at the end of its path where the target is normal, and a better start where it is not."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +69,7 @@ def test_a_path_beside_an_abyss_stays_out_of_it_or_is_refused():
     for seed, fine in inside.items():
         if fine:
             start = pathfinder(model, key=key(seed))
-            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(start.q))
+            chex.assert_tree_all_finite(start.q)
         else:
             message = "log_density with the supports' Jacobian is nan at the start, at Record.*x="
             with pytest.raises(ValueError, match=message):

@@ -4,6 +4,7 @@ Coordinates are real numbers for any state: they lead there and back, are 0 at t
 Refused extrapolations leave the parameters that were scored before them.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +38,7 @@ def test_coordinates_lead_there_and_back(name, dtype):
     assert len(jax.tree.leaves(there)) == len(jax.tree.leaves(state))
     close(back, state, factor=10)
     close(here, jax.tree.map(np.zeros_like, there), scale=1)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(elsewhere))
+    chex.assert_tree_all_finite(elsewhere)
 
 
 def test_coordinates_are_free_of_units(float64):

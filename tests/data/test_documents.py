@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,8 +92,7 @@ def test_every_way_of_giving_a_corpus_gives_the_same_documents(tmp_path_factory,
         Documents.of(pd.DataFrame(table).astype("Int64")),
     ]
     for way in ways:
-        assert jax.tree.structure(way) == jax.tree.structure(documents)
-        jax.tree.map(np.testing.assert_array_equal, way, documents)
+        chex.assert_trees_all_equal(way, documents)
 
 
 def test_what_is_given_is_left_as_it_is():
@@ -184,10 +184,9 @@ def test_taken_documents_are_the_rows_of_the_table(table, data):
     documents = Documents.of(table)
     rows = data.draw(st.lists(st.integers(0, len(table) - 1), min_size=1, max_size=8))
     taken = documents.take(rows)
-    assert jax.tree.structure(taken) == jax.tree.structure(Documents.of(table[rows]))
-    jax.tree.map(np.testing.assert_array_equal, taken, Documents.of(table[rows]))
+    chex.assert_trees_all_equal(taken, Documents.of(table[rows]))
     mask = np.arange(len(table)) >= len(table) // 2
-    jax.tree.map(np.testing.assert_array_equal, documents.take(mask), Documents.of(table[mask]))
+    chex.assert_trees_all_equal(documents.take(mask), Documents.of(table[mask]))
 
 
 def test_taken_documents_leave_out_counts_of_zero_and_keep_the_dtype():
@@ -199,7 +198,7 @@ def test_taken_documents_leave_out_counts_of_zero_and_keep_the_dtype():
     taken = emptied.take(np.arange(4))
     np.testing.assert_array_equal(dense(taken), dense(emptied))
     assert {part.counts.dtype for part in taken.parts} == {np.dtype("int32")}
-    jax.tree.map(np.testing.assert_array_equal, some.take(jnp.arange(4)), some)
+    chex.assert_trees_all_equal(some.take(jnp.arange(4)), some)
 
 
 @pytest.mark.parametrize(
@@ -275,8 +274,8 @@ def test_parts_hold_every_document_once_and_join_undoes_split():
     split = documents.split(given)
     sizes = [len(part.ids) for part in documents.parts]
     assert [len(part["y"]) for part in split] == sizes
-    jax.tree.map(np.testing.assert_array_equal, documents.join(split), given)
-    jax.tree.map(np.testing.assert_array_equal, documents.split(documents.join(split)), split)
+    chex.assert_trees_all_equal(documents.join(split), given)
+    chex.assert_trees_all_equal(documents.split(documents.join(split)), split)
     for part, own in zip(documents.parts, split, strict=True):  # what is split stands by its own document
         np.testing.assert_array_equal(part.counts.sum(1), table.sum(1)[own["y"]])
 

@@ -6,6 +6,7 @@ missing steps are steps of which nothing is seen, and so are masked ones. Traced
 they are outside of the program. What is no sequence is refused with its place.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,13 +41,11 @@ def values(sequences):
 
 def assert_same(found, expected):
     assert len(found) == len(expected)
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    chex.assert_trees_all_equal(found, expected)
 
 
 def assert_equal(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    jax.tree.map(np.testing.assert_array_equal, one, other)
+    chex.assert_trees_all_equal(one, other)
 
 
 # -- the same sequences ------------------------------------------------------------------------------

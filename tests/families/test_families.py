@@ -14,6 +14,7 @@ test_families_extremes.py.)
 import functools
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,7 +194,7 @@ def test_the_mode_beats_its_neighbourhood_and_is_where_delta_sits(name, dtype):
     assert (top > near).any()
     close(*f.at_mode, factor=10, scale=1)
     close(f.delta, (f.mode, f.mode), factor=30)
-    assert all((x == 0).all() for x in jax.tree.leaves(f.delta_zeros))
+    chex.assert_trees_all_equal(f.delta_zeros, jax.tree.map(np.zeros_like, f.delta_zeros))
     peak = f.delta_normalizer - f.log_normalizer  # the largest log joint less the normaliser
     close(peak, top, factor=10, scale=np.abs(f.energy).max())
     if name == "Categorical":
@@ -275,8 +276,8 @@ def test_shapes_and_dtypes(name, setting):
     plated, scalars, (five, six, log_probs), states, statistics, _ = tree
     for leaf in jax.tree.leaves((tree, neutral)):
         assert leaf.dtype == dtype or (name == "Categorical" and np.issubdtype(leaf.dtype, np.integer))
-    assert all(x[: len(PLATE)] == PLATE for x in shapes(plated))
-    assert all(x == PLATE for x in shapes(scalars))
+    chex.assert_tree_shape_prefix(plated, PLATE)
+    chex.assert_tree_shape_prefix(scalars, PLATE)
     assert log_probs.shape == (5, *PLATE)
     event = shapes(plated["sample"])
     assert shapes(five) == shapes(plated["sample"], 5)

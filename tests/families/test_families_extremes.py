@@ -8,6 +8,7 @@ laws over the table of all families are in test_families.py.)
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -178,5 +179,4 @@ def test_small_concentrations_survive_the_natural_map():
     ):
         t = q.expected()
         back = family.from_gradient(t, jax.grad(lambda t, q=q: log_joint(q, t).sum())(t))
-        for actual, desired in zip(jax.tree.leaves(back), jax.tree.leaves(q), strict=True):
-            np.testing.assert_allclose(actual, desired, rtol=1e-6)
+        chex.assert_trees_all_close(back, q, rtol=1e-6)

@@ -8,6 +8,7 @@ numbers compile nothing. A progress bar changes nothing. (How runs end: test_fit
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -212,8 +213,7 @@ def test_a_progress_bar_is_shown_and_changes_nothing(capsys):
     assert out == ""
     assert "5/5" in err
     assert f"best objective {float(shown.objective):.6g}" in err
-    for a, b in zip(jax.tree.leaves(shown), jax.tree.leaves(quiet), strict=True):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(shown, quiet)
 
 
 def test_a_model_without_data():

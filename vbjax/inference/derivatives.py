@@ -1,8 +1,8 @@
-"""Derivatives of a fit: in the hyperparameters, of the fixed point, and linear-response covariances.
+"""Derivatives of a fit: in hyperparameters and data, of its fixed point, and linear-response covariances.
 
-At an optimum the objective does not change with the parameters, so its derivative in anything else is
-taken at fixed parameters (the envelope theorem). The parameters themselves are a fixed point of the
-sweep, params = F(params, everything else), so theirs solve one linear system with I - dF/dparams.
+At an optimum the objective is stationary in the parameters, so its derivative in anything else is taken at
+fixed parameters (the envelope theorem). The parameters themselves are a fixed point of the sweep,
+params = F(params, everything else), so their derivatives solve one linear system with I - dF/dparams.
 Imports core; knows no model.
 """
 
@@ -10,26 +10,35 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
+from collections.abc import Callable, Mapping
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float
 
 from vbjax.core.coordinate_ascent import sweep
 from vbjax.core.hyperparameters import read_model
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.parameters import require_params
 from vbjax.core.rows import expectation, read_row_weights
-from vbjax.families.base import pytree
+from vbjax.families.base import State, pytree
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Tree
 
 
-def elbo(model: ConjugateModel, params: Any, data: Any = None, weights: Array | None = None) -> Array:
-    """The objective of a resolved model (`fit.model`) at given parameters, as a function to differentiate.
+def elbo(
+    model: ConjugateModel,
+    params: Mapping[str, State],
+    data: Data = None,
+    weights: ArrayLike | None = None,
+) -> Float[Array, ""]:
+    """Compute the objective of a resolved model (`fit.model`) at given parameters; it may be differentiated.
 
-    At a fit its gradient in the model is the gradient of the *optimised* objective in the
+    At the parameters of a fit, its gradient in the model is the gradient of the *optimised* objective in the
     hyperparameters, for empirical Bayes (Bishop 2006, section 3.5):
 
     >>> import jax, vbjax as vb
@@ -42,23 +51,32 @@ def elbo(model: ConjugateModel, params: Any, data: Any = None, weights: Array | 
     Args:
         model: with its defaults filled in.
         params: states of its factors.
-        data, weights: what it was fitted to.
+        data, weights: those of the fit.
     """
     model, params, data, weights = _read_fitted(model, params, data, weights, "its bound")
     return model.objective(params, expectation(model, params, data, weights))
 
 
 def _read_fitted(
-    model: Any, params: Any, data: Any, weights: Any, what: str
-) -> tuple[Any, Record, Any, Array | None]:
-    """Read a resolved model, its parameters, and the data and weights of their fit."""
-    require_model(model, params, what)
+    model: ConjugateModel,
+    params: Mapping[str, State],
+    data: Data,
+    weights: ArrayLike | None,
+    purpose: str,
+) -> tuple[ConjugateModel, Record, Data, Float[Array, " n"] | None]:
+    """Read a resolved model, its parameters, and the data and weights of their fit.
+
+    Raises:
+        ValueError: arguments of another kind; a model that is not conjugate, which the `purpose` requires.
+    """
+    require_model(model, params, purpose)
     params = require_params(model, params)
     model, data = read_model(model, data)
     return model, params, data, read_row_weights(weights, data)
 
 
 def _require_closed_form(model: ConjugateModel) -> None:
+    """Raise a ValueError where the response of a model's factors has no closed form."""
     model.require_conjugate("how it responds")
     if model.interacting_locals:
         raise ValueError(
@@ -67,11 +85,16 @@ def _require_closed_form(model: ConjugateModel) -> None:
         )
 
 
-def optimum(model: ConjugateModel, params: Any, data: Any = None, weights: Array | None = None) -> Any:
-    """The parameters of a converged fit as a differentiable function of model, data and weights.
+def optimum(
+    model: ConjugateModel,
+    params: Mapping[str, State],
+    data: Data = None,
+    weights: ArrayLike | None = None,
+) -> Record:
+    """Return the parameters of a converged fit as a differentiable function of model, data and weights.
 
-    The value is `params` itself; derivatives are those of the fixed point, by the implicit function
-    theorem (one dense solve: for up to some thousands of parameters).
+    The value is `params` itself. The derivatives are those of the fixed point, by the implicit function
+    theorem: one dense solve, for up to some thousands of parameters.
 
     Raises:
         ValueError: a model with local factors that interact, or with a factor that is not conjugate.
@@ -88,10 +111,12 @@ def optimum(model: ConjugateModel, params: Any, data: Any = None, weights: Array
     _require_closed_form(model)
     flat, unravel = ravel_pytree(jax.tree.map(lax.stop_gradient, params))
 
-    def residual(flat: Array) -> Array:
-        return flat - ravel_pytree(sweep(model, unravel(flat), data, weights).params)[0]
+    def residual(flat: Float[Array, " p"]) -> Float[Array, " p"]:
+        moved = sweep(model, unravel(flat), data, weights).params
+        chex.assert_trees_all_equal_shapes_and_dtypes(moved, params)  # else the flat arrays do not correspond
+        return flat - ravel_pytree(moved)[0]
 
-    def tangent_solve(linear: Any, y: Array) -> Array:
+    def tangent_solve(linear: Callable[[Array], Array], y: Float[Array, " p"]) -> Float[Array, " p"]:
         return jnp.linalg.solve(jax.jacfwd(linear)(jnp.zeros_like(flat)), y)
 
     return unravel(lax.custom_root(residual, flat, lambda f, start: start, tangent_solve))
@@ -99,48 +124,51 @@ def optimum(model: ConjugateModel, params: Any, data: Any = None, weights: Array
 
 @pytree
 class LinearResponse:
-    """Covariances of a fit that a factorised q does not show.
+    """Posterior covariances that a factorised q does not show.
 
     Attributes:
-        covariance: of the expected statistics of any two factors by name and field, the fields being those
-            of the families' statistics: `covariance.mu.first.tau.value` for Cov(mu, tau), of both shapes
-            one after the other.
-        sd: their standard deviations, `sd.mu.first`.
-        rate: by how much a sweep shrinks the distance to the optimum, the spectral radius of its
+        covariance: covariances of the statistics of any two factors, by the names of factors and of the
+            fields of their statistics: `covariance.mu.first.tau.value` is Cov(mu, tau), whose shape is that
+            of mu followed by that of tau.
+        sd: standard deviations of the statistics, `sd.mu.first`.
+        rate: factor by which a sweep shrinks the distance to the optimum, the spectral radius of its
             derivative. At 1 the optimum is a ridge, along which the data say nothing. 0 without sweeps.
     """
 
     covariance: Record
     sd: Record
-    rate: Array
+    rate: Float[Array, ""]
 
     @property
-    def singular(self) -> Array:
-        """Whether the optimum is too flat, in this dtype, for anything here to be trusted."""
+    def singular(self) -> Bool[Array, ""]:
+        """True where the optimum is too flat, in this dtype, for the covariances to be trusted."""
         negative = jnp.stack([jnp.isnan(x).any() for x in jax.tree.leaves(self.sd)]).any()
         return negative | ~(1 - self.rate > jnp.sqrt(jnp.finfo(self.rate.dtype).eps))
 
 
 def linear_response(
-    model: ConjugateModel, params: Any, data: Any = None, weights: Array | None = None
+    model: ConjugateModel,
+    params: Mapping[str, State],
+    data: Data = None,
+    weights: ArrayLike | None = None,
 ) -> LinearResponse:
-    """Posterior covariances by the response of the means to a pull: Cov(t_i, t_j) = d E[t_i] / d pull_j.
+    """Compute posterior covariances by the response of means to a pull: Cov(t_i, t_j) = d E[t_i] / d pull_j.
 
-    A pull on t_j adds pull_j t_j to the log joint; under the exact posterior that derivative is the
+    A pull on t_j adds pull_j t_j to the log joint. Under the exact posterior the derivative is the
     covariance. Under q it corrects the variances that mean field underestimates, and gives the covariances
-    between factors that q sets to 0. For a Gaussian posterior it is exact.
+    between factors, which q sets to 0. For a Gaussian posterior it is exact.
 
     Args:
-        model, params: of a converged fit (a loose tolerance shows in the result). Of a `BlackBox` the
-            covariances are of the latents, `covariance.mu.tau` and `sd.mu`.
-        data, weights: what it was fitted to.
+        model, params: those of a converged fit (a loose tolerance shows in the result). For a `BlackBox` the
+            covariances are those of the latents, `covariance.mu.tau` and `sd.mu`.
+        data, weights: those of the fit.
 
     Returns:
-        A `LinearResponse`. One dense solve: for up to some thousands of parameters.
+        A `LinearResponse`, by one dense solve: for up to some thousands of parameters.
 
     Raises:
         ValueError: a model with local factors that interact, or with a factor that is not conjugate; a
-            `BlackBox` not of the mean-field family.
+            `BlackBox` of another family than "mean_field".
 
     References:
         Giordano, R., Broderick, T. & Jordan, M. (2018), Covariances, robustness, and variational Bayes,
@@ -164,7 +192,9 @@ def linear_response(
 
 
 @jax.jit
-def _linear_response(model: Any, params: Record, data: Any, weights: Array | None) -> LinearResponse:
+def _linear_response(
+    model: ConjugateModel, params: Record, data: Data, weights: Float[Array, " n"] | None
+) -> LinearResponse:
     expected = model.expected(params)
 
     def natural(statistics: Record) -> Record:
@@ -175,23 +205,25 @@ def _linear_response(model: Any, params: Record, data: Any, weights: Array | Non
 
     flat, unravel = ravel_pytree(params)
 
-    def moved(flat: Array, pull: Array) -> Array:
+    def pulled_sweep(flat: Float[Array, " p"], pull: Float[Array, " s"]) -> Float[Array, " p"]:
         still = jax.tree.map(jnp.zeros_like, expected)
         pulls = {name: dataclasses.replace(still[name], **fields) for name, fields in fields_of(pull).items()}
-        return ravel_pytree(sweep(model, unravel(flat), data, weights, pull=Record(pulls)).params)[0]
+        moved = sweep(model, unravel(flat), data, weights, pull=Record(pulls)).params
+        chex.assert_trees_all_equal_shapes_and_dtypes(moved, params)
+        return ravel_pytree(moved)[0]
 
-    def means(flat: Array) -> Array:
+    def means(flat: Float[Array, " p"]) -> Float[Array, " s"]:
         return ravel_pytree(natural(model.expected(unravel(flat))))[0]
 
     # params = F(params, pull), so dparams = (I - dF/dparams)^-1 dF/dpull
-    jacobian, direct = jax.jacfwd(moved, argnums=(0, 1))(flat, no_pull)
+    jacobian, direct = jax.jacfwd(pulled_sweep, argnums=(0, 1))(flat, no_pull)
     system = jnp.eye(flat.size, dtype=flat.dtype) - jacobian
     matrix = jax.jacfwd(means)(flat) @ jnp.linalg.solve(system, direct)
     return _by_name(matrix, zero, _spectral_radius(jacobian))
 
 
-def _by_name(matrix: Array, like: Any, rate: Array) -> LinearResponse:
-    """From the covariance matrix of all entries of a tree."""
+def _by_name(matrix: Float[Array, "s s"], like: Tree, rate: Float[Array, ""]) -> LinearResponse:
+    """Return the response by name, from the covariance matrix of all entries of a tree `like`."""
     unravel = ravel_pytree(like)[1]
     matrix = 0.5 * (matrix + matrix.T)
     rows = jax.vmap(unravel)(matrix)  # every leaf: (all entries, *its shape)
@@ -199,11 +231,14 @@ def _by_name(matrix: Array, like: Any, rate: Array) -> LinearResponse:
     return LinearResponse(covariance, unravel(jnp.sqrt(jnp.diagonal(matrix))), rate)
 
 
-def _spectral_radius(matrix: Array) -> Array:
-    """The largest modulus of an eigenvalue, |M^(2^k)|^(1/2^k): free of units, and plain products."""
+def _spectral_radius(matrix: Float[Array, "p p"]) -> Float[Array, ""]:
+    """Compute the largest modulus of an eigenvalue as |M^(2^k)|^(1/2^k) (Gelfand's formula).
+
+    It takes matrix products alone, and does not depend on the units of the parameters.
+    """
     n_squares = 40
 
-    def square(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def square(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         power, log = carry
         power = power @ power
         size = jnp.linalg.norm(power)
@@ -215,8 +250,8 @@ def _spectral_radius(matrix: Array) -> Array:
     return jnp.exp(log / 2.0**n_squares)
 
 
-def _split(rows: Array, like: Record) -> Record:
-    """The leading axis of (all statistics, *shape) by name and field, moved behind: (*shape, *its shape)."""
+def _split(rows: Float[Array, "s ..."], like: Tree) -> Tree:
+    """Split the leading axis, over all entries of `like`, into fields: (*shape, *shape of the field)."""
     rows = jnp.moveaxis(rows, 0, -1)
     leaves, structure = jax.tree.flatten(like)
     ends = list(itertools.accumulate(leaf.size for leaf in leaves))

@@ -1,55 +1,58 @@
-"""Gibbs sampling from the same log joint: the coordinate map at the statistics of a sample.
+"""Gibbs sampling from the log joint that is fitted: the coordinate map at the statistics of a sample.
 
-Given all else, a factor's exact conditional is the state that coordinate ascent would make of it, were
-the others points; so a sweep draws from `from_gradient` instead of keeping it. Imports core; knows no
-model.
+The exact conditional of a factor given values of all others is the state to which coordinate ascent would
+update it, if the others were points (Bishop 2006, eq. 10.9 with points for the expectations). So a sweep
+takes `from_gradient` of each factor and draws from it. Imports core; knows no model.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.ragged import Ragged
 from vbjax.core.rows import float_dtype
+from vbjax.families.base import State, Statistics
 from vbjax.inference.fit import resolved
 from vbjax.numerics.inputs import read_count, read_key
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data
 
 
 def gibbs(
     model: ConjugateModel,
-    data: Any = None,
+    data: Data = None,
     *,
     key: Array,
     n_draws: int = 1000,
     n_warmup: int = 500,
     n_chains: int = 4,
 ) -> Record:
-    """Draws from the exact posterior of a conjugate model's parameters, by Gibbs sampling.
+    """Draw from the exact posterior of a conjugate model's parameters, by Gibbs sampling.
 
-    Local latents (labels) are drawn too and not kept. The chains run at the same time, under `vmap`;
-    they start from the model's own random starts.
+    Local latents (labels) are drawn too, but not returned. The chains run in parallel, under `vmap`, and
+    begin at the model's own random starts.
 
     Args:
         model: any conjugate model whose factors are distributions; a `Delta` factor is moved to its
             conditional mode instead (stochastic EM).
-        data: what `fit` takes.
+        data: as `fit` takes them.
         key: `jax.random.key(...)`.
-        n_draws: kept draws of each chain.
-        n_warmup: draws thrown away before them.
-        n_chains: chains.
+        n_draws: number of draws of each chain that are returned.
+        n_warmup: number of draws before them that are thrown away.
+        n_chains: number of chains.
 
     Returns:
         Values by factor, every array of shape (n_chains, n_draws, *plate, *event).
 
     Raises:
-        ValueError: as from `fit`; a model with a factor that is not conjugate.
+        ValueError: arguments that `fit` refuses; a model with a factor that is not conjugate.
 
     References:
         Geman & Geman (1984); Bishop (2006), section 11.3.
@@ -71,7 +74,9 @@ def gibbs(
 
 
 @functools.partial(jax.jit, static_argnames=("n_draws", "n_warmup", "n_chains"))
-def _gibbs(model: Any, data: Any, key: Array, *, n_draws: int, n_warmup: int, n_chains: int) -> Record:
+def _gibbs(
+    model: ConjugateModel, data: Data, key: Array, *, n_draws: int, n_warmup: int, n_chains: int
+) -> Record:
     def chain(key: Array) -> Record:
         key_start, key_values, key_local, key_sweeps = jax.random.split(key, 4)
         states = model.init(key_start, data)
@@ -92,15 +97,21 @@ def _gibbs(model: Any, data: Any, key: Array, *, n_draws: int, n_warmup: int, n_
     return jax.vmap(chain)(jax.random.split(key, n_chains))
 
 
-def _draw_all(states: Any, key: Array) -> tuple[Record, Record]:
-    """A value of every state, and its statistics."""
+def _draw_all(states: Mapping[str, State], key: Array) -> tuple[Record, Record]:
+    """Draw a value from every state; return the values and their statistics."""
     keys = dict(zip(states, jax.random.split(key, max(len(states), 1)), strict=False))
     values = Record({name: state.sample(keys[name]) for name, state in states.items()})
     return values, Record({name: states[name].statistics(value) for name, value in values.items()})
 
 
-def _sweep(model: Any, s: Record, local: Record, data: Any, key: Array) -> tuple[Record, Record, Record]:
-    """Every local and every global latent once, from its conditional given all else."""
+def _sweep(
+    model: ConjugateModel, s: Record, local: Record, data: Data, key: Array
+) -> tuple[Record, Record, Record]:
+    """Draw every local and every global latent once, from its conditional given all else.
+
+    Returns:
+        The statistics of the global and of the local latents, and the values of the global ones.
+    """
     families = {} if data is None else model.local(data)
     keys = iter(jax.random.split(key, len(families) + len(model.blocks)))
     for name, family in families.items():
@@ -117,5 +128,6 @@ def _sweep(model: Any, s: Record, local: Record, data: Any, key: Array) -> tuple
     return s, local, values
 
 
-def _energy(t: Any, name: str, model: Any, s: Record, data: Any) -> Array:
+def _energy(t: Statistics, name: str, model: ConjugateModel, s: Record, data: Data) -> Float[Array, ""]:
+    """Return the log likelihood of all rows, with t as the statistics of one latent."""
     return model.likelihood(s | {name: t}, data).sum()

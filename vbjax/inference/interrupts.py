@@ -1,4 +1,4 @@
-"""Ctrl-C while JAX compiles, held back until it is through.
+"""Ctrl-C during a compilation by JAX, held back until the compilation is done.
 
 A KeyboardInterrupt inside a compilation leaves an entry of JAX's caches unfinished, and the process then
 crashes when they are cleared: at its end, or by `jax.clear_caches()` (jax 0.10). For `fit`.
@@ -10,19 +10,19 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
+from types import FrameType
 
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """Raise the KeyboardInterrupt of a first Ctrl-C when the block is done, of a second one at once."""
+    """Hold a first Ctrl-C back until the block is done; a second one raises KeyboardInterrupt at once."""
     usual, in_main = signal.default_int_handler, threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGINT) is not usual:
         yield
         return
     came = False
 
-    def keep(number: int, frame: Any) -> None:
+    def keep(number: int, frame: FrameType | None) -> None:
         nonlocal came
         if came:
             usual(number, frame)

@@ -1,35 +1,52 @@
-"""Draws from a fit: parameters from q, and whole data sets that the model would have given in their place.
+"""Draws from a fit: parameters from q, and replications of the whole data from the posterior predictive.
 
-A row's conditional distribution given all latents is, like any factor's, the gradient of the log joint in the
-row's own statistics: so a definition that scores data also draws them. Imports core; knows no model.
+The conditional distribution of a row given all latents has, like that of any factor, the gradient of the log
+joint in the row's own statistics as natural parameter. So a model that scores data can also draw them.
+Imports core; knows no model.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol, TypeAlias
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float
 
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.parameters import require_params
 from vbjax.core.rows import n_rows
-from vbjax.families.base import Family, State
+from vbjax.families.base import Family, State, Statistics
 from vbjax.numerics.inputs import is_concrete, read_count, read_key, read_shape
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Tree
+
+Families: TypeAlias = Tree  # the data's tree with a `Family`, or None, in the place of each array
+
+
+class Redrawing(Protocol):
+    """Conjugate model that draws its own rows."""
+
+    def local(self, data: Data) -> Mapping[str, Family]: ...
+
+    def posterior(self, params: Record, data: Data) -> Mapping[str, State]: ...
+
+    def redraw(self, values: Record, local: Record, key: Array, data: Data) -> Data:
+        """Draw rows like `data`, given values of the global factors and of the rows' local ones."""
 
 
 def sample_posterior(params: Mapping[str, State], key: Array, n: int | tuple[int, ...] = ()) -> Record:
-    """Draws of all parameters, independent between factors as q is.
+    """Draw all parameters from q, independently between factors.
 
     Args:
         params: states of the factors, `fit.params`.
         key: `jax.random.key(...)`.
-        n: how many, a number or a shape.
+        n: number of draws, or their shape.
 
     Returns:
         Values by factor, every array of shape (n, *plate, *event).
@@ -53,33 +70,33 @@ def _sample_posterior(params: Record, key: Array, n: int | tuple[int, ...]) -> R
 def replicate(
     model: ConjugateModel,
     params: Mapping[str, State],
-    data: Any,
-    observed: Any = None,
+    data: Data,
+    observed: Families = None,
     *,
     key: Array,
     n_draws: int = 1,
-) -> Any:
-    """Data sets drawn anew: posterior predictive replications of the rows, for criticism of the model.
+) -> Data:
+    """Draw posterior predictive replications of the data, for criticism of the model.
 
-    For every draw: parameters from q, each row's local latents from q given the row, and the row from its
-    distribution given both (Gelman, Meng & Stern 1996, section 2.3, mixed replications). Mixtures, hidden
-    Markov models, regressions and factor models know what their rows are drawn from; of any other model
+    For every draw, take parameters from q, each row's local latents from q given the row, and the row from
+    its distribution given both (Gelman, Meng & Stern 1996, section 2.3, mixed replications). Mixtures, hidden
+    Markov models, regressions and factor models know what their rows are drawn from; for any other model
     `observed` says so.
 
     Args:
-        model, params: of a fit.
-        data: what it was fitted to.
-        observed: the family of what is drawn, for one row, in the place of an array of the data; None in
-            the places of what stays. `vb.Normal()` for a column; `(None, vb.Normal())` for y of (x, y). Left
-            out for models that know: every entry is then drawn but those that are missing, the totals of
-            multinomial rows, and the x of a regression.
+        model, params: those of a fit.
+        data: the data of the fit.
+        observed: a tree like the data. In the place of an array that is drawn stands the family of one row;
+            None in the place of an array that stays. `vb.Normal()` for a column; `(None, vb.Normal())` for y
+            of (x, y). Leave it out for the models named above; then every entry is drawn but those that are
+            missing, the totals of multinomial rows, and the x of a regression.
         key: `jax.random.key(...)`.
-        n_draws: how many data sets.
+        n_draws: number of data sets.
 
     Returns:
-        The data with the drawn arrays in place, each with a leading axis of `n_draws`. Of a hidden Markov
-        model an array (n_draws, t, ...) for one sequence, of several a list of such; an autoregressive one
-        draws every step given those before it in the data.
+        The data with the drawn arrays in place, each with a leading axis of `n_draws`. A hidden Markov model
+        gives an array (n_draws, t, ...) for one sequence, and a list of such arrays for several; an
+        autoregressive one draws every step given the steps before it in the data.
 
     Raises:
         ValueError: `observed` that does not fit the data, or is left out where the model does not draw its
@@ -97,7 +114,7 @@ def replicate(
             "observed must hold a family for each array of data that is to be drawn, None for what stays; "
             f"a {type(model).__name__} does not draw its data by itself"
         )
-    n_draws, key, params = read_count(n_draws, "n_draws"), read_key(key), _fitted(model, params)
+    n_draws, key, params = read_count(n_draws, "n_draws"), read_key(key), _read_params(model, params)
     if observed is None:
         return model.replicate(params, key, data, n_draws)
     data = model.read(data)
@@ -120,8 +137,12 @@ def replicate(
     return jax.tree.unflatten(structure, [new if f else old for old, new, f in both])
 
 
-def _fitted(model: ConjugateModel, params: Any) -> Record:
-    """Parameters of the model's factors, without NaN."""
+def _read_params(model: ConjugateModel, params: Mapping[str, State]) -> Record:
+    """Return parameters of the model's factors.
+
+    Raises:
+        ValueError: parameters of another model, or with a NaN.
+    """
     params = require_params(model, params)
     if is_concrete(params) and any(np.isnan(np.asarray(x)).any() for x in jax.tree.leaves(params)):
         raise ValueError("params must be numbers; they have a NaN")
@@ -129,39 +150,44 @@ def _fitted(model: ConjugateModel, params: Any) -> Record:
 
 
 @functools.partial(jax.jit, static_argnames="n_draws")
-def redrawn(model: Any, params: Record, key: Array, data: Any, n_draws: int) -> Any:
-    """Return data that have been read, drawn anew by the model's own `redraw`, draws in front.
+def redraw_data(model: Redrawing, params: Record, key: Array, data: Data, n_draws: int) -> Data:
+    """Draw replications of data that have been read, by the model's own `redraw`; draws lead the shape."""
+    own = model.posterior(params, data) if model.local(data) else Record()  # common to all draws
 
-    `redraw(values, local, key, data)` takes values of the global factors and of the rows' local ones.
-    """
-    own = model.posterior(params, data) if model.local(data) else Record()  # the same for every draw
-
-    def draw(key: Array) -> Any:
+    def draw(key: Array) -> Data:
         keys = jax.random.split(key, 3)
         values = _sample_posterior(params, keys[0], ())
         local = _sample_posterior(own, keys[1], ()) if own else Record()
-        return as_missing(model.redraw(values, local, keys[2], data), data)
+        return restore_missing(model.redraw(values, local, keys[2], data), data)
 
     return jax.lax.map(draw, jax.random.split(key, n_draws))
 
 
-def as_missing(drawn: Any, rows: Any) -> Any:
-    """Return drawn rows with NaN where the rows have them."""
+def restore_missing(drawn: Data, rows: Data) -> Data:
+    """Return drawn rows with NaN at the entries that are NaN in the rows."""
+    chex.assert_trees_all_equal_shapes(drawn, rows)
 
-    def kept(new: Array, old: Array) -> Array:
+    def restore(new: Array, old: Array) -> Array:
         return jnp.where(jnp.isnan(old), old, new) if jnp.issubdtype(old.dtype, jnp.floating) else new
 
-    return jax.tree.map(kept, drawn, rows)
+    return jax.tree.map(restore, drawn, rows)
 
 
 @functools.partial(jax.jit, static_argnames=("structure", "families", "n_draws"))
 def _replicate(
-    model: Any, params: Record, leaves: list[Array], key: Array, structure: Any, families: Any, n_draws: int
-) -> list[Any]:
+    model: ConjugateModel,
+    params: Record,
+    leaves: list[Array],
+    key: Array,
+    structure: jax.tree_util.PyTreeDef,
+    families: tuple[Family | None, ...],
+    n_draws: int,
+) -> list[Array | None]:
+    """Draw the arrays of the data that have a family; None in the place of others."""
     data = jax.tree.unflatten(structure, leaves)
-    local = model.posterior(params, data)  # the same for every draw
+    local = model.posterior(params, data)  # common to all draws
 
-    def draw(key: Array) -> list[Any]:
+    def draw(key: Array) -> list[Array | None]:
         key_params, key_local, key_rows = jax.random.split(key, 3)
         values = _sample_posterior(params, key_params, ())
         s = Record({name: params[name].statistics(value) for name, value in values.items()})
@@ -169,14 +195,14 @@ def _replicate(
         s = s | {name: local[name].statistics(value) for name, value in labels.items()}
         start = [f and f.neutral(x.dtype).statistics(x) for f, x in zip(families, leaves, strict=True)]
 
-        def energy(statistics: list[Any]) -> Array:
+        def energy(statistics: list[Statistics | None]) -> Float[Array, ""]:
             rows = [x if t is None else t for t, x in zip(statistics, leaves, strict=True)]
             return model.likelihood(s, jax.tree.unflatten(structure, rows)).sum()
 
         pull = jax.grad(energy)(start)
         keys = jax.random.split(key_rows, len(leaves))
         return [
-            f and f.from_gradient(t, g.with_base(1.0)).sample(k)
+            None if f is None else f.from_gradient(t, g.with_base(1.0)).sample(k)
             for f, t, g, k in zip(families, start, pull, keys, strict=True)
         ]
 

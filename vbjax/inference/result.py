@@ -1,15 +1,16 @@
-"""`Fit`, what a fit gives: the best run, the table of all runs, and a word on how far to trust them.
+"""`Fit`, the result of a fit: the best run, the table of all runs, and a verdict on how far to trust them.
 
-Made by `fit` and the other drivers; imported by whatever reads a fit.
+Made by `fit` and the other drivers; imported by every reader of a fit.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float, Int
 
 from vbjax.core.contracts import Status
 from vbjax.families.base import pytree
@@ -17,44 +18,58 @@ from vbjax.inference.restarts import Runs
 from vbjax.numerics.inputs import is_concrete
 
 
+class Diagnosis(Protocol):
+    """Knowledge of an approximation beyond its bound, as a fit reports it (`blackbox.Diagnostics`)."""
+
+    @property
+    def outside(self) -> Float[Array, "*batch"]: ...
+
+    @property
+    def between_restarts(self) -> Float[Array, "*batch"]: ...
+
+    @property
+    def sentence(self) -> str: ...
+
+
 @pytree
 class Fit:
-    """What a fit gives: the best run's parameters, and how far to trust them. A pytree.
+    """Result of a fit: the best run's parameters, and how far to trust them. A pytree.
 
     Attributes:
         model: the model with every default filled in from the data.
         params: states of the global factors by name; `fit.params.mu.mean`, `.sd`, `.sample(key, n)`.
         objective: of exactly these parameters: the log likelihood (EM), log posterior (MAP), minus the
             inertia (k-means) or the evidence lower bound (variational Bayes), in nats.
-        n_iter: sweeps of the best run.
+        n_iter: number of sweeps of the best run.
         runs: objective, n_iter, status, singularity and trace of every restart.
-        full_trace: the best run's objective at every sweep, NaN after the last: `trace` without these.
-        status_code: the best run's status as a number: `status` is its `Status`.
-        diagnostics: what a model knows of its approximation beyond the bound (`BlackBox`), or None.
-        escaped: how far the bound rose, in nats, from a saddle at which the best run had converged (0: it did
-            not rise); n_iter and trace are then of the climb from there. None where that was not looked at:
-            inside jit, and of models that have no saddles.
+        full_trace: the best run's objective at every sweep, NaN after the last sweep; `trace` leaves these
+            out.
+        status_code: the best run's status as a number; `status` is the `Status` itself.
+        diagnostics: the `Diagnostics` of a `BlackBox`; None for other models.
+        escaped: rise of the bound, in nats, from a saddle at which the best run had converged, 0 where there
+            was none; n_iter and trace are then those of the climb from the saddle. None where `fit` does not
+            look for saddles: inside jit, and for models that have none.
     """
 
     model: Any
     params: Any
-    objective: Array
-    n_iter: Array
+    objective: Float[Array, "*batch"]
+    n_iter: Int[Array, "*batch"]
     runs: Runs
-    full_trace: Array
-    status_code: Array
-    diagnostics: Any = None
-    escaped: Any = None
+    full_trace: Float[Array, "*batch max_iter"]
+    status_code: Int[Array, "*batch"]
+    diagnostics: Diagnosis | None = None
+    escaped: float | Array | None = None
 
     @property
-    def trace(self) -> Array:
-        """The objective at every sweep of the best run (inside jit or batched: `full_trace`)."""
+    def trace(self) -> Float[Array, "*batch n_iter"]:
+        """Objective at every sweep of the best run (inside jit or batched: `full_trace`)."""
         single = is_concrete(self.n_iter) and jnp.ndim(self.n_iter) == 0
         return self.full_trace[: int(self.n_iter)] if single else self.full_trace
 
     @property
     def status(self) -> Any:
-        """The best run's `Status` (inside jit or batched: its number)."""
+        """`Status` of the best run (inside jit or batched: its number)."""
         single = is_concrete(self.status_code) and jnp.ndim(self.status_code) == 0
         return Status(int(self.status_code)) if single else self.status_code
 
@@ -64,7 +79,7 @@ class Fit:
         return f"Fit({type(self.model).__name__}: {self.verdict()})"
 
     def verdict(self) -> str:
-        """One sentence on how far to trust the fit: status, agreement of the restarts, singular runs."""
+        """Return one sentence on how far to trust the fit: status, agreement of restarts, singular runs."""
         words = f"objective {float(self.objective):.6g}, {self.status.sentence} ({int(self.n_iter)} sweeps)"
         objective, singular, sound = map(
             np.asarray, (self.runs.objective, self.runs.singular, self.runs.sound)
@@ -87,14 +102,16 @@ class Fit:
             words += f"; it had converged at a saddle, from which the bound rose by {self.escaped:.4g} nats"
         if singular.any() and not sound.any():
             words += "; the solution is singular: a component has collapsed, do not trust the objective"
-        known = self.diagnostics is not None
-        if known and self.status in (Status.NON_FINITE, Status.UNBOUNDED):
-            known = bool(self.diagnostics.outside > 0)  # of parameters that are no answer
-        return f"{words}; {self.diagnostics.sentence}" if known else words
+        if self.diagnostics is None:
+            return words
+        failed = self.status in (Status.NON_FINITE, Status.UNBOUNDED)
+        if failed and not self.diagnostics.outside > 0:  # they describe parameters that are no answer
+            return words
+        return f"{words}; {self.diagnostics.sentence}"
 
 
 def _are_one_run(runs: Runs) -> bool:
-    """Whether every restart went the same way, to the bit."""
+    """Tell whether all restarts took the same path, to the bit."""
     return all(
         np.array_equal(x, np.broadcast_to(x[:1], x.shape), equal_nan=True) for x in map(np.asarray, runs)
     )

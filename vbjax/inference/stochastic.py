@@ -1,22 +1,24 @@
-"""Stochastic variational inference: natural-gradient steps on minibatches; the one stochastic driver.
+"""Stochastic variational inference: natural-gradient steps on minibatches (Hoffman et al. 2013).
 
-A step takes the coordinate update that a minibatch would give, were the whole data like it, and moves a
-part rho of the way, in natural parameters. With rho = 1 and all rows it is the coordinate update.
-Minibatches come from arrays, drawn inside one compiled scan, or from an iterator (a file larger than
-memory), the next one being read while the device works. Imports core; knows no model.
+A step computes the coordinate update that the whole data would give if they were copies of a minibatch, and
+moves the natural parameters a part rho of the way towards it. With rho = 1 and all rows it is the coordinate
+update. Minibatches come from arrays, drawn inside one compiled scan, or from an iterator (a file larger than
+memory), in which case the next one is read while the device works. Imports core; knows no model.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import functools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
 from vbjax.core.contracts import Status
@@ -24,16 +26,21 @@ from vbjax.core.coordinate_ascent import sweep
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.ragged import Ragged
 from vbjax.core.rows import expectation, float_dtype, n_rows
+from vbjax.families.base import State
 from vbjax.inference.fit import read_params, resolved
 from vbjax.inference.restarts import Runs
 from vbjax.inference.result import Fit
 from vbjax.numerics.inputs import is_concrete, read_count, read_flag, read_key, read_number
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data
+
+Number: TypeAlias = float | np.float32 | Array
+Rates: TypeAlias = tuple[Number, Number]  # delay and forgetting of rho_t = (t + delay)^-forgetting
 
 
 def fit_stochastic(
     model: ConjugateModel,
-    data: Any,
+    data: Data,
     *,
     key: Array,
     batch_size: int = 256,
@@ -41,25 +48,30 @@ def fit_stochastic(
     delay: float = 1.0,
     forgetting: float = 0.7,
     total_rows: int | None = None,
-    params: Any = None,
+    params: Mapping[str, State] | None = None,
     progress: bool = False,
 ) -> Fit:
-    """Fit a conjugate model to data by minibatches, with steps rho_t = (t + delay)^-forgetting, t = 1, 2, ...
+    """Fit a conjugate model by stochastic variational inference on minibatches.
+
+    At step t = 1, 2, ... every factor's natural parameter moves to (1 - rho_t) eta + rho_t eta_hat, where
+    eta_hat is its optimum for a minibatch whose rows stand for all rows, and rho_t = (t + delay)^-forgetting
+    (Hoffman et al. 2013, figure 4 and eq. 26).
 
     Args:
         model: any conjugate model.
-        data: as `fit` takes them; or an iterator of minibatches (each what `fit` takes, of one number of
-            rows but for the last), read once from beginning to end. Defaults that follow the data then
-            follow the first minibatch: give hyperparameters, or a resolved model, to be exact. Documents
-            may be longer than those of the minibatches before, at the price of a new compilation.
-        key: `jax.random.key(...)`: the start, and the order of the rows.
-        batch_size: rows of a minibatch; each epoch takes all rows in a new order, and drops the few
-            that do not fill a minibatch. Of documents it has some of every length, and about so many.
-        n_epochs: passes over the data. (Of an iterator there is one.)
-        delay: at least 0; larger ones make the first steps smaller.
-        forgetting: between 0.5 (excluded) and 1, the rates of Robbins and Monro; 0 takes whole steps.
-        total_rows: the number of rows in all, for an iterator.
-        params: where to start.
+        data: as `fit` takes them; or an iterator of minibatches (each as `fit` takes data, all of one number
+            of rows but for the last), read once from beginning to end. Hyperparameters that follow the data
+            then follow the first minibatch: give them, or a resolved model, to be exact. A minibatch may have
+            longer documents than those before it, at the price of a new compilation.
+        key: `jax.random.key(...)`, for the start and the order of the rows.
+        batch_size: number of rows in a minibatch. Each epoch takes all rows in a new order, and drops the few
+            that do not fill a minibatch. A minibatch of documents has some of every length, and roughly
+            this number.
+        n_epochs: number of passes over the data; an iterator is read once.
+        delay: at least 0; a larger delay makes the first steps smaller.
+        forgetting: between 0.5 (excluded) and 1, for the rates of Robbins and Monro; 0 for whole steps.
+        total_rows: number of rows of the whole data, for an iterator.
+        params: parameters to start from.
         progress: show a progress bar of the minibatches of an iterator.
 
     Returns:
@@ -68,8 +80,8 @@ def fit_stochastic(
         of the trace. There is no test for convergence: the status is MAX_ITER, or NON_FINITE.
 
     Raises:
-        ValueError: as from `fit`; rates out of range; a minibatch of another shape; an iterator without
-            `total_rows`, or without a minibatch; a model that cannot take partial steps.
+        ValueError: arguments that `fit` refuses; rates out of range; a minibatch of another shape; an
+            iterator without `total_rows`, or without a minibatch; a model that cannot take partial steps.
 
     References:
         Hoffman, M., Blei, D., Wang, C. & Paisley, J. (2013), Stochastic variational inference, JMLR 14,
@@ -100,11 +112,15 @@ def fit_stochastic(
     params = _start(model, key_start, data, params)
     sizes = dict(batch_size=min(batch_size, n_rows(data)), n_epochs=n_epochs)
     params, objective, trace = _from_arrays(model, params, data, key_order, rates, **sizes)
-    return _as_fit(model, params, objective, trace)
+    return _make_fit(model, params, objective, trace)
 
 
-def _read_rates(delay: Any, forgetting: Any) -> Any:
-    """The two numbers of the step sizes, in float32."""
+def _read_rates(delay: Number, forgetting: Number) -> Rates:
+    """Return the two numbers of the step sizes, in float32 where they are known.
+
+    Raises:
+        ValueError: numbers out of range.
+    """
     delay, forgetting = read_number(delay, "delay"), read_number(forgetting, "forgetting")
     if not is_concrete((delay, forgetting)):
         return delay, forgetting
@@ -117,13 +133,21 @@ def _read_rates(delay: Any, forgetting: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "n_epochs"))
 def _from_arrays(
-    model: Any, params: Record, data: Any, key: Array, rates: Any, *, batch_size: int, n_epochs: int
-) -> tuple[Record, Array, Array]:
+    model: ConjugateModel,
+    params: Record,
+    data: Data,
+    key: Array,
+    rates: Rates,
+    *,
+    batch_size: int,
+    n_epochs: int,
+) -> tuple[Record, Float[Array, ""], Float[Array, " n_steps"]]:
+    """Make all steps on minibatches of arrays; return parameters, objective and trace."""
     n = n_rows(data)
     ragged = isinstance(data, Ragged)
     parts = data.parts if ragged else (data,)
     n_batches = n // batch_size
-    # of ragged rows a minibatch takes as many of every part as there are in all, a part of few rows in turns
+    # a minibatch of ragged rows has the same share of every part; the rows of a small part take turns
     sizes = (
         [(n_rows(part), n_rows(part) // n_batches or 1) for part in parts] if ragged else [(n, batch_size)]
     )
@@ -138,7 +162,7 @@ def _from_arrays(
         return (params, t + 1), objective
 
     def epoch(carry: tuple[Record, Array], key: Array) -> tuple[tuple[Record, Array], Array]:
-        def places(key: Array, total: int, take: int) -> Array:
+        def places(key: Array, total: int, take: int) -> Int[Array, "n_batches take"]:
             turns = jnp.arange(n_batches * take) % total
             return jax.random.permutation(key, total)[turns].reshape(n_batches, take)
 
@@ -151,8 +175,15 @@ def _from_arrays(
 
 
 def _from_iterator(
-    model: Any, batches: Iterator[Any], key: Array, rates: Any, n: int, params: Any, progress: bool
+    model: ConjugateModel,
+    batches: Iterator[Data],
+    key: Array,
+    rates: Rates,
+    n: int,
+    params: Mapping[str, State] | None,
+    progress: bool,
 ) -> Fit:
+    """Fit to minibatches from an iterator that stand for n rows, reading one while the device works."""
     first = next(batches, None)
     if first is None:
         raise ValueError("data must give at least one minibatch; the iterator is empty")
@@ -160,8 +191,8 @@ def _from_iterator(
     params = _start(model, key, first, params)
     size, shapes, like = n_rows(first), jax.tree.map(jnp.shape, first), first
 
-    def read(batch: Any) -> tuple[Any, Array]:
-        """A minibatch on the device, a short one filled up with rows of weight 0."""
+    def read(batch: Data) -> tuple[Data, Bool[Array, " size"]]:
+        """Return a minibatch of `size` rows, a short one padded, and which of its rows are not padding."""
         nonlocal like
         batch = model.read(batch)
         missing = max(size - n_rows(batch), 0)
@@ -174,7 +205,7 @@ def _from_iterator(
             raise ValueError(
                 f"minibatches must have the first one's shapes {shapes}, or fewer rows; got {got}"
             )
-        model.inspect(batch)  # its values too, of which the first minibatch says nothing
+        model.inspect(batch)  # its values too, which the first minibatch does not vouch for
         return batch, jnp.arange(size) < size - missing
 
     trace: list[Array] = []
@@ -188,21 +219,37 @@ def _from_iterator(
             bar.update()
             batch = pending.result()
     values = jnp.stack(trace)
-    return _as_fit(model, params, values[-max(1, len(trace) // 10) :].mean(), values)
+    return _make_fit(model, params, values[-max(1, len(trace) // 10) :].mean(), values)
 
 
 @jax.jit
 def _weighted_step(
-    model: Any, params: Record, batch: tuple[Any, Array], n: Any, t: Any, rates: Any
-) -> tuple[Record, Array]:
+    model: ConjugateModel,
+    params: Record,
+    batch: tuple[Data, Bool[Array, " b"]],
+    n: ArrayLike,
+    t: ArrayLike,
+    rates: Rates,
+) -> tuple[Record, Float[Array, ""]]:
+    """Make a step on the rows of a minibatch that are present."""
     rows, present = batch
     return _step(model, params, rows, present.astype(float_dtype((params, rows))), n, t, rates)
 
 
 def _step(
-    model: Any, params: Record, batch: Any, weights: Array | None, n: Any, t: Array, rates: Any
-) -> tuple[Record, Array]:
-    """Score on a minibatch that stands for n rows, then move every block a part of the way."""
+    model: ConjugateModel,
+    params: Record,
+    batch: Data,
+    weights: Float[Array, " b"] | None,
+    n: ArrayLike,
+    t: ArrayLike,
+    rates: Rates,
+) -> tuple[Record, Float[Array, ""]]:
+    """Score the parameters on a minibatch that stands for n rows, then make a natural-gradient step.
+
+    Every block moves by eta <- (1 - rho_t) eta + rho_t eta_hat (Hoffman et al. 2013, figure 4), with
+    rho_t = (t + delay)^-forgetting (eq. 26).
+    """
     present = jnp.ones(n_rows(batch), float_dtype((params, batch))) if weights is None else weights
     weights = present * (jnp.asarray(n, present.dtype) / present.sum())
     total = expectation(model, params, batch, weights)
@@ -212,19 +259,23 @@ def _step(
     return Record(sweep(model, params, batch, weights, total, rho=rho).params), objective
 
 
-def _start(model: Any, key: Array, data: Any, params: Any) -> Record:
+def _start(model: ConjugateModel, key: Array, data: Data, params: Mapping[str, State] | None) -> Record:
+    """Return the parameters to start from: those given, or the model's own random start."""
     if params is None:
         return _init(model, key, data)
     return read_params(params, jax.eval_shape(_init, model, key, data))
 
 
 @jax.jit
-def _init(model: Any, key: Array, data: Any) -> Record:
+def _init(model: ConjugateModel, key: Array, data: Data) -> Record:
     return Record(model.init(key, data))
 
 
 @jax.jit
-def _as_fit(model: Any, params: Record, objective: Array, trace: Array) -> Fit:
+def _make_fit(
+    model: ConjugateModel, params: Record, objective: Float[Array, ""], trace: Float[Array, " n_steps"]
+) -> Fit:
+    """Return the `Fit` of a single run that took all its steps."""
     status = jnp.where(jnp.isfinite(objective), Status.MAX_ITER, Status.NON_FINITE).astype(jnp.int32)
     n_iter, singular = jnp.asarray(len(trace), jnp.int32), model.singular(params)
     runs = Runs(*(x[None] for x in (objective, n_iter, status, singular, trace)))

@@ -29,7 +29,7 @@ from vbjax.families.multivariate_normal import (
     MultivariateNormalStatistics,
 )
 from vbjax.families.normal import Normal, NormalState, NormalStatistics
-from vbjax.inference.replicate import redrawn
+from vbjax.inference.replicate import redraw_data
 from vbjax.numerics.inputs import is_concrete, read_count
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky, quadratic_form
 from vbjax.numerics.record import Record
@@ -152,7 +152,7 @@ class FactorModel(ConjugateModel):
     # -- use -----------------------------------------------------------------------------------------
 
     def replicate(self, params: Record, key: Array, data: Any, n_draws: int) -> Any:
-        return redrawn(self, params, key, self.read(data), n_draws)
+        return redraw_data(self, params, key, self.read(data), n_draws)
 
     def redraw(self, values: Record, local: Record, key: Array, data: Float[Array, "n p"]) -> Any:
         """Draw the rows anew, given values of W, mu and tau, and of every row's z."""

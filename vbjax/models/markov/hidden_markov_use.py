@@ -14,7 +14,7 @@ from vbjax import chains
 from vbjax.core.ragged import by_part
 from vbjax.core.rows import float_dtype
 from vbjax.data.sequences import Sequences, Steps, for_every_step
-from vbjax.inference.replicate import as_missing, sample_posterior
+from vbjax.inference.replicate import restore_missing, sample_posterior
 from vbjax.models.markov.hidden_markov_base import HiddenMarkovBase
 from vbjax.numerics.inputs import read_count, read_key
 from vbjax.numerics.record import Record
@@ -181,7 +181,7 @@ def _replicate(
             new = jnp.where(there.reshape(axes), new.reshape(old.shape), old).astype(dtype)
             return jnp.where(part.observed.reshape(axes), new, jnp.nan)
 
-        return as_missing(jax.tree.map(placed, drawn, part.values), part.values)
+        return restore_missing(jax.tree.map(placed, drawn, part.values), part.values)
 
     def draw(key: Array) -> tuple[Any, ...]:
         first, *keys = jax.random.split(key, 1 + len(data.parts))

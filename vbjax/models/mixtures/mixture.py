@@ -19,7 +19,7 @@ from vbjax import terms
 from vbjax.core.model import scored_rows
 from vbjax.core.rows import Expectation, n_rows
 from vbjax.families.categorical import Categorical
-from vbjax.inference.replicate import as_missing, sample_posterior
+from vbjax.inference.replicate import restore_missing, sample_posterior
 from vbjax.models.markov.emissions import Emissions
 from vbjax.numerics.inputs import read_count
 from vbjax.numerics.record import Record
@@ -131,7 +131,7 @@ def _replicate(model: Mixture, params: Record, key: Array, rows: Any, n_draws: i
         keys = jax.random.split(key, 3)
         parameters = model.draw_parameters(params, keys[0])
         c = jax.random.categorical(keys[1], labels)
-        return as_missing(model.redraw_rows(parameters, keys[2], c, rows), rows)
+        return restore_missing(model.redraw_rows(parameters, keys[2], c, rows), rows)
 
     return jax.lax.map(draw, jax.random.split(key, n_draws))
 

@@ -19,7 +19,7 @@ from vbjax.data.moments import positive_scale, weighted_moments
 from vbjax.families.base import LocationPrecision
 from vbjax.families.gamma import GammaState, GammaStatistics
 from vbjax.families.multivariate_normal import MultivariateNormalState
-from vbjax.inference.replicate import redrawn
+from vbjax.inference.replicate import redraw_data
 from vbjax.numerics.inputs import read_column, read_pair
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI
@@ -102,7 +102,7 @@ class Regression(ConjugateModel):
         return self.offset + own - self.coefficients(params) @ self.center
 
     def replicate(self, params: Record, key: Array, data: Any, n_draws: int) -> Any:
-        return redrawn(self, params, key, self.read(data), n_draws)
+        return redraw_data(self, params, key, self.read(data), n_draws)
 
     def redraw(self, values: Record, local: Record, key: Array, data: tuple[Array, Array]) -> Any:
         """Draw y anew, given values of the weights and what else there is."""
