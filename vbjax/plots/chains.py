@@ -1,28 +1,31 @@
 """Pictures of a hidden Markov model: states over the data, transitions between them, and a page on the fit.
 
-Like `plots`, which draws the trace and the restarts of any fit, it needs matplotlib and is imported by name:
-`from vbjax.plots import chains`. The command line imports it.
+The module needs matplotlib and is imported by name: `from vbjax.plots import chains`. The trace and the
+restarts of a fit are drawn by `plots.fits`. The command line imports it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, FancyArrowPatch
-from matplotlib.patheffects import withStroke
+from matplotlib.patches import Circle, FancyArrowPatch, Patch
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
 
 from vbjax.data.sequences import Sequences
+from vbjax.families.base import State
 from vbjax.inference.result import Fit
 from vbjax.models import GammaMixture, HiddenMarkovModel, NestedMixture
 from vbjax.numerics.inputs import as_numbers, describe, read_count
+from vbjax.numerics.types import Data
 from vbjax.plots.fits import _MOST_COLUMNS, restarts, trace
 from vbjax.plots.inputs import (
     read_axes,
@@ -32,18 +35,18 @@ from vbjax.plots.inputs import (
     read_names,
     read_shares,
 )
-from vbjax.plots.style import FAINT, INK, PALETTE, TITLE, tidy
+from vbjax.plots.style import FAINT, INK, PALETTE, TITLE, Look, tidy
 
-# Tol (2021), the muted ones that are unlike those of `plots`, and a grey.
+# The muted colours of Tol (2021) that differ from PALETTE, and a grey.
 _MORE = ["#DDCC77", "#882255", "#999933", "#332288", "#A8A8A8", "#117733", "#CC6677", "#AA4499"]
 _MOST_BANDS = 20
 _MOST_IN_LEGEND = 10
-_LEAST_ARROW = 0.01  # the probability of a transition that is drawn
-_LABELLED, _LARGE, _INSIDE = 4, 6, 12  # states up to which there are numbers: by arrows, large, small
+_LEAST_ARROW = 0.01  # the least probability of a transition that is drawn
+_LABELLED, _LARGE, _INSIDE = 4, 6, 12  # most states for numbers by arrows, large ones inside, small ones
 
 
-def state_colors(n_states: int) -> np.ndarray:
-    """A colour for every state, (n_states, 3): the seven of `plots`, then eight more, then again.
+def state_colors(n_states: int) -> Float[np.ndarray, "n_states 3"]:
+    """Return a colour for every state: the seven of PALETTE, then eight more, then the same again.
 
     >>> state_colors(3).shape
     (3, 3)
@@ -54,24 +57,24 @@ def state_colors(n_states: int) -> np.ndarray:
 
 def series(
     model: HiddenMarkovModel,
-    params: Any,
-    data: Any,
+    params: Mapping[str, State],
+    data: Data,
     figure: Figure | SubFigure | None = None,
     columns: Sequence[str] | None = None,
     *,
     sequence: int = 0,
 ) -> Figure | SubFigure:
-    """A sequence in the colours of its most probable states, and the states' means; a panel for each column.
+    """Draw a sequence in the colours of its most probable states, with the states' means.
 
-    Four columns at most. Of categorical output there are no means.
+    There is a panel for each column, at most four. Categorical output has no means.
 
     Args:
         model: `fit.model`, whose steps are numbers or vectors.
         params: `fit.params`.
         data: the sequences, or one.
-        figure: where to draw; by default a new one.
+        figure: the figure to draw on; by default a new one.
         columns: d names for the axes, with their units; by default "x0", "x1", ...
-        sequence: which of the sequences, from 0.
+        sequence: number of the sequence to draw, from 0.
 
     Returns:
         The figure.
@@ -86,7 +89,7 @@ def series(
     >>> series(fit.model, fit.params, x, columns=["earthquakes"]).axes[0].get_ylabel()
     'earthquakes'
     """
-    read, paths = _decoded(model, params, data)
+    read, paths = _decode(model, params, data)
     if not isinstance(sequence, (int, np.integer)) or not 0 <= sequence < len(paths):
         raise ValueError(f"sequence must be one of 0 to {len(paths) - 1}; got {describe(sequence)}")
     x = _steps(read, sequence)
@@ -99,24 +102,24 @@ def series(
 
 
 def state_probabilities(table: ArrayLike, ax: Axes | None = None) -> Axes:
-    """How probable every state is at each step of a sequence: ribbons that add up to one.
+    """Draw the probability of every state at each step of a sequence, as ribbons that add up to one.
 
     Args:
         table: (t, K), from `model.state_probabilities(params, x)`.
-        ax: where to draw; by default on a new figure, `ax.figure`.
+        ax: the axes to draw on; by default those of a new figure, `ax.figure`.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: no such table.
+        ValueError: a table of another shape, or with numbers that are not finite or below 0.
 
     >>> state_probabilities(np.array([[0.9, 0.1], [0.2, 0.8]])).get_ylabel()
     'probability'
     """
     table = read_shares(table, "table", "steps, states")
     ax, t = tidy(read_axes(ax)), len(table)
-    # every step is as wide as one, also the first and the last
+    # every step is one wide, the first and the last too
     places = np.concatenate([[-0.5], np.arange(t), [t - 0.5]])
     padded = np.concatenate([table[:1], table, table[-1:]])
     ax.stackplot(places, padded.T, step="mid", colors=state_colors(table.shape[1]), alpha=0.75, lw=0)
@@ -125,14 +128,14 @@ def state_probabilities(table: ArrayLike, ax: Axes | None = None) -> Axes:
 
 
 def transitions(table: ArrayLike, ax: Axes | None = None, *, states: Sequence[int] | None = None) -> Axes:
-    """The chain as a graph: states on a circle, each with the probability to stay, and arrows between them.
+    """Draw the chain as a graph: states on a circle, with probabilities to stay, and arrows between them.
 
-    Arrows are as wide as their transition is probable; below 0.01 they are left out. Of four states or fewer
-    they have their probability beside them.
+    The width of an arrow grows with the probability of its transition; below 0.01 there is none. Up to four
+    states, the probability stands beside the arrow.
 
     Args:
         table: (K, K), `params.transitions.mean`.
-        ax: where to draw; by default on a new figure, `ax.figure`.
+        ax: the axes to draw on; by default those of a new figure, `ax.figure`.
         states: numbers of the states to draw, clockwise from the top; by default all.
 
     Returns:
@@ -159,7 +162,7 @@ def transitions(table: ArrayLike, ax: Axes | None = None, *, states: Sequence[in
         nodes.append(ax.add_patch(Circle((x, y), radius, fc=palette[k], ec="white", lw=1.5, zorder=3)))
         light = palette[k] @ [0.3, 0.6, 0.1] > 0.5
         text = f"{k}\n{table[k, k]:.2f}" if n <= _INSIDE else str(k)
-        look: dict[str, Any] = dict(ha="center", va="center", fontsize=9 if n <= _LARGE else 7, zorder=4)
+        look: Look = dict(ha="center", va="center", fontsize=9 if n <= _LARGE else 7, zorder=4)
         ax.text(x, y, text, color=INK if light else "white", weight="bold", **look)
     for i, k in enumerate(shown):
         for j, m in enumerate(shown):
@@ -174,18 +177,19 @@ def transitions(table: ArrayLike, ax: Axes | None = None, *, states: Sequence[in
 def segments(
     paths: Sequence[ArrayLike], ax: Axes | None = None, *, names: Sequence[str] | None = None
 ) -> Axes:
-    """The states of several sequences as coloured bands, a row for each.
+    """Draw the states of several sequences as coloured bands, a row for each.
 
     Args:
-        paths: whole numbers (t,), of the states from `model.decode(params, data)`, or of somebody's labels.
-        ax: where to draw; by default on a new figure, `ax.figure`.
-        names: of the sequences; by default their numbers.
+        paths: for each sequence whole numbers (t,): states from `model.decode(params, data)`, or other
+            labels.
+        ax: the axes to draw on; by default those of a new figure, `ax.figure`.
+        names: names of the sequences; by default their numbers.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: no path, or one that is no list of whole numbers of at least 0; names of another number.
+        ValueError: no path, a path other than whole numbers of at least 0, or another number of names.
 
     >>> segments([np.array([0, 0, 1]), np.array([1, 1, 1, 2])], names=["ann", "bob"]).get_xlabel()
     'step'
@@ -213,15 +217,15 @@ def segments(
 
 
 def overview(
-    fit: Fit, data: Any, columns: Sequence[str] | None = None, sequences: Sequence[str] | None = None
+    fit: Fit, data: Data, columns: Sequence[str] | None = None, sequences: Sequence[str] | None = None
 ) -> Figure:
-    """One page on a fit: the longest sequence, its states' probabilities, transitions, trace and restarts.
+    """Draw a page on a fit: the longest sequence, its states' probabilities, transitions, trace and restarts.
 
-    Of several sequences also the states of all, twenty at most.
+    Where there are several sequences, the page also shows the states of all, at most twenty.
 
     Args:
         fit: a `Fit` of a hidden Markov model.
-        data: the sequences it was fitted to.
+        data: the sequences of the fit.
         columns: d names for the axes, with their units.
         sequences: names of the sequences; by default their numbers.
 
@@ -229,11 +233,11 @@ def overview(
         A figure that belongs to no window; save it with `figure.savefig("states.png")`.
 
     Raises:
-        ValueError, TypeError: as for `series` and `plots.trace`.
+        ValueError, TypeError: arguments that `series` or `plots.trace` refuse.
     """
     fit = read_fit(fit)
     model, params = fit.model, fit.params
-    read, paths = _decoded(model, params, data)
+    read, paths = _decode(model, params, data)
     names = [str(i) for i in range(len(paths))]
     if sequences is not None:
         names = read_names(sequences, len(paths), f"sequences must name the {len(paths)} sequences of data")
@@ -265,19 +269,29 @@ def overview(
     return figure
 
 
-# -- what is drawn -------------------------------------------------------------------------------------
+# -- data of the pictures ------------------------------------------------------------------------------
 
 
-def _decoded(model: Any, params: Any, data: Any) -> tuple[Sequences, list[np.ndarray]]:
-    """The sequences, and the most probable path of each."""
+def _decode(
+    model: HiddenMarkovModel, params: Mapping[str, State], data: Data
+) -> tuple[Sequences, list[Int[np.ndarray, " t"]]]:
+    """Return the sequences, and the most probable path of each.
+
+    Raises:
+        TypeError: another model.
+    """
     if not isinstance(model, HiddenMarkovModel):
         raise TypeError(f"model must be a hidden Markov model; got {type(model).__name__}")
     read = model.read(data)
     return read, model.decode(params, read)
 
 
-def _steps(data: Sequences, sequence: int) -> np.ndarray:
-    """A sequence as it was given, (t, d), NaN where a step is missing."""
+def _steps(data: Sequences, sequence: int) -> Float[np.ndarray, "t d"]:
+    """Return a sequence as it was given, with NaN where a step is missing.
+
+    Raises:
+        TypeError: steps that are neither numbers nor vectors.
+    """
     values = [part.values for part in data.parts]
     if any(not hasattr(value, "ndim") or value.ndim > 3 for value in values):
         raise TypeError("steps must be numbers or vectors to be drawn")
@@ -288,8 +302,8 @@ def _steps(data: Sequences, sequence: int) -> np.ndarray:
     return x
 
 
-def _means(model: HiddenMarkovModel, params: Any, d: int) -> np.ndarray | None:
-    """The expected step in each state, (K, d); None where a step has no mean."""
+def _means(model: HiddenMarkovModel, params: Any, d: int) -> Float[np.ndarray, "k d"] | None:
+    """Return the expected step in each state; None where a step has no mean."""
     mean = getattr(params.components.mean, "location", params.components.mean)
     nested = isinstance(model.emissions, NestedMixture)
     mixture = model.emissions.mixture if nested else model.emissions
@@ -305,12 +319,12 @@ def _means(model: HiddenMarkovModel, params: Any, d: int) -> np.ndarray | None:
 def _panels(
     axes: Sequence[Axes],
     model: HiddenMarkovModel,
-    params: Any,
-    x: np.ndarray,
-    path: np.ndarray,
+    params: Mapping[str, State],
+    x: Float[np.ndarray, "t d"],
+    path: Int[np.ndarray, " t"],
     columns: Sequence[str] | None,
 ) -> None:
-    """A column of the sequence on each of the axes, and a legend of the states over them."""
+    """Draw a column of the sequence on each of the axes, and a legend of the states above them."""
     d = x.shape[1]
     names = [f"x{j}" for j in range(d)]
     if columns is not None:
@@ -337,14 +351,20 @@ def _panels(
         handles.append(Line2D([], [], color=INK, lw=2.2, label="the state's mean"))
     if len(axes) < x.shape[1]:
         handles.append(Line2D([], [], ls="", label=f"the first {len(axes)} of {x.shape[1]} columns"))
-    look: dict[str, Any] = dict(fontsize=9, frameon=False, handletextpad=0.4, columnspacing=1.4)
+    look: Look = dict(fontsize=9, frameon=False, handletextpad=0.4, columnspacing=1.4)
     axes[0].legend(handles=handles, ncols=6, loc="lower left", bbox_to_anchor=(0, 1.0), **look)
 
 
 def _arrow(
-    ax: Axes, start: np.ndarray, end: np.ndarray, source: Any, target: Any, probability: float, label: bool
+    ax: Axes,
+    start: Float[np.ndarray, " 2"],
+    end: Float[np.ndarray, " 2"],
+    source: Patch,
+    target: Patch,
+    probability: float,
+    label: bool,
 ) -> None:
-    """From the border of one circle to that of another, bent so that the way back lies beside it."""
+    """Draw an arrow between the borders of two circles, bent so that the one back lies beside it."""
     bend = 0.18
     arrow = FancyArrowPatch(
         tuple(start),
@@ -364,6 +384,6 @@ def _arrow(
         (dx, dy), at = end - start, 0.4
         control = 0.5 * (start + end) + bend * np.array([dy, -dx])
         x, y = (1 - at) ** 2 * start + 2 * at * (1 - at) * control + at**2 * end
-        halo: list[Any] = [withStroke(linewidth=2.5, foreground="white")]
-        place: dict[str, Any] = dict(ha="center", va="center", fontsize=8, zorder=5)
+        halo: list[AbstractPathEffect] = [withStroke(linewidth=2.5, foreground="white")]
+        place: Look = dict(ha="center", va="center", fontsize=8, zorder=5)
         ax.text(x, y, f"{probability:.2f}", color=INK, path_effects=halo, **place)

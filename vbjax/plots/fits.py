@@ -1,30 +1,37 @@
 """Pictures of a fit: its components over the data, its trace, its restarts, and all three on one page.
 
-The modules of pictures need matplotlib, so `import vbjax` does not import it: `from vbjax import plots`.
-Every function draws on the axes it is given, or on a new `Figure` of its own (without pyplot, so no
-window and no display are needed), and changes no global setting. The command line imports it.
+`import vbjax` does not import this room, which needs matplotlib: `from vbjax import plots`. Every function
+draws on the axes it is given, or on a new `Figure` (without pyplot, so no window and no display are needed),
+and changes no global setting. The command line imports it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax
 import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
 
 from vbjax.core.contracts import Status
 from vbjax.inference.result import Fit
 from vbjax.models import BayesianGaussianMixture, GaussianMixture, KMeans
+from vbjax.numerics.record import Record
+from vbjax.numerics.types import Given
 from vbjax.plots.inputs import read_axes, read_choice, read_figure, read_fit, read_names
-from vbjax.plots.style import FAINT, INK, PALETTE, TITLE, WARN, objective_name, tidy
+from vbjax.plots.style import FAINT, INK, PALETTE, TITLE, WARN, Look, objective_name, tidy
+
+Drawable: TypeAlias = KMeans | GaussianMixture | BayesianGaussianMixture
 
 _MOST_POINTS = 5000
 _MOST_COLUMNS = 4
@@ -32,40 +39,48 @@ _MOST_IN_LEGEND = 8
 
 
 class _Groups(NamedTuple):
-    """What is drawn: the m occupied groups, heaviest first, and the data."""
+    """The m occupied components or clusters, heaviest first, and the data.
+
+    Attributes:
+        kind: "component" or "cluster".
+        number: places in the fit.
+        covariance: None for k-means.
+        share: responsibilities of the rows.
+        columns: names of the columns.
+    """
 
     kind: str
-    number: np.ndarray  # (m,), places in the fit
-    weight: np.ndarray  # (m,)
-    center: np.ndarray  # (m, d)
-    covariance: np.ndarray | None  # (m, d, d); None for k-means
-    color: np.ndarray  # (m, 3)
-    x: np.ndarray  # (n, d)
-    share: np.ndarray  # (n, m), responsibilities
+    number: Int[np.ndarray, " m"]
+    weight: Float[np.ndarray, " m"]
+    center: Float[np.ndarray, "m d"]
+    covariance: Float[np.ndarray, "m d d"] | None
+    color: Float[np.ndarray, "m 3"]
+    x: Float[np.ndarray, "n d"]
+    share: Float[np.ndarray, "n m"]
     columns: list[str]
 
 
 def components(
-    model: Any,
-    params: Any,
-    x: Any,
+    model: Drawable,
+    params: Record,
+    x: Given,
     ax: Axes | None = None,
     columns: Sequence[str] | None = None,
     *,
     features: Sequence[int] | None = None,
 ) -> Axes:
-    """The data and the components of a mixture, or the centres of k-means, in one or two columns.
+    """Draw the data and the components of a mixture, or the centres of k-means, in one or two columns.
 
-    Two columns: the points, each in its components' colours mixed by responsibility, and for every
-    component that keeps more than one row the ellipses of 1 and 2 standard deviations. One column: a
-    histogram, the components' densities times their weights, and their sum. Of more than 5000 rows the
-    points show 5000.
+    In two columns, the picture has the points, in the colours of the components mixed by responsibility, and
+    for every component of more than one row the ellipses of 1 and 2 standard deviations. In one column, it
+    has a histogram, the components' densities times their weights, and their sum. At most 5000 rows are shown
+    as points.
 
     Args:
         model: `fit.model`, a Gaussian mixture or KMeans.
         params: `fit.params`.
         x: the data, (n, d).
-        ax: where to draw; by default on a new figure, `ax.figure`.
+        ax: the axes to draw on; by default those of a new figure, `ax.figure`.
         columns: d names for the axes, with their units; by default "x0", "x1", ...
         features: the one or two columns to show; by default the first two, or the only one.
 
@@ -96,16 +111,16 @@ def components(
 
 
 def pairs(
-    model: Any,
-    params: Any,
-    x: Any,
+    model: Drawable,
+    params: Record,
+    x: Given,
     figure: Figure | SubFigure | None = None,
     columns: Sequence[str] | None = None,
 ) -> Figure | SubFigure:
-    """All pairs of the first columns, four at most: `components` of each pair, and of each one alone.
+    """Draw `components` for all pairs of the first columns, at most four, and for each column alone.
 
-    The ellipses are those of the marginal 2 x 2 covariances. Arguments and errors are those of
-    `components`, but for `figure`: where to draw, by default a new one, and what is returned.
+    The ellipses are those of the marginal 2 x 2 covariances. Arguments and errors are those of `components`,
+    with `figure`, the figure to draw on, by default a new one, in place of `ax`. Returns the figure.
     """
     groups = _groups(model, params, x, columns)
     d = groups.x.shape[1]
@@ -128,11 +143,11 @@ def pairs(
 
 
 def trace(fit: Fit, ax: Axes | None = None) -> Axes:
-    """The objective of every run that is not singular, sweep by sweep, the best one drawn over the others.
+    """Draw the objective of every run that is not singular, sweep by sweep, and the best run over the others.
 
     Args:
         fit: a `Fit` of one data set (not batched).
-        ax: where to draw; by default on a new figure.
+        ax: the axes to draw on; by default those of a new figure.
 
     Returns:
         The axes.
@@ -165,7 +180,7 @@ def trace(fit: Fit, ax: Axes | None = None) -> Axes:
 
 
 def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
-    """The final objectives of all restarts, from the best down, and which of them to trust.
+    """Draw the final objectives of all restarts, from the best down, and show which of them to trust.
 
     Arguments, result and errors are those of `trace`.
     """
@@ -176,7 +191,7 @@ def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
     order = order[np.isfinite(value[order])]  # a run that never ended has none
     value, status, singular = value[order], status[order], singular[order]
     rank, converged = np.arange(1, len(value) + 1), status == Status.CONVERGED
-    kinds: list[tuple[str, np.ndarray, dict[str, Any]]] = [
+    kinds: list[tuple[str, np.ndarray, Look]] = [
         ("converged", converged & ~singular, dict(color=PALETTE[0], marker="o")),
         ("did not converge", ~converged & ~singular, dict(color=INK, marker="o", mfc="white")),
         ("singular", singular, dict(color=WARN, marker="x")),
@@ -199,21 +214,21 @@ def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
     return tidy(ax)
 
 
-def overview(fit: Fit, x: Any, columns: Sequence[str] | None = None) -> Figure:
-    """One page on a fit: the components over the data, the best run's trace, and the restarts.
+def overview(fit: Fit, x: Given, columns: Sequence[str] | None = None) -> Figure:
+    """Draw a page on a fit: the components over the data, the best run's trace, and the restarts.
 
     Data of more than two columns are shown by `pairs`.
 
     Args:
         fit: a `Fit` of a Gaussian mixture or of KMeans.
-        x: the data it was fitted to, (n, d).
+        x: the data of the fit, (n, d).
         columns: d names for the axes, with their units.
 
     Returns:
         A figure that belongs to no window; save it with `figure.savefig("fit.png")`.
 
     Raises:
-        ValueError, TypeError: as for `components`, `trace` and `restarts`.
+        ValueError, TypeError: arguments that `components`, `trace` or `restarts` refuse.
     """
     fit = read_fit(fit)
     x = fit.model.read(x)
@@ -231,16 +246,19 @@ def overview(fit: Fit, x: Any, columns: Sequence[str] | None = None) -> Figure:
     return figure
 
 
-# -- what is drawn -------------------------------------------------------------------------------------
+# -- data of the pictures ------------------------------------------------------------------------------
 
 
 @jax.jit
-def _moments(model: Any, params: Any) -> tuple[Any, Any, Any]:
-    """Weights, means and covariances in one compiled program; one operation after the other takes seconds."""
+def _moments(
+    model: GaussianMixture | BayesianGaussianMixture, params: Record
+) -> tuple[Float[Array, " k"], Float[Array, "k d"], Float[Array, "k d d"]]:
+    """Compute weights, means and covariances by one program: one operation after the other takes seconds."""
     return model.weights(params), model.means(params), model.covariances(params)
 
 
-def _groups(model: Any, params: Any, x: Any, columns: Sequence[str] | None) -> _Groups:
+def _groups(model: Drawable, params: Record, x: Given, columns: Sequence[str] | None) -> _Groups:
+    """Return the components or clusters to draw: those of more than one row, or of any row for k-means."""
     if not isinstance(model, (KMeans, GaussianMixture, BayesianGaussianMixture)):
         raise TypeError(f"model must be a Gaussian mixture or KMeans; got {type(model).__name__}")
     x = model.read(x)
@@ -274,7 +292,7 @@ def _groups(model: Any, params: Any, x: Any, columns: Sequence[str] | None) -> _
 
 
 def _scatter(ax: Axes, groups: _Groups, i: int, j: int) -> None:
-    """The points of columns i and j, and the components' ellipses or the clusters' centres."""
+    """Draw the points of columns i and j, and the components' ellipses or the clusters' centres."""
     n = len(groups.x)
     rows = np.arange(n)
     if n > _MOST_POINTS:
@@ -282,7 +300,7 @@ def _scatter(ax: Axes, groups: _Groups, i: int, j: int) -> None:
     color = np.clip(groups.share[rows] @ groups.color, 0, 1)
     size, alpha = float(np.clip(4000 / len(rows), 3, 22)), float(np.clip(20 / np.sqrt(len(rows)), 0.3, 0.75))
     ax.scatter(groups.x[rows, i], groups.x[rows, j], c=color, s=size, alpha=alpha, lw=0)
-    halo: list[Any] = [withStroke(linewidth=3, foreground="white")]
+    halo: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white")]
     for m, number in enumerate(groups.number):
         center, edge = groups.center[m, [i, j]], 0.75 * groups.color[m]
         if groups.covariance is None:
@@ -306,8 +324,14 @@ def _scatter(ax: Axes, groups: _Groups, i: int, j: int) -> None:
     tidy(ax)
 
 
-def _ellipse(center: np.ndarray, covariance: np.ndarray, radius: float, color: Any, style: str) -> Ellipse:
-    """Where the Mahalanobis distance from the centre is `radius`."""
+def _ellipse(
+    center: Float[np.ndarray, " 2"],
+    covariance: Float[np.ndarray, "2 2"],
+    radius: float,
+    color: Float[np.ndarray, " 3"],
+    style: str,
+) -> Ellipse:
+    """Return the ellipse of points at Mahalanobis distance `radius` from the centre."""
     values, vectors = np.linalg.eigh(covariance)
     width, height = 2 * radius * np.sqrt(np.maximum(values, 0))
     angle = np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0]))
@@ -315,7 +339,7 @@ def _ellipse(center: np.ndarray, covariance: np.ndarray, radius: float, color: A
 
 
 def _densities(ax: Axes, groups: _Groups, j: int) -> None:
-    """A histogram of column j under the components' densities; of clusters, a histogram for each."""
+    """Draw a histogram of column j with the components' densities; for clusters, a histogram of each."""
     x, scale = groups.x[:, j], len(groups.x)
     edges = np.histogram_bin_edges(x, bins=int(np.clip(np.sqrt(scale) * 1.5, 8, 60)))
     weights = np.full((scale, 1), 1.0)
@@ -341,13 +365,20 @@ def _densities(ax: Axes, groups: _Groups, j: int) -> None:
     tidy(ax)
 
 
-# -- how it looks --------------------------------------------------------------------------------------
+# -- legend and title ---------------------------------------------------------------------------------
 
 
 def _legend(
-    where: Any, groups: _Groups, *, ellipses: bool, columns: int = 4, note: str | None = None, **place: Any
+    where: Axes | Figure | SubFigure,
+    groups: _Groups,
+    *,
+    ellipses: bool,
+    columns: int = 4,
+    note: str | None = None,
+    **place: Any,
 ) -> None:
-    handles: list[Any] = [
+    """Add a legend: the groups with their weights, at most eight, and the meaning of the lines."""
+    handles: list[Artist] = [
         Line2D([], [], ls="", marker="o", color=color, label=f"{groups.kind} {number}: {weight:.0%}")
         for number, weight, color in zip(groups.number, groups.weight, groups.color, strict=True)
     ]
@@ -356,7 +387,7 @@ def _legend(
         label = f"{len(handles) - _MOST_IN_LEGEND + 1} more: {rest:.0%}"
         handles = [*handles[: _MOST_IN_LEGEND - 1], Line2D([], [], ls="", label=label)]
     if groups.covariance is None:
-        mark: dict[str, Any] = dict(ls="", marker="X") if ellipses else {}
+        mark: Look = dict(ls="", marker="X") if ellipses else {}
         handles.append(Line2D([], [], color=INK, label="centre", **mark))
     elif ellipses:
         handles += [Line2D([], [], color=INK, ls=s, label=f"{r} sd") for r, s in ((1, "-"), (2, "--"))]
@@ -364,11 +395,12 @@ def _legend(
         handles.append(Line2D([], [], color=INK, ls=":", lw=1, label="all"))
     if note:
         handles.append(Line2D([], [], ls="", label=note))
-    look = dict(fontsize=9, frameon=False, handletextpad=0.4, columnspacing=1.4)
+    look: Look = dict(fontsize=9, frameon=False, handletextpad=0.4, columnspacing=1.4)
     where.legend(handles=handles, ncols=columns, **look, **place)
 
 
-def _name(model: Any) -> str:
+def _name(model: Drawable) -> str:
+    """Return the model's name and size, for a title."""
     if isinstance(model, KMeans):
         return f"k-means ({model.n_clusters} clusters)"
     bayesian = isinstance(model, BayesianGaussianMixture)

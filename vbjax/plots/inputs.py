@@ -1,4 +1,4 @@
-"""Reading what pictures are made of: fits, tables, names, and where to draw. Errors name the argument.
+"""Readers of the arguments of pictures: fits, tables, names, axes and figures. Errors name the argument.
 
 Imported by the pictures of this folder alone.
 """
@@ -6,14 +6,15 @@ Imported by the pictures of this folder alone.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from vbjax.inference.result import Fit
 from vbjax.numerics.inputs import as_numbers, describe
+from vbjax.numerics.types import Given
 
 
 def read_axes(ax: Axes | None) -> Axes:
@@ -34,8 +35,8 @@ def read_figure(figure: Figure | SubFigure | None, width: float, height: float) 
     return figure
 
 
-def read_fit(fit: Any) -> Fit:
-    """Return the fit of one data set."""
+def read_fit(fit: Given) -> Fit:
+    """Return a fit; raise where it is none, or a batch of fits."""
     if not isinstance(fit, Fit):
         raise TypeError(f"fit must be a vb.Fit; got {describe(fit)}")
     if np.ndim(fit.objective) != 0:
@@ -43,7 +44,7 @@ def read_fit(fit: Any) -> Fit:
     return fit
 
 
-def read_shares(table: Any, name: str, axes: str) -> np.ndarray:
+def read_shares(table: Given, name: str, axes: str) -> Float[np.ndarray, "n k"]:
     """Return a table of shares, finite and at least 0, in float64; `axes` says what rows and columns are."""
     read = np.asarray(as_numbers(table, name), float)
     if read.ndim != 2 or 0 in read.shape:
@@ -53,7 +54,7 @@ def read_shares(table: Any, name: str, axes: str) -> np.ndarray:
     return read
 
 
-def read_names(names: Any, n: int, what: str) -> list[str]:
+def read_names(names: Given, n: int, what: str) -> list[str]:
     """Return n names; errors begin with `what`, as in "columns must name the 2 columns of x"."""
     if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
         raise ValueError(f"{what}; got {describe(names)}")
@@ -65,11 +66,11 @@ def read_names(names: Any, n: int, what: str) -> list[str]:
     return given
 
 
-def read_choice(chosen: Any, n: int, what: str, most: int | None = None) -> list[int]:
+def read_choice(chosen: Given, n: int, what: str, most: int | None = None) -> list[int]:
     """Return numbers from 0 to n - 1, at least one; errors begin with `what`: "states must be some of"."""
     try:
         given = np.asarray(as_numbers(list(chosen), "numbers"))
-    except (TypeError, ValueError):  # nothing to iterate over, or no numbers
+    except (TypeError, ValueError):  # not iterable, or not of numbers
         given = np.zeros(0)
     whole = given.ndim == 1 and given.size > 0 and given.dtype.kind in "iu"
     if not whole or given.min() < 0 or given.max() >= n or (most is not None and given.size > most):

@@ -1,7 +1,7 @@
-"""Pictures of a topic model: what its topics are about, what documents are about, and a page on the fit.
+"""Pictures of a topic model: words of its topics, topics of documents, and a page on the fit.
 
-Like `plots`, which draws the trace and the restarts of any fit, it needs matplotlib and is imported by name:
-`from vbjax.plots import topics`. The command line imports it.
+The module needs matplotlib and is imported by name: `from vbjax.plots import topics`. The trace and the
+restarts of a fit are drawn by `plots.fits`. The command line imports it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
@@ -40,14 +41,14 @@ def top_words(
     *,
     which: Sequence[int] | None = None,
 ) -> Figure | SubFigure:
-    """The words of highest expected probability of every topic, a panel for each, with their posterior sd.
+    """Draw the most probable words of every topic, with their posterior sd, a panel for each.
 
     Args:
         topics: `fit.params.topics`.
-        vocabulary: V words; `vocabulary[i]` is the one of number i.
-        n: words in a panel.
-        figure: where to draw; by default a new one.
-        which: numbers of the topics to draw, in this order; by default the twelve that hold most words, the
+        vocabulary: V words; `vocabulary[i]` is word number i.
+        n: number of words in a panel.
+        figure: the figure to draw on; by default a new one.
+        which: numbers of the topics to draw, in this order; by default the twelve with most words, the
             largest first.
 
     Returns:
@@ -89,18 +90,18 @@ def top_words(
 def document_topics(
     shares: DirichletState | ArrayLike, ax: Axes | None = None, *, documents: Sequence[int] | None = None
 ) -> Axes:
-    """A heat map of the topics' shares in some documents, a row for each.
+    """Draw a heat map of the topics' shares in some documents, a row for each.
 
     Args:
-        shares: `model.document_topics(params, docs)`, drawn by its mean, or a table of shares, (n, K).
-        ax: where to draw; by default on a new figure, `ax.figure`.
+        shares: `model.document_topics(params, docs)`, whose mean is drawn, or a table of shares, (n, K).
+        ax: the axes to draw on; by default those of a new figure, `ax.figure`.
         documents: numbers of the documents to draw, from the top down; by default the first 30.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: `shares` that are no table; `documents` out of range.
+        ValueError: `shares` of another form than a table; `documents` out of range.
 
     >>> document_topics(jnp.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]), documents=[2, 0]).get_ylabel()
     'document'
@@ -125,20 +126,21 @@ def document_topics(
 
 
 def overview(fit: Fit, vocabulary: Sequence[str], n: int = 8) -> Figure:
-    """One page on a fit: the words of its largest topics, the best run's trace, and the restarts.
+    """Draw a page on a fit: the words of its largest topics, the best run's trace, and the restarts.
 
-    Topics are drawn that hold more than one token, twelve at most; where none does, the largest.
+    The topics drawn are those of more than one token, at most twelve; where there are none, the largest
+    topic.
 
     Args:
         fit: a `Fit` of `LatentDirichletAllocation` or `HDPTopics`.
-        vocabulary: V words; `vocabulary[i]` is the one of number i.
-        n: words in a panel, of V at most.
+        vocabulary: V words; `vocabulary[i]` is word number i.
+        n: number of words in a panel, at most V.
 
     Returns:
         A figure that belongs to no window; save it with `figure.savefig("topics.png")`.
 
     Raises:
-        ValueError: as for `top_words` and `trace`.
+        ValueError: arguments that `top_words` or `trace` refuse.
     """
     fit = read_fit(fit)
     if not isinstance(fit.model, TopicModel):
@@ -163,7 +165,9 @@ def overview(fit: Fit, vocabulary: Sequence[str], n: int = 8) -> Figure:
 
 
 @jax.jit
-def _top_moments(topics: DirichletState, ids: Array) -> tuple[Array, Array]:
-    """Means and standard deviations of the probabilities of these words."""
+def _top_moments(
+    topics: DirichletState, ids: Int[Array, "k n"]
+) -> tuple[Float[Array, "k n"], Float[Array, "k n"]]:
+    """Compute means and standard deviations of the probabilities of words `ids`."""
     take = lambda table: jnp.take_along_axis(table, ids, 1)
     return take(topics.mean), take(topics.sd)
