@@ -64,11 +64,17 @@ class Climb:
 
     model: Any
 
+    def inspect(self, data):
+        """Take all options: there are none."""
+
     def init(self, key, data, weights):
         return self.model.init(key, data, weights)
 
     def start(self, params, data):
         return Slope(params)
+
+    def explain(self, params, data, weights):
+        """Say nothing: runs are not finite because they were drawn so."""
 
     def step(self, state, data, weights):
         params = state.params
