@@ -15,7 +15,7 @@ from jax import Array, lax
 from vbjax.core.contracts import Info, Status, judge
 from vbjax.core.rows import Expectation, expectation, rounding_error
 from vbjax.families.base import pytree, static
-from vbjax.families.coordinates import outside
+from vbjax.families.coordinates import first_improper_field
 from vbjax.numerics.inputs import all_finite, read_flag, read_number
 from vbjax.numerics.record import Record
 
@@ -94,7 +94,7 @@ def explain(model: ConjugateModel, params: Any, data: Any, weights: Array | None
                 )
     moved = jax.jit(sweep)(model, Record(params), data, weights).params
     for name, state in moved.items():
-        if field := outside(state):
+        if field := first_improper_field(state):
             raise ValueError(
                 f"the factor {name!r} ({model.factors[name]}) is improper: its prior and the data "
                 f"leave it a {field} that is not positive. Give it a proper prior"

@@ -31,7 +31,7 @@ from vbjax.core.rows import (
     sum_over_rows,
 )
 from vbjax.families.base import Family, State
-from vbjax.families.coordinates import displaced, is_proper
+from vbjax.families.coordinates import displace, is_proper
 from vbjax.families.monte_carlo import mean_over_draws
 from vbjax.numerics.inputs import read_arrays
 from vbjax.numerics.record import Record
@@ -222,7 +222,7 @@ class ConjugateModel:
             prior = self.m_step(params, nothing, (name,))[name]
             proper = is_proper(prior)
             place = jax.tree.map(lambda new, old, p=proper: jnp.where(p, new, old), prior, params[name])
-            params = params | {name: displaced(place, own)}
+            params = params | {name: displace(place, own)}
         if data is None or not self.local(data):
             return params
 

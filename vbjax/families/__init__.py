@@ -1,4 +1,4 @@
-"""Exponential families: what a factor of the variational posterior can be."""
+"""Exponential families: the distributions that a factor of the variational posterior can have."""
 
 from vbjax.families.base import Family, LocationPrecision, State, Statistics
 from vbjax.families.beta import Beta, BetaState, BetaStatistics

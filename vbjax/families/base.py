@@ -1,62 +1,75 @@
 """The contract of a family: what a factor of q is, and the two maps that every algorithm alternates.
 
-Three kinds of object, one file for each family:
+Each family has a file of its own with three kinds of object:
 
-- a **Statistics** record holds (expected) sufficient statistics E[t(z)]. Its fields are *natural*
-  (affine in the log joint, their number of event axes is in `events`), or the constant `pivot` about
+- a **Statistics** record holds (expected) sufficient statistics E[t(z)]. Its fields are *natural* (the log
+  joint is affine in them, and `events` says how many event axes each has), or the constant `pivot` about
   which location statistics are taken, or `base`, the expected log base measure log h(z);
 - a **State** is a distribution in well-conditioned coordinates: it is what `fit.params` holds;
 - a **Family** is the static description (plate and event sizes) that makes states from gradients.
 
 The density of a state is h(z) exp(<eta, t(z)> - A(eta)). `h` is chosen so that eta is the coordinate
 itself, a Gamma's (a, -b) and a Dirichlet's alpha, not alpha - 1, which would lose the digits of a
-small alpha in float32. Terms add `base` with weight one for every density of z they hold; one prior
-per factor is the rule, and then it cancels against the entropy before it is ever computed.
+small alpha in float32. Terms add `base` with weight one for every density of z they hold. Most models have
+one prior per factor, and then `base` cancels against the entropy before it is ever computed.
 
-Leading axes are plates. Imported by the families, terms and core.
+Leading axes are plates. Families, terms and core import this file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar, dataclass_transform
+from collections.abc import Iterable, Iterator, Mapping
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    NamedTuple,
+    Self,
+    TypeAlias,
+    TypeVar,
+    dataclass_transform,
+)
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
-from vbjax.families.cells import note_read, read_cells
+from vbjax.families.cells import CellIndex, note_read, read_cells
 from vbjax.numerics.inputs import as_array, as_floating, read_count, read_key, read_probabilities, read_shape
+from vbjax.numerics.types import Given
 
-T = TypeVar("T")
+Value: TypeAlias = Any  # a value, mean or variance of a latent: an array, or a named tuple of arrays
+C = TypeVar("C")
 
 
 @dataclass_transform(frozen_default=True)
-def pytree(cls: type[T]) -> type[T]:
-    """A frozen dataclass that JAX sees through; fields marked `static` are structure.
+def pytree(cls: type[C]) -> type[C]:
+    """Return the class as a frozen dataclass that is a pytree; fields marked `static` are its structure.
 
-    Not by `register_dataclass`: its structures compare equal for two classes with as many fields (jaxlib
-    0.10), and `jit` then now and then takes the one's program for the other's.
+    `jax.tree_util.register_dataclass` would not do: its structures compare equal for two classes with equally
+    many fields (jaxlib 0.10), and `jit` then sometimes runs the program of one class for the other.
     """
-    kind: Any = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    kind: type = dataclasses.dataclass(frozen=True, eq=False)(cls)
     fields = dataclasses.fields(kind)
     structure = tuple(f.name for f in fields if f.metadata.get("static"))
     leaves = tuple(f.name for f in fields if not f.metadata.get("static"))
     keys = tuple(map(jax.tree_util.GetAttrKey, leaves))
 
-    def flatten(x: Any) -> tuple[list[Any], tuple[Any, ...]]:
+    def flatten(x: C) -> tuple[list[object], tuple[object, ...]]:
         return [getattr(x, name) for name in leaves], tuple(getattr(x, name) for name in structure)
 
-    def flatten_with_keys(x: Any) -> tuple[list[Any], tuple[Any, ...]]:
+    def flatten_with_keys(x: C) -> tuple[list[tuple[object, object]], tuple[object, ...]]:
         values, statics = flatten(x)
         return list(zip(keys, values, strict=True)), statics
 
-    def unflatten(statics: tuple[Any, ...], values: Any) -> Any:
-        x = object.__new__(kind)
+    def unflatten(statics: tuple[object, ...], values: Iterable[object]) -> C:
+        x: Any = object.__new__(kind)
         x.__dict__.update(zip(leaves, values, strict=True))
         x.__dict__.update(zip(structure, statics, strict=True))
         return x
@@ -66,50 +79,52 @@ def pytree(cls: type[T]) -> type[T]:
 
 
 def static(**kwargs: Any) -> Any:
-    """A dataclass field that is structure: hashable, and a new value is a new program."""
+    """Return a dataclass field that is structure: its value is hashable, and a new value is a new program."""
     return dataclasses.field(metadata={"static": True}, **kwargs)
 
 
 class LocationPrecision(NamedTuple):
-    """A value, mean or variance of a joint factor of a location and its precision."""
+    """Value, mean or variance of a joint factor of a location and its precision."""
 
     location: Array
     precision: Array
 
 
 class Statistics:
-    """Expected sufficient statistics; see the module's text for natural fields, `pivot` and `base`."""
+    """Expected sufficient statistics; the module's text explains natural fields, `pivot` and `base`."""
 
     events: ClassVar[dict[str, int]]
 
     @property
     def natural(self) -> dict[str, Array]:
-        """The fields in which a conjugate log joint is affine."""
+        """Natural fields: those in which a conjugate log joint is affine."""
         return {name: getattr(self, name) for name in self.events}
 
     @property
     def plate(self) -> tuple[int, ...]:
-        """The leading axes of every field."""
+        """Sizes of the leading axes of every field."""
         name, n_axes = next(iter(self.events.items()))
         shape = jnp.shape(getattr(self, name))
         return shape[: len(shape) - n_axes]
 
-    def __getitem__(self, index: Any) -> Self:
-        """Return the statistics of some cells of the plate: `s.effect[group]` is each row's own.
+    def __getitem__(self, index: CellIndex) -> Self:
+        """Return the statistics of some cells of the plate: `s.effect[group]` gives each row its group's.
 
-        A number below 0 is counted from the end; an array of numbers is not, they must be cells' own.
+        A single number below 0 is counted from the end; the numbers in an array are not, and must be those of
+        cells.
 
         Raises:
-            IndexError: where that can be seen, numbers that are no cells', or more axes than the plate has.
+            IndexError: if a number is not that of a cell (where values can be seen), or the index takes more
+                axes than the plate has.
         """
-        index = read_cells(index, self.plate)
-        note_read(self, index)
-        if not any(isinstance(part, (np.ndarray, jax.Array)) for part in index):
-            return jax.tree.map(lambda x: x[index], self)
-        return jax.tree.map(lambda x: jnp.asarray(x).at[index].get(wrap_negative_indices=False), self)
+        cells = read_cells(index, self.plate)
+        note_read(self, cells)
+        if not any(isinstance(part, (np.ndarray, jax.Array)) for part in cells):
+            return jax.tree.map(lambda x: x[cells], self)
+        return jax.tree.map(lambda x: jnp.asarray(x).at[cells].get(wrap_negative_indices=False), self)
 
-    def inner(self, gradient: Statistics) -> Array:
-        """<gradient, self> over the natural fields, one number for each cell of the plate."""
+    def inner(self, gradient: Statistics) -> Float[Array, "*plate"]:
+        """Return <gradient, self> over the natural fields, one number for each cell of the plate."""
         total: Any = 0.0
         for name, n_axes in self.events.items():
             product = getattr(gradient, name) * getattr(self, name)
@@ -117,132 +132,140 @@ class Statistics:
         return total
 
     def with_base(self, base: ArrayLike) -> Self:
-        """The same with another log base measure; unchanged where the family's is one."""
+        """Return these statistics with another log base measure; unchanged if the family's measure is one."""
         if not hasattr(self, "base"):
             return self
         return dataclasses.replace(self, base=jnp.full_like(self.base, base))  # type: ignore[type-var]
 
     def about(self, pivot: Array) -> Self:
-        """The same statistics about another pivot; unchanged where the family has none."""
+        """Return these statistics taken about another pivot; unchanged if the family has none."""
         return self
 
     def like(self, other: Statistics) -> Self:
-        """The same statistics about the pivot of `other`."""
+        """Return these statistics taken about the pivot of `other`."""
         return self.about(other.pivot) if hasattr(other, "pivot") else self
 
     @property
     def log_base(self) -> Array | float:
-        """E[log h(z)], 0 where the family's base measure is one."""
+        """E[log h(z)], which is 0 where the family's base measure is one."""
         return getattr(self, "base", 0.0)
 
 
-class State:
-    """A distribution over the plate's cells, in well-conditioned coordinates.
+T = TypeVar("T", bound=Statistics)
+
+
+class State(Generic[T]):
+    """Distribution over the plate's cells, in well-conditioned coordinates.
 
     Every family's state gives `mean`, `variance`, `covariance` (over the event's axes; the variance
     itself for scalars), `mode` (NaN where there is none, but 0 for a precision whose density is
     unbounded there), `sd`, `entropy()`, `kl(other)`, `log_prob(x)` and `sample(key, shape)`.
 
-    `domains` says of each field where it lives: "location" (in units of `location_scale`), "real",
+    `domains` names the set in which each field lives: "location" (in units of `location_scale`), "real",
     "positive", "definite" (a symmetric positive definite matrix), "triangular" (the lower factor of one) or
     "degrees" (above its size less one).
     """
 
     domains: ClassVar[dict[str, str]] = {}
 
-    def statistics(self, x: Any) -> Any:
-        """t(x) of a value, taken about itself where the family has a pivot."""
+    def statistics(self, x: Value) -> T:
+        """Return t(x) of a value, taken about the value itself if the family has a pivot."""
         raise TypeError(f"{type(self).__name__} has no statistics")
 
-    def expected(self) -> Any:
-        """E_q[t(z)], about the state's own location where the family has a pivot."""
+    def expected(self) -> T:
+        """Return E_q[t(z)], taken about the state's own location if the family has a pivot."""
         raise TypeError(f"{type(self).__name__} has no expected statistics")
 
-    def log_density(self, statistics: Any) -> Array:
-        """<eta, t> - A(eta): the log density but for log h, at values or expected statistics."""
+    def log_density(self, statistics: T) -> Float[Array, "*plate"]:
+        """Return <eta, t> - A(eta), the log density without log h, at values or expected statistics."""
         raise TypeError(f"{type(self).__name__} has no density")
 
-    def base_entropy(self) -> Array:
-        """A(eta) - <eta, E[t]>: the entropy relative to the base measure, by remainder forms."""
+    def base_entropy(self) -> Float[Array, "*plate"]:
+        """Return A(eta) - <eta, E[t]>, the entropy relative to the base measure, by remainder forms."""
         raise TypeError(f"{type(self).__name__} has no entropy")
 
     if TYPE_CHECKING:  # fields in one family, properties in another
 
         @property
-        def mean(self) -> Any: ...
+        def mean(self) -> Value: ...
 
         @property
-        def variance(self) -> Any: ...
+        def variance(self) -> Value: ...
 
         @property
-        def mode(self) -> Any: ...
+        def mode(self) -> Value: ...
+
+        @property
+        def location_scale(self) -> Array: ...
 
     @property
-    def covariance(self) -> Any:
+    def covariance(self) -> Value:
+        """Covariance over the event's axes; the variance itself for scalars."""
         return self.variance
 
     @property
-    def sd(self) -> Any:
+    def sd(self) -> Value:
         """Standard deviation, elementwise: sqrt(variance)."""
         return jax.tree.map(jnp.sqrt, self.variance)
 
-    def at_mode(self) -> Any:
-        """The statistics of the mode: what a point estimate (`Delta`) sends to the others."""
+    def at_mode(self) -> T:
+        """Return the statistics of the mode: the message that a point estimate (`Delta`) sends."""
         return self.statistics(self.mode)
 
-    def divergence(self, other: Self) -> Array:
-        """KL(self || other) of a state of this class, for `kl`, which checks that it is one.
+    def divergence(self, other: Self) -> Float[Array, "*plate"]:
+        """Return KL(self || other) for a state of this class; `kl` checks that `other` is one.
 
-        The families pair the two halves, which would cancel badly in float32 where both are concentrated.
+        The families pair the terms of the two densities, which would cancel badly in float32 where both
+        are concentrated.
         """
         return -other.log_density(self.expected()) - self.base_entropy()
 
-    def draw(self, key: Array, shape: tuple[int, ...]) -> Any:
-        """Draws of shape `shape + plate + event`, for `sample`, which reads key and shape."""
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Value:
+        """Return draws of shape `shape + plate + event`; `sample` checks the key and the shape."""
         raise TypeError(f"{type(self).__name__} has no sampler")
 
-    def entropy(self) -> Array:
-        """-E_q[log q(z)], in nats."""
+    def entropy(self) -> Float[Array, "*plate"]:
+        """Return -E_q[log q(z)], in nats."""
         with _fields_that_fit(self) as state:
             return state.base_entropy() - state.expected().log_base
 
-    def kl(self, other: Self) -> Array:
-        """KL(self || other) in nats, one number for each cell of the plate.
+    def kl(self, other: Self) -> Float[Array, "*plate"]:
+        """Return KL(self || other) in nats, one number for each cell of the plate.
 
         Raises:
-            ValueError: `other` is not a state of this class, or of another plate or size.
+            ValueError: if `other` is not a state of this class, or has another plate or size.
         """
         if type(other) is not type(self):
             raise ValueError(f"other must be a {type(self).__name__}; got {type(other).__name__}")
         with _fields_that_fit(self, other) as (state, other):
             return state.divergence(other)
 
-    def log_prob(self, x: Any) -> Array:
-        """log q(x), one number for each cell of the plate.
+    def log_prob(self, x: Value) -> Float[Array, "*plate"]:
+        """Return log q(x), one number for each cell of the plate.
 
         Raises:
-            ValueError: an `x` that is no number, or of another shape than a draw.
+            ValueError: if `x` is no number, or does not have the shape of a draw.
         """
         x = self.read_value(x)
         with _fields_that_fit(self) as state:
             t = state.statistics(x)
             return state.log_density(t) + t.log_base
 
-    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Any:
-        """Independent draws, of shape `shape + plate + event`.
+    def sample(self, key: Array, shape: int | tuple[int, ...] = ()) -> Value:
+        """Return independent draws, of shape `shape + plate + event`.
 
         Raises:
-            ValueError: `key` is no key, or `shape` neither a whole number nor a tuple of them.
+            ValueError: if `key` is no key, or `shape` neither a whole number nor a tuple of them.
         """
         key, shape = read_key(key), read_shape(shape)
         with _fields_that_fit(self) as state:
             return state.draw(key, shape)
 
-    def read_value(self, x: Any) -> Any:
-        """Return a value of the latent as arrays: of the structure, the event and the dtype of a draw.
+    def read_value(self, x: Given) -> Value:
+        """Return a value of the latent as arrays with the structure, the event and the dtype of a draw.
 
         Raises:
-            ValueError: an `x` that is no number, of another event, or whose plate does not fit.
+            ValueError: if `x` is no number, has another event shape, or has a plate that does not fit.
         """
         with _fields_that_fit(self) as state:
             draw = jax.eval_shape(lambda q: q.draw(jax.random.key(0), ()), state)
@@ -254,11 +277,11 @@ class State:
         return type(draw)(*(_read_event(value, like, plate) for value, like in zip(x, draw, strict=True)))
 
 
-def read_share(p: ArrayLike, like: Array) -> Array:
-    """Return shares of the mass, of the dtype of `like` and of a shape that fits its own.
+def read_share(p: ArrayLike, like: Array) -> Float[Array, " ..."]:
+    """Return shares of a distribution's mass, in the dtype of `like` and of a shape that fits it.
 
     Raises:
-        ValueError: other than numbers from 0 to 1, or of another shape.
+        ValueError: if `p` holds anything but numbers from 0 to 1, or its shape does not fit.
     """
     share = jnp.asarray(read_probabilities(p), like.dtype)
     try:
@@ -268,7 +291,8 @@ def read_share(p: ArrayLike, like: Array) -> Array:
     return share
 
 
-def _read_event(x: Any, draw: Any, plate: tuple[int, ...]) -> Array:
+def _read_event(x: Given, draw: jax.ShapeDtypeStruct, plate: tuple[int, ...]) -> Array:
+    """Return a value as an array of a draw's event shape and dtype."""
     event = draw.shape[len(plate) :]
     x = as_array(x, "x")
     n = max(x.ndim - len(event), 0)
@@ -282,12 +306,15 @@ def _read_event(x: Any, draw: Any, plate: tuple[int, ...]) -> Array:
     return x.astype(draw.dtype)
 
 
+Q = TypeVar("Q", bound=State)
+
+
 @contextlib.contextmanager
 def _fields_that_fit(*states: Any) -> Iterator[Any]:
-    """Give the states with arrays for fields; say so where their shapes do not fit one another.
+    """Give the states with arrays for fields, and turn errors of their shapes into one that shows them.
 
     Raises:
-        ValueError: fields that are no numbers, or of shapes that do not fit.
+        ValueError: if fields are no numbers, or have shapes that do not fit.
     """
     read = tuple(map(_with_arrays, states))
     try:
@@ -298,26 +325,30 @@ def _fields_that_fit(*states: Any) -> Iterator[Any]:
         raise ValueError(f"{what}; got {shapes}: {error}") from error
 
 
-def _with_arrays(state: Any) -> Any:
-    """Return the state with numbers as arrays."""
+def _with_arrays(state: Q) -> Q:
+    """Return the state with its numbers as arrays."""
     given = {name: getattr(state, name) for name in state.domains}
     read = {name: as_floating(x, name) for name, x in given.items() if not isinstance(x, jax.Array)}
-    return dataclasses.replace(state, **read) if read else state
+    return dataclasses.replace(state, **read) if read else state  # type: ignore[type-var]
 
 
-def _shapes(state: Any) -> str:
+def _shapes(state: State) -> str:
     return "(" + ", ".join(f"{name} {getattr(state, name).shape}" for name in state.domains) + ")"
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
-    """The static description of a factor of q: hashable, without numbers.
+class Family(Generic[Q, T]):
+    """Static description of a factor of q: hashable, without numbers.
 
-    `base_weight` is 1 for a distribution, whose entropy leaves log h out, and 0 for a point. `guarded`: there
-    is no optimum in closed form, only a `step` that could lower the bound, and must be scored. `curvature`:
-    the field of the statistics whose coefficient is the curvature in a location, or the pull on a label.
-    Where that of one factor depends on another location or label, the two multiply, and their neutral members
-    may be a saddle of the bound. None where the neutral member favours a direction.
+    Attributes:
+        plate: sizes of the leading axes.
+        base_weight: 1 for a distribution, whose `base_entropy` leaves log h out; 0 for a point.
+        guarded: whether there is no optimum in closed form, only a `step` that could lower the bound and
+            must be scored.
+        curvature: the field of the statistics whose coefficient is the curvature in a location, or the pull
+            on a label. If one factor's coefficient depends on another location or label, the two multiply,
+            and their neutral members may be a saddle of the bound. None if the neutral member favours a
+            direction.
     """
 
     plate: tuple[int, ...] = ()
@@ -327,10 +358,10 @@ class Family:
     curvature: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
-        """Read the plate, and the sizes that a family has.
+        """Read the plate and the family's sizes.
 
         Raises:
-            ValueError: what is no whole number.
+            ValueError: if one of them is no whole number.
         """
         object.__setattr__(self, "plate", read_shape(self.plate, "plate"))
         for name in self.counts:
@@ -338,15 +369,17 @@ class Family:
                 read_count(getattr(self, name), name)
 
     def repeated(self, n: int) -> Self:
-        """The same family for each of n rows: the plate gets a leading axis."""
+        """Return the family with a leading axis of n rows before its plate."""
         return dataclasses.replace(self, plate=(read_count(n, "n", least=0), *self.plate))
 
-    def neutral(self, dtype: DTypeLike) -> Any:
-        """A standard member, its mode inside the support: where a fit without better knowledge starts."""
+    def neutral(self, dtype: DTypeLike) -> Q:
+        """Return a standard member with its mode inside the support: where a fit starts by default."""
         raise TypeError(f"{type(self).__name__} has no neutral member")
 
-    def from_gradient(self, statistics: Any, gradient: Any, weight: ArrayLike = 1.0) -> Any:
-        """The optimal state: its natural parameter is d E[log p] / d E[t] (divided by `weight`).
+    def from_gradient(self, statistics: T, gradient: T, weight: ArrayLike = 1.0) -> Q:
+        """Return the optimal state, the coordinate update of Bishop 2006, eq. 10.9.
+
+        Its natural parameter is the gradient d E[log p] / d E[t], divided by `weight`.
 
         Args:
             statistics: where the gradient was taken; only its pivot matters.
@@ -355,15 +388,15 @@ class Family:
         """
         raise TypeError(f"{type(self).__name__} has no coordinate update")
 
-    def natural(self, state: Any, statistics: Any) -> Any:
-        """The natural parameter of a state about the pivot of `statistics`: what `from_gradient` undoes."""
+    def natural(self, state: Q, statistics: T) -> T:
+        """Return a state's natural parameter about the pivot of `statistics`; `from_gradient` inverts it."""
         return jax.grad(lambda t: state.log_density(t).sum())(statistics).with_base(1.0)
 
-    def mix(self, state: Any, other: Any, rho: ArrayLike) -> Any:
-        """The state of natural parameter (1 - rho) eta + rho eta': a natural-gradient step of size rho.
+    def mix(self, state: Q, other: Q, rho: ArrayLike) -> Q:
+        """Return the state at (1 - rho) eta + rho eta' in natural parameters: a natural-gradient step.
 
-        Both are taken about the first state's location, so that nothing large cancels (Hoffman et al.
-        2013, eq. 22; Amari 1998). Its log density is the two log densities' average but for a constant.
+        Both parameters are taken about the first state's location, so that nothing large cancels (Hoffman et
+        al. 2013, eq. 22; Amari 1998). Up to a constant the log density is the average of the two.
         """
         statistics = state.expected()
         eta, eta_other = self.natural(state, statistics), self.natural(other, statistics)
@@ -373,23 +406,26 @@ class Family:
 
     @staticmethod
     def starts(families: Mapping[str, Any], key: Array, dtype: DTypeLike) -> dict[str, Any]:
-        """States from which guarded factors of one model begin: at random, and made together."""
+        """Draw the states from which the guarded factors of one model start, all of them together."""
         raise TypeError("only guarded factors start at random")
 
-    def step(self, state: Any, statistics: Any, gradient: Any, rho: ArrayLike) -> Any:
-        """The state after a part rho of the way to the optimum, in natural parameters."""
+    def step(self, state: Q, statistics: T, gradient: T, rho: ArrayLike) -> Q:
+        """Return the state a part rho of the way to the optimum, in natural parameters."""
         return self.mix(state, self.from_gradient(statistics, gradient), rho)
 
-    def expected(self, state: Any) -> Any:
-        """E_q[t(z)] about the state's own location: the mean map, grad A(eta)."""
+    def expected(self, state: Q) -> T:
+        """Return E_q[t(z)] about the state's own location: the mean map, grad A(eta).
+
+        Bishop 2006, eq. 2.226.
+        """
         return state.expected()
 
-    def base_entropy(self, state: Any) -> Array:
-        """The factor's share of the bound: entropy relative to the base measure."""
+    def base_entropy(self, state: Q) -> Float[Array, "*plate"]:
+        """Return the factor's share of the bound: its entropy relative to the base measure."""
         return state.base_entropy()
 
-    def log_normalizer(self, statistics: Any, gradient: Any) -> Array:
-        """A at the natural parameter `gradient`: what a factor adds to the bound once optimised away."""
+    def log_normalizer(self, statistics: T, gradient: T) -> Float[Array, "*plate"]:
+        """Return A at the natural parameter `gradient`: the bound's share of a factor once optimised away."""
         state = self.from_gradient(statistics, gradient)
         t = state.expected().like(statistics)
         return state.base_entropy() + t.inner(gradient) + (gradient.log_base - 1) * t.log_base

@@ -1,4 +1,4 @@
-"""Beta: statistics log x and log(1 - x), a Dirichlet over two corners under its own name."""
+"""Beta: a Dirichlet over two corners, with statistics log x and log(1 - x)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import betainc
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, State, Statistics, pytree, read_share
 from vbjax.families.dirichlet import DirichletState, DirichletStatistics, dirichlet_log_density
@@ -19,32 +20,32 @@ from vbjax.numerics.special import quantile
 class BetaStatistics(Statistics):
     """E[log x] and E[log(1 - x)]; `base` is minus their sum."""
 
-    log: Array
-    log_complement: Array
-    base: Array
+    log: Float[Array, "*plate"]
+    log_complement: Float[Array, "*plate"]
+    base: Float[Array, "*plate"]
     events = {"log": 0, "log_complement": 0}
 
     @classmethod
     def of(cls, x: ArrayLike) -> BetaStatistics:
-        """The statistics of a value between 0 and 1."""
+        """Return the statistics of a value between 0 and 1."""
         x = jnp.asarray(x)
         log, complement = jnp.log(x), jnp.log1p(-x)
         return cls(log, complement, -(log + complement))
 
 
 def beta_log_density(t: BetaStatistics, concentration1: Array, concentration0: Array) -> Array:
-    """a E[log x] + b E[log(1 - x)] - log B(a, b)."""
+    """Return a E[log x] + b E[log(1 - x)] - log B(a, b) (Bishop 2006, eq. B.6)."""
     pair = DirichletStatistics(jnp.stack([t.log, t.log_complement], -1), t.base)
     a, b = jnp.broadcast_arrays(concentration1, concentration0)
     return dirichlet_log_density(pair, jnp.stack([a, b], -1))
 
 
 @pytree
-class BetaState(State):
+class BetaState(State[BetaStatistics]):
     """Beta(concentration1, concentration0), mean concentration1 / (their sum)."""
 
-    concentration1: Array
-    concentration0: Array
+    concentration1: Float[Array, "*plate"]
+    concentration0: Float[Array, "*plate"]
     domains = {"concentration1": "positive", "concentration0": "positive"}
 
     @property
@@ -62,29 +63,29 @@ class BetaState(State):
         t = self._pair.at_mode()  # where the mode is 0 or 1 too
         return BetaStatistics(t.log[..., 0], t.log[..., 1], t.base)
 
-    def log_density(self, statistics: BetaStatistics) -> Array:
+    def log_density(self, statistics: BetaStatistics) -> Float[Array, "*plate"]:
         return beta_log_density(statistics, self.concentration1, self.concentration0)
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         return self._pair.base_entropy()
 
-    def divergence(self, other: BetaState) -> Array:
+    def divergence(self, other: BetaState) -> Float[Array, "*plate"]:
         return self._pair.divergence(other._pair)
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, "*plate"]:
         return self._pair.mean[..., 0]
 
     @property
-    def variance(self) -> Array:
+    def variance(self) -> Float[Array, "*plate"]:
         return self._pair.variance[..., 0]
 
     @property
-    def mode(self) -> Array:
+    def mode(self) -> Float[Array, "*plate"]:
         return self._pair.mode[..., 0]
 
     def quantile(self, p: ArrayLike) -> Array:
-        """The value below which a share `p` of the mass lies."""
+        """Return the value below which a share `p` of the mass lies."""
         p = read_share(p, self.concentration1)
         p, a, b = jnp.broadcast_arrays(p, self.concentration1, self.concentration0)
         upper, q = p > 0.5, BetaState(a, b)
@@ -96,14 +97,14 @@ class BetaState(State):
         near, far = jnp.where(upper, b, a), jnp.where(upper, a, b)
         return quantile(p, lambda x: betainc(near, far, jnp.where(upper, 1 - x, x)), density, 1.0)
 
-    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "*draws"]:
         a, b = jnp.broadcast_arrays(self.concentration1, self.concentration0)
         return jax.random.beta(key, a, b, shape + a.shape, a.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
-class Beta(Family):
-    """A probability for each cell of `plate`."""
+class Beta(Family[BetaState, BetaStatistics]):
+    """Probability for each cell of `plate`."""
 
     def neutral(self, dtype: DTypeLike) -> BetaState:
         return BetaState(jnp.full(self.plate, 2.0, dtype), jnp.full(self.plate, 2.0, dtype))
@@ -111,7 +112,10 @@ class Beta(Family):
     def from_gradient(
         self, statistics: BetaStatistics, gradient: BetaStatistics, weight: ArrayLike = 1.0
     ) -> BetaState:
-        """(a, b) = the gradient (corrected where the log joint holds no or several densities of x)."""
+        """Return the state whose (a, b) are the gradient: a = a0 + m, b = b0 + l (Bishop 2006, eq. 2.18).
+
+        The gradient is corrected if the log joint holds no density of x, or several.
+        """
         correction = weight - gradient.base
         return BetaState(
             (gradient.log + correction) / weight, (gradient.log_complement + correction) / weight

@@ -1,4 +1,4 @@
-"""Categorical: statistics the one-hot vector, state logits; its log-normaliser is logsumexp."""
+"""Categorical: statistic the one-hot vector, state logits, log-normaliser logsumexp."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float, Int
 
 from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.numerics.inputs import as_numbers, is_concrete
@@ -22,24 +23,28 @@ from vbjax.numerics.linalg import outer
 class CategoricalStatistics(Statistics):
     """E[one-hot(z)]: the probabilities p of the states."""
 
-    p: Array
+    p: Float[Array, "*plate k"]
     events = {"p": 1}
 
 
 @pytree
-class CategoricalState(State):
+class CategoricalState(State[CategoricalStatistics]):
     """Probabilities softmax(logits) over the last axis. A value is the state's number."""
 
-    logits: Array
+    logits: Float[Array, "*plate k"]
     domains = {"logits": "real"}
 
     @property
     def probabilities(self) -> Array:
-        """p_k, one axis after the plate."""
+        """Probabilities p_k, on one axis after the plate."""
         return jax.nn.softmax(self.logits, -1)
 
     def read_value(self, x: Any) -> Array:
-        """Return numbers of states, whole and from 0 to k - 1."""
+        """Return the numbers of states, whole numbers from 0 to k - 1.
+
+        Raises:
+            ValueError: if `x` holds anything else, or its shape does not fit.
+        """
         given = as_numbers(x, "x")
         value, size = super().read_value(given), self.logits.shape[-1]
         if is_concrete(given):
@@ -56,40 +61,40 @@ class CategoricalState(State):
 
     @property
     def log_probabilities(self) -> Array:
-        """log p_k; the lowest number, which is finite, where p_k = 0, so that 0 log 0 = 0."""
+        """Logarithms log p_k; the lowest finite number where p_k = 0, so that 0 log 0 = 0."""
         log = jax.nn.log_softmax(self.logits, -1)
         return jnp.where(jnp.isneginf(log), jnp.finfo(log.dtype).min, log)
 
-    def log_density(self, statistics: CategoricalStatistics) -> Array:
+    def log_density(self, statistics: CategoricalStatistics) -> Float[Array, "*plate"]:
         return (statistics.p * self.log_probabilities).sum(-1)
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         return -(self.probabilities * self.log_probabilities).sum(-1)
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, "*plate k"]:
         return self.probabilities
 
     @property
-    def variance(self) -> Array:
+    def variance(self) -> Float[Array, "*plate k"]:
         return self.probabilities * (1 - self.probabilities)
 
     @property
-    def covariance(self) -> Array:
+    def covariance(self) -> Float[Array, "*plate k k"]:
         p = self.probabilities
         return p[..., :, None] * jnp.eye(p.shape[-1], dtype=p.dtype) - outer(p, p)
 
     @property
-    def mode(self) -> Array:
+    def mode(self) -> Int[Array, "*plate"]:
         return jnp.argmax(self.logits, -1)
 
-    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Int[Array, "*draws"]:
         return jax.random.categorical(key, self.logits, shape=shape + self.logits.shape[:-1])
 
 
 @dataclasses.dataclass(frozen=True)
-class Categorical(Family):
-    """One of `size` states for each cell of `plate`."""
+class Categorical(Family[CategoricalState, CategoricalStatistics]):
+    """State, one of `size`, for each cell of `plate`."""
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 2
@@ -101,8 +106,10 @@ class Categorical(Family):
     def from_gradient(
         self, statistics: CategoricalStatistics, gradient: CategoricalStatistics, weight: ArrayLike = 1.0
     ) -> CategoricalState:
-        """logits = the gradient."""
+        """Return the state whose logits are the gradient; their softmax is Bishop 2006, eq. 10.49."""
         return CategoricalState(gradient.p / jnp.expand_dims(jnp.asarray(weight), -1))
 
-    def log_normalizer(self, statistics: CategoricalStatistics, gradient: CategoricalStatistics) -> Array:
+    def log_normalizer(
+        self, statistics: CategoricalStatistics, gradient: CategoricalStatistics
+    ) -> Float[Array, "*plate"]:
         return logsumexp(gradient.p, -1)

@@ -1,27 +1,28 @@
-"""A state as plain real numbers, seen from another state: for extrapolation along a sequence of states.
+"""Coordinates of a state: real numbers relative to another state, for extrapolation along a path of states.
 
-Locations in units of their spread, positive numbers by logarithms, positive definite matrices by the
-triangular factor in which the origin is the identity: the numbers are free of the data's units, small near
-the origin, and any of them is a state. Imported by core's acceleration, and by `fit` for its errors.
+Locations are in units of their spread, positive numbers are logarithms, and positive definite matrices are
+the triangular factor in which the origin is the identity. So the numbers are free of the data's units, small
+near the origin, and any choice of them is a state. Core's acceleration imports this file, and `fit` does for
+its errors.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Bool
 
 from vbjax.families.base import State
 from vbjax.families.delta import DeltaState
 from vbjax.numerics.linalg import cholesky, solve_lower, symmetrize, transpose
 
 
-def coordinates(state: State, origin: Any) -> dict[str, Array]:
-    """Real numbers for every field of a state, 0 at `origin`, a state of the same family."""
-    if isinstance(state, DeltaState):
+def coordinates(state: State, origin: State) -> dict[str, Array]:
+    """Return real numbers for every field of a state, 0 at `origin`, a state of the same family."""
+    if isinstance(state, DeltaState) and isinstance(origin, DeltaState):
         return coordinates(state.at, origin.at)
 
     def read(name: str, domain: str) -> Array:
@@ -39,8 +40,8 @@ def coordinates(state: State, origin: Any) -> dict[str, Array]:
     return {name: read(name, domain) for name, domain in state.domains.items()}
 
 
-def at_coordinates(values: dict[str, Array], origin: Any) -> Any:
-    """The state at given coordinates: undoes `coordinates`."""
+def at_coordinates(values: dict[str, Array], origin: State) -> State:
+    """Return the state at given coordinates: the inverse of `coordinates`."""
     if isinstance(origin, DeltaState):
         return DeltaState(at_coordinates(values, origin.at))
 
@@ -60,37 +61,37 @@ def at_coordinates(values: dict[str, Array], origin: Any) -> Any:
         return there + x * (origin.location_scale if domain == "location" else 1)
 
     fields = {name: write(name, domain) for name, domain in origin.domains.items()}
-    return dataclasses.replace(origin, **fields)
+    return dataclasses.replace(origin, **fields)  # type: ignore[type-var]
 
 
-def displaced(state: Any, key: Array) -> Any:
+def displace(state: State, key: Array) -> State:
     """Return the state with every location moved by about its standard deviation, and logits by about 1."""
     if isinstance(state, DeltaState):
-        return DeltaState(displaced(state.at, key))
+        return DeltaState(displace(state.at, key))
     moved = {}
     for number, (name, domain) in enumerate(state.domains.items()):
         if domain in ("location", "real"):
             x = getattr(state, name)
             noise = jax.random.normal(jax.random.fold_in(key, number), x.shape, x.dtype)
             moved[name] = x + noise * (state.location_scale if domain == "location" else 1)
-    return dataclasses.replace(state, **moved)
+    return dataclasses.replace(state, **moved)  # type: ignore[type-var]
 
 
-def is_proper(state: Any) -> Array:
-    """Return whether every number of the state is finite and, of a diagonal for a matrix, in its domain."""
+def is_proper(state: State) -> Bool[Array, ""]:
+    """Return whether every number of the state is finite and in its domain, for a matrix its diagonal."""
     state = state.at if isinstance(state, DeltaState) else state
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]
     return jnp.stack([*finite, *(~bad for bad in _bad(state).values())]).all()
 
 
-def outside(state: Any) -> str | None:
-    """The first field whose values are not in its domain (but for NaN), None where all are."""
+def first_improper_field(state: State) -> str | None:
+    """Return the name of the first field with values outside its domain, or None; NaN passes."""
     bad = _bad(state.at if isinstance(state, DeltaState) else state)
     return next((name for name, is_bad in bad.items() if is_bad), None)
 
 
-def _bad(state: Any) -> dict[str, Array]:
-    """Whether a number of a field, of a matrix its diagonal, is not above what bounds its domain."""
+def _bad(state: State) -> dict[str, Bool[Array, ""]]:
+    """Return for every bounded field whether a number, of a matrix its diagonal, is not above the bound."""
     bad = {}
     for name, domain in state.domains.items():
         if domain in ("positive", "definite", "degrees"):
@@ -100,6 +101,6 @@ def _bad(state: Any) -> dict[str, Array]:
     return bad
 
 
-def _least(state: Any, domain: str) -> int:
-    """What a number of the domain lies above."""
-    return state.inverse_scale.shape[-1] - 1 if domain == "degrees" else 0
+def _least(state: State, domain: str) -> int:
+    """Return the bound above which the numbers of a domain lie."""
+    return state.inverse_scale.shape[-1] - 1 if domain == "degrees" else 0  # type: ignore[attr-defined]

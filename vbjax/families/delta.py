@@ -1,4 +1,4 @@
-"""Delta: turns any factor into a point, its mode; EM and MAP are variational Bayes with points.
+"""Delta: a family that turns any factor into a point, its mode; EM and MAP are variational Bayes with points.
 
 The point is kept as the state of the family whose mode it is: those are the well-conditioned
 coordinates (a covariance's Cholesky factor is at hand, no matrix is inverted twice).
@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, State, pytree
 
 
 @pytree
 class DeltaState(State):
-    """All mass on the mode of `at`, a state of the wrapped family."""
+    """Point mass on the mode of `at`, a state of the wrapped family."""
 
     at: Any
 
@@ -33,8 +34,8 @@ class DeltaState(State):
     def at_mode(self) -> Any:
         return self.at.at_mode()
 
-    def base_entropy(self) -> Array:
-        """Zero: a point's share of the bound is its log density alone."""
+    def base_entropy(self) -> Float[Array, "*plate"]:
+        """Return zero: a point's share of the bound is its log density alone."""
         return jnp.zeros_like(self.at.base_entropy())
 
     def entropy(self) -> Array:
@@ -62,7 +63,7 @@ class DeltaState(State):
 
 @dataclasses.dataclass(frozen=True)
 class Delta(Family):
-    """A point estimate of a factor of the family `of`: maximum likelihood without a prior, MAP with one."""
+    """Point estimate of a factor of the family `of`: maximum likelihood without a prior, MAP with one."""
 
     plate: tuple[int, ...] = dataclasses.field(default=(), init=False, repr=False)  # `of` has it
     of: Family = dataclasses.field(default_factory=Family)
@@ -83,30 +84,30 @@ class Delta(Family):
         return DeltaState(self.of.neutral(dtype))
 
     def from_gradient(self, statistics: Any, gradient: Any, weight: ArrayLike = 1.0) -> DeltaState:
-        """The maximiser of the expected log joint."""
+        """Return the maximiser of the expected log joint."""
         return DeltaState(self.of.from_gradient(statistics, gradient, weight))
 
     def mix(self, state: DeltaState, other: DeltaState, rho: ArrayLike) -> DeltaState:
-        """The mode of the mixed members: a step of stochastic EM (Cappe & Moulines 2009)."""
+        """Return the mode of the mixed members: a step of stochastic EM (Cappe & Moulines 2009)."""
         return DeltaState(self.of.mix(state.at, other.at, rho))
 
-    def log_normalizer(self, statistics: Any, gradient: Any) -> Array:
-        """max over points of <gradient, t> instead of the logarithm of an integral."""
+    def log_normalizer(self, statistics: Any, gradient: Any) -> Float[Array, "*plate"]:
+        """Return the maximum over points of <gradient, t> instead of the logarithm of an integral."""
         point = self.from_gradient(statistics, gradient)
         t = point.expected().like(statistics)
         return t.inner(gradient) + gradient.log_base * t.log_base
 
 
 def unless_unknown(moved: DeltaState, before: DeltaState, plate: int) -> DeltaState:
-    """Points after an update; those before it where no data say what they are: a mode of 0 / 0.
+    """Keep the previous point for cells that received no data, where the update would be 0 / 0.
 
-    `plate`: how many leading axes tell the points from one another.
+    `plate` is the number of leading axes that tell the points from one another.
     """
 
     def known(x: Array) -> Array:
         return jnp.isfinite(x).all(tuple(range(plate, x.ndim)))
 
-    moved = lax.optimization_barrier(moved)  # as they are kept: XLA would make n of (1 + n) - 1
+    moved = lax.optimization_barrier(moved)  # judge the stored numbers: XLA would simplify (1 + n) - 1 to n
     fine = functools.reduce(jnp.logical_and, map(known, jax.tree.leaves(moved.mode)))
     keep = lambda new, old: jnp.where(fine.reshape(*fine.shape, *[1] * (new.ndim - plate)), new, old)
     return jax.tree.map(keep, moved, before)

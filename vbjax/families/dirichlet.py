@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.numerics.linalg import outer
@@ -18,19 +19,19 @@ from vbjax.numerics.special import LOG_2PI, digamma_remainder, gammaln_remainder
 class DirichletStatistics(Statistics):
     """E[log x_k]; `base` is -sum_k E[log x_k]."""
 
-    log: Array
-    base: Array
+    log: Float[Array, "*plate k"]
+    base: Float[Array, "*plate"]
     events = {"log": 1}
 
     @classmethod
     def of(cls, x: ArrayLike) -> DirichletStatistics:
-        """The statistics of a point of the simplex."""
+        """Return the statistics of a point of the simplex."""
         log = jnp.log(jnp.asarray(x))
         return cls(log, -log.sum(-1))
 
 
 def dirichlet_log_density(t: DirichletStatistics, concentration: Array) -> Array:
-    """sum alpha_k E[log x_k] - log B(alpha), with Stirling's part cancelled on paper."""
+    """Return sum alpha_k E[log x_k] - log B(alpha), with Stirling's part cancelled on paper."""
     alpha, log = jnp.broadcast_arrays(concentration, t.log)
     total = alpha.sum(-1)
     share = jnp.log(alpha / total[..., None])
@@ -39,7 +40,7 @@ def dirichlet_log_density(t: DirichletStatistics, concentration: Array) -> Array
 
 
 def dirichlet_kl(alpha: Array, alpha0: Array) -> Array:
-    """KL(Dirichlet(alpha) || Dirichlet(alpha0)) with Stirling's part cancelled on paper."""
+    """Return KL(Dirichlet(alpha) || Dirichlet(alpha0)), with Stirling's part cancelled on paper."""
     total, total0 = alpha.sum(-1, keepdims=True), alpha0.sum(-1, keepdims=True)
     ratio = (alpha / alpha0) * (total0 / total)  # of the means
     terms = alpha0 * itakura_saito(ratio) + (alpha - alpha0) * (
@@ -51,25 +52,26 @@ def dirichlet_kl(alpha: Array, alpha0: Array) -> Array:
 
 
 @pytree
-class DirichletState(State):
-    """Dirichlet(concentration), over the last axis."""
+class DirichletState(State[DirichletStatistics]):
+    """Dirichlet(concentration) over the last axis (Bishop 2006, eq. B.16)."""
 
-    concentration: Array
+    concentration: Float[Array, "*plate k"]
     domains = {"concentration": "positive"}
 
     def statistics(self, x: ArrayLike) -> DirichletStatistics:
         return DirichletStatistics.of(x)
 
     def expected(self) -> DirichletStatistics:
+        """Return E[log x_k] = digamma(alpha_k) - digamma(sum alpha) (Bishop 2006, eq. 10.66 and B.21)."""
         alpha = self.concentration
         total = alpha.sum(-1, keepdims=True)
         log = jnp.log(alpha / total) + digamma_remainder(alpha) - digamma_remainder(total)
         return DirichletStatistics(log, -log.sum(-1))
 
-    def log_density(self, statistics: DirichletStatistics) -> Array:
+    def log_density(self, statistics: DirichletStatistics) -> Float[Array, "*plate"]:
         return dirichlet_log_density(statistics, self.concentration)
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         alpha = self.concentration
         total = alpha.sum(-1, keepdims=True)
         psi = digamma_remainder(alpha) - digamma_remainder(total)
@@ -77,42 +79,42 @@ class DirichletState(State):
         total = total[..., 0]
         return terms - gammaln_remainder(total) - 0.5 * (alpha.shape[-1] - 1) * (jnp.log(total) - LOG_2PI)
 
-    def divergence(self, other: DirichletState) -> Array:
+    def divergence(self, other: DirichletState) -> Float[Array, "*plate"]:
         return dirichlet_kl(self.concentration, other.concentration)
 
     def at_mode(self) -> DirichletStatistics:
-        # a corner without mass has the smallest number's logarithm: 0 log 0 = 0, and a flat prior stays flat
+        # a corner without mass gets the log of the smallest number: 0 log 0 = 0, and a flat prior stays flat
         mode = self.mode
         return DirichletStatistics.of(jnp.maximum(mode, jnp.finfo(mode.dtype).tiny))
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, "*plate k"]:
         return self.concentration / self.concentration.sum(-1, keepdims=True)
 
     @property
-    def variance(self) -> Array:
+    def variance(self) -> Float[Array, "*plate k"]:
         return self.mean * (1 - self.mean) / (self.concentration.sum(-1, keepdims=True) + 1)
 
     @property
-    def covariance(self) -> Array:
+    def covariance(self) -> Float[Array, "*plate k k"]:
         p = self.mean
         diagonal = p[..., :, None] * jnp.eye(p.shape[-1], dtype=p.dtype)
         return (diagonal - outer(p, p)) / (self.concentration.sum(-1)[..., None, None] + 1)
 
     @property
-    def mode(self) -> Array:
+    def mode(self) -> Float[Array, "*plate k"]:
         excess = self.concentration - 1
         inside = (excess >= 0).all(-1, keepdims=True)
         return jnp.where(inside, excess / excess.sum(-1, keepdims=True), jnp.nan)
 
-    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "*draws k"]:
         shape = shape + self.concentration.shape[:-1]
         return jax.random.dirichlet(key, self.concentration, shape, self.concentration.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
-class Dirichlet(Family):
-    """A point of the simplex with `size` corners for each cell of `plate`."""
+class Dirichlet(Family[DirichletState, DirichletStatistics]):
+    """Point of the simplex with `size` corners for each cell of `plate`."""
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 2
@@ -123,6 +125,9 @@ class Dirichlet(Family):
     def from_gradient(
         self, statistics: DirichletStatistics, gradient: DirichletStatistics, weight: ArrayLike = 1.0
     ) -> DirichletState:
-        """alpha = g (corrected where the log joint holds no or several densities of x)."""
+        """Return the state whose alpha is the gradient: alpha_k = alpha0 + N_k (Bishop 2006, eq. 10.58).
+
+        The gradient is corrected if the log joint holds no density of x, or several.
+        """
         correction = jnp.expand_dims(weight - gradient.base, -1)
         return DirichletState((gradient.log + correction) / jnp.expand_dims(jnp.asarray(weight), -1))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import gammainc, gammaincc, ndtri
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, State, Statistics, pytree, read_share
 from vbjax.numerics.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito, quantile
@@ -17,21 +17,21 @@ from vbjax.numerics.special import LOG_2PI, digamma_remainder, gammaln_remainder
 
 @pytree
 class GammaStatistics(Statistics):
-    """E[x], E[log x] of a positive latent; `base` is -E[log x]. Products are of independent factors."""
+    """E[x] and E[log x] of a positive latent; `base` is -E[log x]. Products are of independent factors."""
 
-    value: Array
-    log: Array
-    base: Array
+    value: Float[Array, "*plate"]
+    log: Float[Array, "*plate"]
+    base: Float[Array, "*plate"]
     events = {"value": 0, "log": 0}
     __array_ufunc__ = None  # so that array * statistics comes to __rmul__
 
     @classmethod
     def of(cls, x: ArrayLike) -> GammaStatistics:
-        """The statistics of a value."""
+        """Return the statistics of a value."""
         x = jnp.asarray(x)
         return cls(x, jnp.log(x), -jnp.log(x))
 
-    def __mul__(self, other: Any) -> GammaStatistics:
+    def __mul__(self, other: GammaStatistics | ArrayLike) -> GammaStatistics:
         if not isinstance(other, GammaStatistics):
             other = GammaStatistics.of(other)
         log = self.log + other.log
@@ -41,7 +41,7 @@ class GammaStatistics(Statistics):
 
 
 def gamma_log_density(t: GammaStatistics, concentration: Array, rate: Array) -> Array:
-    """a log b - log Gamma(a) + a E[log x] - b E[x], arranged so that a large a cancels on paper."""
+    """Return a log b - log Gamma(a) + a E[log x] - b E[x], arranged so that a large a cancels on paper."""
     a, b = concentration, rate
     return (
         a * (t.log + jnp.log(b / a)) - (b * t.value - a) + 0.5 * (jnp.log(a) - LOG_2PI) - gammaln_remainder(a)
@@ -49,13 +49,16 @@ def gamma_log_density(t: GammaStatistics, concentration: Array, rate: Array) -> 
 
 
 def gamma_base_entropy(concentration: Array) -> Array:
-    """log(2 pi / a) / 2 + R(a) - a P(a): free of the rate, relative to the base measure 1 / x."""
+    """Return log(2 pi / a) / 2 + R(a) - a P(a): the entropy relative to the base measure 1 / x.
+
+    R and P are `gammaln_remainder` and `digamma_remainder`; the rate does not enter.
+    """
     a = concentration
     return 0.5 * (LOG_2PI - jnp.log(a)) + gammaln_remainder(a) - a * digamma_remainder(a)
 
 
 def gamma_kl(concentration: Array, rate: Array, concentration0: Array, rate0: Array) -> Array:
-    """KL(Gamma(a, b) || Gamma(a0, b0)) with Stirling's part cancelled on paper."""
+    """Return KL(Gamma(a, b) || Gamma(a0, b0)), with Stirling's part cancelled on paper."""
     a, a0 = concentration, concentration0
     ratio = (a / a0) * (rate0 / rate)  # of the means
     linear = a0 * itakura_saito(ratio) + (a - a0) * digamma_remainder(a)
@@ -63,16 +66,16 @@ def gamma_kl(concentration: Array, rate: Array, concentration0: Array, rate0: Ar
 
 
 def gamma_expected_log(concentration: Array, rate: Array) -> Array:
-    """E[log x] = log(a / b) + P(a)."""
+    """Return E[log x] = digamma(a) - log b (Bishop 2006, eq. B.30), as log(a / b) + P(a)."""
     return jnp.log(concentration / rate) + digamma_remainder(concentration)
 
 
 @pytree
-class GammaState(State):
-    """Gamma(concentration, rate), mean concentration / rate."""
+class GammaState(State[GammaStatistics]):
+    """Gamma(concentration, rate) with the mean concentration / rate (Bishop 2006, eq. B.26)."""
 
-    concentration: Array
-    rate: Array
+    concentration: Float[Array, "*plate"]
+    rate: Float[Array, "*plate"]
     domains = {"concentration": "positive", "rate": "positive"}
 
     def statistics(self, x: ArrayLike) -> GammaStatistics:
@@ -82,45 +85,46 @@ class GammaState(State):
         log = gamma_expected_log(self.concentration, self.rate)
         return GammaStatistics(self.mean, log, -log)
 
-    def log_density(self, statistics: GammaStatistics) -> Array:
+    def log_density(self, statistics: GammaStatistics) -> Float[Array, "*plate"]:
         return gamma_log_density(statistics, self.concentration, self.rate)
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         return gamma_base_entropy(self.concentration)
 
-    def divergence(self, other: GammaState) -> Array:
+    def divergence(self, other: GammaState) -> Float[Array, "*plate"]:
         return gamma_kl(self.concentration, self.rate, other.concentration, other.rate)
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, "*plate"]:
         return self.concentration / self.rate
 
     @property
-    def variance(self) -> Array:
+    def variance(self) -> Float[Array, "*plate"]:
         return self.concentration / self.rate**2
 
     def at_mode(self) -> GammaStatistics:
-        mode = self.mode  # 0 has the smallest number's logarithm: 0 log 0 = 0
+        mode = self.mode  # a mode of 0 gets the logarithm of the smallest number: 0 log 0 = 0
         return GammaStatistics.of(jnp.maximum(mode, jnp.finfo(mode.dtype).tiny))
 
     @property
-    def mode(self) -> Array:
+    def mode(self) -> Float[Array, "*plate"]:
         return jnp.maximum(self.concentration - 1, 0) / self.rate
 
     def quantile(self, p: ArrayLike) -> Array:
-        """The value below which a share `p` of the mass lies."""
+        """Return the value below which a share `p` of the mass lies."""
         p = read_share(p, self.concentration)
         return _standard_quantile(*jnp.broadcast_arrays(self.concentration, p)) / self.rate
 
-    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "*draws"]:
         shape = shape + self.concentration.shape
         return jax.random.gamma(key, self.concentration, shape, self.concentration.dtype) / self.rate
 
 
 def _standard_quantile(concentration: Array, p: Array) -> Array:
-    """Of Gamma(a, 1), by its distribution function; where that loses digits, a being large, by its expansion.
+    """Return a quantile of Gamma(a, 1) by its distribution function, or by an expansion where a is large.
 
-    Cornish & Fisher (1937), to the order 1 / a: Abramowitz & Stegun (1964), eq. 26.2.49.
+    For a large a the distribution function loses digits. The expansion is that of Cornish & Fisher (1937), to
+    the order 1 / a: Abramowitz & Stegun (1964), eq. 26.2.49.
     """
     large = 3e2 if p.dtype.itemsize == 4 else 1e6
     a = jnp.minimum(concentration, large)
@@ -132,8 +136,8 @@ def _standard_quantile(concentration: Array, p: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gamma(Family):
-    """A positive latent (a precision, a rate) for each cell of `plate`."""
+class Gamma(Family[GammaState, GammaStatistics]):
+    """Positive latent (a precision, a rate) for each cell of `plate`."""
 
     def neutral(self, dtype: DTypeLike) -> GammaState:
         return GammaState(jnp.full(self.plate, 2.0, dtype), jnp.full(self.plate, 2.0, dtype))
@@ -141,5 +145,8 @@ class Gamma(Family):
     def from_gradient(
         self, statistics: GammaStatistics, gradient: GammaStatistics, weight: ArrayLike = 1.0
     ) -> GammaState:
-        """a = g_log (corrected where the log joint holds no or several densities of x), b = -g_x."""
+        """Return the state with a = g_log and b = -g_x (Bishop 2006, eq. 2.150 and 2.151).
+
+        g_log is corrected if the log joint holds no density of x, or several.
+        """
         return GammaState((gradient.log + (weight - gradient.base)) / weight, -gradient.value / weight)

@@ -1,20 +1,19 @@
-"""What the four joint families of a location and its precision share: their statistics and properties.
+"""Base classes of the four joint families of a location and its precision: statistics and properties.
 
-NormalGamma, NormalWishart, MultivariateNormalGamma and MatrixNormalWishart are one construction with
-other shapes: a precision Lam, and a location that is normal given Lam with precision
-(row precision) x Lam. Statistics, about the pivot C of the location M:
+NormalGamma, NormalWishart, MultivariateNormalGamma and MatrixNormalWishart are one construction in
+different shapes: a precision Lam, and a location that is normal given Lam with the precision
+(row precision) x Lam. The statistics, about the pivot C of the location M, are:
 
     precision E[Lam],  logdet E[log det Lam],  cross E[(M - C) Lam],  square E[(M - C) Lam (M - C)']
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
-from vbjax.families.base import LocationPrecision, State, Statistics, pytree
+from vbjax.families.base import LocationPrecision, State, Statistics, T, pytree
 from vbjax.families.gamma import GammaState
 from vbjax.families.wishart import WishartState
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky
@@ -22,7 +21,7 @@ from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, logdet_from_c
 
 @pytree
 class JointStatistics(Statistics):
-    """Statistics of a location and its precision; the shapes are the subclass's."""
+    """Statistics of a location and its precision; the subclass fixes the shapes."""
 
     pivot: Array
     precision: Array
@@ -33,16 +32,16 @@ class JointStatistics(Statistics):
 
 
 @pytree
-class JointState(State):
-    """A location that is normal given its precision; the precision's own factor is the subclass's."""
+class JointState(State[T]):
+    """Location that is normal given its precision; the subclass fixes the factor of the precision."""
 
     location: Array
     mean_precision: Array
 
     @property
-    def precision(self) -> Any:
-        """The marginal of the precision."""
-        raise TypeError("given by the subclass")
+    def precision(self) -> State:
+        """Marginal factor of the precision."""
+        raise TypeError(f"{type(self).__name__} has no factor of the precision")
 
     @property
     def mean(self) -> LocationPrecision:
@@ -55,8 +54,8 @@ class JointState(State):
 
 
 @pytree
-class JointGammaState(JointState):
-    """With one number for a precision, tau ~ Gamma(concentration, rate)."""
+class JointGammaState(JointState[T]):
+    """Location with one number for its precision, tau ~ Gamma(concentration, rate)."""
 
     concentration: Array
     rate: Array
@@ -64,23 +63,23 @@ class JointGammaState(JointState):
 
     @property
     def location_scale(self) -> Array:
-        """The spread of a row about the location."""
+        """Spread of a row about the location."""
         return jnp.sqrt(self.rate / self.concentration)
 
     @property
     def precision(self) -> GammaState:
-        """The marginal of tau."""
+        """Marginal factor of tau."""
         return GammaState(self.concentration, self.rate)
 
     @property
-    def spread(self) -> Array:
+    def spread(self) -> Float[Array, "*plate"]:
         """E[1 / tau], NaN where it is infinite."""
         return self.rate / jnp.where(self.concentration > 1, self.concentration - 1, jnp.nan)
 
 
 @pytree
-class JointWishartState(JointState):
-    """With a precision matrix, Lam ~ Wishart(degrees_of_freedom, W), W given by its inverse."""
+class JointWishartState(JointState[T]):
+    """Location with a precision matrix, Lam ~ Wishart(degrees_of_freedom, W); W is given by its inverse."""
 
     degrees_of_freedom: Array
     inverse_scale: Array
@@ -93,33 +92,33 @@ class JointWishartState(JointState):
 
     @property
     def location_scale(self) -> Array:
-        """The spread of a row about the location, by axes."""
+        """Spread of a row about the location, one number for each axis."""
         diagonal = jnp.diagonal(self.inverse_scale, axis1=-2, axis2=-1)
         return jnp.sqrt(diagonal / self.degrees_of_freedom[..., None])
 
     @property
     def precision(self) -> WishartState:
-        """The marginal of Lam."""
+        """Marginal factor of Lam."""
         return WishartState(self.degrees_of_freedom, self.inverse_scale)
 
     @property
-    def spread(self) -> Array:
+    def spread(self) -> Float[Array, "*plate d d"]:
         """E[Lam^-1], NaN where it is infinite."""
         excess = self.degrees_of_freedom - self.location.shape[-1] - 1
         return self.inverse_scale / jnp.where(excess > 0, excess, jnp.nan)[..., None, None]
 
     @property
-    def mode_factor(self) -> Array:
-        """The mode of Lam is this times W."""
-        raise TypeError("given by the subclass")
+    def mode_factor(self) -> Float[Array, "*plate"]:
+        """Number by which W is multiplied to give the mode of Lam."""
+        raise TypeError(f"{type(self).__name__} has no mode")
 
     @property
     def mode(self) -> LocationPrecision:
         factor = jnp.where(self.mode_factor > 0, self.mode_factor, jnp.nan)
         return LocationPrecision(self.location, factor[..., None, None] * self.precision.scale)
 
-    def mode_and_logdet(self) -> tuple[Array, Array]:
-        """The mode of Lam and its log-determinant, straight from the inverse scale.
+    def mode_and_logdet(self) -> tuple[Float[Array, "*plate d d"], Float[Array, "*plate"]]:
+        """Return the mode of Lam and its log-determinant, both from the factor of the inverse scale.
 
         Forming Lam and factoring it again would lose digits.
         """
@@ -128,7 +127,9 @@ class JointWishartState(JointState):
         return self.mode_factor[..., None, None] * inverse_from_cholesky(root), logdet
 
 
-def increment(gradient_cross: Array, row_precision: Array) -> Array:
-    """How far the location moves from its pivot; where nothing pulls (no rows, no prior) it stays."""
+def increment(
+    gradient_cross: Float[Array, " ..."], row_precision: Float[Array, " ..."]
+) -> Float[Array, " ..."]:
+    """Return how far the location moves from its pivot: 0 where neither rows nor a prior act."""
     idle = row_precision == 0
     return jnp.where(idle, 0, gradient_cross / jnp.where(idle, 1, row_precision))

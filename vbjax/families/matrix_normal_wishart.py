@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, LocationPrecision, pytree
 from vbjax.families.joint import JointStatistics, JointWishartState
@@ -46,7 +47,7 @@ class MatrixNormalWishartStatistics(JointStatistics):
 
     @classmethod
     def of(cls, x: LocationPrecision) -> MatrixNormalWishartStatistics:
-        """The statistics of q vectors and a positive definite matrix."""
+        """Return the statistics of q vectors and a positive definite matrix."""
         location, precision = map(jnp.asarray, x)
         return _at_point(location, precision, logdet_from_cholesky(cholesky(precision)))
 
@@ -54,14 +55,14 @@ class MatrixNormalWishartStatistics(JointStatistics):
         cross = self.cross + (self.pivot - pivot) @ self.precision
         return dataclasses.replace(self, pivot=pivot, cross=cross, square=self.scatter_about(pivot))
 
-    def scatter_about(self, x: Array) -> Array:
-        """E[(M - x) Lam (M - x)'], (q, q)."""
+    def scatter_about(self, x: Array) -> Float[Array, "*plate q q"]:
+        """Return E[(M - x) Lam (M - x)'], (q, q)."""
         shift = x - self.pivot
         cross = shift @ transpose(self.cross)
         return self.square - cross - transpose(cross) + shift @ self.precision @ transpose(shift)
 
-    def square_about(self, x: Array) -> Array:
-        """E[(x - m_k)' Lam (x - m_k)] of one vector x (..., 1, D) for every location: (..., q)."""
+    def square_about(self, x: Float[Array, "*plate_x 1 d"]) -> Float[Array, "*plate q"]:
+        """Return E[(x - m_k)' Lam (x - m_k)] of one vector x (..., 1, D) for every location: (..., q)."""
         shift = x - self.pivot
         quadratic = jnp.einsum("...qi,...ij,...qj->...q", shift, self.precision, shift)
         own = jnp.diagonal(self.square, axis1=-2, axis2=-1)
@@ -76,7 +77,7 @@ def _at_point(location: Array, precision: Array, logdet: Array) -> MatrixNormalW
 
 
 @pytree
-class MatrixNormalWishartState(JointWishartState):
+class MatrixNormalWishartState(JointWishartState[MatrixNormalWishartStatistics]):
     """Locations MN(location, mean_precision^-1, Lam^-1), Lam ~ Wishart(degrees_of_freedom, W)."""
 
     domains = JointWishartState.domains | dict(mean_precision="definite")
@@ -96,7 +97,7 @@ class MatrixNormalWishartState(JointWishartState):
         base = 0.5 * (rows - size - 1) * logdet
         return MatrixNormalWishartStatistics(self.location, value, logdet, cross, square, base)
 
-    def log_density(self, statistics: MatrixNormalWishartStatistics) -> Array:
+    def log_density(self, statistics: MatrixNormalWishartStatistics) -> Float[Array, "*plate"]:
         t, (rows, size) = statistics, self.location.shape[-2:]
         quadratic = (self.mean_precision * t.scatter_about(self.location)).sum((-1, -2))
         location = size * logdet_from_cholesky(cholesky(self.mean_precision))
@@ -105,12 +106,12 @@ class MatrixNormalWishartState(JointWishartState):
             t.precision, t.logdet, self.degrees_of_freedom, self.inverse_scale
         )
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         rows, size = self.location.shape[-2:]
         location = rows * (1 + LOG_2PI) - logdet_from_cholesky(cholesky(self.mean_precision))
         return 0.5 * size * location + wishart_base_entropy(self.degrees_of_freedom, size)
 
-    def divergence(self, other: MatrixNormalWishartState) -> Array:
+    def divergence(self, other: MatrixNormalWishartState) -> Float[Array, "*plate"]:
         shift = self.location - other.location
         square = (other.mean_precision * (shift @ self.precision.mean @ transpose(shift))).sum((-1, -2))
         spread = stein_loss(cholesky(self.mean_precision), cholesky(other.mean_precision))
@@ -126,7 +127,7 @@ class MatrixNormalWishartState(JointWishartState):
 
     @property
     def covariance(self) -> LocationPrecision:
-        """Of each location (..., q, D, D), and of the precision."""
+        """Covariances of each location (..., q, D, D), and of the precision."""
         rows = inverse_from_cholesky(cholesky(self.mean_precision))
         own = jnp.diagonal(rows, axis1=-2, axis2=-1)[..., None, None]
         return LocationPrecision(own * self.spread[..., None, :, :], self.precision.covariance)
@@ -143,8 +144,8 @@ class MatrixNormalWishartState(JointWishartState):
 
 
 @dataclasses.dataclass(frozen=True)
-class MatrixNormalWishart(Family):
-    """`rows` vector locations of `size` that share one precision matrix, for each cell of `plate`."""
+class MatrixNormalWishart(Family[MatrixNormalWishartState, MatrixNormalWishartStatistics]):
+    """Matrix of `rows` vector locations of `size` under one precision matrix, for each cell of `plate`."""
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     rows: int = 1
@@ -165,7 +166,10 @@ class MatrixNormalWishart(Family):
         gradient: MatrixNormalWishartStatistics,
         weight: ArrayLike = 1.0,
     ) -> MatrixNormalWishartState:
-        """R = -2 G_square, M = C + R^-1 G_cross, nu = 2 g_logdet, W^-1 = -2 G - (M - C)' R (M - C)."""
+        """Return the state at the gradient, in natural parameters about the pivot C.
+
+        R = -2 G_square, M = C + R^-1 G_cross, nu = 2 g_logdet, W^-1 = -2 G - (M - C)' R (M - C).
+        """
         weight = jnp.asarray(weight)
         spread = symmetrize(-2 * gradient.square)
         half, shift = solve_pull(spread, gradient.cross)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.families.normal import NormalState
@@ -31,44 +32,44 @@ from vbjax.numerics.special import LOG_2PI
 class MultivariateNormalStatistics(Statistics):
     """E[x - c] and E[(x - c)(x - c)'] about the constant pivot c."""
 
-    pivot: Array
-    first: Array
-    second: Array
+    pivot: Float[Array, "*plate d"]
+    first: Float[Array, "*plate d"]
+    second: Float[Array, "*plate d d"]
     events = {"first": 1, "second": 2}
 
     @classmethod
     def of(cls, x: ArrayLike) -> MultivariateNormalStatistics:
-        """The statistics of a vector: itself as the pivot, no deviation."""
+        """Return the statistics of a vector: the vector as the pivot, and no deviation from it."""
         x = jnp.asarray(x)
         return cls(x, jnp.zeros_like(x), jnp.zeros((*x.shape, x.shape[-1]), x.dtype))
 
     @property
     def mean(self) -> Array:
-        """E[x], wherever the pivot is."""
+        """E[x], which does not depend on the pivot."""
         return self.pivot + self.first
 
     def about(self, pivot: Array) -> MultivariateNormalStatistics:
         shift = self.pivot - pivot
         return MultivariateNormalStatistics(pivot, self.first + shift, self.scatter_about(pivot))
 
-    def scatter_about(self, x: ArrayLike) -> Array:
-        """E[(z - x)(z - x)']."""
+    def scatter_about(self, x: ArrayLike) -> Float[Array, "*plate d d"]:
+        """Return E[(z - x)(z - x)']."""
         shift = self.pivot - x
         cross = outer(self.first, shift)
         return self.second + cross + transpose(cross) + outer(shift, shift)
 
 
 @pytree
-class MultivariateNormalState(State):
+class MultivariateNormalState(State[MultivariateNormalStatistics]):
     """N(mean, precision^-1) over the last axis."""
 
-    mean: Array  # type: ignore[assignment]
-    precision: Array
+    mean: Float[Array, "*plate d"]  # type: ignore[assignment]
+    precision: Float[Array, "*plate d d"]
     domains = {"mean": "location", "precision": "definite"}
 
     @property
-    def location_scale(self) -> Array:
-        """The standard deviation of each axis given the others."""
+    def location_scale(self) -> Float[Array, "*plate d"]:
+        """Standard deviation of each axis given the others."""
         return 1 / jnp.sqrt(jnp.diagonal(self.precision, axis1=-2, axis2=-1))
 
     def statistics(self, x: ArrayLike) -> MultivariateNormalStatistics:
@@ -77,41 +78,41 @@ class MultivariateNormalState(State):
     def expected(self) -> MultivariateNormalStatistics:
         return MultivariateNormalStatistics(self.mean, jnp.zeros_like(self.mean), self.covariance)
 
-    def log_density(self, statistics: MultivariateNormalStatistics) -> Array:
+    def log_density(self, statistics: MultivariateNormalStatistics) -> Float[Array, "*plate"]:
         square = (self.precision * statistics.scatter_about(self.mean)).sum((-1, -2))
         return 0.5 * (logdet_from_cholesky(cholesky(self.precision)) - self.mean.shape[-1] * LOG_2PI - square)
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         return 0.5 * (self.mean.shape[-1] * (1 + LOG_2PI) - logdet_from_cholesky(cholesky(self.precision)))
 
-    def divergence(self, other: MultivariateNormalState) -> Array:
+    def divergence(self, other: MultivariateNormalState) -> Float[Array, "*plate"]:
         square = quadratic_form(other.precision, self.mean - other.mean)
         return 0.5 * (stein_loss(cholesky(self.precision), cholesky(other.precision)) + square)
 
     @property
-    def variance(self) -> Array:
+    def variance(self) -> Float[Array, "*plate d"]:
         return jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
 
     @property
-    def covariance(self) -> Array:
+    def covariance(self) -> Float[Array, "*plate d d"]:
         return inverse_from_cholesky(cholesky(self.precision))
 
     @property
-    def mode(self) -> Array:
+    def mode(self) -> Float[Array, "*plate d"]:
         return self.mean
 
     def quantile(self, p: ArrayLike) -> Array:
-        """The value of each axis below which a share `p` of its mass lies."""
+        """Return the value of each axis below which a share `p` of its mass lies."""
         return NormalState(self.mean, 1 / self.variance).quantile(p)
 
-    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "*draws d"]:
         draws = jax.random.normal(key, shape + self.mean.shape, self.mean.dtype)
         return self.mean + solve_lower(cholesky(self.precision), draws[..., None], transposed=True)[..., 0]
 
 
 @dataclasses.dataclass(frozen=True)
-class MultivariateNormal(Family):
-    """A real vector of `size` for each cell of `plate`: q = N(mean, precision^-1)."""
+class MultivariateNormal(Family[MultivariateNormalState, MultivariateNormalStatistics]):
+    """Real vector of `size` for each cell of `plate`: q = N(mean, precision^-1)."""
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 1
@@ -127,7 +128,10 @@ class MultivariateNormal(Family):
         gradient: MultivariateNormalStatistics,
         weight: ArrayLike = 1.0,
     ) -> MultivariateNormalState:
-        """precision = -2 G2, mean = c + precision^-1 g1."""
+        """Return the state with precision = -2 G2 and mean = c + precision^-1 g1.
+
+        For the weights of a linear regression this is Bishop 2006, eq. 10.100 and 10.101.
+        """
         precision = symmetrize(-2 * gradient.second)
         shift = solve_pull(precision, gradient.first[..., None])[1][..., 0]
         return MultivariateNormalState(

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, LocationPrecision, pytree
 from vbjax.families.gamma import (
@@ -44,7 +45,7 @@ class MultivariateNormalGammaStatistics(JointStatistics):
 
     @classmethod
     def of(cls, x: LocationPrecision) -> MultivariateNormalGammaStatistics:
-        """The statistics of a vector and a positive number."""
+        """Return the statistics of a vector and a positive number."""
         location, precision = map(jnp.asarray, x)
         size, logdet = location.shape[-1], jnp.log(precision)
         zero = jnp.zeros_like(location)
@@ -54,21 +55,21 @@ class MultivariateNormalGammaStatistics(JointStatistics):
         cross = self.cross + self.precision[..., None] * (self.pivot - pivot)
         return dataclasses.replace(self, pivot=pivot, cross=cross, square=self.scatter_about(pivot))
 
-    def scatter_about(self, x: Array) -> Array:
-        """E[tau (m - x)(m - x)']."""
+    def scatter_about(self, x: Array) -> Float[Array, "*plate d d"]:
+        """Return E[tau (m - x)(m - x)']."""
         shift = x - self.pivot
         cross = outer(shift, self.cross)
         return self.square - cross - transpose(cross) + self.precision[..., None, None] * outer(shift, shift)
 
-    def square_about(self, x: Array) -> Array:
-        """E[tau |x - m|^2]."""
+    def square_about(self, x: Float[Array, "*plate_x d"]) -> Float[Array, "*plate"]:
+        """Return E[tau |x - m|^2]."""
         shift = x - self.pivot
         trace = jnp.trace(self.square, axis1=-2, axis2=-1)
         return self.precision * (shift**2).sum(-1) - 2 * (shift * self.cross).sum(-1) + trace
 
 
 @pytree
-class MultivariateNormalGammaState(JointGammaState):
+class MultivariateNormalGammaState(JointGammaState[MultivariateNormalGammaStatistics]):
     """Location N(location, (tau mean_precision)^-1), tau ~ Gamma(concentration, rate)."""
 
     domains = JointGammaState.domains | dict(mean_precision="definite")
@@ -86,19 +87,19 @@ class MultivariateNormalGammaState(JointGammaState):
         base = (0.5 * self.location.shape[-1] - 1) * logdet
         return MultivariateNormalGammaStatistics(self.location, tau, logdet, cross, square, base)
 
-    def log_density(self, statistics: MultivariateNormalGammaStatistics) -> Array:
+    def log_density(self, statistics: MultivariateNormalGammaStatistics) -> Float[Array, "*plate"]:
         t, size = statistics, self.location.shape[-1]
         quadratic = (self.mean_precision * t.scatter_about(self.location)).sum((-1, -2))
         location = logdet_from_cholesky(cholesky(self.mean_precision)) - size * LOG_2PI - quadratic
         tau = GammaStatistics(t.precision, t.logdet, t.base)
         return 0.5 * location + gamma_log_density(tau, self.concentration, self.rate)
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         size = self.location.shape[-1]
         location = size * (1 + LOG_2PI) - logdet_from_cholesky(cholesky(self.mean_precision))
         return 0.5 * location + gamma_base_entropy(self.concentration)
 
-    def divergence(self, other: MultivariateNormalGammaState) -> Array:
+    def divergence(self, other: MultivariateNormalGammaState) -> Float[Array, "*plate"]:
         square = quadratic_form(other.mean_precision, self.location - other.location)
         spread = stein_loss(cholesky(self.mean_precision), cholesky(other.mean_precision))
         return 0.5 * (spread + self.precision.mean * square) + self.precision.divergence(other.precision)
@@ -122,8 +123,8 @@ class MultivariateNormalGammaState(JointGammaState):
 
 
 @dataclasses.dataclass(frozen=True)
-class MultivariateNormalGamma(Family):
-    """A vector location of `size` under one scalar precision for each cell of `plate`."""
+class MultivariateNormalGamma(Family[MultivariateNormalGammaState, MultivariateNormalGammaStatistics]):
+    """Vector location of `size` under one scalar precision for each cell of `plate`."""
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 1
@@ -140,7 +141,10 @@ class MultivariateNormalGamma(Family):
         gradient: MultivariateNormalGammaStatistics,
         weight: ArrayLike = 1.0,
     ) -> MultivariateNormalGammaState:
-        """B = -2 G_square, m = c + B^-1 g_cross, a = g_logdet, b = -g_precision - (m-c)' B (m-c) / 2."""
+        """Return the state at the gradient, in natural parameters about the pivot c.
+
+        B = -2 G_square, m = c + B^-1 g_cross, a = g_logdet, b = -g_precision - (m - c)' B (m - c) / 2.
+        """
         weight = jnp.asarray(weight)
         spread = symmetrize(-2 * gradient.square)
         half, shift = solve_pull(spread, gradient.cross[..., None])

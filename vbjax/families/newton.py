@@ -1,6 +1,6 @@
-"""Steps uphill for what has no conjugate prior: Newton's towards the best concentrations and shapes.
+"""Newton steps for parameters without a conjugate prior: concentrations of a Dirichlet, shapes of a Gamma.
 
-Imported by models that learn them.
+Models that learn these import this file.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from vbjax.families.dirichlet import DirichletStatistics, dirichlet_log_density
 from vbjax.families.gamma import GammaState
 from vbjax.numerics.special import gammaln_remainder
 
-_STRIDE = 0.05  # in log alpha, at most: what alpha describes must come apart before alpha follows it
-_SHAPE_STRIDE = 1.0  # in the log of a Gamma's shape
+_STRIDE = 0.05  # the longest step in log alpha: alpha must not move faster than the factors that it describes
+_SHAPE_STRIDE = 1.0  # the longest step in the log of a Gamma's shape
 
 
 def point(value: Array) -> DeltaState:
-    """The point estimate `value` of positive numbers, as a state of `Delta(Gamma(...))`."""
+    """Return the point estimate `value` of positive numbers, as a state of `Delta(Gamma(...))`."""
     return DeltaState(GammaState(jnp.full_like(value, 2), 1 / value))
 
 
 def step_concentration(log: Float[Array, " k"], alpha: Float[Array, " k"]) -> Float[Array, " k"]:
-    """From alpha towards the maximum of E[log Dirichlet(x | alpha)]; `log` is E[log x], a mean over many x.
+    """Move alpha towards the maximum of E[log Dirichlet(x | alpha)] by one Newton step in log alpha.
 
-    A Newton step in log alpha, in O(k) by the structure of the Hessian; see `ascend`.
+    `log` is E[log x], a mean over many x. The step is O(k) by the structure of the Hessian; `ascend` says how
+    far it goes.
 
     References:
         Minka (2000), Estimating a Dirichlet distribution, section 1, eq. 5 to 18.
@@ -38,7 +39,7 @@ def step_concentration(log: Float[Array, " k"], alpha: Float[Array, " k"]) -> Fl
     statistics = DirichletStatistics(log, jnp.zeros((), log.dtype))
     value = lambda u: dirichlet_log_density(statistics, jnp.exp(u))
     slope, total = jax.grad(value)(jnp.log(alpha)), alpha.sum()
-    # the Hessian is diag(d) + c alpha alpha'; concave in alpha, it may not be so in log alpha
+    # the Hessian is diag(d) + c alpha alpha'; the function is concave in alpha, but perhaps not in log alpha
     d, c = -jnp.abs(slope - alpha**2 * trigamma(alpha)), trigamma(total)
     lift = c * (alpha * slope / d).sum() / (1 + c * (alpha**2 / d).sum())
     newton = (alpha * lift - slope) / d
@@ -47,7 +48,10 @@ def step_concentration(log: Float[Array, " k"], alpha: Float[Array, " k"]) -> Fl
 
 
 def step_symmetric_concentration(log: Float[Array, "n k"], alpha: Float[Array, ""]) -> Float[Array, ""]:
-    """The same for a Dirichlet whose k concentrations are one number, given E[log x] of n draws."""
+    """Move one number alpha, the k concentrations of a Dirichlet, by one Newton step in log alpha.
+
+    `log` is E[log x] of each of n draws; `step_concentration` moves k separate concentrations.
+    """
     statistics = DirichletStatistics(log.mean(0), jnp.zeros((), log.dtype))
     value = lambda u: dirichlet_log_density(statistics, jnp.full(log.shape[-1], jnp.exp(u)))
     u, slope = jnp.log(alpha), jax.grad(value)
@@ -65,19 +69,22 @@ def step_gamma_shape(
     point: bool,
     most: float,
 ) -> Float[Array, "*cells"]:
-    """From a shape s towards the best for rows x ~ Gamma(s, s nu), nu ~ Gamma(a, b), by Newton in log s.
+    """Move the shape s of rows x ~ Gamma(s, s nu), nu ~ Gamma(a, b), by one Newton step in log s.
 
-    nu is optimised away: with n rows of sum T and sum of logarithms L, alpha = a + n s, beta = b + s T,
+    nu is optimised away. With n rows of sum T and sum of logarithms L, alpha = a + n s and beta = b + s T,
+    the step raises
 
-        log Gamma(alpha) - alpha log beta + n (s log s - log Gamma(s)) + s L
+        log Gamma(alpha) - alpha log beta + n (s log s - log Gamma(s)) + s L,
 
-    climbs, or at the mode of nu, a being 1 and b 0, n [s log (n / T) - s + s log s - log Gamma(s)] + s L. As
-    many of either as there are cells.
+    or, with nu at its mode, a = 1 and b = 0, n [s log (n / T) - s + s log s - log Gamma(s)] + s L. Every cell
+    makes its own step.
 
     Args:
-        shape: s. a, b: of the prior. number, total, log: n, T and L, of rows whose mean is about 1.
+        shape: s.
+        a, b: the prior's concentration and rate.
+        number, total, log: n, T and L, of rows whose mean is about 1.
         point: whether nu is at its mode.
-        most: no step goes beyond.
+        most: the largest shape that a step may reach.
 
     References:
         Choi & Wette (1969), Maximum likelihood estimation of the parameters of the gamma distribution.
@@ -100,12 +107,12 @@ def step_gamma_shape(
 
 
 def trigamma(a: Array) -> Array:
-    """The derivative of the digamma function."""
+    """Return the derivative of the digamma function."""
     return jax.scipy.special.polygamma(1, a)
 
 
 def ascend(value: Callable[[Array], Array], u: Array, way: Array, stride: float) -> Array:
-    """Along `way`, by at most `stride` in any entry: the best of 1, 1/2, 1/4, ... of it and nothing."""
+    """Move u along `way` by the best of 1, 1/2, 1/4, ... of it and nothing, at most `stride` in any entry."""
     way = jnp.where(jnp.isfinite(way), way, 0)
     way = way * jnp.minimum(1, stride / jnp.maximum(jnp.abs(way).max(), stride))
     lengths = jnp.append(0.5 ** jnp.arange(8, dtype=u.dtype), 0)

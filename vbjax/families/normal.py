@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import ndtri
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, State, Statistics, pytree, read_share
 from vbjax.numerics.special import LOG_2PI, itakura_saito
@@ -17,26 +18,26 @@ from vbjax.numerics.special import LOG_2PI, itakura_saito
 
 @pytree
 class NormalStatistics(Statistics):
-    """E[x - c] and E[(x - c)^2] about the constant pivot c. Sums are of independent factors, or values."""
+    """E[x - c] and E[(x - c)^2] about the constant pivot c. Sums take the terms as independent."""
 
-    pivot: Array
-    first: Array
-    second: Array
+    pivot: Float[Array, "*plate"]
+    first: Float[Array, "*plate"]
+    second: Float[Array, "*plate"]
     events = {"first": 0, "second": 0}
     __array_ufunc__ = None  # so that array + statistics comes to __radd__
 
     @classmethod
     def of(cls, x: ArrayLike) -> NormalStatistics:
-        """The statistics of a value: itself as the pivot, no deviation."""
+        """Return the statistics of a value: the value as the pivot, and no deviation from it."""
         x = jnp.asarray(x)
         return cls(x, jnp.zeros_like(x), jnp.zeros_like(x))
 
     @property
     def mean(self) -> Array:
-        """E[x], wherever the pivot is."""
+        """E[x], which does not depend on the pivot."""
         return self.pivot + self.first
 
-    def __add__(self, other: Any) -> NormalStatistics:
+    def __add__(self, other: NormalStatistics | ArrayLike) -> NormalStatistics:
         if not isinstance(other, NormalStatistics):
             other = NormalStatistics.of(other)
         second = self.second + other.second + 2 * self.first * other.first
@@ -45,7 +46,7 @@ class NormalStatistics(Statistics):
     __radd__ = __add__
 
     def __mul__(self, factor: ArrayLike) -> NormalStatistics:
-        """Of the latent times a value: a sign, a unit."""
+        """Return the statistics of the latent times a value, such as a sign or a unit."""
         factor = jnp.asarray(factor)
         return NormalStatistics(factor * self.pivot, factor * self.first, factor**2 * self.second)
 
@@ -56,22 +57,22 @@ class NormalStatistics(Statistics):
         return NormalStatistics(pivot, self.first + shift, self.square_about(pivot))
 
     def square_about(self, x: ArrayLike) -> Array:
-        """E[(z - x)^2]."""
+        """Return E[(z - x)^2]."""
         shift = self.pivot - x
         return self.second + 2 * shift * self.first + shift**2
 
 
 @pytree
-class NormalState(State):
+class NormalState(State[NormalStatistics]):
     """N(mean, 1 / precision)."""
 
-    mean: Array  # type: ignore[assignment]
-    precision: Array
+    mean: Float[Array, "*plate"]  # type: ignore[assignment]
+    precision: Float[Array, "*plate"]
     domains = {"mean": "location", "precision": "positive"}
 
     @property
     def location_scale(self) -> Array:
-        """The standard deviation."""
+        """Standard deviation."""
         return jnp.sqrt(1 / self.precision)
 
     def statistics(self, x: ArrayLike) -> NormalStatistics:
@@ -80,37 +81,37 @@ class NormalState(State):
     def expected(self) -> NormalStatistics:
         return NormalStatistics(self.mean, jnp.zeros_like(self.mean), 1 / self.precision)
 
-    def log_density(self, statistics: NormalStatistics) -> Array:
+    def log_density(self, statistics: NormalStatistics) -> Float[Array, "*plate"]:
         square = statistics.square_about(self.mean)
         return 0.5 * (jnp.log(self.precision) - LOG_2PI - self.precision * square)
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         return 0.5 * (1 + LOG_2PI - jnp.log(self.precision))
 
-    def divergence(self, other: NormalState) -> Array:
+    def divergence(self, other: NormalState) -> Float[Array, "*plate"]:
         square = other.precision * (self.mean - other.mean) ** 2
         return 0.5 * (itakura_saito(other.precision / self.precision) + square)
 
     @property
-    def variance(self) -> Array:
+    def variance(self) -> Float[Array, "*plate"]:
         return 1 / self.precision
 
     @property
-    def mode(self) -> Array:
+    def mode(self) -> Float[Array, "*plate"]:
         return self.mean
 
     def quantile(self, p: ArrayLike) -> Array:
-        """The value below which a share `p` of the mass lies."""
+        """Return the value below which a share `p` of the mass lies."""
         return self.mean + self.sd * ndtri(read_share(p, self.mean))
 
-    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "*draws"]:
         draws = jax.random.normal(key, shape + self.mean.shape, self.mean.dtype)
         return self.mean + self.sd * draws
 
 
 @dataclasses.dataclass(frozen=True)
-class Normal(Family):
-    """A real latent for each cell of `plate`: q = N(mean, 1 / precision)."""
+class Normal(Family[NormalState, NormalStatistics]):
+    """Real latent for each cell of `plate`: q = N(mean, 1 / precision)."""
 
     curvature: ClassVar[str | None] = "second"
 
@@ -120,7 +121,11 @@ class Normal(Family):
     def from_gradient(
         self, statistics: NormalStatistics, gradient: NormalStatistics, weight: ArrayLike = 1.0
     ) -> NormalState:
-        """precision = -2 g2, mean = c + g1 / precision (where nothing pulls, the mean stays at c)."""
+        """Return the state with precision = -2 g2 and mean = c + g1 / precision.
+
+        Where neither rows nor a prior act, the precision is 0 and the mean stays at c. With a conjugate prior
+        this is Bishop 2006, eq. 2.141 and 2.142.
+        """
         precision = -2 * gradient.second
         pull = jnp.where(precision == 0, 0, gradient.first / jnp.where(precision == 0, 1, precision))
         return NormalState(statistics.pivot + pull, precision / weight)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import ndtri
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, LocationPrecision, pytree, read_share
 from vbjax.families.beta import BetaState
@@ -31,7 +32,7 @@ class NormalGammaStatistics(JointStatistics):
 
     @classmethod
     def of(cls, x: LocationPrecision) -> NormalGammaStatistics:
-        """The statistics of a pair of values (location, precision)."""
+        """Return the statistics of a pair of values (location, precision)."""
         location, precision = jnp.broadcast_arrays(*map(jnp.asarray, x))
         zero, logdet = jnp.zeros_like(location), jnp.log(precision)
         return cls(location, precision, logdet, zero, zero, -0.5 * logdet)
@@ -41,13 +42,13 @@ class NormalGammaStatistics(JointStatistics):
         return dataclasses.replace(self, pivot=pivot, cross=cross, square=self.square_about(pivot))
 
     def square_about(self, x: Array) -> Array:
-        """E[tau (x - m)^2]."""
+        """Return E[tau (x - m)^2]."""
         shift = x - self.pivot
         return self.precision * shift**2 - 2 * shift * self.cross + self.square
 
 
 @pytree
-class NormalGammaState(JointGammaState):
+class NormalGammaState(JointGammaState[NormalGammaStatistics]):
     """Location N(location, 1 / (mean_precision tau)), tau ~ Gamma(concentration, rate)."""
 
     def statistics(self, x: LocationPrecision) -> NormalGammaStatistics:
@@ -58,17 +59,17 @@ class NormalGammaState(JointGammaState):
         cross, square = jnp.zeros_like(self.location), 1 / self.mean_precision
         return NormalGammaStatistics(self.location, tau, logdet, cross, square, -0.5 * logdet)
 
-    def log_density(self, statistics: NormalGammaStatistics) -> Array:
+    def log_density(self, statistics: NormalGammaStatistics) -> Float[Array, "*plate"]:
         t = statistics
         location = jnp.log(self.mean_precision) - LOG_2PI
         location = location - self.mean_precision * t.square_about(self.location)
         tau = GammaStatistics(t.precision, t.logdet, t.base)
         return 0.5 * location + gamma_log_density(tau, self.concentration, self.rate)
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         return 0.5 * (1 + LOG_2PI - jnp.log(self.mean_precision)) + gamma_base_entropy(self.concentration)
 
-    def divergence(self, other: NormalGammaState) -> Array:
+    def divergence(self, other: NormalGammaState) -> Float[Array, "*plate"]:
         square = other.mean_precision * self.precision.mean * (self.location - other.location) ** 2
         location = 0.5 * (itakura_saito(other.mean_precision / self.mean_precision) + square)
         return location + self.precision.divergence(other.precision)
@@ -82,7 +83,7 @@ class NormalGammaState(JointGammaState):
         return LocationPrecision(self.location, jnp.maximum(self.concentration - 0.5, 0) / self.rate)
 
     def quantile(self, p: ArrayLike) -> LocationPrecision:
-        """Of both marginals: Student-t for the location, Gamma for the precision."""
+        """Return quantiles of both marginals: Student-t for the location, Gamma for the precision."""
         p, a = jnp.broadcast_arrays(read_share(p, self.concentration), self.concentration)
         t = _standard_t_quantile(2 * a, p)
         location = self.location + t * jnp.sqrt(self.rate / (self.concentration * self.mean_precision))
@@ -97,9 +98,10 @@ class NormalGammaState(JointGammaState):
 
 
 def _standard_t_quantile(df: Array, p: Array) -> Array:
-    """Of Student's t, by the Beta's; where that loses digits, df being large, by the expansion about z.
+    """Return a quantile of Student's t by that of a Beta, or by an expansion about the normal's.
 
-    Abramowitz & Stegun (1964), eq. 26.5.27 and 26.7.5.
+    For a large df the Beta's quantile loses digits, and the expansion is exact. Abramowitz & Stegun (1964),
+    eq. 26.5.27 and 26.7.5.
     """
     large = 1e2 if p.dtype.itemsize == 4 else 1e5
     a, half, tail = 0.5 * jnp.minimum(df, large), jnp.full_like(df, 0.5), jnp.minimum(p, 1 - p)
@@ -114,8 +116,8 @@ def _standard_t_quantile(df: Array, p: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class NormalGamma(Family):
-    """A scalar location and its precision for each cell of `plate`."""
+class NormalGamma(Family[NormalGammaState, NormalGammaStatistics]):
+    """Scalar location and its precision for each cell of `plate`."""
 
     curvature: ClassVar[str | None] = "square"
 
@@ -126,7 +128,10 @@ class NormalGamma(Family):
     def from_gradient(
         self, statistics: NormalGammaStatistics, gradient: NormalGammaStatistics, weight: ArrayLike = 1.0
     ) -> NormalGammaState:
-        """beta = -2 g_square, m = c + g_cross / beta, a = g_logdet, b = -g_precision - beta (m - c)^2 / 2."""
+        """Return the state at the gradient, in natural parameters about the pivot c.
+
+        beta = -2 g_square, m = c + g_cross / beta, a = g_logdet, b = -g_precision - beta (m - c)^2 / 2.
+        """
         beta = -2 * gradient.square
         shift = increment(gradient.cross, beta)
         a = gradient.logdet + 0.5 * (weight - gradient.base)

@@ -1,4 +1,4 @@
-"""NormalWishart: a vector location and its precision matrix (Bishop 2006, B.94).
+"""NormalWishart: a vector location and its precision matrix (Bishop 2006, eq. 2.157).
 
 m | Lam ~ N(m0, (beta Lam)^-1), Lam ~ Wishart(nu, W).
 """
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, LocationPrecision, pytree
 from vbjax.families.joint import JointStatistics, JointWishartState, increment
@@ -41,7 +42,7 @@ class NormalWishartStatistics(JointStatistics):
 
     @classmethod
     def of(cls, x: LocationPrecision) -> NormalWishartStatistics:
-        """The statistics of a vector and a positive definite matrix."""
+        """Return the statistics of a vector and a positive definite matrix."""
         location, precision = map(jnp.asarray, x)
         return _at_point(location, precision, logdet_from_cholesky(cholesky(precision)))
 
@@ -49,8 +50,8 @@ class NormalWishartStatistics(JointStatistics):
         cross = self.cross + jnp.einsum("...ij,...j->...i", self.precision, self.pivot - pivot)
         return dataclasses.replace(self, pivot=pivot, cross=cross, square=self.square_about(pivot))
 
-    def square_about(self, x: Array) -> Array:
-        """E[(x - m)' Lam (x - m)]."""
+    def square_about(self, x: Float[Array, "*plate_x d"]) -> Float[Array, "*plate"]:
+        """Return E[(x - m)' Lam (x - m)], at the expected statistics of a state Bishop 2006, eq. 10.64."""
         shift = x - self.pivot
         return quadratic_form(self.precision, shift) - 2 * (shift * self.cross).sum(-1) + self.square
 
@@ -63,7 +64,7 @@ def _at_point(location: Array, precision: Array, logdet: Array) -> NormalWishart
 
 
 @pytree
-class NormalWishartState(JointWishartState):
+class NormalWishartState(JointWishartState[NormalWishartStatistics]):
     """Location N(location, (mean_precision Lam)^-1), Lam ~ Wishart(degrees_of_freedom, W)."""
 
     def statistics(self, x: LocationPrecision) -> NormalWishartStatistics:
@@ -75,7 +76,7 @@ class NormalWishartState(JointWishartState):
         square, base = size / self.mean_precision, -0.5 * size * logdet
         return NormalWishartStatistics(self.location, value, logdet, cross, square, base)
 
-    def log_density(self, statistics: NormalWishartStatistics) -> Array:
+    def log_density(self, statistics: NormalWishartStatistics) -> Float[Array, "*plate"]:
         t, size = statistics, self.location.shape[-1]
         location = size * (jnp.log(self.mean_precision) - LOG_2PI)
         location = location - self.mean_precision * t.square_about(self.location)
@@ -83,12 +84,12 @@ class NormalWishartState(JointWishartState):
             t.precision, t.logdet, self.degrees_of_freedom, self.inverse_scale
         )
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         size = self.location.shape[-1]
         location = 0.5 * size * (1 + LOG_2PI - jnp.log(self.mean_precision))
         return location + wishart_base_entropy(self.degrees_of_freedom, size)
 
-    def divergence(self, other: NormalWishartState) -> Array:
+    def divergence(self, other: NormalWishartState) -> Float[Array, "*plate"]:
         spread = self.location.shape[-1] * itakura_saito(other.mean_precision / self.mean_precision)
         square = quadratic_form(self.precision.mean, self.location - other.location)
         return 0.5 * (spread + other.mean_precision * square) + self.precision.divergence(other.precision)
@@ -118,8 +119,8 @@ class NormalWishartState(JointWishartState):
 
 
 @dataclasses.dataclass(frozen=True)
-class NormalWishart(Family):
-    """A vector location of `size` and its precision matrix for each cell of `plate`."""
+class NormalWishart(Family[NormalWishartState, NormalWishartStatistics]):
+    """Vector location of `size` and its precision matrix for each cell of `plate`."""
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 1
@@ -137,7 +138,12 @@ class NormalWishart(Family):
         gradient: NormalWishartStatistics,
         weight: ArrayLike = 1.0,
     ) -> NormalWishartState:
-        """beta = -2 g_square, m = c + g_cross / beta, nu = 2 g_logdet, W^-1 = -2 G - beta (m - c)(m - c)'."""
+        """Return the state at the gradient, in natural parameters about the pivot c.
+
+        beta = -2 g_square, m = c + g_cross / beta, nu = 2 g_logdet, W^-1 = -2 G - beta (m - c)(m - c)'. With
+        the gradient of a Gaussian mixture these are Bishop 2006, eq. 10.60 (beta), 10.61 (m), 10.62 (W^-1)
+        and 10.63 (nu).
+        """
         weight = jnp.asarray(weight)
         beta = -2 * gradient.square
         shift = increment(gradient.cross, beta[..., None])

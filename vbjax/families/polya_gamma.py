@@ -1,7 +1,8 @@
-"""PolyaGamma: statistic omega, state the tilt c; base measure PG(b, 0). What makes a logit conjugate.
+"""PolyaGamma: the latent that makes a logit conjugate; statistic omega, state the tilt c.
 
-PG(b, c) has the density cosh(c/2)^b exp(-c^2 omega / 2) relative to PG(b, 0), whose own density is an
-infinite series that no update and no bound needs: log probabilities and entropies are relative to it.
+PG(b, c) has the density cosh(c/2)^b exp(-c^2 omega / 2) relative to the base measure PG(b, 0). The density of
+PG(b, 0) itself is an infinite series that no update and no bound needs, so log probabilities and entropies
+are relative to it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.special import ndtri
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, State, Statistics, pytree, static
 
-_SMALL = 0.2  # below it (1 - tanh(h) / h) / h^2 is its Taylor series
+_SMALL = 0.2  # below it (1 - tanh(h) / h) / h^2 is computed by its Taylor series
 _TAYLOR = (
     1 / 3,
     -2 / 15,
@@ -29,23 +31,29 @@ _TAYLOR = (
     -6404582 / 10854718875,
 )
 
-_CUT = 0.64  # where the two series of the density of PG(1, 0) change places
+_CUT = 0.64  # the point at which one series for the density of PG(1, 0) takes over from the other
 _LEVY_MASS = 0.10564977366685535  # Phi(-1 / sqrt(_CUT))
 
 
-def safe_sqrt(x: Array) -> Array:
-    """sqrt(x), with a derivative of 0 at 0; 0 below."""
+def safe_sqrt(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return sqrt(x) for x > 0 and 0 below, with a derivative of 0 at 0."""
     return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
 
 
-def log_cosh(x: Array) -> Array:
-    """log cosh x, for any x."""
+def log_cosh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return log cosh x, without overflow for any x."""
     x = jnp.abs(x)
     return x + jnp.log1p(jnp.expm1(-2 * x) / 2)
 
 
-def _mean_and_variance(tilt: Array) -> tuple[Array, Array]:
-    """Of PG(1, c): tanh(h) / (4h) and (tanh(h) / h - sech(h)^2) / (16 h^2), h = c / 2, from 0 to infinity."""
+def _mean_and_variance(
+    tilt: Float[Array, "*plate"],
+) -> tuple[Float[Array, "*plate"], Float[Array, "*plate"]]:
+    """Return mean and variance of PG(1, c), exact for every c from 0 to infinity.
+
+    With h = c / 2 they are tanh(h) / (4 h), which is twice the lambda of Bishop 2006, eq. 10.150, and
+    (tanh(h) / h - sech(h)^2) / (16 h^2).
+    """
     small = jnp.abs(tilt) < 2 * _SMALL
     h = 0.5 * jnp.where(small, 1, tilt)
     square = jnp.where(small, 0.5 * tilt, 0) ** 2
@@ -63,15 +71,15 @@ def _mean_and_variance(tilt: Array) -> tuple[Array, Array]:
 class PolyaGammaStatistics(Statistics):
     """E[omega]."""
 
-    value: Array
+    value: Float[Array, "*plate"]
     events = {"value": 0}
 
 
 @pytree
-class PolyaGammaState(State):
-    """PG(concentration, tilt); log probability and entropy relative to PG(concentration, 0), no mode."""
+class PolyaGammaState(State[PolyaGammaStatistics]):
+    """PG(concentration, tilt); it has no mode, and densities are relative to PG(concentration, 0)."""
 
-    tilt: Array
+    tilt: Float[Array, "*plate"]
     concentration: int = static(default=1)
     domains = {"tilt": "real"}
 
@@ -81,33 +89,33 @@ class PolyaGammaState(State):
     def expected(self) -> PolyaGammaStatistics:
         return PolyaGammaStatistics(self.mean)
 
-    def log_density(self, statistics: PolyaGammaStatistics) -> Array:
+    def log_density(self, statistics: PolyaGammaStatistics) -> Float[Array, "*plate"]:
         return self.concentration * log_cosh(0.5 * self.tilt) - 0.5 * self.tilt**2 * statistics.value
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         h = 0.5 * self.tilt
         return self.concentration * (0.5 * h * jnp.tanh(h) - log_cosh(h))
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, "*plate"]:
         return self.concentration * _mean_and_variance(self.tilt)[0]
 
     @property
-    def variance(self) -> Array:
+    def variance(self) -> Float[Array, "*plate"]:
         return self.concentration * _mean_and_variance(self.tilt)[1]
 
     @property
-    def mode(self) -> Array:
+    def mode(self) -> Float[Array, "*plate"]:
         return jnp.full_like(self.tilt, jnp.nan)
 
-    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "*draws"]:
         # PG(b, c) is a sum of b from PG(1, c), for a whole number b
         shape = (self.concentration, *shape, *self.tilt.shape)
         return _draw(key, jnp.broadcast_to(0.5 * jnp.abs(self.tilt), shape)).sum(0) / 4
 
 
 def _draw(key: Array, z: Array) -> Array:
-    """Jacobi variables J(1, z) = 4 PG(1, 2z), exactly: rejection by an alternating series.
+    """Draw Jacobi variables J(1, z) = 4 PG(1, 2z) exactly, by rejection with an alternating series.
 
     The density is cosh(z) exp(-z^2 x / 2) times a series whose first term is twice a Levy density for x
     below the cut, and an exponential above; the later terms are what is accepted of it (Devroye 1986;
@@ -139,13 +147,16 @@ def _draw(key: Array, z: Array) -> Array:
 
 
 def _series(x: Array) -> Array:
-    """The density of J(1, 0) as a part of the first term of its series: sum (-1)^n (2n + 1) r^(n (n + 1))."""
+    """Return the density of J(1, 0) over the first term of its series: sum (-1)^n (2n + 1) r^(n (n + 1))."""
     decay = jnp.where(x > _CUT, 0.5 * jnp.pi**2 * x, 2 / x)
     return sum((-1) ** n * (2 * n + 1) * jnp.exp(-n * (n + 1) * decay) for n in range(5))
 
 
 def _inverse_gaussian(z: Array, normal: Array, uniform: Array) -> Array:
-    """Mean 1 / z, shape 1, from a normal and a uniform variable (Michael, Schucany & Haas 1976)."""
+    """Return an inverse Gaussian draw of mean 1 / z and shape 1 from a normal and a uniform one.
+
+    Michael, Schucany & Haas (1976).
+    """
     mean = 1 / jnp.where(z > 0, z, 1)
     y = mean * normal**2
     small = mean / (1 + 0.5 * y + jnp.sqrt(y + 0.25 * y * y))
@@ -153,10 +164,11 @@ def _inverse_gaussian(z: Array, normal: Array, uniform: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class PolyaGamma(Family):
-    """A Polya-Gamma latent for each cell of `plate`: q = PG(concentration, tilt), a whole concentration.
+class PolyaGamma(Family[PolyaGammaState, PolyaGammaStatistics]):
+    """Polya-Gamma latent for each cell of `plate`: q = PG(concentration, tilt), a whole concentration.
 
-    With it a logit of `concentration` trials is quadratic: `terms.logistic` holds one density of PG(1, 0).
+    It makes the log likelihood of `concentration` trials quadratic in the logit: `terms.logistic` holds one
+    density of PG(1, 0).
 
     References:
         Polson, N., Scott, J. & Windle, J. (2013), Bayesian inference for logistic models using
@@ -172,8 +184,10 @@ class PolyaGamma(Family):
     def from_gradient(
         self, statistics: PolyaGammaStatistics, gradient: PolyaGammaStatistics, weight: ArrayLike = 1.0
     ) -> PolyaGammaState:
-        """c^2 = -2 g."""
+        """Return the state with c^2 = -2 g, which is E[logit^2] (Bishop 2006, eq. 10.163)."""
         return PolyaGammaState(safe_sqrt(-2 * gradient.value / weight), self.concentration)
 
-    def log_normalizer(self, statistics: PolyaGammaStatistics, gradient: PolyaGammaStatistics) -> Array:
+    def log_normalizer(
+        self, statistics: PolyaGammaStatistics, gradient: PolyaGammaStatistics
+    ) -> Float[Array, "*plate"]:
         return -self.concentration * log_cosh(0.5 * self.from_gradient(statistics, gradient).tilt)

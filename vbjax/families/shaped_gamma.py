@@ -1,6 +1,6 @@
-"""ShapedGamma: the shape of a Gamma distribution, a point, and its rate, a Gamma whatever the shape is.
+"""ShapedGamma: the shape of a Gamma distribution as a point, and its rate as a Gamma given any shape.
 
-A family as those of `families`, for `gamma_mixture.py`: shapes have no conjugate prior, so they climb.
+It serves mixtures of Gamma distributions. A shape has no conjugate prior, so it moves by Newton's steps.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.families.gamma import GammaState, GammaStatistics, gamma_base_entropy, gamma_log_density
 from vbjax.families.newton import step_gamma_shape
 from vbjax.numerics.special import LOG_2PI, digamma_remainder, gammaln_remainder
 
-MOST = 1e4  # of a shape: rows as like one another as float32 can tell
+MOST = 1e4  # the largest shape: beyond it float32 cannot tell the rows apart
 
 
 class ShapeRate(NamedTuple):
-    """A value, mean or variance of a shape s and a rate lambda."""
+    """Value, mean or variance of a shape s and a rate lambda."""
 
     row_shape: Array
     rate: Array
@@ -29,7 +30,7 @@ class ShapeRate(NamedTuple):
 
 @pytree
 class ShapedGammaStatistics(Statistics):
-    """Of s, and nu = lambda / s, one over the mean: what is linear in log Gamma(x | s, s nu).
+    """Statistics of s and of nu = lambda / s, one over the mean, in which log Gamma(x | s, s nu) is linear.
 
         value E[nu],   log E[log nu],   rate s E[nu],   row_shape s,
         normalizer s (E[log nu] + log s + log m - 1) - log Gamma(s), about the pivot m, a mean of x;
@@ -37,13 +38,13 @@ class ShapedGammaStatistics(Statistics):
     then log p(x) = normalizer + row_shape (1 + log x / m) - rate x - log x. `base` is -E[log lambda].
     """
 
-    pivot: Array
-    value: Array
-    log: Array
-    rate: Array
-    row_shape: Array
-    normalizer: Array
-    base: Array
+    pivot: Float[Array, "*plate"]
+    value: Float[Array, "*plate"]
+    log: Float[Array, "*plate"]
+    rate: Float[Array, "*plate"]
+    row_shape: Float[Array, "*plate"]
+    normalizer: Float[Array, "*plate"]
+    base: Float[Array, "*plate"]
     events = dict(value=0, log=0, rate=0, row_shape=0, normalizer=0)
 
     def about(self, pivot: Array) -> ShapedGammaStatistics:
@@ -52,21 +53,21 @@ class ShapedGammaStatistics(Statistics):
 
 
 @pytree
-class ShapedGammaState(State):
-    """The shape `row_shape`, and the rate Gamma(concentration, rate)."""
+class ShapedGammaState(State[ShapedGammaStatistics]):
+    """Shape `row_shape`, a point, and rate Gamma(concentration, rate)."""
 
-    row_shape: Array
-    concentration: Array
-    rate: Array
+    row_shape: Float[Array, "*plate"]
+    concentration: Float[Array, "*plate"]
+    rate: Float[Array, "*plate"]
     domains = dict(row_shape="positive", concentration="positive", rate="positive")
 
     @property
     def rates(self) -> GammaState:
-        """The marginal of the rate."""
+        """Marginal factor of the rate."""
         return GammaState(self.concentration, self.rate)
 
     def _statistics(self, rate: Array, log_excess: ArrayLike) -> ShapedGammaStatistics:
-        """From the mean of lambda, and E[log lambda] less its logarithm."""
+        """Return statistics from the mean of lambda, and the excess of E[log lambda] over its logarithm."""
         s = jnp.broadcast_to(self.row_shape, rate.shape)
         log = jnp.log(rate) + log_excess
         normalizer = 0.5 * (jnp.log(s) - LOG_2PI) - gammaln_remainder(s) + s * log_excess
@@ -81,12 +82,12 @@ class ShapedGammaState(State):
     def at_mode(self) -> ShapedGammaStatistics:
         return self._statistics(self.rates.at_mode().value, 0.0)
 
-    def log_density(self, statistics: ShapedGammaStatistics) -> Array:
-        """Of the rate; a point has none."""
+    def log_density(self, statistics: ShapedGammaStatistics) -> Float[Array, "*plate"]:
+        """Return the log density of the rate; the shape is a point and adds nothing."""
         nu = GammaStatistics(statistics.value, statistics.log, statistics.base)
         return gamma_log_density(nu, self.concentration, self.rate * self.row_shape)
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         return gamma_base_entropy(self.concentration)
 
     @property
@@ -107,8 +108,8 @@ class ShapedGammaState(State):
 
 
 @dataclasses.dataclass(frozen=True)
-class ShapedGamma(Family):
-    """A shape and a rate for each cell of `plate`; `point`: whether the rate is a point too (`Delta`)."""
+class ShapedGamma(Family[ShapedGammaState, ShapedGammaStatistics]):
+    """Shape and rate for each cell of `plate`; `point` says whether the rate is a point too (`Delta`)."""
 
     point: bool = False
 
@@ -119,9 +120,10 @@ class ShapedGamma(Family):
     def from_gradient(
         self, statistics: ShapedGammaStatistics, gradient: ShapedGammaStatistics, weight: ArrayLike = 1.0
     ) -> ShapedGammaState:
-        """A step of the shape, its rate optimised away; then the rate's update, nu ~ Gamma(a + N s, b + s T).
+        """Return the state after a Newton step of the shape, then the optimal rate given the new shape.
 
-        N and T are the number of rows and their total.
+        The step optimises the rate away (`step_gamma_shape`). The rate's update is
+        nu ~ Gamma(a + N s, b + s T), with N the number of rows and T their total.
         """
         a, b = (gradient.log + (weight - gradient.base)) / weight, -gradient.value / weight
         number, total = gradient.normalizer / weight, -gradient.rate / weight
@@ -133,7 +135,7 @@ class ShapedGamma(Family):
         return ShapedGammaState(s, a + number * s, (b + s * total) / s)
 
     def mix(self, state: ShapedGammaState, other: ShapedGammaState, rho: ArrayLike) -> ShapedGammaState:
-        """Natural parameters of the rates; shapes in their logarithms."""
+        """Return the mixture of the rates in natural parameters, and of the shapes in their logarithms."""
         between = lambda x, y: (1 - rho) * x + rho * y
         s = jnp.exp(between(jnp.log(state.row_shape), jnp.log(other.row_shape)))
         concentration = between(state.concentration, other.concentration)

@@ -1,8 +1,8 @@
-"""StickBreaking: a point of the simplex, broken off a stick piece by piece; independent Beta shares.
+"""StickBreaking: a point of the simplex, broken off a stick piece by piece by independent Beta shares.
 
-Statistics are the logarithms of each share of what is left and of the rest, the state the shares' two
-concentrations. It contains the Dirichlet (concentration0_k the sum of the later alphas) and has its base
-measure 1 / prod x; with shares Beta(1, alpha) it is the truncated Dirichlet process.
+The statistics are log v_k and log(1 - v_k) of each share v_k of what is left, and the state holds the shares'
+two concentrations. The family contains the Dirichlet (concentration0_k is the sum of the later alphas) and
+has its base measure 1 / prod x. With shares Beta(1, alpha) it is the truncated Dirichlet process.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.families.beta import BetaState, BetaStatistics
 from vbjax.numerics.linalg import outer, transpose
 
 
-def _later(x: Array) -> Array:
-    """The sum of the entries behind each but the last, over the last axis."""
+def _sum_behind(x: Float[Array, "*plate k"]) -> Float[Array, "*plate rest"]:
+    """Return for every entry but the last the sum of the entries behind it, over the last axis."""
     return jnp.cumsum(x[..., :0:-1], -1)[..., ::-1]
 
 
-def _broken(share: Array, rest: Array) -> Array:
-    """The pieces, from each share of what is left and the share that stays: x_k = v_k prod_j<k (1 - v_j)."""
+def _pieces(
+    share: Float[Array, "*plate rest"], rest: Float[Array, "*plate rest"]
+) -> Float[Array, "*plate k"]:
+    """Return the pieces x_k = v_k prod_j<k (1 - v_j) from each share v_k and the share 1 - v_k that stays."""
     one = jnp.ones((*share.shape[:-1], 1), share.dtype)
     left = jnp.concatenate([one, jnp.cumprod(rest, -1)], -1)
     return left * jnp.concatenate([share, one], -1)
@@ -34,22 +37,22 @@ def _broken(share: Array, rest: Array) -> Array:
 class StickBreakingStatistics(Statistics):
     """E[log v_k] and E[log(1 - v_k)], k < K; `base` is -sum_k E[log x_k]."""
 
-    log_share: Array
-    log_rest: Array
-    base: Array
+    log_share: Float[Array, "*plate rest"]
+    log_rest: Float[Array, "*plate rest"]
+    base: Float[Array, "*plate"]
     events = {"log_share": 1, "log_rest": 1}
 
     @classmethod
     def of(cls, x: ArrayLike) -> StickBreakingStatistics:
-        """The statistics of a point of the simplex."""
+        """Return the statistics of a point of the simplex."""
         x = jnp.asarray(x)
-        behind = jnp.log(_later(x))
+        behind = jnp.log(_sum_behind(x))
         share, log = jnp.log(x[..., :-1]), jnp.log(x)
-        left = jnp.logaddexp(share, behind)  # of the whole, where the first piece is broken off
+        left = jnp.logaddexp(share, behind)  # log of what is left before each piece is broken off
         return cls(share - left, behind - left, -log.sum(-1))
 
     @property
-    def log(self) -> Array:
+    def log(self) -> Float[Array, "*plate k"]:
         """E[log x_k], one for each of the K pieces."""
         zero = jnp.zeros((*self.log_rest.shape[:-1], 1), self.log_rest.dtype)
         left = jnp.concatenate([zero, jnp.cumsum(self.log_rest, -1)], -1)
@@ -57,16 +60,16 @@ class StickBreakingStatistics(Statistics):
 
 
 @pytree
-class StickBreakingState(State):
-    """v_k ~ Beta(concentration1_k, concentration0_k), k < K, the share of what the pieces before leave."""
+class StickBreakingState(State[StickBreakingStatistics]):
+    """Shares v_k ~ Beta(concentration1_k, concentration0_k), k < K, of what the pieces before leave."""
 
-    concentration1: Array
-    concentration0: Array
+    concentration1: Float[Array, "*plate rest"]
+    concentration0: Float[Array, "*plate rest"]
     domains = {"concentration1": "positive", "concentration0": "positive"}
 
     @property
     def shares(self) -> BetaState:
-        """The factor of the shares v_k, (..., K - 1)."""
+        """Factor of the shares v_k, (..., K - 1)."""
         return BetaState(self.concentration1, self.concentration0)
 
     def statistics(self, x: ArrayLike) -> StickBreakingStatistics:
@@ -77,25 +80,25 @@ class StickBreakingState(State):
         found = StickBreakingStatistics(t.log, t.log_complement, jnp.zeros(t.log.shape[:-1], t.log.dtype))
         return dataclasses.replace(found, base=-found.log.sum(-1))
 
-    def log_density(self, statistics: StickBreakingStatistics) -> Array:
+    def log_density(self, statistics: StickBreakingStatistics) -> Float[Array, "*plate"]:
         t = statistics
         pair = BetaStatistics(t.log_share, t.log_rest, jnp.zeros_like(t.log_share))
         return self.shares.log_density(pair).sum(-1)
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         return self.shares.base_entropy().sum(-1)
 
-    def divergence(self, other: StickBreakingState) -> Array:
+    def divergence(self, other: StickBreakingState) -> Float[Array, "*plate"]:
         return self.shares.divergence(other.shares).sum(-1)
 
     def at_mode(self) -> StickBreakingStatistics:
-        mode = self.mode  # a piece without mass as in the Dirichlet
+        mode = self.mode  # a piece without mass is treated as in the Dirichlet
         return StickBreakingStatistics.of(jnp.maximum(mode, jnp.finfo(mode.dtype).tiny))
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, "*plate k"]:
         share, rest = self._means
-        return _broken(share, rest)
+        return _pieces(share, rest)
 
     @property
     def _means(self) -> tuple[Array, Array]:
@@ -103,15 +106,15 @@ class StickBreakingState(State):
         return self.concentration1 / total, self.concentration0 / total
 
     @property
-    def variance(self) -> Array:
+    def variance(self) -> Float[Array, "*plate k"]:
         return jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
 
     @property
-    def covariance(self) -> Array:
+    def covariance(self) -> Float[Array, "*plate k k"]:
         share, rest = self._means
         variance, mean = self.shares.variance, self.mean
-        square = _broken(share**2 + variance, rest**2 + variance)  # E[x_k^2]
-        # E[x_k x_l], k < l: up to k both sticks break alike, and v_k (1 - v_k) in place of v_k^2
+        square = _pieces(share**2 + variance, rest**2 + variance)  # E[x_k^2]
+        # E[x_k x_l], k < l: before piece k both share the same sticks, and v_k (1 - v_k) replaces v_k^2
         both = square[..., :-1] * (share * rest - variance) / (share**2 + variance)
         after = outer(both / jnp.cumprod(rest, -1), mean[..., 1:])
         upper = jnp.triu(jnp.pad(after, [(0, 0)] * (mean.ndim - 1) + [(0, 1), (1, 0)]), 1)
@@ -119,22 +122,22 @@ class StickBreakingState(State):
         return upper + transpose(upper) + diagonal - outer(mean, mean)
 
     @property
-    def mode(self) -> Array:
+    def mode(self) -> Float[Array, "*plate k"]:
         size = self.concentration0.shape[-1]
         ahead = self.concentration1 - 1
         behind = self.concentration0 - jnp.arange(size, 0, -1, dtype=ahead.dtype)
         inside = ((ahead >= 0) & (behind >= 0)).all(-1, keepdims=True)
         total = ahead + behind
-        return jnp.where(inside, _broken(ahead / total, behind / total), jnp.nan)
+        return jnp.where(inside, _pieces(ahead / total, behind / total), jnp.nan)
 
-    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "*draws k"]:
         share = self.shares.draw(key, shape)
-        return _broken(share, 1 - share)
+        return _pieces(share, 1 - share)
 
 
 @dataclasses.dataclass(frozen=True)
-class StickBreaking(Family):
-    """A stick broken into `size` pieces for each cell of `plate`."""
+class StickBreaking(Family[StickBreakingState, StickBreakingStatistics]):
+    """Stick broken into `size` pieces for each cell of `plate`."""
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 2
@@ -149,7 +152,11 @@ class StickBreaking(Family):
         gradient: StickBreakingStatistics,
         weight: ArrayLike = 1.0,
     ) -> StickBreakingState:
-        """(a, b) = the gradient (corrected where the log joint holds no or several densities of x)."""
+        """Return the state whose (a, b) are the gradient.
+
+        With counts N_k it adds N_k to a_k, and the sum of the later counts to b_k (Blei & Jordan 2006,
+        section 3.2). The gradient is corrected if the log joint holds no density of x, or several.
+        """
         correction = jnp.expand_dims(weight - gradient.base, -1)
         weight = jnp.expand_dims(jnp.asarray(weight), -1)
         behind = jnp.arange(self.size - 1, 0, -1, dtype=gradient.log_rest.dtype)

@@ -1,6 +1,6 @@
-"""TruncatedNormal: a normal kept to the positive half line; Normal's statistics, state (location, precision).
+"""TruncatedNormal: a normal on the positive half line; statistics of a Normal, state (location, precision).
 
-With u = (2y - 1) z it is the latent of a probit: z of one sign.
+It is the latent of a probit: z = (2y - 1) u, with u > 0, has the sign that y says.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.special import log_ndtr, ndtr, ndtri
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, State, pytree
 from vbjax.families.normal import NormalStatistics
 from vbjax.numerics.special import LOG_2PI
 
-_TAIL = 3.0  # from so many deviations below zero on: the continued fraction of Mills' ratio
-_TERMS = 40  # exact there to float64's last digits
+_TAIL = 3.0  # so many deviations below zero and further, Mills' ratio is a continued fraction
+_TERMS = 40  # of that fraction; exact there to float64's last digits
 
 
 def _split(a: Array) -> tuple[Array, Array, Array]:
-    """Whether a is in the tail; -a where it is, and a where it is not (the switch elsewhere)."""
+    """Return whether a is in the tail, then -a where it is, and a where it is not (the switch elsewhere)."""
     low = a < -_TAIL
     return low, jnp.where(low, -a, _TAIL), jnp.where(low, -_TAIL, a)
 
 
 def _tail(x: Array) -> tuple[Array, Array]:
-    """Mean and variance of z ~ N(-x, 1) given z > 0, x >= 3, without a difference of large numbers.
+    """Return mean and variance of z ~ N(-x, 1) given z > 0, for x >= 3, without cancellation.
 
     phi(x) / Phi(-x) = x + 1 / (x + 2 / (x + 3 / (x + ...))) (Abramowitz & Stegun 1964, eq. 26.2.14).
     """
@@ -41,7 +42,7 @@ def _tail(x: Array) -> tuple[Array, Array]:
 
 @jax.jit
 def inverse_mills(a: Array) -> Array:
-    """phi(a) / Phi(a), the derivative of log Phi."""
+    """Return phi(a) / Phi(a), the derivative of log Phi."""
     low, x, above = _split(a)
     return jnp.where(low, x + _tail(x)[0], _ratio(above))
 
@@ -52,7 +53,7 @@ def _ratio(a: Array) -> Array:
 
 @jax.jit
 def _moments(a: Array) -> tuple[Array, Array]:
-    """Mean and variance of z ~ N(a, 1) given z > 0."""
+    """Return mean and variance of z ~ N(a, 1) given z > 0."""
     low, x, above = _split(a)
     (far, width), ratio = _tail(x), _ratio(above)
     mean = above + ratio
@@ -61,23 +62,23 @@ def _moments(a: Array) -> tuple[Array, Array]:
 
 @jax.jit
 def _log_mass(a: Array) -> Array:
-    """log Phi(a) + min(a, 0)^2 / 2: of N(a, 1) over the half line, relative to its height at the mode."""
+    """Return log Phi(a) + min(a, 0)^2 / 2: the log mass of N(a, 1) on z > 0, relative to its mode there."""
     low, x, above = _split(a)
     far = -jnp.log(x + _tail(x)[0]) - 0.5 * LOG_2PI
     return jnp.where(low, far, log_ndtr(above) + 0.5 * jnp.minimum(above, 0) ** 2)
 
 
 @pytree
-class TruncatedNormalState(State):
+class TruncatedNormalState(State[NormalStatistics]):
     """N(location, 1 / precision) given that the value is positive."""
 
-    location: Array
-    precision: Array
+    location: Float[Array, "*plate"]
+    precision: Float[Array, "*plate"]
     domains = {"location": "location", "precision": "positive"}
 
     @property
     def location_scale(self) -> Array:
-        """The standard deviation before truncation."""
+        """Standard deviation before truncation."""
         return jnp.sqrt(1 / self.precision)
 
     @property
@@ -90,32 +91,32 @@ class TruncatedNormalState(State):
     def expected(self) -> NormalStatistics:
         return NormalStatistics(self.mean, jnp.zeros_like(self.mean), self.variance)
 
-    def log_density(self, statistics: NormalStatistics) -> Array:
-        t = statistics.about(self.mode)  # about the mode nothing large cancels, however far the location
+    def log_density(self, statistics: NormalStatistics) -> Float[Array, "*plate"]:
+        t = statistics.about(self.mode)  # about the mode nothing large cancels, however far the location is
         slope = self.precision * (self.location - self.mode)
         energy = slope * t.first - 0.5 * self.precision * t.second
         return 0.5 * (jnp.log(self.precision) - LOG_2PI) + energy - _log_mass(self._standard)
 
-    def log_prob(self, x: ArrayLike) -> Array:
+    def log_prob(self, x: ArrayLike) -> Float[Array, "*plate"]:
         value = self.read_value(x)
         return jnp.where(value < 0, -jnp.inf, self.log_density(self.statistics(value)))
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         return -self.log_density(self.expected())
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, "*plate"]:
         return _moments(self._standard)[0] / jnp.sqrt(self.precision)
 
     @property
-    def variance(self) -> Array:
+    def variance(self) -> Float[Array, "*plate"]:
         return _moments(self._standard)[1] / self.precision
 
     @property
-    def mode(self) -> Array:
+    def mode(self) -> Float[Array, "*plate"]:
         return jnp.maximum(self.location, 0)
 
-    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "*draws"]:
         a = jnp.broadcast_to(self._standard, shape + self.location.shape)
         low, x, above = _split(a)
         keys = jax.random.split(key)
@@ -125,7 +126,7 @@ class TruncatedNormalState(State):
 
 
 def _draw_tail(key: Array, x: Array) -> Array:
-    """z ~ N(-x, 1) given z > 0, x >= 3: rejection from a Rayleigh tail (Marsaglia 1964)."""
+    """Draw z ~ N(-x, 1) given z > 0, for x >= 3, by rejection from a Rayleigh tail (Marsaglia 1964)."""
 
     def trial(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         key, z, done = carry
@@ -140,8 +141,8 @@ def _draw_tail(key: Array, x: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class TruncatedNormal(Family):
-    """A positive latent for each cell of `plate`: q = N(location, 1 / precision) on the half line.
+class TruncatedNormal(Family[TruncatedNormalState, NormalStatistics]):
+    """Positive latent for each cell of `plate`: q = N(location, 1 / precision) on the half line.
 
     Its statistics are a Normal's, so `terms.normal` takes it; the constraint is the family's support.
     """
@@ -152,6 +153,6 @@ class TruncatedNormal(Family):
     def from_gradient(
         self, statistics: NormalStatistics, gradient: NormalStatistics, weight: ArrayLike = 1.0
     ) -> TruncatedNormalState:
-        """precision = -2 g2, location = c + g1 / precision."""
+        """Return the state with precision = -2 g2 and location = c + g1 / precision."""
         precision = -2 * gradient.second
         return TruncatedNormalState(statistics.pivot + gradient.first / precision, precision / weight)

@@ -1,4 +1,4 @@
-"""Wishart: statistics X and log det X, state (degrees of freedom, inverse scale); Bishop 2006, B.78.
+"""Wishart: statistics X and log det X, state (degrees of freedom, inverse scale); Bishop 2006, eq. B.78.
 
 The base measure is |X|^(-(D + 1) / 2), so that the natural parameters are nu / 2 and -W^-1 / 2.
 """
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.numerics.linalg import (
@@ -29,29 +30,35 @@ from vbjax.numerics.special import LOG_2PI, LOG_PI, digamma_remainder, gammaln_r
 class WishartStatistics(Statistics):
     """E[X], E[log det X] of a positive definite latent; `base` is -(D + 1) / 2 E[log det X]."""
 
-    value: Array
-    logdet: Array
-    base: Array
+    value: Float[Array, "*plate d d"]
+    logdet: Float[Array, "*plate"]
+    base: Float[Array, "*plate"]
     events = {"value": 2, "logdet": 0}
 
     @classmethod
     def of(cls, x: ArrayLike) -> WishartStatistics:
-        """The statistics of a positive definite matrix."""
+        """Return the statistics of a positive definite matrix."""
         x = jnp.asarray(x)
         logdet = logdet_from_cholesky(cholesky(x))
         return cls(x, logdet, -0.5 * (x.shape[-1] + 1) * logdet)
 
 
-def _halves(degrees_of_freedom: Array, size: int) -> tuple[Array, Array]:
-    """i = 1..D and x_i = (nu + 1 - i) / 2, on a new last axis."""
+def _halves(degrees_of_freedom: Float[Array, "*plate"], size: int) -> tuple[Array, Float[Array, "*plate d"]]:
+    """Return i = 1..D and x_i = (nu + 1 - i) / 2, on a new last axis."""
     i = jnp.arange(1, size + 1, dtype=degrees_of_freedom.dtype)
     return i, 0.5 * (degrees_of_freedom[..., None] + 1 - i)
 
 
 def wishart_log_density(
-    value: Array, logdet: Array, degrees_of_freedom: Array, inverse_scale: Array
-) -> Array:
-    """nu/2 E[log det X] - tr(W^-1 E[X]) / 2 - A, with Stirling's part cancelled on paper (B.79)."""
+    value: Float[Array, "*cells d d"],
+    logdet: Float[Array, "*cells"],
+    degrees_of_freedom: Array,
+    inverse_scale: Float[Array, "*prior d d"],
+) -> Float[Array, " ..."]:
+    """Return nu/2 E[log det X] - tr(W^-1 E[X]) / 2 - A, with Stirling's part cancelled on paper.
+
+    Bishop 2006, eq. B.78, whose normaliser is eq. B.79.
+    """
     size = inverse_scale.shape[-1]
     nu = jnp.asarray(degrees_of_freedom, inverse_scale.dtype)
     i, x = _halves(nu, size)
@@ -62,8 +69,8 @@ def wishart_log_density(
     return 0.5 * nu * match - 0.5 * (trace - size * nu) + constants - size * (size - 1) / 4 * LOG_PI
 
 
-def wishart_base_entropy(degrees_of_freedom: Array, size: int) -> Array:
-    """A - <eta, E[t]>: free of the scale, relative to the base measure."""
+def wishart_base_entropy(degrees_of_freedom: Float[Array, "*plate"], size: int) -> Float[Array, "*plate"]:
+    """Return A - <eta, E[t]>, the entropy relative to the base measure; the scale does not enter."""
     i, x = _halves(degrees_of_freedom, size)
     psi = digamma_remainder(x)
     terms = gammaln_remainder(x) - 0.5 * degrees_of_freedom[..., None] * psi
@@ -72,7 +79,7 @@ def wishart_base_entropy(degrees_of_freedom: Array, size: int) -> Array:
 
 
 def wishart_kl(nu: Array, inverse_scale: Array, nu0: Array, inverse_scale0: Array) -> Array:
-    """KL(Wishart(nu, W) || Wishart(nu0, W0)) with Stirling's part cancelled on paper."""
+    """Return KL(Wishart(nu, W) || Wishart(nu0, W0)), with Stirling's part cancelled on paper."""
     i, x = _halves(nu, inverse_scale.shape[-1])
     _, x0 = _halves(nu0, inverse_scale.shape[-1])
     spread = stein_loss(cholesky(inverse_scale), cholesky(inverse_scale0), nu / nu0)  # of the means
@@ -82,23 +89,32 @@ def wishart_kl(nu: Array, inverse_scale: Array, nu0: Array, inverse_scale0: Arra
     return 0.5 * nu0 * spread + terms.sum(-1)
 
 
-def wishart_expected(degrees_of_freedom: Array, inverse_scale: Array) -> tuple[Array, Array]:
-    """E[X] = nu W and E[log det X] = sum digamma(x_i) + D log 2 - log det W^-1 (B.80, B.81)."""
+def wishart_expected(
+    degrees_of_freedom: Float[Array, "*plate"], inverse_scale: Float[Array, "*plate d d"]
+) -> tuple[Float[Array, "*plate d d"], Float[Array, "*plate"]]:
+    """Return E[X] = nu W and E[log det X] = sum digamma(x_i) + D log 2 - log det W^-1.
+
+    Bishop 2006, eq. B.80 and B.81, the latter also eq. 10.65.
+    """
     root = cholesky(inverse_scale)
     _, x = _halves(degrees_of_freedom, inverse_scale.shape[-1])
     logdet = (jnp.log(2 * x) + digamma_remainder(x)).sum(-1) - logdet_from_cholesky(root)
     return degrees_of_freedom[..., None, None] * inverse_from_cholesky(root), logdet
 
 
-def wishart_covariance(degrees_of_freedom: Array, scale: Array) -> Array:
-    """Cov(X_ij, X_kl) = nu (W_ik W_jl + W_il W_jk), four axes."""
+def wishart_covariance(
+    degrees_of_freedom: Float[Array, "*plate"], scale: Float[Array, "*plate d d"]
+) -> Float[Array, "*plate d d d d"]:
+    """Return Cov(X_ij, X_kl) = nu (W_ik W_jl + W_il W_jk), four axes after the plate."""
     product = jnp.einsum("...ik,...jl->...ijkl", scale, scale)
     swapped = jnp.einsum("...il,...jk->...ijkl", scale, scale)
     return degrees_of_freedom[..., None, None, None, None] * (product + swapped)
 
 
-def wishart_variance(degrees_of_freedom: Array, scale: Array) -> Array:
-    """Var(X_ij) = nu (W_ij^2 + W_ii W_jj)."""
+def wishart_variance(
+    degrees_of_freedom: Float[Array, "*plate"], scale: Float[Array, "*plate d d"]
+) -> Float[Array, "*plate d d"]:
+    """Return Var(X_ij) = nu (W_ij^2 + W_ii W_jj)."""
     diagonal = jnp.diagonal(scale, axis1=-2, axis2=-1)
     return degrees_of_freedom[..., None, None] * (scale**2 + diagonal[..., :, None] * diagonal[..., None, :])
 
@@ -106,7 +122,10 @@ def wishart_variance(degrees_of_freedom: Array, scale: Array) -> Array:
 def sample_wishart_roots(
     key: Array, degrees_of_freedom: Array, inverse_scale: Array, shape: tuple[int, ...]
 ) -> tuple[Array, Array]:
-    """Bartlett's factors: X = (L^-T B)(L^-T B)' with W^-1 = L L'; returns L and the lower factors B."""
+    """Draw Bartlett's factors: return L, the factor of W^-1 = L L', and lower factors B.
+
+    The draw they stand for is X = (L^-T B)(L^-T B)'.
+    """
     size = inverse_scale.shape[-1]
     _, x = _halves(degrees_of_freedom, size)
     shape = shape + inverse_scale.shape[:-2]
@@ -117,22 +136,22 @@ def sample_wishart_roots(
 
 
 def wishart_from_roots(scale_tril: Array, bartlett: Array) -> Array:
-    """The draw X of Bartlett's factors."""
+    """Return the draw X that Bartlett's factors stand for."""
     root = solve_lower(scale_tril, bartlett, transposed=True)
     return root @ transpose(root)
 
 
 @pytree
-class WishartState(State):
-    """Wishart(degrees_of_freedom, W) with W given by its inverse; mean nu W."""
+class WishartState(State[WishartStatistics]):
+    """Wishart(degrees_of_freedom, W) with W given by its inverse; the mean is nu W."""
 
-    degrees_of_freedom: Array
-    inverse_scale: Array
+    degrees_of_freedom: Float[Array, "*plate"]
+    inverse_scale: Float[Array, "*plate d d"]
     domains = {"degrees_of_freedom": "degrees", "inverse_scale": "definite"}
 
     @property
-    def scale(self) -> Array:
-        """W."""
+    def scale(self) -> Float[Array, "*plate d d"]:
+        """Scale matrix W, the inverse of `inverse_scale`."""
         return inverse_from_cholesky(cholesky(self.inverse_scale))
 
     def statistics(self, x: ArrayLike) -> WishartStatistics:
@@ -142,44 +161,44 @@ class WishartState(State):
         value, logdet = wishart_expected(self.degrees_of_freedom, self.inverse_scale)
         return WishartStatistics(value, logdet, -0.5 * (value.shape[-1] + 1) * logdet)
 
-    def log_density(self, statistics: WishartStatistics) -> Array:
+    def log_density(self, statistics: WishartStatistics) -> Float[Array, "*plate"]:
         return wishart_log_density(
             statistics.value, statistics.logdet, self.degrees_of_freedom, self.inverse_scale
         )
 
-    def base_entropy(self) -> Array:
+    def base_entropy(self) -> Float[Array, "*plate"]:
         return wishart_base_entropy(self.degrees_of_freedom, self.inverse_scale.shape[-1])
 
-    def divergence(self, other: WishartState) -> Array:
+    def divergence(self, other: WishartState) -> Float[Array, "*plate"]:
         return wishart_kl(
             self.degrees_of_freedom, self.inverse_scale, other.degrees_of_freedom, other.inverse_scale
         )
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, "*plate d d"]:
         return self.degrees_of_freedom[..., None, None] * self.scale
 
     @property
-    def variance(self) -> Array:
+    def variance(self) -> Float[Array, "*plate d d"]:
         return wishart_variance(self.degrees_of_freedom, self.scale)
 
     @property
-    def covariance(self) -> Array:
+    def covariance(self) -> Float[Array, "*plate d d d d"]:
         return wishart_covariance(self.degrees_of_freedom, self.scale)
 
     @property
-    def mode(self) -> Array:
+    def mode(self) -> Float[Array, "*plate d d"]:
         excess = self.degrees_of_freedom - self.inverse_scale.shape[-1] - 1
         return jnp.where(excess > 0, excess, jnp.nan)[..., None, None] * self.scale
 
-    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "*draws d d"]:
         roots = sample_wishart_roots(key, self.degrees_of_freedom, self.inverse_scale, shape)
         return wishart_from_roots(*roots)
 
 
 @dataclasses.dataclass(frozen=True)
-class Wishart(Family):
-    """A precision matrix of `size` x `size` for each cell of `plate`."""
+class Wishart(Family[WishartState, WishartStatistics]):
+    """Precision matrix of `size` x `size` for each cell of `plate`."""
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 1
@@ -191,7 +210,10 @@ class Wishart(Family):
     def from_gradient(
         self, statistics: WishartStatistics, gradient: WishartStatistics, weight: ArrayLike = 1.0
     ) -> WishartState:
-        """nu / 2 = g_logdet (corrected where the log joint holds no or several densities), W^-1 = -2 G."""
+        """Return the state with nu / 2 = g_logdet and W^-1 = -2 G.
+
+        g_logdet is corrected if the log joint holds no density of X, or several.
+        """
         weight = jnp.asarray(weight)
         nu = 2 * gradient.logdet + (self.size + 1) * (weight - gradient.base)
         return WishartState(nu / weight, symmetrize(-2 * gradient.value) / weight[..., None, None])

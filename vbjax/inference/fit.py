@@ -18,7 +18,7 @@ from vbjax.core.contracts import Algorithm, Options, Status
 from vbjax.core.hyperparameters import read_model
 from vbjax.core.model import require_model
 from vbjax.core.rows import read_row_weights
-from vbjax.families.coordinates import displaced
+from vbjax.families.coordinates import displace
 from vbjax.inference import restarts
 from vbjax.inference.interrupts import compiling
 from vbjax.inference.irreversible import irreversible
@@ -334,7 +334,7 @@ def _shaken(race: Race, algorithm: Any, key: Array, data: Any) -> Race:
     keys = jax.random.split(key, (len(race.run), len(params)))
 
     def shake(keys: Array) -> Any:
-        moved = [displaced(state, own) for state, own in zip(params.values(), keys, strict=True)]
+        moved = [displace(state, own) for state, own in zip(params.values(), keys, strict=True)]
         return Record(zip(params, moved, strict=True))
 
     return restarts.begun_again(race, algorithm, jax.vmap(shake)(keys), data)

@@ -16,7 +16,7 @@ from jax.experimental import checkify
 
 from vbjax.core.conjugacy.remedies import operations
 from vbjax.core.rows import float_dtype
-from vbjax.families.cells import axes_taken, noted_reads, numbers_of
+from vbjax.families.cells import axes_taken, numbers_of, record_reads
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.record import Record
 
@@ -51,7 +51,7 @@ def find_reads(model: Any, s: Record, rows: Any) -> Reads:
     def traced(s: Record, rows: Any) -> Array:
         names.update((id(t), f"s.{name}") for name, t in s.items())
         leaves.update((id(leaf), number) for number, leaf in enumerate(jax.tree.leaves(rows)))
-        with noted_reads() as reads:
+        with record_reads() as reads:
             row = model.likelihood(s, rows)
         noted[:] = s, rows, reads  # kept, so that no other object takes the place of one of these
         return row

@@ -83,7 +83,8 @@ class LinearGaussianStateSpace(StateSpaceModel):
         q, p = self.n_latent, self.n_features
         full = MatrixNormalWishart(rows=q, size=p)
         emissions: Family = full if self.covariance_type == "full" else MultivariateNormalGamma(q, plate=(p,))
-        parts = dict(initial=NormalWishart(q), transitions=MatrixNormalWishart(rows=q, size=q))
+        parts: dict[str, Family] = dict(initial=NormalWishart(q))
+        parts |= dict(transitions=MatrixNormalWishart(rows=q, size=q))
         return Record(
             {name: Delta(of=family) for name, family in (parts | dict(emissions=emissions)).items()}
         )
