@@ -95,6 +95,11 @@ class Statistics:
 
     events: ClassVar[dict[str, int]]
 
+    if TYPE_CHECKING:  # families whose terms take values have it
+
+        @classmethod
+        def of(cls, x: Value) -> Self: ...
+
     @property
     def natural(self) -> dict[str, Array]:
         """Natural fields: those in which a conjugate log joint is affine."""

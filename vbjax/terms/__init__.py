@@ -1,7 +1,7 @@
-"""Log densities to write a model with: arguments are values, hyperparameters or expected statistics.
+"""Log densities for writing models; their arguments are values, hyperparameters or expected statistics.
 
 Every term is affine in the statistics of each argument, and at the statistics of a sample it is the
-ordinary log density. That is all the engine needs: the updates are its gradients. Use them in
+ordinary log density. The engine needs nothing else: the updates are its gradients. Use terms in
 `log_prior` and `log_likelihood`; terms broadcast like NumPy functions and never sum over plates.
 `linear`, `matmul` and `dot` give the statistics of products, to be used as locations.
 """

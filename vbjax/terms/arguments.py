@@ -1,36 +1,38 @@
-"""What the terms of a log joint are given: values or statistics of the right family, of shapes that fit.
+"""Readers of the arguments of terms: values, or statistics of the right family, of shapes that fit.
 
-Errors name the argument and its term. Imported by terms.py alone.
+Errors name the argument and its term. The other files of this folder import this one.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from vbjax.families.base import Statistics
 from vbjax.numerics.inputs import as_numbers
 
+Argument: TypeAlias = Any  # a value, of which numpy can make an array, or the statistics of a latent
 S = TypeVar("S", bound=Statistics)
 
 
-def family_of(kind: Any) -> str:
+def family_of(kind: type[Statistics] | Statistics) -> str:
     """Return the name of the family to which a class of statistics, or an instance, belongs."""
     return (kind if isinstance(kind, type) else type(kind)).__name__.removesuffix("Statistics")
 
 
-def read_value(x: Any, name: str, *, axes: int = 0) -> Array:
-    """Return numbers as an array, Python's own without a dtype of their own.
+def read_value(x: Argument, name: str, *, axes: int = 0) -> Array:
+    """Return numbers as an array; Python numbers stay without a dtype of their own (weakly typed).
 
     Args:
-        x: what came.
-        name: of the term and its argument, "normal: x", for errors.
-        axes: how many axes it must have at least.
+        x: the argument.
+        name: the names of the term and its argument for errors, as in "normal: x".
+        axes: the least number of axes that it must have.
 
     Raises:
-        ValueError: statistics of a latent, nothing at all, what is no number, too few axes.
+        ValueError: if x is the statistics of a latent, None or no number, or has too few axes.
     """
     if isinstance(x, Statistics):
         raise ValueError(
@@ -45,11 +47,11 @@ def read_value(x: Any, name: str, *, axes: int = 0) -> Array:
     return array
 
 
-def read_statistics(kind: type[S], x: Any, name: str, *, axes: int = 0, square: bool = False) -> S:
-    """Return statistics as they are, a value as the statistics of a point; of a square matrix where asked.
+def read_statistics(kind: type[S], x: Argument, name: str, *, axes: int = 0, square: bool = False) -> S:
+    """Return statistics unchanged, or a value as those of a point; `square` asks for square matrices.
 
     Raises:
-        ValueError: statistics of another family; what `read_value` refuses.
+        ValueError: if x is the statistics of another family, or `read_value` refuses it.
     """
     if isinstance(x, kind):
         return x
@@ -61,19 +63,19 @@ def read_statistics(kind: type[S], x: Any, name: str, *, axes: int = 0, square: 
     value = read_value(x, name, axes=axes)
     if square and value.shape[-1] != value.shape[-2]:
         raise ValueError(f"{name} must be square matrices; got shape {value.shape}")
-    return kind.of(value)  # type: ignore[attr-defined]
+    return kind.of(value)
 
 
-def require_shapes(term: str, *, event: int = 0, **arguments: Any) -> None:
-    """Check that arguments broadcast, but for the event, whose sizes must be the same.
+def require_shapes(term: str, *, event: int = 0, **arguments: ArrayLike) -> None:
+    """Raise a ValueError unless arguments broadcast over the plate and have events of the same sizes.
 
     Args:
-        term: its name, for errors.
-        event: how many axes at the end are the event's.
+        term: the term's name, for errors.
+        event: the number of axes at the end that belong to the event.
         arguments: arrays by name.
 
     Raises:
-        ValueError: shapes that do not fit; it names all of them.
+        ValueError: if the shapes do not fit; the message names all of them.
     """
     shapes = {name: jnp.shape(x) for name, x in arguments.items()}
     events = {shape[len(shape) - event :] for shape in shapes.values()}

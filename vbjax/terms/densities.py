@@ -1,19 +1,20 @@
-"""The log densities of `vbjax.terms`, each affine in the statistics of every argument."""
+"""Log densities of `vbjax.terms`, each affine in the statistics of every argument."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from vbjax.families.base import Statistics
 from vbjax.families.beta import BetaStatistics, beta_log_density
 from vbjax.families.categorical import CategoricalStatistics
 from vbjax.families.dirichlet import DirichletStatistics, dirichlet_log_density
 from vbjax.families.gamma import GammaStatistics, gamma_log_density
+from vbjax.families.joint import JointState, JointStatistics
 from vbjax.families.matrix_normal_wishart import MatrixNormalWishartState, MatrixNormalWishartStatistics
 from vbjax.families.multivariate_normal import MultivariateNormalStatistics
 from vbjax.families.multivariate_normal_gamma import (
@@ -28,18 +29,18 @@ from vbjax.families.stick_breaking import StickBreakingState, StickBreakingStati
 from vbjax.families.wishart import WishartStatistics, wishart_log_density
 from vbjax.numerics.linalg import transpose
 from vbjax.numerics.special import LOG_2PI, finite_log, log_factorial_remainder
-from vbjax.terms.arguments import family_of, read_statistics, read_value, require_shapes
+from vbjax.terms.arguments import Argument, family_of, read_statistics, read_value, require_shapes
 
 
-def _location(x: Any, name: str) -> NormalStatistics:
-    """Elementwise statistics of a location; a multivariate normal gives its diagonal."""
+def _location(x: Argument, name: str) -> NormalStatistics:
+    """Return elementwise statistics of a location; a multivariate normal gives its diagonal."""
     if isinstance(x, MultivariateNormalStatistics):
         return NormalStatistics(x.pivot, x.first, jnp.diagonal(x.second, axis1=-2, axis2=-1))
     return read_statistics(NormalStatistics, x, name)
 
 
-def _log(probabilities: Any, name: str) -> Array:
-    """Logarithms of probabilities over the last axis, finite where they are 0; or their expectations."""
+def _log(probabilities: Argument, name: str) -> Float[Array, "*plate k"]:
+    """Return logarithms of probabilities over the last axis, finite where those are 0, or expected ones."""
     if isinstance(probabilities, (DirichletStatistics, StickBreakingStatistics)):
         return finite_log(probabilities.log)
     if isinstance(probabilities, Statistics):
@@ -53,13 +54,14 @@ def _log(probabilities: Any, name: str) -> Array:
     )  # no 0 / 0 in the gradient
 
 
-def _require_alone(precision: Any, term: str, mean: Statistics) -> None:
+def _require_alone(precision: Argument, term: str, mean: Statistics) -> None:
+    """Raise a ValueError if a precision is given beside statistics that hold their own."""
     if precision is not None:
         raise ValueError(f"{term}: precision must be left out: {family_of(mean)} statistics hold their own")
 
 
-def normal(x: Any, mean: Any, precision: Any = None) -> Array:
-    """log N(x | mean, 1 / precision), elementwise (Bishop 2006, eq. 1.46).
+def normal(x: Argument, mean: Argument, precision: Argument = None) -> Float[Array, " ..."]:
+    """Return log N(x | mean, 1 / precision), elementwise (Bishop 2006, eq. 1.46).
 
     Args:
         x, mean: values, or statistics of a Normal or MultivariateNormal factor.
@@ -84,8 +86,8 @@ def normal(x: Any, mean: Any, precision: Any = None) -> Array:
     return 0.5 * (precision.log - LOG_2PI - precision.value * square)
 
 
-def gamma(x: Any, concentration: ArrayLike, rate: Any) -> Array:
-    """log Gamma(x | concentration, rate) (Bishop 2006, eq. B.26).
+def gamma(x: Argument, concentration: ArrayLike, rate: Argument) -> Float[Array, " ..."]:
+    """Return log Gamma(x | concentration, rate) (Bishop 2006, eq. B.26).
 
     Args:
         x: a value or the statistics of a Gamma factor.
@@ -103,8 +105,8 @@ def gamma(x: Any, concentration: ArrayLike, rate: Any) -> Array:
     return gamma_log_density(x, concentration, rate) + x.base
 
 
-def poisson(x: ArrayLike, rate: Any) -> Array:
-    """log Poisson(x | rate), elementwise: x log rate - rate - log x!.
+def poisson(x: ArrayLike, rate: Argument) -> Float[Array, " ..."]:
+    """Return log Poisson(x | rate), elementwise: x log rate - rate - log x!.
 
     Args:
         x: counts, values. rate: a value or the statistics of a Gamma factor.
@@ -121,14 +123,14 @@ def poisson(x: ArrayLike, rate: Any) -> Array:
     return pull + (x - rate.value) - log_factorial_remainder(x)
 
 
-def _counts(x: Any, name: str, like: Array) -> Array:
-    """Counts, or truths, as floats."""
+def _counts(x: Argument, name: str, like: Array) -> Array:
+    """Return counts, or booleans, as floats."""
     x = read_value(x, name)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(like.dtype)
 
 
-def beta(x: Any, concentration1: ArrayLike, concentration0: ArrayLike) -> Array:
-    """log Beta(x | concentration1, concentration0) (Bishop 2006, eq. B.6)."""
+def beta(x: Argument, concentration1: ArrayLike, concentration0: ArrayLike) -> Float[Array, " ..."]:
+    """Return log Beta(x | concentration1, concentration0) (Bishop 2006, eq. B.6)."""
     x = read_statistics(BetaStatistics, x, "beta: x")
     a = read_value(concentration1, "beta: concentration1")
     b = read_value(concentration0, "beta: concentration0")
@@ -136,11 +138,13 @@ def beta(x: Any, concentration1: ArrayLike, concentration0: ArrayLike) -> Array:
     return beta_log_density(x, a, b) + x.base
 
 
-def bernoulli(x: ArrayLike, probability: Any) -> Array:
-    """log Bernoulli(x | probability), elementwise: x log p + (1 - x) log(1 - p) (Bishop 2006, eq. 2.2).
+def bernoulli(x: ArrayLike, probability: Argument) -> Float[Array, " ..."]:
+    """Return log Bernoulli(x | probability), elementwise: x log p + (1 - x) log(1 - p).
+
+    Bishop 2006, eq. 2.2.
 
     Args:
-        x: 0 or 1, or truths, values. probability: a value or the statistics of a Beta factor.
+        x: 0 or 1, or booleans; values. probability: a value or the statistics of a Beta factor.
 
     >>> from vbjax.terms import bernoulli
     >>> print(f"{bernoulli(True, 0.25):.6f}")
@@ -152,11 +156,12 @@ def bernoulli(x: ArrayLike, probability: Any) -> Array:
     return x * finite_log(p.log) + (1 - x) * finite_log(p.log_complement)
 
 
-def logistic(y: ArrayLike, logit: Any, omega: PolyaGammaStatistics) -> Array:
-    """log p(y, omega | logit) of y in {0, 1} with probability 1 / (1 + exp(-logit)) of 1, elementwise.
+def logistic(y: ArrayLike, logit: Argument, omega: PolyaGammaStatistics) -> Float[Array, " ..."]:
+    """Return log p(y, omega | logit) of y in {0, 1} with probability 1 / (1 + exp(-logit)) of 1, elementwise.
 
-    With omega from PG(1, 0) it is quadratic in the logit, (y - 1/2) psi - omega psi^2 / 2 - log 2, and its
-    optimum in omega is the bound of Jaakkola & Jordan (Polson, Scott & Windle 2013, theorem 1).
+    With omega from PG(1, 0) it is quadratic in the logit psi, (y - 1/2) psi - omega psi^2 / 2 - log 2
+    but for the base measure (Polson, Scott & Windle 2013, theorem 1). At the optimal factor of omega it gives
+    the bound of Jaakkola & Jordan (Bishop 2006, eq. 10.151).
 
     Args:
         y: values. logit: a value, or statistics as `linear` gives them.
@@ -170,16 +175,19 @@ def logistic(y: ArrayLike, logit: Any, omega: PolyaGammaStatistics) -> Array:
     return (y - 0.5) * logit.mean - 0.5 * omega.value * logit.square_about(0.0) - math.log(2)
 
 
-def dirichlet(x: Any, concentration: ArrayLike) -> Array:
-    """log Dirichlet(x | concentration), over the last axis; a scalar is the same for every corner (B.16)."""
+def dirichlet(x: Argument, concentration: ArrayLike) -> Float[Array, " ..."]:
+    """Return log Dirichlet(x | concentration) over the last axis (Bishop 2006, eq. B.16).
+
+    A scalar concentration stands for every corner.
+    """
     x = read_statistics(DirichletStatistics, x, "dirichlet: x", axes=1)
     concentration = read_value(concentration, "dirichlet: concentration")
     require_shapes("dirichlet", x=x.log, concentration=concentration)
     return dirichlet_log_density(x, concentration) + x.base
 
 
-def stick_breaking(x: Any, concentration1: ArrayLike, concentration0: ArrayLike) -> Array:
-    """log density of a stick's K pieces, over the last axis: shares v_k ~ Beta, k < K, of what is left.
+def stick_breaking(x: Argument, concentration1: ArrayLike, concentration0: ArrayLike) -> Float[Array, " ..."]:
+    """Return the log density of a stick's K pieces, over the last axis: v_k ~ Beta are shares of the rest.
 
     With concentrations 1 and alpha, a Dirichlet process truncated at K (Blei & Jordan 2006, section 2).
     """
@@ -192,8 +200,8 @@ def stick_breaking(x: Any, concentration1: ArrayLike, concentration0: ArrayLike)
     return StickBreakingState(*shares).log_density(x) + x.base
 
 
-def categorical(x: Any, probabilities: Any) -> Array:
-    """log Categorical(x | probabilities), over the last axis.
+def categorical(x: Argument, probabilities: Argument) -> Float[Array, " ..."]:
+    """Return log Categorical(x | probabilities), over the last axis.
 
     Args:
         x: the number of a state, or the statistics of a Categorical factor.
@@ -212,8 +220,8 @@ def categorical(x: Any, probabilities: Any) -> Array:
     return jnp.take_along_axis(log, jnp.broadcast_to(x, shape)[..., None], -1)[..., 0]
 
 
-def multinomial(x: ArrayLike, probabilities: Any) -> Array:
-    """log Multinomial(x | probabilities), over the last axis (Bishop 2006, eq. 2.34).
+def multinomial(x: ArrayLike, probabilities: Argument) -> Float[Array, " ..."]:
+    """Return log Multinomial(x | probabilities), over the last axis (Bishop 2006, eq. 2.34).
 
     Args:
         x: counts (..., K), values.
@@ -234,8 +242,8 @@ def multinomial(x: ArrayLike, probabilities: Any) -> Array:
     return pull.sum(-1) + log_factorial_remainder(n)
 
 
-def multivariate_normal(x: Any, mean: Any, precision: Any = None) -> Array:
-    """log N(x | mean, precision^-1), over the last axis (Bishop 2006, eq. 2.43).
+def multivariate_normal(x: Argument, mean: Argument, precision: Argument = None) -> Float[Array, " ..."]:
+    """Return log N(x | mean, precision^-1), over the last axis (Bishop 2006, eq. 2.43).
 
     Args:
         x, mean: vectors, or statistics of a MultivariateNormal factor.
@@ -266,8 +274,8 @@ def multivariate_normal(x: Any, mean: Any, precision: Any = None) -> Array:
     return 0.5 * (precision.logdet - shift.shape[-1] * LOG_2PI - square)
 
 
-def wishart(x: Any, degrees_of_freedom: ArrayLike, inverse_scale: ArrayLike) -> Array:
-    """log Wishart(x | nu, W), with W given by its inverse (Bishop 2006, eq. B.78)."""
+def wishart(x: Argument, degrees_of_freedom: ArrayLike, inverse_scale: ArrayLike) -> Float[Array, " ..."]:
+    """Return log Wishart(x | nu, W), with W given by its inverse (Bishop 2006, eq. B.78)."""
     x = read_statistics(WishartStatistics, x, "wishart: x", axes=2, square=True)
     inverse_scale = read_value(inverse_scale, "wishart: inverse_scale", axes=2)
     nu = read_value(degrees_of_freedom, "wishart: degrees_of_freedom").astype(inverse_scale.dtype)
@@ -276,8 +284,10 @@ def wishart(x: Any, degrees_of_freedom: ArrayLike, inverse_scale: ArrayLike) -> 
     return wishart_log_density(x.value, x.logdet, nu, inverse_scale) + x.base
 
 
-def _joint(term: str, kind: Any, state: Any, x: Any, prior: dict[str, Any]) -> Array:
-    """The density of a location and its precision."""
+def _joint(
+    term: str, kind: type[JointStatistics], state: type[JointState], x: Argument, prior: dict[str, ArrayLike]
+) -> Array:
+    """Return the log density of a location and its precision."""
     if not isinstance(x, (kind, tuple)):
         raise ValueError(
             f"{term}: x must be a location with its precision, or the statistics of a {family_of(kind)} "
@@ -295,21 +305,27 @@ def _joint(term: str, kind: Any, state: Any, x: Any, prior: dict[str, Any]) -> A
 
 
 def normal_gamma(
-    x: Any, location: ArrayLike, mean_precision: ArrayLike, concentration: ArrayLike, rate: ArrayLike
-) -> Array:
-    """log N(m | location, 1 / (mean_precision tau)) Gamma(tau | concentration, rate), x = (m, tau)."""
+    x: Argument, location: ArrayLike, mean_precision: ArrayLike, concentration: ArrayLike, rate: ArrayLike
+) -> Float[Array, " ..."]:
+    """Return log N(m | location, 1 / (mean_precision tau)) Gamma(tau | concentration, rate), x = (m, tau).
+
+    Bishop 2006, eq. 2.154.
+    """
     prior = dict(location=location, mean_precision=mean_precision, concentration=concentration, rate=rate)
     return _joint("normal_gamma", NormalGammaStatistics, NormalGammaState, x, prior)
 
 
 def normal_wishart(
-    x: Any,
+    x: Argument,
     location: ArrayLike,
     mean_precision: ArrayLike,
     degrees_of_freedom: ArrayLike,
     inverse_scale: ArrayLike,
-) -> Array:
-    """log N(m | location, (mean_precision Lam)^-1) Wishart(Lam | nu, W), x = (m, Lam) (B.94)."""
+) -> Float[Array, " ..."]:
+    """Return log N(m | location, (mean_precision Lam)^-1) Wishart(Lam | nu, W), x = (m, Lam).
+
+    Bishop 2006, eq. 2.157.
+    """
     prior = dict(
         location=location,
         mean_precision=mean_precision,
@@ -320,9 +336,9 @@ def normal_wishart(
 
 
 def multivariate_normal_gamma(
-    x: Any, location: ArrayLike, mean_precision: ArrayLike, concentration: ArrayLike, rate: ArrayLike
-) -> Array:
-    """log N(m | location, (tau B)^-1) Gamma(tau | concentration, rate), x = (m, tau), B a matrix."""
+    x: Argument, location: ArrayLike, mean_precision: ArrayLike, concentration: ArrayLike, rate: ArrayLike
+) -> Float[Array, " ..."]:
+    """Return log N(m | location, (tau B)^-1) Gamma(tau | concentration, rate), x = (m, tau), B a matrix."""
     prior = dict(location=location, mean_precision=mean_precision, concentration=concentration, rate=rate)
     return _joint(
         "multivariate_normal_gamma", MultivariateNormalGammaStatistics, MultivariateNormalGammaState, x, prior
@@ -330,13 +346,13 @@ def multivariate_normal_gamma(
 
 
 def matrix_normal_wishart(
-    x: Any,
+    x: Argument,
     location: ArrayLike,
     mean_precision: ArrayLike,
     degrees_of_freedom: ArrayLike,
     inverse_scale: ArrayLike,
-) -> Array:
-    """log MN(M | location, R^-1, Lam^-1) Wishart(Lam | nu, W), x = (M, Lam), R a (q, q) matrix."""
+) -> Float[Array, " ..."]:
+    """Return log MN(M | location, R^-1, Lam^-1) Wishart(Lam | nu, W), x = (M, Lam), R a (q, q) matrix."""
     prior = dict(
         location=location,
         mean_precision=mean_precision,

@@ -1,11 +1,8 @@
-"""The statistics of products of two latents, or of a latent and values: locations for the term `normal`.
-
-Imported by terms.py, where users find them.
-"""
+"""Statistics of products of two latents, or of a latent and values: locations for the term `normal`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import overload
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -16,11 +13,15 @@ from vbjax.families.multivariate_normal_gamma import MultivariateNormalGammaStat
 from vbjax.families.normal import NormalStatistics
 from vbjax.families.normal_gamma import NormalGammaStatistics
 from vbjax.numerics.linalg import outer
-from vbjax.terms.arguments import family_of, read_statistics, read_value, require_shapes
+from vbjax.terms.arguments import Argument, family_of, read_statistics, read_value, require_shapes
 
 
-def linear(x: ArrayLike, weights: Any) -> Any:
-    """The statistics of x @ w, one for each row of x: a location for `normal`.
+@overload
+def linear(x: ArrayLike, weights: MultivariateNormalGammaStatistics) -> NormalGammaStatistics: ...
+@overload
+def linear(x: ArrayLike, weights: Argument) -> NormalStatistics: ...
+def linear(x: ArrayLike, weights: Argument) -> NormalStatistics | NormalGammaStatistics:
+    """Return the statistics of x @ w, one for each row of x: a location for `normal`.
 
     Args:
         x: (n, D), values.
@@ -28,8 +29,8 @@ def linear(x: ArrayLike, weights: Any) -> Any:
             MultivariateNormalGamma factor, whose precision goes with it: `normal(y, linear(x, s.w))`.
 
     Raises:
-        ValueError: weights of another family (a plate of separate Normals is no joint factor: their
-            products would not be affine in each).
+        ValueError: if the weights are of another family (a plate of separate Normals is no joint factor:
+            their products would not be affine in each), or the shapes do not fit.
 
     >>> import jax.numpy as jnp
     >>> from vbjax.terms import linear, normal
@@ -61,12 +62,15 @@ def linear(x: ArrayLike, weights: Any) -> Any:
     return NormalStatistics.of(x @ location)
 
 
-def matmul(weights: Any, z: Any) -> NormalStatistics:
-    """The statistics of the table z_n . w_j, (n, p), of two independent factors: a location for `normal`.
+def matmul(weights: Argument, z: Argument) -> NormalStatistics:
+    """Return the statistics of z_n . w_j, (n, p), of two independent factors: a location for `normal`.
 
     Args:
         weights: values (p, q), or the statistics of a MultivariateNormal factor of size q, plate (p,).
         z: values (n, q), or the statistics of a MultivariateNormal factor of size q for each row.
+
+    Raises:
+        ValueError: if the shapes do not fit, or an argument is of another family.
     """
     w = read_statistics(MultivariateNormalStatistics, weights, "matmul: weights", axes=2)
     z = read_statistics(MultivariateNormalStatistics, z, "matmul: z", axes=2)
@@ -85,13 +89,13 @@ def matmul(weights: Any, z: Any) -> NormalStatistics:
     return NormalStatistics(zc @ wc.T, first, second)
 
 
-def dot(x: Any, z: Any) -> NormalStatistics:
-    """The statistics of x . z over the last axis, of two independent factors, cell by cell: a location.
+def dot(x: Argument, z: Argument) -> NormalStatistics:
+    """Return the statistics of x . z over the last axis, of two independent factors: a location for `normal`.
 
-    Of ratings as triplets, `normal(rating, dot(s.u[user], s.v[item]), s.tau)`.
+    For ratings as triplets: `normal(rating, dot(s.u[user], s.v[item]), s.tau)`.
 
     Args:
-        x, z: vectors, or statistics of a MultivariateNormal factor; they broadcast but for the last axis.
+        x, z: vectors, or statistics of a MultivariateNormal factor; all axes but the last broadcast.
 
     >>> from vbjax.terms import dot
     >>> print(dot([[1.0, 2.0]], [[3.0, 4.0]]).mean)
