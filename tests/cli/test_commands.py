@@ -107,7 +107,7 @@ def test_old_faithful_without_a_command_and_as_a_table(folder, capsys):
     assert "old_faithful.png" in out
     assert (folder / "old_faithful.png").read_bytes().startswith(b"\x89PNG")
 
-    data = resources.files("vbjax").joinpath("data/old_faithful.csv").read_bytes()
+    data = resources.files("vbjax").joinpath("data/tables/old_faithful.csv").read_bytes()
     (folder / "geyser.csv").write_bytes(data)
     command = ["fit", "bayesian-gmm", "geyser.csv", "--weight-concentration", "1e-3", "--quiet"]
     assert main([*command, "--out", "fit.npz"]) == 0

@@ -45,8 +45,8 @@ def raising() -> Iterator[None]:
     """While the command works, Ctrl-C is a KeyboardInterrupt again: half-written files are removed."""
     loaded = signal.getsignal(signal.SIGINT) is _leave
     if loaded:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.unraisablehook = _send_again
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ document completion; `plots.topics` draws the pictures.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.scipy.special import xlogy
-from jax.typing import ArrayLike
 
 from vbjax.core.model import ConjugateModel
 from vbjax.core.ragged import by_part
@@ -24,6 +23,7 @@ from vbjax.core.rows import float_dtype, sum_over_rows, sweep_rows
 from vbjax.data.documents import Bags, Documents, read_vocabulary
 from vbjax.families.dirichlet import DirichletState
 from vbjax.numerics.inputs import as_floating, as_numbers, describe, is_concrete, read_count, read_key
+from vbjax.numerics.types import Given
 
 if TYPE_CHECKING:
     from vbjax.models import LatentDirichletAllocation
@@ -33,7 +33,7 @@ _CELLS = 2**20  # numbers in a chunk's table of documents x top words
 # -- what a topic is about -----------------------------------------------------------------------------
 
 
-def top_ids(scores: DirichletState | ArrayLike, n: int = 10) -> Array:
+def top_ids(scores: Given, n: Given = 10) -> Array:
     """The n words of the highest score in every topic, the highest first.
 
     Args:
@@ -57,7 +57,7 @@ def top_ids(scores: DirichletState | ArrayLike, n: int = 10) -> Array:
     return lax.top_k(table, int(n))[1]
 
 
-def top_words(scores: DirichletState | ArrayLike, vocabulary: Sequence[str], n: int = 10) -> list[list[str]]:
+def top_words(scores: Given, vocabulary: Given, n: Given = 10) -> list[list[str]]:
     """The same as words.
 
     Arguments and errors are those of `top_ids`, but for `vocabulary`: V words, `vocabulary[i]` the one of
@@ -78,9 +78,7 @@ def top_words(scores: DirichletState | ArrayLike, vocabulary: Sequence[str], n: 
     return [[str(words[int(i)]) for i in row] for row in np.asarray(top_ids(table, n))]
 
 
-def relevance(
-    topics: DirichletState | ArrayLike, word_probabilities: ArrayLike, weight: float = 0.6
-) -> Array:
+def relevance(topics: Given, word_probabilities: Given, weight: Given = 0.6) -> Array:
     """How telling a word is of a topic: weight log p(w | k) + (1 - weight) log(p(w | k) / p(w)).
 
     By weight 1 the words of a topic rank as by probability, by weight 0 as by lift p(w | k) / p(w), which
@@ -119,7 +117,7 @@ def relevance(
 # -- how well new documents are predicted --------------------------------------------------------------
 
 
-def halves(docs: Documents, key: Array) -> tuple[Documents, Documents]:
+def halves(docs: Given, key: Given) -> tuple[Documents, Documents]:
     """Two halves of every document: a word of count c goes Binomial(c, 1/2) times to the first one.
 
     Both are corpora of the documents' number, order and shapes, with counts of 0 for what went to the other
@@ -133,7 +131,7 @@ def halves(docs: Documents, key: Array) -> tuple[Documents, Documents]:
     return _halves(docs, read_key(key))
 
 
-def log_completion(model: LatentDirichletAllocation, params: Any, observed: Any, held_out: Any) -> Array:
+def log_completion(model: Given, params: Given, observed: Given, held_out: Given) -> Array:
     """Log probability of the held-out words of documents of which other words are observed, (n,), in nats.
 
         sum_i c_di log sum_k E[theta_dk] E[beta_kw_i]   over the held-out words i of document d,
@@ -165,7 +163,7 @@ def log_completion(model: LatentDirichletAllocation, params: Any, observed: Any,
     return _log_completion(model, topics, model.document_topics(params, observed), held_out)
 
 
-def held_out_perplexity(model: LatentDirichletAllocation, params: Any, docs: Any, key: Array) -> Array:
+def held_out_perplexity(model: Given, params: Given, docs: Given, key: Given) -> Array:
     """Perplexity of documents that the fit has not seen, by document completion; the lower, the better.
 
         exp(-(log probability of the second halves' tokens, given the first) / (number of these tokens)):
@@ -205,7 +203,7 @@ def held_out_perplexity(model: LatentDirichletAllocation, params: Any, docs: Any
 # -- whether the words of a topic belong together, and which topic is which ---------------------------
 
 
-def umass(top_ids: ArrayLike, docs: Documents) -> Array:
+def umass(top_ids: Given, docs: Given) -> Array:
     """UMass coherence: sum over i = 2 .. n and j < i of log((D(w_i, w_j) + 1) / D(w_j)).
 
     D counts the documents that hold a word, or both. Near 0 where the lesser words of a topic come with the
@@ -242,7 +240,7 @@ def umass(top_ids: ArrayLike, docs: Documents) -> Array:
     return jnp.asarray(scores.sum(1), float_dtype(docs))
 
 
-def npmi(top_ids: ArrayLike, docs: Documents) -> Array:
+def npmi(top_ids: Given, docs: Given) -> Array:
     """Coherence by normalised pointwise mutual information, the mean over pairs of a topic's words of
 
         log(p(w, v) / (p(w) p(v))) / -log p(w, v),
@@ -284,7 +282,7 @@ class Alignment(NamedTuple):
     distances: Array
 
 
-def align(topics_a: DirichletState | ArrayLike, topics_b: DirichletState | ArrayLike) -> Alignment:
+def align(topics_a: Given, topics_b: Given) -> Alignment:
     """Which topic of run b is which of run a: the pairing of the least total Hellinger distance,
 
         H(p, q)^2 = 1/2 sum_w (sqrt p_w - sqrt q_w)^2,   of topics' expected distributions.
@@ -316,7 +314,7 @@ def align(topics_a: DirichletState | ArrayLike, topics_b: DirichletState | Array
 # -- reading and computing -----------------------------------------------------------------------------
 
 
-def _table(name: str, topics: DirichletState | ArrayLike) -> Array:
+def _table(name: str, topics: Given) -> Array:
     """Expected probabilities of a posterior, or the table that was given."""
     table = as_floating(topics.mean if isinstance(topics, DirichletState) else topics, name)
     if table.ndim != 2 or 0 in table.shape:
@@ -326,7 +324,7 @@ def _table(name: str, topics: DirichletState | ArrayLike) -> Array:
     return table
 
 
-def _probabilities(name: str, topics: DirichletState | ArrayLike) -> Array:
+def _probabilities(name: str, topics: Given) -> Array:
     table = _table(name, topics)
     if is_concrete(table):
         values = np.asarray(table)
@@ -354,7 +352,7 @@ def _require_documents(docs: Any) -> None:
         raise TypeError(f"docs must be vb.Documents; got {type(docs).__name__}")
 
 
-def _document_counts(top_ids: ArrayLike, docs: Documents) -> tuple[np.ndarray, int]:
+def _document_counts(top_ids: Given, docs: Given) -> tuple[np.ndarray, int]:
     """In how many documents every two words of a topic are, (K, n, n); how many documents are not empty."""
     _require_documents(docs)
     ids = np.asarray(as_numbers(top_ids, "top_ids"))
