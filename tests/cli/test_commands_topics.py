@@ -251,7 +251,7 @@ def test_a_topic_shows_ten_words_in_80_columns_heaviest_first():
     # topic 2 holds less than one token; of topic 0 the third word is less than half a token
     assert text == f"1 {share[1]:.1f}% {ten} 0 {share[0]:.1f}% orchestra 01, orchestra 00"
     assert all(line.startswith(" " * 17) for line in lines if "%" not in line)
-    assert commands_tables.emptied(counts.sum(1), "topic", "token") == [
+    assert commands_tables.mention_empty(counts.sum(1), "topic", "token") == [
         "1 of 3 topics emptied itself: no more than one token each"
     ]
 

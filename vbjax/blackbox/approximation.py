@@ -64,7 +64,7 @@ class Approximation(DrawnMoments, Generic[Q]):
 
     q: Q
     base: Float[Array, "n noise_size"] | None
-    seed: UInt32[Array, ...]
+    seed: UInt32[Array, " *size"]
     support: SupportTree
     n: int = static()
 

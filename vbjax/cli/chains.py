@@ -1,4 +1,4 @@
-"""What the shell command does with sequences: read them, and say what the states of their chain are.
+"""Sequences for the shell command: reading them, and reporting the states of their hidden Markov model.
 
 `commands` imports it, does the rest, and prints.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int
 
 from vbjax.cli.files import UserError, check_digits, reading
-from vbjax.cli.tables import aligned, emptied, measure, posterior_sds
+from vbjax.cli.tables import align, measure, mention_empty, posterior_sds
 from vbjax.data import datasets
 from vbjax.data.datasets import Series
 from vbjax.inference.result import Fit
@@ -29,9 +31,13 @@ from vbjax.models import (
     NestedMixture,
     PoissonMixture,
 )
+from vbjax.numerics.record import Record
 
-_MOST_CELLS = 2**26  # categories x columns x states; a category that is a slip would take all the memory
-_MOST_ACROSS = 10  # states of a transition matrix in 80 columns
+MixtureModel: TypeAlias = Any  # a mixture whose components are outputs of states
+A = TypeVar("A", Array, np.ndarray)
+
+_MOST_CELLS = 2**26  # categories x columns x states; a mistyped category would otherwise take all the memory
+_MOST_ACROSS = 10  # most states of a transition matrix in 80 columns
 _MOST_NEXT = 5
 _HEADERS = dict(
     shapes="shape",
@@ -44,21 +50,26 @@ _HEADERS = dict(
 
 
 class Output(NamedTuple):
-    """What steps are in each state: what entries must be, whether some of a step's may be missing, and the
-    mixture.
+    """Kind of output of the states.
+
+    Attributes:
+        expected: what an entry must be, in words.
+        fits: tells of every entry whether it is that.
+        gaps: whether some entries of a step may be missing, and others not.
+        mixture: makes the mixture whose components are the states' outputs.
     """
 
     expected: str
-    fits: Callable[[np.ndarray], np.ndarray]
+    fits: Callable[[np.ndarray], Bool[np.ndarray, " *shape"]]
     gaps: bool
-    mixture: Any
+    mixture: Callable[..., MixtureModel]
 
 
-def _whole(x: np.ndarray) -> np.ndarray:
+def _whole(x: np.ndarray) -> Bool[np.ndarray, " *shape"]:
     return (x >= 0) & (x == np.round(x))
 
 
-def _positive(x: np.ndarray) -> np.ndarray:
+def _positive(x: np.ndarray) -> Bool[np.ndarray, " *shape"]:
     return x > 0
 
 
@@ -74,15 +85,17 @@ OUTPUTS = {
 }
 
 
-def load(path: str, sequence: str | int | None, columns: Any, output: str, needed: int) -> Series:
-    """The sequences, with entries that such an output may have.
+def load(
+    path: str, sequence: str | int | None, columns: list[str | int] | None, output: str, needed: int
+) -> Series:
+    """Read the sequences; refuse entries that such an output does not have.
 
     Args:
         path: a CSV file with a header line.
         sequence: the column that says which sequence a line belongs to.
         columns: the columns to take.
         output: a name of `OUTPUTS`.
-        needed: steps that are not wholly missing, at least.
+        needed: the least number of steps that are not wholly missing.
 
     Raises:
         UserError: a file that cannot be read; an entry that does not fit; too few steps.
@@ -110,17 +123,17 @@ def load(path: str, sequence: str | int | None, columns: Any, output: str, neede
 
 def model(
     n_states: int, output: str, series: Series, *, bayesian: bool, covariance: str, parts: int, order: int
-) -> Any:
-    """The model of such sequences, whose entries may be missing.
+) -> HiddenMarkovModel:
+    """Return the model of such sequences, whose entries may be missing.
 
     Args:
         n_states: K.
         output: a name of `OUTPUTS`.
         series: the sequences.
-        bayesian: by variational Bayes, not by maximum likelihood.
-        covariance: of gaussian and mixture output.
-        parts: components of a state, of mixture output.
-        order: steps on which a step depends, of autoregressive output.
+        bayesian: whether to fit by variational Bayes, not by maximum likelihood.
+        covariance: covariance type of gaussian and mixture output.
+        parts: number of components of a state, for mixture output.
+        order: number of steps on which a step depends, for autoregressive output.
 
     Raises:
         UserError: more categories than memory would hold.
@@ -144,8 +157,8 @@ def model(
 
 
 @jax.jit
-def _parameters(model: Any, params: Any) -> dict[str, Any]:
-    """In one compiled program; one operation after the other takes seconds."""
+def _parameters(model: HiddenMarkovModel, params: Record) -> dict[str, Array]:
+    """Compute the parameters to report by one program; one operation after the other takes seconds."""
     states = dict(initial=params.initial, transitions=params.transitions)
     states |= dict(shares=params.shares) if "shares" in params else {}
     found = {name: state.mean for name, state in states.items()} | dict(durations=model.durations(params))
@@ -155,8 +168,8 @@ def _parameters(model: Any, params: Any) -> dict[str, Any]:
     return found | {f"{name}_sd": state.sd for name, state in states.items()} | own
 
 
-def _outputs(model: Any, params: Any, components: Any) -> dict[str, Any]:
-    """Parameters of the outputs, by state and, where a state is a mixture, by component."""
+def _outputs(model: HiddenMarkovModel, params: Record, components: Any) -> dict[str, Array]:
+    """Return parameters of the outputs, by state and, where a state is a mixture, by component."""
     emissions = model.emissions
     if isinstance(model, AutoregressiveHiddenMarkovModel):
         found = dict(intercepts=model.intercepts(params), coefficients=model.coefficients(params))
@@ -167,7 +180,7 @@ def _outputs(model: Any, params: Any, components: Any) -> dict[str, Any]:
         mixture = flat.evenly(params)
         found = dict(means=flat.means(mixture), covariances=flat.covariances(mixture))
         found["means_sd"] = components.sd.location
-        return {name: _nested(value, params) for name, value in found.items()}
+        return {name: _by_state(value, params) for name, value in found.items()}
     if isinstance(flat, GammaMixture):
         if not flat.learn_shape:
             return dict(rates=components.mean, rates_sd=components.sd)
@@ -176,35 +189,35 @@ def _outputs(model: Any, params: Any, components: Any) -> dict[str, Any]:
     return {name: components.mean, f"{name}_sd": components.sd}
 
 
-def _nested(x: Any, params: Any) -> Any:
-    """What there is for every component, by state and component where a state is a mixture."""
+def _by_state(x: A, params: Record) -> A:
+    """Return an array over all components by state and component, where a state is a mixture."""
     return x.reshape(*params.shares.mean.shape, *x.shape[1:]) if "shares" in params else x
 
 
 def describe(result: Fit, series: Series) -> dict[str, np.ndarray]:
-    """The chain, what steps are in its states, and which steps are in which.
+    """Return the chain, the parameters of its states' outputs, and the states of the steps.
 
     Args:
         result: a fit of `model`.
-        series: what it was fitted to.
+        series: the data of the fit.
 
     Returns:
-        `initial` (K,), `transitions` (K, K) and `durations` (K,), expected steps until a state is left; of
-        gaussian output `means` (K, d), `covariances` (K, d, d) and `sds` (K, d); of mixture output these for
-        every component, (K, M, ...), and `shares` (K, M); of autoregressive output `coefficients` (K, order,
-        d, d), by state and lag, `intercepts` (K, d), and `covariances` and `sds` of what they leave; else
-        `rates` (K, d), of gamma output beside `shapes` (K, d), or `probabilities` (K, d) or (K, d, v). Most
-        have posterior standard deviations in the Bayesian model, `means_sd` and so on; the other has `bic`
-        and `n_parameters`. For every line of the file `states` (t,), the most probable path,
-        `state_probabilities` (t, K), `lines` (t,) and `sequence` (t,), a number in `sequences`; `sizes` (K,)
-        are the expected steps in a state.
+        `initial` (K,), `transitions` (K, K) and `durations` (K,), the expected number of steps until a state
+        is left. For gaussian output `means` (K, d), `covariances` (K, d, d) and `sds` (K, d); for mixture
+        output these for every component, (K, M, ...), and `shares` (K, M); for autoregressive output
+        `coefficients` (K, order, d, d), by state and lag, `intercepts` (K, d), and `covariances` and `sds` of
+        the residuals; for other outputs `rates` (K, d), beside `shapes` (K, d) for gamma, or `probabilities`
+        (K, d) or (K, d, v). In the Bayesian model most have posterior standard deviations, `means_sd` and so
+        on; the other has `bic` and `n_parameters`. For every line of the file `states` (t,), the most
+        probable path, `state_probabilities` (t, K), `lines` (t,) and `sequence` (t,), a number in
+        `sequences`; `sizes` (K,) is the expected number of steps in a state.
     """
     fitted, params, data = result.model, result.params, series.sequences()
     found = {name: np.asarray(value) for name, value in _parameters(fitted, params).items()}
     if "means_sd" in found:
         d = found["means"].shape[-1]
         both = posterior_sds(params.components, (found["means"].size // d, d))
-        found["sds"], found["sds_sd"] = (_nested(sds, params) for sds in both)
+        found["sds"], found["sds_sd"] = (_by_state(sds, params) for sds in both)
     elif "covariances" in found:
         found["sds"] = np.sqrt(np.diagonal(found["covariances"], axis1=-2, axis2=-1))
     back = np.argsort(series.order)
@@ -222,13 +235,13 @@ def describe(result: Fit, series: Series) -> dict[str, np.ndarray]:
 
 
 def size(found: dict[str, np.ndarray], columns: list[str]) -> str:
-    """The size of the data in words."""
+    """Return a phrase that states the size of the data."""
     counts = {"sequence": len(found["sequences"]), "step": len(found["lines"]), "column": len(columns)}
     return ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
 
 
 def table(found: dict[str, np.ndarray], columns: list[str], output: str) -> list[str]:
-    """The states that keep more than one step, most frequent first, and the transitions between them."""
+    """Return lines on the states of more than one step, most frequent first, and on their transitions."""
     bayesian, nested = "transitions_sd" in found, "shares" in found
     kept = np.flatnonzero(found["sizes"] > 1)
     kept = kept[np.argsort(-found["sizes"][kept], kind="stable")]
@@ -253,21 +266,21 @@ def table(found: dict[str, np.ndarray], columns: list[str], output: str) -> list
                 rows.append([*head, column, *cells])
                 head = [""] * len(head)
             head = [""] * 3
-    lines = [*aligned(rows, right=3 + nested), *emptied(found["sizes"], "state", "step")]
+    lines = [*align(rows, right=3 + nested), *mention_empty(found["sizes"], "state", "step")]
     if bayesian and any("±" in line for line in lines):
         lines.append("± is one posterior standard deviation")
     return [*lines, "", *_transitions(found["transitions"], kept)]
 
 
-def _parts(found: dict[str, np.ndarray], k: Any) -> list[tuple[int, int]]:
-    """The components of a state that keep more than one step, and the heaviest, by their weight."""
+def _parts(found: dict[str, np.ndarray], k: int | np.integer) -> list[tuple[int | np.integer, ...]]:
+    """Return the heaviest component of a state, and others of more than one step, by weight."""
     shares = found["shares"][k]
     best = np.argsort(-shares, kind="stable")
     return [(k, m) for m in best if m == best[0] or shares[m] * found["sizes"][k] > 1]
 
 
-def _pulls(coefficients: np.ndarray, columns: list[str]) -> str:
-    """The largest coefficients (order, d) with which a column depends on the steps before.
+def _pulls(coefficients: Float[np.ndarray, "order d"], columns: list[str]) -> str:
+    """Format the largest coefficients with which a column depends on the steps before.
 
     >>> _pulls(np.array([[0.9, 0.0], [-0.25, 1.5]]), ["a", "b"])
     '1.50 b[-2], 0.90 a[-1], -0.25 a[-2], 0.00 b[-1]'
@@ -277,18 +290,18 @@ def _pulls(coefficients: np.ndarray, columns: list[str]) -> str:
     return ", ".join(f"{flat[i]:.2f} {columns[i % len(columns)]}[-{i // len(columns) + 1}]" for i in best)
 
 
-def _transitions(transitions: np.ndarray, kept: np.ndarray) -> list[str]:
-    """The transition matrix, or of more states than fit in a line the most probable next ones."""
+def _transitions(transitions: Float[np.ndarray, "k k"], kept: Int[np.ndarray, " m"]) -> list[str]:
+    """Return lines of the transition matrix; of the most probable next states where it is too wide."""
     if len(kept) > _MOST_ACROSS:
         rows = [["from", "to"], *([str(k), _likely(transitions[k])] for k in kept)]
-        return aligned(rows, right=1)
+        return align(rows, right=1)
     rows = [["from", *(f"to {k}" for k in kept)]]
     rows += [[str(k), *(f"{transitions[k, m]:.3f}" for m in kept)] for k in kept]
-    return [line.replace("   ", "  ") for line in aligned(rows, right=len(rows[0]))]
+    return [line.replace("   ", "  ") for line in align(rows, right=len(rows[0]))]
 
 
-def _likely(probabilities: np.ndarray) -> str:
-    """The most probable numbers, those below one in 200 left out but for the first.
+def _likely(probabilities: Float[np.ndarray, " n"]) -> str:
+    """Format the numbers of highest probability: the first, and others of at least 1 in 200.
 
     >>> _likely(np.array([0.2, 0.001, 0.799]))
     '2: 0.80, 0: 0.20'

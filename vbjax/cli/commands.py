@@ -1,7 +1,7 @@
-"""What the shell command does: read the data, fit, print, write. `__main__` reads the arguments.
+"""Work of the shell command: reading the data, fitting, printing, writing. `main` reads the arguments.
 
-Output paths are checked before the fit, which may take long. `files` writes files whole or not at
-all; what is peculiar to topics is in `topics`, to sequences in `chains`.
+Output paths are checked before the fit, which may take long. `files` writes files whole or not at all;
+`topics` and `chains` hold what only topics and only sequences need.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ from jax import Array
 from vbjax import metrics
 from vbjax.cli import chains, topics
 from vbjax.cli.files import UserError, check_digits, check_outputs, reading, replacing
-from vbjax.cli.tables import aligned, emptied, measure, posterior_sds
-from vbjax.core.contracts import Status
+from vbjax.cli.tables import align, measure, mention_empty, posterior_sds
+from vbjax.core.contracts import Model, Status
 from vbjax.data import datasets
 from vbjax.data.datasets import Series
 from vbjax.inference.fit import fit
@@ -34,6 +34,13 @@ from vbjax.models import (
     LatentDirichletAllocation,
 )
 from vbjax.models.topics.topic_model import TopicModel
+from vbjax.numerics.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Index: TypeAlias = int | np.integer
+Input: TypeAlias = Any  # a table (n, d), `Documents`, or a `Series`
 
 MODELS = {
     "kmeans": KMeans,
@@ -44,7 +51,7 @@ MODELS = {
     "hmm": HiddenMarkovModel,
     "bayesian-hmm": HiddenMarkovModel,
 }
-# the model in words; its objective, with its unit and the sign that makes it one to be read
+# the model in words; the name of its objective, its unit, and the sign with which it is printed
 _WORDS = {
     "kmeans": ("k-means", "inertia", "", -1),
     "gmm": ("Gaussian mixture by maximum likelihood", "log likelihood", " nats", 1),
@@ -61,16 +68,16 @@ _RESTARTS = {
     "hdp-topics": 4,
     "hmm": 16,
     "bayesian-hmm": 16,
-}  # 64 of the others, whose fits take less
-_MOST_PAIRED = 20_000  # rows; the pairwise silhouette of more takes long
+}  # 64 for the others, whose fits are faster
+_MOST_PAIRED = 20_000  # most rows for the pairwise silhouette, which takes long
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to fit, how, and where the results go; the defaults are the example on Old Faithful.
+    """Options of the command: what to fit, how, and where to write; by default the Old Faithful example.
 
     `data` is the path of a CSV file, of a corpus for topics, and None for Old Faithful; the other fields are
-    the options of the command, None where it has a default of its own for the model.
+    options of the command, None where the default depends on the model.
     """
 
     model: str = "bayesian-gmm"
@@ -94,7 +101,7 @@ class Options:
 
     @property
     def emission(self) -> str:
-        """The output of a chain's states."""
+        """Kind of output of a chain's states."""
         return self.output or "gaussian"
 
 
@@ -102,7 +109,7 @@ def run(options: Options) -> None:
     """Fit, print the result on stdout, and write the files asked for.
 
     Args:
-        options: what to do.
+        options: the options of the command.
 
     Raises:
         UserError: bad input, or a file that cannot be read or written.
@@ -145,7 +152,7 @@ def run(options: Options) -> None:
 
 
 def _check(options: Options) -> None:
-    """Raise where an option is not for the model."""
+    """Refuse options that are not for the model."""
     chain = options.model in _CHAINS
     if options.model == "kmeans" and options.covariance is not None:
         raise UserError("--covariance is not for kmeans, whose clusters have no covariance")
@@ -170,7 +177,8 @@ def _check(options: Options) -> None:
             raise UserError(f"--{name} is for {' and '.join(_CHAINS)} only, not for {options.model}")
 
 
-def _model(options: Options, data: Any) -> Any:
+def _model(options: Options, data: Input) -> Model:
+    """Return the model that the options name."""
     k, covariance = options.components, options.covariance or "full"
     if options.model in _CHAINS:
         return chains.model(
@@ -189,8 +197,8 @@ def _model(options: Options, data: Any) -> Any:
     return BayesianGaussianMixture(k, covariance, weight_concentration=options.weight_concentration)
 
 
-def _load(options: Options) -> tuple[Any, list[str]]:
-    """The table in JAX's default float and its columns; the documents and the words; or the series."""
+def _load(options: Options) -> tuple[Input, list[str]]:
+    """Read the table and the names of its columns, the documents and their words, or the series."""
     if options.data is None:
         return datasets.old_faithful(), ["eruption (min)", "waiting (min)"]
     if options.model in _TOPICS:
@@ -213,6 +221,7 @@ def _load(options: Options) -> tuple[Any, list[str]]:
 
 
 def _say(text: str) -> None:
+    """Print a text, in characters that the terminal has."""
     encoding = sys.stdout.encoding or "ascii"
     try:
         text.encode(encoding)
@@ -221,7 +230,8 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _picture(result: Fit, data: Any, names: list[str]) -> Any:
+def _picture(result: Fit, data: Input, names: list[str]) -> Figure:
+    """Draw the page on a fit that suits its model."""
     from vbjax import plots  # matplotlib takes a second to import
 
     if isinstance(result.model, TopicModel):
@@ -232,8 +242,11 @@ def _picture(result: Fit, data: Any, names: list[str]) -> Any:
 
 
 def archive(model: str, result: Fit, found: dict[str, np.ndarray], names: list[str]) -> dict[str, Any]:
-    """What --out saves, by name: `found`, objective, trace, n_iter, status, runs_*, model, and `names` as
-    columns, as vocabulary for topics."""
+    """Return the arrays that --out saves, by name.
+
+    They are those of `found`, objective, trace, n_iter, status, runs_*, model, and `names` as columns, or as
+    vocabulary for topics.
+    """
     runs = {f"runs_{name}": value for name, value in result.runs._asdict().items()}
     arrays = dict(objective=result.objective, trace=result.trace, n_iter=result.n_iter, **runs)
     arrays = {name: np.asarray(value) for name, value in arrays.items()}
@@ -242,12 +255,12 @@ def archive(model: str, result: Fit, found: dict[str, np.ndarray], names: list[s
     return {**found, **arrays, **{name: np.array(value) for name, value in labels.items()}}
 
 
-# -- what was found ------------------------------------------------------------------------------------
+# -- parameters of the fit -------------------------------------------------------------------------------
 
 
 @jax.jit
-def _parameters(model: Any, params: Any) -> dict[str, Array]:
-    """A mixture's parameters in one compiled program; one operation after the other takes seconds."""
+def _parameters(model: GaussianMixture | BayesianGaussianMixture, params: Record) -> dict[str, Array]:
+    """Compute a mixture's parameters by one program; one operation after the other takes seconds."""
     found = dict(weights=model.weights(params), means=model.means(params))
     found["covariances"] = model.covariances(params)
     if isinstance(model, BayesianGaussianMixture):
@@ -255,19 +268,19 @@ def _parameters(model: Any, params: Any) -> dict[str, Array]:
     return found
 
 
-def describe(result: Fit, x: Any) -> dict[str, np.ndarray]:
-    """The fitted parameters, and which rows belong where.
+def describe(result: Fit, x: Input) -> dict[str, np.ndarray]:
+    """Return the fitted parameters, and the components or clusters of the rows.
 
     Args:
         result: a fit of one of `MODELS`.
         x: the data, (n, d), or documents, or a series.
 
     Returns:
-        For k-means `centers` (k, d), `labels` (n,), `inertia`, `sizes` (k,) and, of two clusters or more,
+        For k-means `centers` (k, d), `labels` (n,), `inertia`, `sizes` (k,) and, for two clusters or more,
         `silhouette`. For mixtures `weights` (k,), `means` (k, d), `covariances` (k, d, d), `responsibilities`
-        (n, k), `labels` (n,), `sizes` (k,), the expected rows, and `sds` (k, d), standard deviations; of the
-        Bayesian one also `weights_sd`, `means_sd` and `sds_sd`, how uncertain these are. For topics see
-        `topics.describe`, for hidden Markov models `chains.describe`.
+        (n, k), `labels` (n,), `sizes` (k,), the expected number of rows, and `sds` (k, d), standard
+        deviations; for the Bayesian one also the posterior standard deviations `weights_sd`, `means_sd` and
+        `sds_sd`. For topics see `topics.describe`, for hidden Markov models `chains.describe`.
     """
     model, params = result.model, result.params
     if isinstance(model, TopicModel):
@@ -301,13 +314,13 @@ def describe(result: Fit, x: Any) -> dict[str, np.ndarray]:
 
 
 def report(options: Options, result: Fit, found: dict[str, np.ndarray], names: list[str]) -> str:
-    """The fit in words and numbers, for a terminal of 80 columns; `found` comes from `describe`."""
+    """Return the fit in words and numbers, for a terminal of 80 columns; `found` comes from `describe`."""
     data = "Old Faithful" if options.data is None else Path(options.data).name
     title = _WORDS[options.model][0]
     if options.model in _TOPICS:
         title += f", {len(found['sizes'])} topic{'s' * (len(found['sizes']) != 1)}"
         size, lines = topics.size(found), topics.table(found, names)
-        lines += emptied(found["sizes"], "topic", "token")
+        lines += mention_empty(found["sizes"], "topic", "token")
         lines += [] if options.vocab else ["words are shown by their numbers; --vocab names them"]
     elif options.model in _CHAINS:
         title += f", {options.emission} output"
@@ -322,12 +335,12 @@ def report(options: Options, result: Fit, found: dict[str, np.ndarray], names: l
 
 
 def _components(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
-    """The table of the components that keep more than one row, heaviest first."""
+    """Return the table of the components of more than one row, heaviest first."""
     bayesian = "weights_sd" in found
     kept = np.flatnonzero(found["sizes"] > 1)
     kept = kept[np.argsort(-found["weights"][kept], kind="stable")]
 
-    def show(name: str, at: Any) -> str:
+    def show(name: str, at: Index | tuple[Index, Index]) -> str:
         return measure(found[name][at], found[f"{name}_sd"][at] if bayesian else None)
 
     table = [["component", "rows", "weight", "column", "mean", "sd"]]
@@ -336,23 +349,23 @@ def _components(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
         for j, column in enumerate(columns):
             table.append([*head, column, show("means", (k, j)), show("sds", (k, j))])
             head = ["", "", ""]
-    lines = [*aligned(table, right=2), *emptied(found["sizes"], "component", "row")]
+    lines = [*align(table, right=2), *mention_empty(found["sizes"], "component", "row")]
     return [*lines, "± is one posterior standard deviation"] if bayesian else lines
 
 
 def _clusters(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
-    """The table of the clusters, largest first."""
+    """Return the table of the clusters, largest first."""
     table = [["cluster", "rows", "column", "centre"]]
     for k in np.argsort(-found["sizes"], kind="stable"):
         head = [str(k), str(found["sizes"][k])]
         for j, column in enumerate(columns):
             table.append([*head, column, measure(found["centers"][k, j])])
             head = ["", ""]
-    return aligned(table, right=2)
+    return align(table, right=2)
 
 
 def _trust(model: str, result: Fit, found: dict[str, np.ndarray]) -> list[str]:
-    """The objective, the spread of the restarts, and the status in words."""
+    """Return lines on the objective, the spread of the restarts, and the status."""
     objective, singular = (np.asarray(x) for x in (result.runs.objective, result.runs.singular))
     finite = np.isfinite(objective)
     best = float(result.objective)
@@ -384,6 +397,7 @@ def _trust(model: str, result: Fit, found: dict[str, np.ndarray]) -> list[str]:
 
 
 def _silhouette(found: dict[str, np.ndarray]) -> str:
+    """Return the silhouette and its reading, or why there is none."""
     if "silhouette" not in found:
         return "none: it compares two clusters or more"
     score = float(found["silhouette"])

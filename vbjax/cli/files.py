@@ -1,7 +1,7 @@
-"""The shell command's files: checked before the fit, written whole or not at all, and errors of one line.
+"""Files of the shell command: checked before the fit, written whole or not at all, with errors of one line.
 
-Files are written beside their place and moved there when they are complete, so that no failure leaves half a
-file or harms an older one. Imported by `commands` and the modules of its kinds of models.
+A file is written beside its place and moved there when it is complete, so that no failure leaves half a file
+or harms an older one. Imported by `commands` and the modules of its kinds of models.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import IO
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 _PICTURES = (".png", ".pdf", ".svg")
 
@@ -30,7 +31,7 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """What goes wrong with this file is the user's to mend; what the reader warns of is one line each."""
+    """Turn errors of reading a file into a `UserError`, and print the reader's warnings, one line each."""
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -43,8 +44,11 @@ def reading(path: str) -> Iterator[None]:
         raise UserError(error) from error
 
 
-def check_digits(path: str, table: np.ndarray, columns: list[str]) -> None:
-    """Raise where the default float would lose what a column, with NaN where missing, says.
+def check_digits(path: str, table: Float[np.ndarray, "n d"], columns: list[str]) -> None:
+    """Raise where the default float cannot hold the variation of a column.
+
+    Args:
+        table: (n, d), with NaN for missing entries.
 
     Raises:
         UserError: a column that varies too little for its size.
@@ -61,10 +65,10 @@ def check_digits(path: str, table: np.ndarray, columns: list[str]) -> None:
 
 
 def check_outputs(inputs: Mapping[str, str | None], *, out: str | None, plot: str | None) -> None:
-    """Raise before the fit what would fail after it.
+    """Refuse before the fit the files that could not be written after it.
 
     Args:
-        inputs: paths of the files that are read, by what they are called.
+        inputs: paths of the files that are read, by a name for errors.
         out, plot: paths of the files to write, if any.
 
     Raises:
@@ -93,9 +97,9 @@ def check_outputs(inputs: Mapping[str, str | None], *, out: str | None, plot: st
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` once it is complete, or not at all.
+    """Open a file that takes the place of `path` once it is complete, or not at all.
 
-    Of a symbolic link it is the target that is replaced, and a file that was there gives it its mode.
+    The target of a symbolic link is replaced, not the link. The new file has the mode of an older one.
     """
     place, beside = os.path.realpath(path), _beside(path)
     with _failures(path):
@@ -110,12 +114,14 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
 
 
 def _beside(path: str) -> Path:
+    """Return the path of a temporary file in the same folder."""
     place = Path(os.path.realpath(path))
     return place.with_name(f".{place.name}.{os.getpid()}.tmp")
 
 
 @contextlib.contextmanager
 def _failures(path: str) -> Iterator[None]:
+    """Turn errors of writing a file into a `UserError`."""
     try:
         yield
     except OSError as error:

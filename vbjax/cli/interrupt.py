@@ -1,7 +1,7 @@
-"""Ctrl-C while the shell command is loaded or ends: one line and exit status 130, no traceback of imports.
+"""Ctrl-C while the shell command loads or ends: one line and exit status 130, no traceback of imports.
 
-The package imports this before all else, because loading takes seconds. Unless the process was started as the
-command, nothing happens here: whoever imports the package keeps his handler of signals.
+The package imports this module first, because loading takes seconds. It changes the handler of signals only
+in a process that was started as the command; who imports the package as a library keeps their own.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from types import FrameType
 
 MESSAGE = "vbjax: interrupted"
-STATUS = 130  # what a shell gives a command that SIGINT has ended
+STATUS = 130  # exit status by which shells report a command that SIGINT ended
 
 
 def _is_command() -> bool:
-    """Whether this process is `python -m vbjax`, or `vbjax`."""
+    """Tell whether this process is `python -m vbjax`, or `vbjax`."""
     program, given = getattr(sys, "argv", [""])[0], sys.orig_argv
-    if program == "-m":  # as long as python looks for the module that it is to run
+    if program == "-m":  # while python looks for the module to run
         return ("-m", "vbjax") in itertools.pairwise(given) or "-mvbjax" in given
     return os.path.splitext(os.path.basename(program))[0] == "vbjax"
 
 
-def _leave(number: int, frame: Any) -> None:
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End the process at once, with one line on stderr."""
     os.write(2, f"{MESSAGE}\n".encode())
     os._exit(STATUS)
 
@@ -42,7 +43,7 @@ def _send_again(unraisable: sys.UnraisableHookArgs) -> None:
 
 @contextlib.contextmanager
 def raising() -> Iterator[None]:
-    """While the command works, Ctrl-C is a KeyboardInterrupt again: half-written files are removed."""
+    """Make Ctrl-C a KeyboardInterrupt while the command works, so that half-written files are removed."""
     loaded = signal.getsignal(signal.SIGINT) is _leave
     if loaded:
         sys.unraisablehook = _send_again

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from vbjax.cli.chains import OUTPUTS
 from vbjax.cli.commands import MODELS, Options, UserError, run
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, by default those of the shell.
 
     Args:
-        arguments: without the program's name.
+        arguments: the arguments, without the program's name.
 
     Returns:
         The exit status.
@@ -96,13 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print(MESSAGE, file=sys.stderr)
             return STATUS
-        except BrokenPipeError:  # the reader of a pipe has gone, as in `python -m vbjax | head -3`
+        except BrokenPipeError:  # the reader of a pipe has ended, as in `python -m vbjax | head -3`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 class _Parser(argparse.ArgumentParser):
-    """One line for an error, not a page of usage."""
+    """Parser whose errors are one line, not a page of usage."""
 
     def error(self, message: str) -> NoReturn:
         line = " ".join(message.split())
@@ -110,6 +110,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
     as_written = argparse.RawDescriptionHelpFormatter
     parser = _Parser(
         prog="python -m vbjax", description=_ABOUT, epilog=_ABOUT_EXAMPLE, formatter_class=as_written
@@ -142,7 +143,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_what_to_fit(group: Any) -> None:
+def _add_what_to_fit(group: argparse._ArgumentGroup) -> None:
+    """Add the options that choose the model and its data."""
     group.add_argument(
         "--components",
         "--states",
@@ -208,7 +210,8 @@ def _add_what_to_fit(group: Any) -> None:
     )
 
 
-def _add_how_to_fit(group: Any) -> None:
+def _add_how_to_fit(group: argparse._ArgumentGroup) -> None:
+    """Add the options of the fit itself."""
     group.add_argument(
         "--restarts",
         metavar="R",
@@ -240,6 +243,7 @@ def _add_how_to_fit(group: Any) -> None:
 
 
 def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a reader of whole numbers in a range."""
     words = f"of at least {least}" if most is None else f"from {least} to {most}"
 
     def read(text: str) -> int:
@@ -255,6 +259,7 @@ def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def _number(*, least: float | None = None, above: float | None = None) -> Callable[[str], float]:
+    """Return a reader of numbers in a range."""
     words = f"above {above}" if least is None else f"of at least {least}"
 
     def read(text: str) -> float:
@@ -271,6 +276,7 @@ def _number(*, least: float | None = None, above: float | None = None) -> Callab
 
 
 def _columns(text: str) -> list[str | int]:
+    """Read a list of columns, separated by commas."""
     names = [name.strip() for name in text.split(",")]
     if "" in names or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of different columns, as in a,b,c or 0,2")
@@ -278,4 +284,5 @@ def _columns(text: str) -> list[str | int]:
 
 
 def _column(text: str) -> str | int:
+    """Read a column: its number, or its name."""
     return int(text) if text.isdecimal() else text

@@ -1,4 +1,4 @@
-"""Numbers as the shell command prints and saves them: fitting digits, columns, uncertainty.
+"""Formats of numbers that the shell command prints and saves: digits, columns, uncertainty.
 
 Imported by `commands` and the modules of its kinds of models.
 """
@@ -6,13 +6,16 @@ Imported by `commands` and the modules of its kinds of models.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
+
+Number: TypeAlias = float | np.number | np.ndarray  # an array of one number
 
 
-def measure(value: Any, sd: Any = None) -> str:
-    """A number for people: four digits, or with its uncertainty as many as that warrants.
+def measure(value: Number, sd: Number | None = None) -> str:
+    """Format a number: with four digits, or with its uncertainty and the digits that this warrants.
 
     >>> measure(1234.567), measure(1234.567, 2.34), measure(0.64273, 0.029)
     ('1235', '1234.6 ± 2.3', '0.643 ± 0.029')
@@ -26,26 +29,33 @@ def measure(value: Any, sd: Any = None) -> str:
     return f"{value:.{decimals}f} ± {sd:.{decimals}f}"
 
 
-def aligned(table: list[list[str]], *, right: int) -> list[str]:
-    """Columns of equal width, the first `right` of them flush right."""
+def align(table: list[list[str]], *, right: int) -> list[str]:
+    """Return the lines of a table with columns of equal width, the first `right` of them flush right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     flush = [">" if j < right else "<" for j in range(len(widths))]
     rows = [[f"{c:{f}{w}}" for c, f, w in zip(row, flush, widths, strict=True)] for row in table]
     return ["   ".join(row).rstrip() for row in rows]
 
 
-def emptied(sizes: np.ndarray, part: str, unit: str) -> list[str]:
-    """A line on the parts that have no place in the table, if there are any."""
+def mention_empty(sizes: np.ndarray, part: str, unit: str) -> list[str]:
+    """Return a line on the parts that keep at most one unit and are not in the table, if there are any."""
     empty = int((sizes <= 1).sum())
     verb = "emptied itself" if empty == 1 else "emptied themselves"
     return [f"{empty} of {len(sizes)} {part}s {verb}: no more than one {unit} each"] if empty else []
 
 
-def posterior_sds(components: Any, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior mean and standard deviation of the components' standard deviations, each (k, d).
+def posterior_sds(
+    components: Any, shape: tuple[int, int]
+) -> tuple[Float[np.ndarray, "k d"], Float[np.ndarray, "k d"]]:
+    """Compute posterior mean and standard deviation of the components' standard deviations, of a shape (k,
+    d).
 
     Under a Wishart (or Gamma) precision every variance is inverse Gamma(a, b), with a = (nu - d + 1) / 2 and
     b half the diagonal of W^-1; so E[sd] = sqrt(b) Gamma(a - 1/2) / Gamma(a), E[sd^2] = b / (a - 1).
+
+    Args:
+        components: state of locations and precisions, of any covariance type.
+        shape: (k, d).
     """
     if hasattr(components, "rate"):  # diag (k, d), spherical (k,)
         a, b = np.asarray(components.concentration, float), np.asarray(components.rate, float)
@@ -61,6 +71,6 @@ def posterior_sds(components: Any, shape: tuple[int, int]) -> tuple[np.ndarray, 
     mean = np.sqrt(b) * ratio
     with np.errstate(divide="ignore"):
         square = np.where(a > 1, b / (a - 1), np.nan)
-    # for large a the difference cancels, and 1 / (4 a) of the square is left of it
+    # for large a the difference cancels; its expansion is square / (4 a)
     spread = np.where(a > 1e4, square / (4 * a), square - mean**2)
     return mean, np.sqrt(np.maximum(spread, 0))

@@ -1,4 +1,4 @@
-"""What the shell command does with topics: read a corpus and its words, and say what the topics are about.
+"""Topics for the shell command: reading a corpus and its words, and reporting the topics' words.
 
 `commands` imports it, does the rest, and prints.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 
 import numpy as np
+from jaxtyping import Float
 
 from vbjax.cli.files import UserError, reading
 from vbjax.data import datasets
@@ -15,12 +16,12 @@ from vbjax.data.documents import Documents
 from vbjax.inference.result import Fit
 from vbjax.models.topics import use as topics
 
-_MOST_CELLS = 2**30  # topics x words; a number of a word that is a slip would take all the memory
+_MOST_CELLS = 2**30  # topics x words; a mistyped number of a word would otherwise take all the memory
 _TOP, _WIDTH = 10, 80
 
 
 def load(path: str, vocabulary: str | None, n_topics: int) -> tuple[Documents, list[str]]:
-    """The documents, and a word for every number: those of the vocabulary's file, or the numbers themselves.
+    """Read the documents, and a word for every number: from the vocabulary's file, or the numbers themselves.
 
     Raises:
         UserError: a file that cannot be read; documents without words, or of words that the vocabulary does
@@ -40,7 +41,7 @@ def load(path: str, vocabulary: str | None, n_topics: int) -> tuple[Documents, l
 
 
 def describe(result: Fit, docs: Documents) -> dict[str, np.ndarray]:
-    """The topics, and how much of each the documents hold.
+    """Return the topics, and the shares of the topics in the documents.
 
     Args:
         result: a fit of a `TopicModel`.
@@ -48,9 +49,9 @@ def describe(result: Fit, docs: Documents) -> dict[str, np.ndarray]:
 
     Returns:
         Concentrations of the posterior, `topics` (K, V) and `document_topics` (n, K), and of the prior,
-        `topic_concentration` (V,) and `doc_concentration` (K,); `sizes` (K,), the expected tokens of a topic;
-        `tokens` (n,), those of a document. Of a hierarchical Dirichlet process `weights` and `weights_sd`
-        (K,) of the topics; its `doc_concentration` is a number.
+        `topic_concentration` (V,) and `doc_concentration` (K,); `sizes` (K,), the expected number of tokens
+        of a topic; `tokens` (n,), the number of tokens of a document. For a hierarchical Dirichlet process
+        also `weights` and `weights_sd` (K,) of the topics; its `doc_concentration` is a number.
     """
     model, params = result.model, result.params
     found = dict(
@@ -68,17 +69,17 @@ def describe(result: Fit, docs: Documents) -> dict[str, np.ndarray]:
 
 
 def size(found: dict[str, np.ndarray]) -> str:
-    """The size of the corpus in words."""
+    """Return a phrase that states the size of the corpus."""
     n, v, tokens = len(found["tokens"]), found["topics"].shape[1], found["tokens"].sum(dtype=float)
     counts = {"document": n, "word": v, "token": round(tokens)}
     return ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
 
 
 def table(found: dict[str, np.ndarray], words: list[str]) -> list[str]:
-    """The topics that hold more than one token, heaviest first: their number, share of the tokens and words.
+    """Return lines on the topics of more than one token, heaviest first: number, share of the tokens, words.
 
-    The words are the ten of highest probability, without those that have less than half a token in the topic,
-    whose order means nothing.
+    The words are the ten of highest probability, without those of less than half a token in the topic, whose
+    order means nothing.
     """
     best = np.asarray(topics.top_ids(found["topics"], min(_TOP, len(words))))
     counts, sizes = _counts(found), found["sizes"]
@@ -91,6 +92,6 @@ def table(found: dict[str, np.ndarray], words: list[str]) -> list[str]:
     return lines
 
 
-def _counts(found: dict[str, np.ndarray]) -> np.ndarray:
-    """How often a topic is expected to hold a word, (K, V)."""
+def _counts(found: dict[str, np.ndarray]) -> Float[np.ndarray, "k v"]:
+    """Return the expected count of every word in every topic."""
     return found["topics"] - found["topic_concentration"]
