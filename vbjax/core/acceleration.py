@@ -1,28 +1,31 @@
 """Accelerated coordinate ascent: Anderson mixing of sweeps, guarded by the objective.
 
-A sweep is a fixed-point map F of the parameters. From the last few displacements F(x) - x the mixing
-solves a small least-squares problem for the point where they would vanish, were F linear, and goes there.
-A point whose objective is lower is refused and the plain sweep taken instead, so that the objective never
-falls. Every step is one pass over the data, as without it.
+A sweep is a fixed-point map F of the parameters. The mixing finds the point where the displacement F(x) - x
+would vanish if F were linear, by a small least-squares problem in the last few displacements, and goes there.
+A point of lower objective is refused, and the plain sweep taken instead, so that the objective never falls.
+Every step is one pass over the data, as it is without mixing.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Bool, Float, Int
 
 from vbjax.core.contracts import Info, Status, judge
 from vbjax.core.coordinate_ascent import explain, sweep
 from vbjax.core.rows import expectation, rounding_error
-from vbjax.families.base import pytree, static
+from vbjax.families.base import State, pytree, static
 from vbjax.families.coordinates import at_coordinates, coordinates
 from vbjax.numerics.inputs import all_finite, read_flag, read_number
 from vbjax.numerics.linalg import solve_pull
 from vbjax.numerics.record import Record
+from vbjax.numerics.trees import choose
+from vbjax.numerics.types import Data, Tree
 
 if TYPE_CHECKING:
     from vbjax.core.model import ConjugateModel
@@ -31,34 +34,41 @@ _MEMORY = 5  # displacements that are mixed
 
 
 class Accepted(NamedTuple):
-    """The last parameters that did not lower the objective, theirs, and where a plain sweep takes them."""
+    """The last parameters that did not lower the objective.
 
-    params: Any
-    objective: Array
-    local: Any
-    moved: Any
+    Attributes:
+        params: the parameters.
+        objective: their objective.
+        local: local factors where they interact.
+        moved: the parameters to which a plain sweep takes them.
+    """
+
+    params: Record
+    objective: Float[Array, ""]
+    local: Tree
+    moved: Record
 
 
 class AcceleratedState(NamedTuple):
-    """What is to be scored, and the history that it came from.
+    """Parameters to be scored, and the history that they came from.
 
     Attributes:
         params, local: as in `AscentState`.
         mixed: whether the parameters are an extrapolation, and so may be refused.
-        accepted: the last ones that were not.
+        accepted: the last parameters that were not refused.
         displacement: F(x) - x of the accepted parameters, (p,), in their coordinates.
         steps, changes: (memory, p), differences of successive x and of successive displacements.
-        number: of differences in the history since it was last emptied.
+        number: number of differences in the history since it was last emptied.
     """
 
-    params: Any
-    local: Any
-    mixed: Array
+    params: Record
+    local: Tree
+    mixed: Bool[Array, ""]
     accepted: Accepted
-    displacement: Array
-    steps: Array
-    changes: Array
-    number: Array
+    displacement: Float[Array, " p"]
+    steps: Float[Array, "memory p"]
+    changes: Float[Array, "memory p"]
+    number: Int[Array, ""]
 
 
 @pytree
@@ -69,7 +79,7 @@ class AcceleratedAscent:
 
         gamma = argmin |f - dF gamma|,   x' = x + f - (dX + dF) gamma.
 
-    It has converged when a plain sweep has: an extrapolation that gains little is followed by one.
+    Convergence is judged at plain sweeps: an extrapolation that gains little is followed by one.
 
     References:
         Anderson (1965), J. ACM 12, 547; Walker & Ni (2011), SIAM J. Numer. Anal. 49, eq. 2.2; Henderson &
@@ -83,21 +93,21 @@ class AcceleratedAscent:
     tol: Array
     check: bool = static(default=False)
 
-    def inspect(self, data: Any) -> None:
-        """Refuse a tolerance or a check that is none."""
+    def inspect(self, data: Data) -> None:
+        """Refuse a tolerance that is no number, and a check that is no flag."""
         read_number(self.tol, "tol")
         read_flag(self.check, "check")
 
-    def init(self, key: Array, data: Any, weights: Array | None) -> Any:
-        """The model's own random start."""
+    def init(self, key: Array, data: Data, weights: Float[Array, " n"] | None) -> Record:
+        """Return the model's own random start."""
         return self.model.init(key, data, weights)
 
-    def explain(self, params: Any, data: Any, weights: Array | None) -> None:
+    def explain(self, params: Record, data: Data, weights: Float[Array, " n"] | None) -> None:
         """Raise where data overflow, or a factor is improper."""
         explain(self.model, params, data, weights)
 
-    def start(self, params: Any, data: Any) -> AcceleratedState:
-        """At given parameters, with no history."""
+    def start(self, params: Record, data: Data) -> AcceleratedState:
+        """Return the state at given parameters, with no history."""
         objective = jnp.asarray(-jnp.inf, jnp.asarray(self.tol).dtype)
         local = self.model.start_locals(params, data)
         flat = ravel_pytree(_coordinates(params, params))[0]
@@ -114,9 +124,9 @@ class AcceleratedAscent:
         )
 
     def step(
-        self, state: AcceleratedState, data: Any, weights: Array | None
+        self, state: AcceleratedState, data: Data, weights: Float[Array, " n"] | None
     ) -> tuple[AcceleratedState, Info]:
-        """One sweep and the mixing of its displacement with those before; or back to a plain sweep."""
+        """Score the parameters; mix their displacement with those before, or return to a plain sweep."""
         model, accepted = self.model, state.accepted
         total = expectation(model, state.params, data, weights, state.local)
         objective, magnitude = model.scored(state.params, total)
@@ -131,7 +141,7 @@ class AcceleratedAscent:
         # where an extrapolation gains little, or its history says nothing, a plain sweep must confirm it
         plain = ~all_finite(mixed) | (went_on.number < 1) | (state.mixed & (status == Status.CONVERGED))
         onward = went_on._replace(
-            params=_where(plain, swept.params, mixed), local=swept.local, mixed=~plain, accepted=here
+            params=choose(plain, swept.params, mixed), local=swept.local, mixed=~plain, accepted=here
         )
         back = state._replace(
             params=accepted.moved,
@@ -139,18 +149,23 @@ class AcceleratedAscent:
             mixed=jnp.asarray(False),
             number=jnp.asarray(-1, jnp.int32),
         )
-        scored = _where(refused, accepted, here)
+        scored = choose(refused, accepted, here)
         status = jnp.where(state.mixed & (refused | (status == Status.CONVERGED)), Status.UNFINISHED, status)
         info = Info(scored.params, scored.objective, error, status.astype(jnp.int32))
-        return _where(refused, back, onward), info
+        return choose(refused, back, onward), info
 
 
-def _coordinates(params: Any, origin: Any) -> Record:
+def _coordinates(params: Mapping[str, State], origin: Mapping[str, State]) -> Record:
+    """Return real coordinates of all states, 0 at `origin`."""
     return Record({name: coordinates(state, origin[name]) for name, state in params.items()})
 
 
-def _mix(state: AcceleratedState, moved: Any) -> tuple[Record, AcceleratedState]:
-    """The extrapolated parameters, and the state with a longer history, given where a sweep has come to."""
+def _mix(state: AcceleratedState, moved: Record) -> tuple[Record, AcceleratedState]:
+    """Return the extrapolated parameters (Walker & Ni 2011, eq. 2.2), and the state with a longer history.
+
+    Args:
+        moved: the parameters after a plain sweep from those of the state.
+    """
     x = Record(state.params)
     displacement, unravel = ravel_pytree(_coordinates(moved, x))
     step = -ravel_pytree(_coordinates(Record(state.accepted.params), x))[0]
@@ -169,7 +184,3 @@ def _mix(state: AcceleratedState, moved: Any) -> tuple[Record, AcceleratedState]
     mixed = Record({name: at_coordinates(values, x[name]) for name, values in unravel(flat).items()})
     number = state.number + 1
     return mixed, state._replace(displacement=displacement, steps=steps, changes=changes, number=number)
-
-
-def _where(condition: Array, yes: Any, no: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import chex
 import jax
@@ -29,6 +29,7 @@ from vbjax.numerics.types import Data, Tree
 Families: TypeAlias = Tree  # the data's tree with a `Family`, or None, in the place of each array
 
 
+@runtime_checkable
 class Redrawing(Protocol):
     """Conjugate model that draws its own rows."""
 

@@ -5,7 +5,7 @@ Made by `fit` and the other drivers; imported by every reader of a fit.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +18,7 @@ from vbjax.inference.restarts import Runs
 from vbjax.numerics.inputs import is_concrete
 
 
+@runtime_checkable
 class Diagnosis(Protocol):
     """Knowledge of an approximation beyond its bound, as a fit reports it (`blackbox.Diagnostics`)."""
 

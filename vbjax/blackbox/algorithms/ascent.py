@@ -72,7 +72,6 @@ class Ascent:
 
 
 S = TypeVar("S")
-T = TypeVar("T")
 
 
 @pytree
@@ -127,11 +126,6 @@ class TrialState(Generic[S]):
         """Return the state before the first trial, of `params`; the summaries of trials are shaped `like`."""
         last = Trial.none(params, like)
         return TrialState(last, params, jnp.ones_like(last.error))
-
-
-def choose(test: Bool[Array, ""], new: T, old: T) -> T:
-    """Return the tree `new` where the test holds, `old` elsewhere."""
-    return jax.tree.map(lambda x, y: jnp.where(test, x, y), new, old)
 
 
 def judge_trial(

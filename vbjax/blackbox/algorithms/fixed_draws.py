@@ -14,13 +14,14 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int
 
-from vbjax.blackbox.algorithms.ascent import Ascent, Target, choose, judge_run
+from vbjax.blackbox.algorithms.ascent import Ascent, Target, judge_run
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.contracts import Free, WithDiscrete
 from vbjax.blackbox.families import to_free
 from vbjax.core.contracts import Info, Status
 from vbjax.core.rows import rounding_error
 from vbjax.families.base import pytree
+from vbjax.numerics.trees import choose
 from vbjax.numerics.types import Data
 
 

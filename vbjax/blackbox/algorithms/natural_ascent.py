@@ -14,12 +14,13 @@ from typing import TypeAlias
 import jax.numpy as jnp
 from jax import Array
 
-from vbjax.blackbox.algorithms.ascent import Ascent, Target, Trial, TrialState, choose, judge_trial
+from vbjax.blackbox.algorithms.ascent import Ascent, Target, Trial, TrialState, judge_trial
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Slope
 from vbjax.core.contracts import Info
 from vbjax.families.base import pytree
+from vbjax.numerics.trees import choose
 from vbjax.numerics.types import Data
 
 NaturalState: TypeAlias = TrialState[Slope]

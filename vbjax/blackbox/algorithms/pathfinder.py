@@ -15,7 +15,6 @@ import optax
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
-from vbjax.blackbox.algorithms.ascent import choose
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.families import LocationScale
@@ -23,6 +22,7 @@ from vbjax.core.rows import rounding_error
 from vbjax.inference.fit import resolved
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.linalg import outer, solve_pull
+from vbjax.numerics.trees import choose
 from vbjax.numerics.types import Data
 
 # so near to exact that a path to a normal target takes about as many steps as there are dimensions

@@ -16,13 +16,14 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from vbjax.blackbox.algorithms.ascent import Ascent, Target, Trial, TrialState, choose, judge_trial
+from vbjax.blackbox.algorithms.ascent import Ascent, Target, Trial, TrialState, judge_trial
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Full
 from vbjax.core.contracts import Info
 from vbjax.families.base import pytree
 from vbjax.numerics.linalg import cholesky, outer, transpose
+from vbjax.numerics.trees import choose
 from vbjax.numerics.types import Data
 
 

@@ -18,7 +18,7 @@ import optax
 from jax import Array, lax
 from jaxtyping import Float, Int
 
-from vbjax.blackbox.algorithms.ascent import Ascent, Target, choose, judge_run
+from vbjax.blackbox.algorithms.ascent import Ascent, Target, judge_run
 from vbjax.blackbox.algorithms.estimators import fresh_points, inspect_estimator, surrogate
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.contracts import Distribution, Free
@@ -27,6 +27,7 @@ from vbjax.core.contracts import Info, Status
 from vbjax.core.rows import n_rows, rounding_error
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import read_count
+from vbjax.numerics.trees import choose
 from vbjax.numerics.types import Data
 
 _STATIONARY = 0.44  # R-hat^2 - 1 of two sweeps, averaged over parameters: R-hat is 1.2
