@@ -1,4 +1,4 @@
-"""Inference in Markov chains: discrete ones (the functions here), and Gaussian ones (`chains.gaussian`)."""
+"""Inference in Markov chains: the functions here take discrete chains, `chains.gaussian` Gaussian ones."""
 
 from vbjax.chains import gaussian
 from vbjax.chains.discrete import (

@@ -1,23 +1,25 @@
 """Inference in discrete Markov chains with observed evidence: hidden Markov models, given their densities.
 
-Pure functions of arrays, for one sequence of T steps over K states; `jax.vmap` takes several. In common:
+The functions are pure, of arrays, for one sequence of T steps over K states; `jax.vmap` takes several. Their
+common arguments are:
 
 - `initial`: log weights of the first state, (K,).
 - `transitions`: log weights [from, to], (K, K), or one such matrix for every transition, (T - 1, K, K).
 - `log_likelihood`: log p(x_t | z_t), (T, K); densities may be of any size, and impossible (-inf).
-- `length`: how many of the T steps there are, a scalar that may be traced; what the others hold is ignored.
-  All of them by default.
+- `length`: the number of steps that the sequence really has, a scalar that may be traced; the other steps are
+  padding and are ignored. All T steps by default.
 - `parallel`: whether messages are passed by `jax.lax.associative_scan`, parallel in time at K times the work
-  and memory, or step by step. None, the default, is step by step on a CPU, where that was 8 to 14 times as
-  fast (4 to 16 states, 1,000 to 10,000 steps, two cores), and in parallel elsewhere: not measured there.
+  and memory, or step by step. None, the default, means step by step on a CPU, where that was 8 to 14 times as
+  fast (4 to 16 states, 1,000 to 10,000 steps, two cores), and in parallel elsewhere (not measured).
 
 A path's weight is exp(initial[z_0] + sum_t transitions[z_t, z_{t+1}] + sum_t log_likelihood[t, z_t]). Weights
-need not be normalised: those of variational Bayes are not (Beal 2003, section 3.4). -inf is a weight of zero.
+need not be normalised, and those of variational Bayes are not (Beal 2003, section 3.4). -inf is zero weight.
 Results have the dtype of `log_likelihood`. Where no path is possible, the log-normaliser is -inf, and
 marginals and pairs are 0.
 
-Messages are scaled numbers with bounds on what was lost (`chain_passes`); where weights that matter differ
-by more than the dtype's range at one step, all is done again in logarithms, at several times the cost.
+Messages are scaled numbers with bounds on what underflow lost (`discrete_passes`). Where weights that matter
+differ by more than the dtype's range at one step, the passes run again in logarithms, at several times the
+cost.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ from __future__ import annotations
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float, Int
 
-from vbjax.chains import discrete_paths as chain_paths
+from vbjax.chains import discrete_paths
 from vbjax.chains.discrete_passes import Posterior
 from vbjax.chains.discrete_paths import Filtered, Path
 from vbjax.numerics.inputs import (
@@ -60,20 +63,20 @@ def log_normalizer(
     length: ArrayLike | None = None,
     *,
     parallel: bool | None = None,
-) -> Array:
-    """The log likelihood of a sequence: log of the sum of the weights of all K^T paths.
+) -> Float[Array, ""]:
+    """Return the log likelihood of a sequence: log of the sum of the weights of all K^T paths.
 
-    Its gradient are the expected statistics: the first state's marginals, the pairs, and the marginals of
-    every state. Derivatives may be taken as often as is wanted, forwards and backwards.
+    It is the forward pass. Its gradient is the expected statistics: the first state's marginals, the pairs,
+    and the marginals of every state. Derivatives of any order may be taken, forwards and backwards.
 
     Args:
         initial, transitions, log_likelihood, length, parallel: see the module.
 
     Returns:
-        A scalar; 0 of an empty sequence.
+        A scalar; 0 for an empty sequence.
 
     Raises:
-        ValueError: wrong shapes, NaN or +inf.
+        ValueError: for wrong shapes, NaN or +inf.
 
     References:
         Rabiner (1989), eq. 19-21, with the scales of eq. 91-103; Beal (2003), section 3.4.
@@ -83,7 +86,7 @@ def log_normalizer(
     >>> print(f"{log_normalizer(half[0], half, jnp.log(jnp.array([[0.1, 0.3], [0.4, 0.8]]))):.4f}")
     -2.1203
     """
-    return chain_paths.log_normalizer(
+    return discrete_paths.log_normalizer(
         *_read(initial, transitions, log_likelihood, length), parallel=read_parallel(parallel)
     )
 
@@ -96,7 +99,7 @@ def smoother(
     *,
     parallel: bool | None = None,
 ) -> Posterior:
-    """A whole E-step: the log-normaliser, the marginals of all states, and those of pairs.
+    """Compute a whole E-step: the log-normaliser, the marginals of all states, and those of pairs.
 
     gamma_t(i) = p(z_t = i | x), xi(i, j) = sum_t p(z_t = i, z_{t+1} = j | x): the forward-backward algorithm.
     For the pairs of every step, give the transitions of every step, (T - 1, K, K).
@@ -105,10 +108,10 @@ def smoother(
         initial, transitions, log_likelihood, length, parallel: see the module.
 
     Returns:
-        `log_normalizer`, a scalar; `marginals`, (T, K), 0 after the end; `pairs`, shaped as `transitions`.
+        `log_normalizer`, a scalar; `marginals`, (T, K), 0 at padding; `pairs`, in the shape of `transitions`.
 
     Raises:
-        ValueError: wrong shapes, NaN or +inf.
+        ValueError: for wrong shapes, NaN or +inf.
 
     References:
         Rabiner (1989), eq. 27 and 37; Bishop (2006), eq. 13.33 and 13.43, scaled as in 13.55-13.65.
@@ -119,7 +122,7 @@ def smoother(
     >>> print(posterior.marginals[0].round(2), posterior.pairs.round(3).tolist()[0][0])
     [0.25 0.75] 0.125
     """
-    return chain_paths.smoother(
+    return discrete_paths.smoother(
         *_read(initial, transitions, log_likelihood, length), parallel=read_parallel(parallel)
     )
 
@@ -132,7 +135,7 @@ def filter(
     *,
     parallel: bool | None = None,
 ) -> Filtered:
-    """States given the observations so far, by the forward algorithm.
+    """Compute the distribution of every state given the observations so far, by the forward algorithm.
 
     Args:
         initial, transitions, log_likelihood, length, parallel: see the module.
@@ -141,7 +144,7 @@ def filter(
         `log_normalizers` of the sequence up to every step, (T,), and `marginals`, (T, K).
 
     Raises:
-        ValueError: wrong shapes, NaN or +inf.
+        ValueError: for wrong shapes, NaN or +inf.
 
     References:
         Bishop (2006), eq. 13.55-13.59.
@@ -151,7 +154,7 @@ def filter(
     >>> print(filter(half[0], half, jnp.log(jnp.array([[0.1, 0.3], [0.4, 0.4]]))).marginals[0].round(2))
     [0.25 0.75]
     """
-    return chain_paths.filter(
+    return discrete_paths.filter(
         *_read(initial, transitions, log_likelihood, length), parallel=read_parallel(parallel)
     )
 
@@ -163,11 +166,12 @@ def entropy(
     length: ArrayLike | None = None,
     *,
     parallel: bool | None = None,
-) -> Array:
-    """Entropy of the posterior chain, in nats: of the first state, and of each next one given the one before.
+) -> Float[Array, ""]:
+    """Return the entropy of the posterior chain, in nats.
 
-    By the pairs of every step, (T - 1, K, K), and x log x; not as the log-normaliser less the expected log
-    weights, which is NaN at weights of zero and keeps few digits in float32.
+    It is the entropy of the first state plus that of each next state given the one before, from the pairs of
+    every step, (T - 1, K, K). The log-normaliser less the expected log weights would be NaN at weights of
+    zero, and keeps few digits in float32.
 
     Args:
         initial, transitions, log_likelihood, length, parallel: see the module.
@@ -176,14 +180,14 @@ def entropy(
         A scalar, at least 0; 0 where no path is possible.
 
     Raises:
-        ValueError: wrong shapes, NaN or +inf.
+        ValueError: for wrong shapes, NaN or +inf.
 
     >>> import jax.numpy as jnp
     >>> half = jnp.log(jnp.full((2, 2), 0.5))
     >>> print(f"{entropy(half[0], half, jnp.zeros((3, 2))):.4f}")  # 3 log 2
     2.0794
     """
-    return chain_paths.entropy(
+    return discrete_paths.entropy(
         *_read(initial, transitions, log_likelihood, length), parallel=read_parallel(parallel)
     )
 
@@ -191,16 +195,16 @@ def entropy(
 def viterbi(
     initial: ArrayLike, transitions: ArrayLike, log_likelihood: ArrayLike, length: ArrayLike | None = None
 ) -> Path:
-    """The path of the greatest weight.
+    """Find the path of the greatest weight, by the Viterbi algorithm.
 
     Args:
         initial, transitions, log_likelihood, length: see the module.
 
     Returns:
-        `log_weight`, a scalar, -inf if no path is possible; `states`, (T,), of several such paths one.
+        `log_weight`, a scalar, -inf if no path is possible; `states`, (T,), one best path if several tie.
 
     Raises:
-        ValueError: wrong shapes, NaN or +inf.
+        ValueError: for wrong shapes, NaN or +inf.
 
     References:
         Viterbi (1967); Bishop (2006), eq. 13.68-13.71.
@@ -211,7 +215,7 @@ def viterbi(
     >>> print(viterbi(jnp.log(jnp.array([0.5, 0.5])), sticky, seen).states)
     [0 0 0]
     """
-    return chain_paths.viterbi(*_read(initial, transitions, log_likelihood, length))
+    return discrete_paths.viterbi(*_read(initial, transitions, log_likelihood, length))
 
 
 def predict(
@@ -222,19 +226,19 @@ def predict(
     *,
     n_steps: int,
     parallel: bool | None = None,
-) -> Array:
-    """States after the last observation: p(z_{T+s} | x) for s = 1 .. n_steps.
+) -> Float[Array, "n_steps k"]:
+    """Predict states after the last observation: p(z_{T+s} | x) for s = 1 .. n_steps.
 
     Args:
         initial, log_likelihood, length, parallel: see the module.
-        transitions: log weights (K, K); steps ahead are weighted by them, and no further evidence.
-        n_steps: how many steps ahead, static.
+        transitions: log weights (K, K); steps ahead are weighted by them, without evidence.
+        n_steps: the number of steps ahead, static.
 
     Returns:
         (n_steps, K), rows that sum to 1.
 
     Raises:
-        ValueError: wrong shapes, NaN or +inf, or transitions that are given for every step.
+        ValueError: for wrong shapes, NaN or +inf, or transitions that are given for every step.
 
     References:
         Bishop (2006), eq. 13.44, without the emissions.
@@ -247,7 +251,7 @@ def predict(
     arguments = _read(initial, transitions, log_likelihood, length)
     if arguments[1].ndim == 3:
         raise ValueError(f"transitions must have shape (K, K) for steps ahead; got {arguments[1].shape}")
-    return chain_paths.predict(
+    return discrete_paths.predict(
         *arguments, n_steps=read_count(n_steps, "n_steps"), parallel=read_parallel(parallel)
     )
 
@@ -261,19 +265,19 @@ def sample_paths(
     key: Array,
     n_draws: int = 1,
     parallel: bool | None = None,
-) -> Array:
-    """Paths from their posterior, independent draws: the last state of the filter, then backwards.
+) -> Int[Array, "n_draws t"]:
+    """Draw independent paths from their posterior: the last state from the filter, then backwards.
 
     Args:
         initial, transitions, log_likelihood, length, parallel: see the module.
         key: `jax.random.key(...)`.
-        n_draws: how many paths, static.
+        n_draws: the number of paths, static.
 
     Returns:
-        States, (n_draws, T), integers; -1 where there are no more steps.
+        States, (n_draws, T), integers; -1 at padding.
 
     Raises:
-        ValueError: wrong shapes, NaN or +inf.
+        ValueError: for wrong shapes, NaN or +inf.
 
     References:
         Fruehwirth-Schnatter (2006), algorithm 11.5.
@@ -285,18 +289,18 @@ def sample_paths(
     """
     arguments = _read(initial, transitions, log_likelihood, length)
     n_draws = read_count(n_draws, "n_draws")
-    return chain_paths.sample_paths(
+    return discrete_paths.sample_paths(
         *arguments, read_key(key), n_draws=n_draws, parallel=read_parallel(parallel)
     )
 
 
-# -- what comes in ---------------------------------------------------------------------------------------
+# -- reading arguments ---------------------------------------------------------------------------------------
 
 
 def _read(
     initial: ArrayLike, transitions: ArrayLike, log_likelihood: ArrayLike, length: ArrayLike | None
 ) -> tuple[Array, Array, Array, Array | None]:
-    """Log weights of one dtype and of shapes that agree."""
+    """Return log weights of one dtype and of shapes that agree."""
     log_likelihood = as_floating(log_likelihood, "log_likelihood")
     initial = as_array(initial, "initial").astype(log_likelihood.dtype)
     transitions = as_array(transitions, "transitions").astype(log_likelihood.dtype)

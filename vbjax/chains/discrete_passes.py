@@ -1,11 +1,11 @@
-"""Forward and backward passes over discrete Markov chains with evidence; imported by `chains`.
+"""Forward and backward passes over discrete Markov chains with evidence, for the functions of `chains`.
 
-Messages are kept as numbers, not as logarithms, and scaled at every step; sequences lie along the last
-axis, so that a step of all of them is one short vector operation. What is too small for the dtype is met by
-bounds. Forward messages are never less than the true ones (what falls below a floor is raised to it),
-backward ones never more (what underflows is gone). Their products over the scales then cannot decrease
-along the chain, and if they stay the same to rounding, so are the posterior marginals right. Where they do
-not, or where a scale is too small to tell, the passes are done again in logarithms.
+Messages are kept as numbers, not as logarithms, and scaled at every step. Sequences lie along the last axis,
+so that one step of all of them is one short vector operation. Bounds take care of numbers that are too small
+for the dtype. Forward messages are never less than the true ones (what falls below a floor is raised to it),
+and backward messages never more (what underflows becomes 0). So their products over the scales cannot
+decrease along the chain, and if they stay the same to rounding, the posterior marginals are right. Where they
+do not, or where a scale is too small to tell, the passes run again in logarithms.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
-Weights = tuple[Array, Array, Array, Array | None]  # initial, transitions, log_likelihood, length
+Weights: TypeAlias = tuple[Array, Array, Array, Array | None]  # initial, transitions, log_likelihood, length
+Out = TypeVar("Out", bound=tuple[Array, ...])
 
 
 class Posterior(NamedTuple):
-    """A chain given its observations.
+    """Discrete chain given its observations.
 
     Attributes:
         log_normalizer: the log likelihood of the observations, a scalar.
-        marginals: of the state at every step, (T, K).
-        pairs: of the states before and after a transition, shaped as `transitions`: (K, K), summed over the
-            steps, or (T - 1, K, K).
+        marginals: the distribution of the state at every step, (T, K).
+        pairs: the joint distribution of the states before and after a transition, in the shape of
+            `transitions`: (K, K), summed over the steps, or (T - 1, K, K).
     """
 
     log_normalizer: Float[Array, ""]
@@ -40,7 +41,10 @@ class Posterior(NamedTuple):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def log_normalizer(initial, transitions, log_likelihood, length, parallel):
-    """Its derivatives are the marginals; theirs are those of the passes in logarithms."""
+    """Return the log-normaliser of one sequence by the forward pass (Rabiner 1989, eq. 19-21).
+
+    Its derivatives are the marginals; second derivatives are those of the passes in logarithms.
+    """
     return posterior(initial, transitions, log_likelihood, length, parallel).log_normalizer
 
 
@@ -54,8 +58,11 @@ def _(parallel, primals, tangents):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def posterior(initial, transitions, log_likelihood, length, parallel) -> Posterior:
-    """Of one sequence; `parallel` says how messages are passed."""
-    return _one(_posteriors, parallel, initial, transitions, log_likelihood, length)
+    """Return the posterior of one sequence; `parallel` says how messages are passed.
+
+    The marginals are Rabiner 1989, eq. 27, the pairs eq. 37 (Bishop 2006, eq. 13.33 and 13.43).
+    """
+    return _run_single(_posteriors, parallel, initial, transitions, log_likelihood, length)
 
 
 @posterior.defjvp
@@ -65,27 +72,34 @@ def _(parallel, primals, tangents):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
-def filtered(initial, transitions, log_likelihood, length, parallel) -> tuple[Array, Array]:
-    """log p(z_t | x_1 .. x_t), (T, K), and the log of each step's scale, (T,)."""
-    return _one(_filters, parallel, initial, transitions, log_likelihood, length)
+def forward_filter(initial, transitions, log_likelihood, length, parallel) -> tuple[Array, Array]:
+    """Return log p(z_t | x_1 .. x_t), (T, K), and the log of each step's scale, (T,).
+
+    It is the normalised forward pass of one sequence (Bishop 2006, eq. 13.55-13.59).
+    """
+    return _run_single(_filters, parallel, initial, transitions, log_likelihood, length)
 
 
-@filtered.defjvp
+@forward_filter.defjvp
 def _(parallel, primals, tangents):
     exact = lambda *weights: _filter_in_logarithms(*weights, primals[3])
-    return filtered(*primals, parallel), jax.jvp(exact, primals[:3], tangents[:3])[1]
+    return forward_filter(*primals, parallel), jax.jvp(exact, primals[:3], tangents[:3])[1]
 
 
 def total(x: Float[Array, " t"]) -> Float[Array, ""]:
-    """A sum along the first axis, by halves: its rounding grows as log T."""
+    """Return the sum along the first axis, added by halves so that rounding grows only as log T."""
     while x.shape[0] > 1:
         half = x.shape[0] // 2
         x = jnp.concatenate([x[:half] + x[half : 2 * half], x[2 * half :]])
     return x[0]
 
 
-def without_padding(transitions: Array, log_likelihood: Array, here: Array | None) -> tuple[Array, Array]:
-    """Zeros in the place of whatever follows the end; `here`: (..., T), whether a step is before it."""
+def without_padding(
+    transitions: Float[Array, " ..."],
+    log_likelihood: Float[Array, "*n t k"],
+    here: Bool[Array, "*n t"] | None,
+) -> tuple[Array, Array]:
+    """Return the weights with zeros at padding; `here` (..., T) says which steps are real."""
     if here is None:
         return transitions, log_likelihood
     if transitions.ndim > log_likelihood.ndim:
@@ -96,18 +110,18 @@ def without_padding(transitions: Array, log_likelihood: Array, here: Array | Non
 # -- numbers, many sequences at a time ---------------------------------------------------------------------
 
 
-def _one(function: Callable[..., Any], parallel: bool | None, *weights: Any) -> Any:
-    """One sequence, as the only one of a batch; `jax.vmap` of it is a larger batch."""
+def _run_single(function: Callable[..., Out], parallel: bool | None, *weights: Array | None) -> Out:
+    """Run a function of batches on one sequence; `jax.vmap` of it makes the batch larger."""
     out = _over_sequences(function, parallel)(*jax.tree.map(lambda x: x[None], weights))
     return jax.tree.map(lambda x: x[0], out)
 
 
 @functools.cache
-def _over_sequences(function: Callable[..., Any], parallel: bool | None) -> Any:
-    """A function of weights with a leading axis: of length 1 where all sequences share them."""
+def _over_sequences(function: Callable[..., Out], parallel: bool | None) -> Callable[..., Out]:
+    """Return a function of weights with a leading axis, whose length is 1 if all sequences share them."""
     run = jax.custom_batching.custom_vmap(functools.partial(function, parallel))
 
-    def more(size: int, batched: Any, *weights: Any) -> Any:
+    def more(size: int, batched: list[Any], *weights: Array | None) -> tuple[Any, Any]:
         count = max(jax.tree.leaves(jax.tree.map(lambda x, own: x.shape[int(own)], weights, tuple(batched))))
 
         def merge(x: Array, own: bool) -> Array:
@@ -125,10 +139,10 @@ def _over_sequences(function: Callable[..., Any], parallel: bool | None) -> Any:
 
 
 class _Chains(NamedTuple):
-    """Weights of n chains as numbers, apart from their scales.
+    """Weights of n chains as numbers, with their scales kept apart.
 
     The largest weight out of a state counts as evidence for that state, and the largest evidence of a step is
-    its scale.
+    the scale of the step.
     """
 
     start: Float[Array, "n k"]
@@ -140,12 +154,12 @@ class _Chains(NamedTuple):
 
     @classmethod
     def of(cls, weights: Weights, *, causal: bool = False) -> _Chains:
-        """Where `causal`, a step's evidence says nothing of later ones."""
+        """Return chains from log weights; if `causal`, a step's evidence says nothing about later steps."""
         initial, transitions, log_likelihood, length = weights
         n = max(x.shape[0] for x in jax.tree.leaves(weights))
         steps, k = log_likelihood.shape[1:]
         at, here = jnp.arange(steps), None
-        last: Any = steps
+        last: int | Array = steps
         if length is not None:
             length = jnp.broadcast_to(length, (n,))
             last = length[:, None]
@@ -169,10 +183,13 @@ class _Chains(NamedTuple):
             length,
         )
 
-    def messages(self, parallel: bool | None, *, floor: bool = False, backward: bool = False) -> Array:
-        """Before the evidence of every step, (n, t, k): p(z_t | earlier) or p(later | z_t), but for scales.
+    def messages(
+        self, parallel: bool | None, *, floor: bool = False, backward: bool = False
+    ) -> Float[Array, "n t k"]:
+        """Return the messages before the evidence of every step: p(z_t | earlier) or p(later | z_t), scaled.
 
-        Each follows from its neighbour's, over the sum of that with its evidence.
+        Each message follows from its neighbour's, divided by the sum of that message times its evidence. The
+        recursions are Rabiner 1989, eq. 20 forwards and eq. 25 backwards.
         """
         lowest = float(jnp.finfo(self.start.dtype).tiny) ** 0.5 if floor else 0.0
         start = jnp.maximum(jnp.ones_like(self.start) if backward else self.start, lowest)
@@ -187,6 +204,7 @@ class _Chains(NamedTuple):
 
 
 def _posteriors(parallel: bool | None, *weights: Any) -> Posterior:
+    """Return the posteriors of a batch of sequences."""
     chains = _Chains.of(weights)
     after = chains.messages(parallel, backward=True)
     ahead = after * chains.evidence
@@ -197,8 +215,8 @@ def _posteriors(parallel: bool | None, *weights: Any) -> Posterior:
         return before, _sum(before, chains.evidence), _sum(before, ahead)
 
     above = forward(True)
-    lost = _lost(chains, behind, *above)
-    # only what never was raised to the floor has the zeros of the weights
+    lost = _has_lost_mass(chains, behind, *above)
+    # where weights are zero, exact zeros need messages that were never raised to the floor
     zeros = jnp.isneginf(weights[0]).any() | jnp.isneginf(weights[1]).any()
     before, norm, both = _unless(zeros, above, lambda: forward(False))
 
@@ -216,11 +234,17 @@ def _posteriors(parallel: bool | None, *weights: Any) -> Posterior:
         marginals = jnp.where(chains.here[..., None], joint * after / both[..., None], 0)
         return Posterior(total(logs.T), marginals, pairs)
 
-    return lax.cond(lost, lambda: _each(_posterior_in_logarithms, weights), fast)
+    return lax.cond(lost, lambda: _map_chains(_posterior_in_logarithms, weights), fast)
 
 
-def _lost(chains: _Chains, behind: Array, above: Array, norm: Array, both: Array) -> Array:
-    """Whether any mass that matters is missing from backward messages, or was added to forward ones."""
+def _has_lost_mass(
+    chains: _Chains,
+    behind: Float[Array, "n t"],
+    above: Float[Array, "n t k"],
+    norm: Float[Array, "n t"],
+    both: Float[Array, "n t"],
+) -> Bool[Array, ""]:
+    """Return whether mass that matters is missing from backward messages, or was added to forward ones."""
     k, info = above.shape[-1], jnp.finfo(above.dtype)
     eps, tiny = float(info.eps), float(info.tiny)
     fine = (both > k * tiny / eps) & (norm > k * tiny**0.5)
@@ -231,7 +255,8 @@ def _lost(chains: _Chains, behind: Array, above: Array, norm: Array, both: Array
     return ~(fine & (jnp.abs(growth.sum(1)) <= tolerance * above.shape[1] ** 0.5).all())
 
 
-def _filters(parallel: bool | None, *weights: Any) -> tuple[Array, Array]:
+def _filters(parallel: bool | None, *weights: Any) -> tuple[Float[Array, "n t k"], Float[Array, "n t"]]:
+    """Return log p(z_t | x_1 .. x_t) and the log scales of a batch of sequences."""
     chains = _Chains.of(weights, causal=True)
     above = _sum(chains.messages(parallel, floor=True), chains.evidence)
     joint = chains.messages(parallel) * chains.evidence
@@ -239,25 +264,25 @@ def _filters(parallel: bool | None, *weights: Any) -> tuple[Array, Array]:
     k, info = joint.shape[-1], jnp.finfo(joint.dtype)
     fine = (jnp.abs(above / norm - 1) <= 8 * (k + 8) * float(info.eps)) & (norm > k * float(info.tiny) ** 0.5)
     fast = jnp.log(joint / norm[..., None]), jnp.where(chains.here, jnp.log(norm) + chains.scale, 0)
-    return _unless(~(fine | ~chains.here).all(), fast, lambda: _each(_filter_in_logarithms, weights))
+    return _unless(~(fine | ~chains.here).all(), fast, lambda: _map_chains(_filter_in_logarithms, weights))
 
 
-def _each(exact: Callable[..., Any], weights: Any) -> Any:
-    """For every one of the chains."""
+def _map_chains(exact: Callable[..., Out], weights: tuple[Array | None, ...]) -> Out:
+    """Apply a function of one chain's weights to every chain of a batch."""
     n = max(x.shape[0] for x in jax.tree.leaves(weights))
     return jax.vmap(exact)(*jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape[1:])), weights))
 
 
-def _unless(lost: Array, fast: Any, exact: Callable[[], Any]) -> Any:
-    """`exact()` where anything is lost: a loop of one turn or of none, which costs nothing."""
+def _unless(lost: Bool[Array, ""], fast: Out, exact: Callable[[], Out]) -> Out:
+    """Return `fast`, or `exact()` if anything is lost: a loop of one turn or of none, which costs nothing."""
     once = lambda _: (jnp.zeros_like(lost), exact())
     return lax.while_loop(lambda carry: carry[0], once, (lost, fast))[1]
 
 
 def _over_states(operation: Callable[[Array, Array], Array], *factors: Array) -> Array:
-    """Sums or maxima over the last axis of a product of tables.
+    """Return sums or maxima over the last axis of a product of tables.
 
-    Written out for few states: XLA's own reduction was up to 25 times slower on a CPU (4 states).
+    For few states the reduction is unrolled: XLA's own was up to 25 times slower on a CPU (4 states).
     """
     k = factors[0].shape[-1]
     if k > 4:
@@ -270,20 +295,20 @@ def _over_states(operation: Callable[[Array, Array], Array], *factors: Array) ->
 _sum = functools.partial(_over_states, operator.add)
 
 
-def _finite(x: Array) -> Array:
-    """0 in the place of -inf."""
+def _finite(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return x with 0 in the place of -inf."""
     return jnp.where(jnp.isneginf(x), 0, x)
 
 
 def _one_by_one(
     start: Array, matrices: Array, evidence: Array, length: Array | None, *, lowest: float, backward: bool
 ) -> Array:
-    """A scan over the steps."""
+    """Pass messages by a scan over the steps."""
     tiny, n_steps = float(jnp.finfo(start.dtype).tiny), evidence.shape[1]
     # [..., from, to, n] for the direction of the pass
     matrices = jnp.moveaxis(jnp.swapaxes(matrices, -1, -2) if backward else matrices, 0, -1)
     size = start.size * start.shape[-1]
-    # measured: on a CPU sums over the leading axis are faster than products of matrices up to some such sizes
+    # measured on a CPU: up to about these sizes sums over the leading axis beat matrix products
     short = matrices.shape[-1] > 1 or size <= (2**14 if start.dtype.itemsize <= 4 else 2**11)
 
     def step(message: Array, here: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -310,7 +335,7 @@ def _one_by_one(
 def _by_doubling(
     start: Array, matrices: Array, evidence: Array, length: Array | None, *, lowest: float, backward: bool
 ) -> Array:
-    """Products of all the matrices before, or after, every step, by a scan that is parallel in time."""
+    """Pass messages by products of all matrices before, or after, every step, in a parallel scan."""
     n, n_steps, k = evidence.shape
     tiny = float(jnp.finfo(start.dtype).tiny)
     matrices = matrices if matrices.ndim == 4 else matrices[:, None]
@@ -332,7 +357,7 @@ def _by_doubling(
     links = jnp.concatenate([links, end] if backward else [end, links], 1)
     products = lax.associative_scan(product, links, reverse=backward, axis=1)
     messages = products[..., 0] if backward else products[..., 0, :]
-    # one more step from each to the next, which gives it its scale
+    # one more step from each message to the next sets the scale of the next
     joint = messages * evidence
     joint = joint / jnp.maximum(joint.sum(-1, keepdims=True), tiny)
     if not backward:
@@ -348,16 +373,19 @@ def _by_doubling(
 
 
 def _logsumexp(x: Array) -> Array:
-    """Over the first axis; -inf, of derivative 0, where all are."""
+    """Return the log of the sum of exp(x) over the first axis; -inf with derivative 0 where all are -inf."""
     top = lax.stop_gradient(_finite(x.max(0)))
     mass = jnp.exp(x - top).sum(0)
     return jnp.where(mass > 0, jnp.log(jnp.where(mass > 0, mass, 1)) + top, -jnp.inf)
 
 
 def _forward_in_logarithms(
-    initial: Array, transitions: Array, log_likelihood: Array, length: Any
-) -> tuple[Array, Array, Array]:
-    """The last forward message, all of them, and their scales, which are constants to derivatives."""
+    initial: Float[Array, " k"],
+    transitions: Float[Array, "*steps k k"],
+    log_likelihood: Float[Array, "t k"],
+    length: Int[Array, ""] | None,
+) -> tuple[Float[Array, " k"], Float[Array, "t k"], Float[Array, " t"]]:
+    """Return the last forward message, all of them, and their scales, constants to derivatives."""
     here = None if length is None else jnp.arange(len(log_likelihood)) < length
     transitions, log_likelihood = without_padding(transitions, log_likelihood, here)
 
@@ -380,7 +408,7 @@ def _forward_in_logarithms(
 
 
 def _posterior_in_logarithms(*weights: Any) -> Posterior:
-    """The marginals are the derivatives of the log-normaliser."""
+    """Return the posterior of one sequence; the marginals are derivatives of the log-normaliser."""
 
     def value(initial: Array, transitions: Array, log_likelihood: Array) -> Array:
         last, _, tops = _forward_in_logarithms(initial, transitions, log_likelihood, weights[3])
@@ -391,7 +419,8 @@ def _posterior_in_logarithms(*weights: Any) -> Posterior:
     return Posterior(log, marginals, pairs)
 
 
-def _filter_in_logarithms(*weights: Any) -> tuple[Array, Array]:
+def _filter_in_logarithms(*weights: Any) -> tuple[Float[Array, "t k"], Float[Array, " t"]]:
+    """Return log p(z_t | x_1 .. x_t) and the log scales of one sequence."""
     _, logs, tops = _forward_in_logarithms(*weights)
     sums = _logsumexp(logs.T)
     scales = tops + sums - jnp.pad(_finite(sums)[:-1], (1, 0))

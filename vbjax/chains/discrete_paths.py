@@ -1,28 +1,28 @@
-"""What is asked of a chain once messages have been passed: filter, entropy, paths, steps ahead.
+"""Compiled functions on the passes over a discrete chain: filter, entropy, paths, steps ahead.
 
-Compiled; `chains` reads what comes in, and says what each of them is.
+`discrete` checks their arguments and documents them.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int
 
-from vbjax.chains import discrete_passes as chain_passes
+from vbjax.chains import discrete_passes
 from vbjax.chains.discrete_passes import Posterior, total, without_padding
 
 
 class Filtered(NamedTuple):
-    """A chain given the observations so far.
+    """States of a discrete chain given the observations so far.
 
     Attributes:
-        log_normalizers: log p(x_1, ..., x_t), (T,); that of the last step again where there are no more.
-        marginals: p(z_t | x_1, ..., x_t), (T, K); 0 where there are no more steps.
+        log_normalizers: log p(x_1, ..., x_t), (T,); padding repeats that of the last step.
+        marginals: p(z_t | x_1, ..., x_t), (T, K); 0 at padding.
     """
 
     log_normalizers: Float[Array, " t"]
@@ -30,11 +30,11 @@ class Filtered(NamedTuple):
 
 
 class Path(NamedTuple):
-    """A path through the states.
+    """Path through the states.
 
     Attributes:
         log_weight: the log of its weight.
-        states: (T,), integers; -1 where there are no more steps.
+        states: (T,), integers; -1 at padding.
     """
 
     log_weight: Float[Array, ""]
@@ -42,44 +42,62 @@ class Path(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="parallel")
-def log_normalizer(*weights: Any, parallel: bool | None) -> Array:
-    return chain_passes.log_normalizer(*weights, parallel)
+def log_normalizer(*weights: Array | None, parallel: bool | None) -> Float[Array, ""]:
+    return discrete_passes.log_normalizer(*weights, parallel)
 
 
 @functools.partial(jax.jit, static_argnames="parallel")
-def smoother(*weights: Any, parallel: bool | None) -> Posterior:
-    return chain_passes.posterior(*weights, parallel)
+def smoother(*weights: Array | None, parallel: bool | None) -> Posterior:
+    return discrete_passes.posterior(*weights, parallel)
 
 
 @functools.partial(jax.jit, static_argnames="parallel")
-def filter(*weights: Any, parallel: bool | None) -> Filtered:
-    logs, scales = chain_passes.filtered(*weights, parallel)
+def filter(
+    initial: Float[Array, " k"],
+    transitions: Float[Array, "*steps k k"],
+    log_likelihood: Float[Array, "t k"],
+    length: Int[Array, ""] | None,
+    *,
+    parallel: bool | None,
+) -> Filtered:
+    logs, scales = discrete_passes.forward_filter(initial, transitions, log_likelihood, length, parallel)
     marginals = jnp.exp(logs)
-    if weights[3] is not None:
-        marginals = jnp.where((jnp.arange(len(scales)) < weights[3])[:, None], marginals, 0)
+    if length is not None:
+        marginals = jnp.where((jnp.arange(len(scales)) < length)[:, None], marginals, 0)
     return Filtered(lax.associative_scan(jnp.add, scales), marginals)
 
 
 @functools.partial(jax.jit, static_argnames="parallel")
 def entropy(
-    initial: Array, transitions: Array, log_likelihood: Array, length: Any, *, parallel: bool | None
-) -> Array:
+    initial: Float[Array, " k"],
+    transitions: Float[Array, "*steps k k"],
+    log_likelihood: Float[Array, "t k"],
+    length: Int[Array, ""] | None,
+    *,
+    parallel: bool | None,
+) -> Float[Array, ""]:
     steps, k = log_likelihood.shape
     transitions = jnp.broadcast_to(transitions, (steps - 1, k, k))
-    _, marginals, pairs = chain_passes.posterior(initial, transitions, log_likelihood, length, parallel)
+    _, marginals, pairs = discrete_passes.posterior(initial, transitions, log_likelihood, length, parallel)
     from_state = pairs.sum(-1, keepdims=True)
     next_states = -_x_log(pairs, pairs / jnp.where(from_state > 0, from_state, 1)).sum((1, 2))
     return total(jnp.concatenate([-_x_log(marginals[:1], marginals[:1]).sum(1), next_states]))
 
 
 @jax.jit
-def viterbi(initial: Array, transitions: Array, log_likelihood: Array, length: Any) -> Path:
+def viterbi(
+    initial: Float[Array, " k"],
+    transitions: Float[Array, "*steps k k"],
+    log_likelihood: Float[Array, "t k"],
+    length: Int[Array, ""] | None,
+) -> Path:
+    # Bishop 2006, eq. 13.68, forwards, and its back-pointers, eq. 13.71
     steps = len(log_likelihood)
     at, varying = jnp.arange(steps), transitions.ndim == 3
     here = at < (steps if length is None else length)
     transitions, log_likelihood = without_padding(transitions, log_likelihood, here)
 
-    def forward(best: Array, x: Any) -> Any:
+    def forward(best: Array, x: tuple[Array, Array | None, Array]) -> tuple[Array, Array]:
         real, own, seen = x
         through = best[:, None] + (transitions if own is None else own)
         new = through.max(0) + seen
@@ -101,15 +119,15 @@ def viterbi(initial: Array, transitions: Array, log_likelihood: Array, length: A
 
 @functools.partial(jax.jit, static_argnames=("n_steps", "parallel"))
 def predict(
-    initial: Array,
-    transitions: Array,
-    log_likelihood: Array,
-    length: Any,
+    initial: Float[Array, " k"],
+    transitions: Float[Array, "*steps k k"],
+    log_likelihood: Float[Array, "t k"],
+    length: Int[Array, ""] | None,
     *,
     n_steps: int,
     parallel: bool | None,
-) -> Array:
-    logs, _ = chain_passes.filtered(initial, transitions, log_likelihood, length, parallel)
+) -> Float[Array, "n_steps k"]:
+    logs, _ = discrete_passes.forward_filter(initial, transitions, log_likelihood, length, parallel)
     last = jnp.exp(logs[-1 if length is None else length - 1])
 
     def step(state: Array, _: None) -> tuple[Array, Array]:
@@ -122,22 +140,22 @@ def predict(
 
 @functools.partial(jax.jit, static_argnames=("n_draws", "parallel"))
 def sample_paths(
-    initial: Array,
-    transitions: Array,
-    log_likelihood: Array,
-    length: Any,
+    initial: Float[Array, " k"],
+    transitions: Float[Array, "*steps k k"],
+    log_likelihood: Float[Array, "t k"],
+    length: Int[Array, ""] | None,
     key: Array,
     *,
     n_draws: int,
     parallel: bool | None,
-) -> Array:
+) -> Int[Array, "n_draws t"]:
     steps = len(log_likelihood)
-    logs = chain_passes.filtered(initial, transitions, log_likelihood, length, parallel)[0]
+    logs = discrete_passes.forward_filter(initial, transitions, log_likelihood, length, parallel)[0]
     varying = transitions.ndim == 3
     keys = jax.random.split(key, steps)
     end = steps if length is None else length
 
-    def backward(after: Array, x: Any) -> tuple[Array, Array]:
+    def backward(after: Array, x: tuple[Array, Array | None, Array, Array]) -> tuple[Array, Array]:
         at, own, log, own_key = x
         into = (transitions if own is None else own).T[after]  # (n_draws, k)
         into = jnp.where(at < end - 1, into, 0)
@@ -153,5 +171,5 @@ def sample_paths(
 
 
 def _x_log(x: Array, y: Array) -> Array:
-    """x log y, 0 where x is."""
+    """Return x log y, and 0 where x is 0."""
     return jnp.where(x > 0, x * jnp.log(jnp.where(x > 0, y, 1)), 0)

@@ -1,21 +1,23 @@
 """Gaussian Markov chains in information form, and the Kalman filter: linear-Gaussian state spaces.
 
-Pure functions of arrays, for one chain x_1, ..., x_T in R^D; `jax.vmap` takes several. Their log weight is
+The functions are pure, of arrays, for one chain x_1, ..., x_T in R^D; `jax.vmap` takes several. The log
+weight of a path is
 
     sum_t [pull_t' x_t - x_t' precision_t x_t / 2] + sum_t x_t' coupling_t x_{t+1}
 
 so that the precision matrix of the whole path is block tridiagonal, with `precision_t` on the diagonal and
--coupling_t beside it. This is more than a state space model: in variational Bayes the weights are expected
-ones, E[A' A] is not E[A]' E[A], and no filter's recursions fit them (Beal 2003, section 5.3). Arguments:
+-coupling_t beside it. This is more general than a state space model: in variational Bayes the weights are
+expected ones, E[A' A] is not E[A]' E[A], and no filter's recursions fit them (Beal 2003, section 5.3). The
+arguments are:
 
 - `precision`: symmetric blocks (T, D, D). With the coupling they must be positive definite as a whole; where
   they are not, results are NaN.
-- `coupling`: (T - 1, D, D), of x_t and x_{t+1}; or one (D, D) for all.
+- `coupling`: (T - 1, D, D), between x_t and x_{t+1}; or one (D, D) for all.
 - `pull`: (T, D).
-- `length`: how many of the T steps there are, a scalar that may be traced; what the others hold is ignored.
-  All of them by default.
-- `parallel`: whether blocks are eliminated by `jax.lax.associative_scan`, parallel in time; or step by step.
-  By default step by step on a CPU, and in parallel elsewhere.
+- `length`: the number of steps that the chain really has, a scalar that may be traced; the other steps are
+  padding and are ignored. All T steps by default.
+- `parallel`: whether blocks are eliminated by `jax.lax.associative_scan`, parallel in time, or step by step.
+  None, the default, means step by step on a CPU, and in parallel elsewhere.
 
 Results have the dtype of `pull`. `kalman_filter` takes a state space model instead, by its matrices.
 """
@@ -29,10 +31,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
-from jaxtyping import Float
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float, Int
 
-from vbjax.chains.gaussian_passes import backward, eliminated, kalman_steps, solve_upper, without_padding
+from vbjax.chains.gaussian_passes import backward, eliminate, kalman_steps, solve_upper, without_padding
 from vbjax.numerics.inputs import (
     as_array,
     as_floating,
@@ -57,7 +59,7 @@ __all__ = [
 
 
 class Posterior(NamedTuple):
-    """A Gaussian chain by its moments; they are 0 where there are no more steps.
+    """Moments of a Gaussian chain; they are 0 at padding.
 
     Attributes:
         log_normalizer: log of the integral of the weights.
@@ -75,9 +77,9 @@ class Posterior(NamedTuple):
 
 
 class Filtered(NamedTuple):
-    """States given the observations before, and up to, every step.
+    """States of a Gaussian chain given the observations before, and up to, every step.
 
-    Where there are no more steps the log likelihood is 0, and the states go on without observations.
+    At padding the log likelihood is 0, and the states go on without observations.
 
     Attributes:
         log_likelihoods: log p(y_t | y_1, ..., y_{t-1}), (T,); their sum is that of the sequence.
@@ -99,21 +101,21 @@ def log_normalizer(
     length: ArrayLike | None = None,
     *,
     parallel: bool | None = None,
-) -> Array:
-    """Log of the integral of the weights over all paths, by a block Cholesky factorisation.
+) -> Float[Array, ""]:
+    """Return the log of the integral of the weights over all paths, by a block Cholesky factorisation.
 
     With P_1 = J_1, v_1 = h_1, and as x_t is integrated out after x_{t-1}
 
         P_{t+1} = J_{t+1} - L_t' P_t^-1 L_t,   v_{t+1} = h_{t+1} + L_t' P_t^-1 v_t,
 
-    it is the sum of (v_t' P_t^-1 v_t - log det P_t + D log 2 pi) / 2. Its gradient are the expected
+    it is the sum of (v_t' P_t^-1 v_t - log det P_t + D log 2 pi) / 2. Its gradient is the expected
     statistics.
 
     Args:
         precision, coupling, pull, length, parallel: see the module; J, L and h above.
 
     Returns:
-        A scalar; 0 of an empty chain.
+        A scalar; 0 for an empty chain.
 
     Raises:
         ValueError: wrong shapes, NaN or infinities.
@@ -137,14 +139,14 @@ def smoother(
     *,
     parallel: bool | None = None,
 ) -> Posterior:
-    """A whole E-step: log-normaliser, entropy, means, covariances, and those of neighbours.
+    """Compute a whole E-step: log-normaliser, entropy, means, covariances, and those of neighbours.
 
-    Backwards from the P_t and v_t of `log_normalizer`, with the gains G_t = P_t^-1 L_t:
+    The recursion runs backwards from the P_t and v_t of `log_normalizer`, with the gains G_t = P_t^-1 L_t:
 
         m_t = P_t^-1 v_t + G_t m_{t+1},   V_t = P_t^-1 + G_t V_{t+1} G_t',   Cov(x_t, x_{t+1}) = G_t V_{t+1}.
 
-    In parallel both recursions are products of an associative operation: forwards, of weights of the two ends
-    of a stretch whose inside is integrated out; backwards, of affine maps.
+    In parallel both recursions are products of an associative operation: forwards of the weights of a
+    stretch's two ends, with its inside integrated out; backwards of affine maps.
 
     Args:
         precision, coupling, pull, length, parallel: see the module; J, L and h above.
@@ -173,14 +175,14 @@ def entropy(
     length: ArrayLike | None = None,
     *,
     parallel: bool | None = None,
-) -> Array:
-    """Entropy in nats, of every state given the next: sum_t [D (1 + log 2 pi) - log det P_t] / 2.
+) -> Float[Array, ""]:
+    """Return the entropy of the chain in nats: sum_t [D (1 + log 2 pi) - log det P_t] / 2.
 
     Args:
         precision, coupling, pull, length, parallel: see the module.
 
     Returns:
-        A scalar; 0 of an empty chain.
+        A scalar; 0 for an empty chain.
 
     Raises:
         ValueError: wrong shapes, NaN or infinities.
@@ -200,16 +202,16 @@ def sample_paths(
     key: Array,
     n_draws: int = 1,
     parallel: bool | None = None,
-) -> Array:
-    """Independent draws of the path: the last state, then every state given the next.
+) -> Float[Array, "n_draws t d"]:
+    """Draw independent paths: the last state, then every state given the next.
 
     Args:
         precision, coupling, pull, length, parallel: see the module.
         key: `jax.random.key(...)`.
-        n_draws: how many paths, static.
+        n_draws: the number of paths, static.
 
     Returns:
-        (n_draws, T, D), 0 where there are no more steps.
+        (n_draws, T, D), 0 at padding.
 
     Raises:
         ValueError: wrong shapes, NaN or infinities.
@@ -236,21 +238,21 @@ def kalman_filter(
     emission_covariance: ArrayLike,
     length: ArrayLike | None = None,
 ) -> Filtered:
-    """States of x_1 ~ N(m0, V0), x_t ~ N(A x_{t-1}, Q), y_t ~ N(C x_t, R) given the observations so far.
+    """Compute states of x_1 ~ N(m0, V0), x_t ~ N(A x_{t-1}, Q), y_t ~ N(C x_t, R) given observations so far.
 
     From the prediction m, P of a step, with S = C P C' + R by its Cholesky factor and K = P C' S^-1:
 
-        mean = m + K (y - C m),   covariance = (I - K C) P (I - K C)' + K R K',
+        mean = m + K (y - C m),   covariance = (I - K C) P (I - K C)' + K R K'.
 
-    Joseph's form, a sum of squares: no covariance loses its sign by rounding. Entries that are missing drop
-    out, also where R is not diagonal: what is left has the corresponding rows of C and block of R.
+    The covariance is in Joseph's form, a sum of squares: rounding cannot make it lose its sign. Missing
+    entries drop out, also if R is not diagonal: those left have the corresponding rows of C and block of R.
 
     Args:
         y: (T, p); NaN are missing entries.
         initial_mean, initial_covariance: m0 (D,) and V0 (D, D).
         transition_matrix, transition_covariance: A and Q, (D, D).
         emission_matrix, emission_covariance: C (p, D) and R (p, p).
-        length: how many of the T steps there are, a scalar that may be traced; all of them by default.
+        length: the number of steps that are not padding, a scalar that may be traced; all T by default.
 
     Returns:
         A `Filtered`.
@@ -291,9 +293,16 @@ def kalman_filter(
 
 
 @functools.partial(jax.jit, static_argnames="parallel")
-def _smoother(precision: Array, coupling: Array, pull: Array, length: Any, *, parallel: Any) -> Posterior:
+def _smoother(
+    precision: Float[Array, "t d d"],
+    coupling: Float[Array, "*steps d d"],
+    pull: Float[Array, "t d"],
+    length: Int[Array, ""] | None,
+    *,
+    parallel: bool | None,
+) -> Posterior:
     here, chain = without_padding(precision, coupling, pull, length)
-    root, gains, half = eliminated(*chain, parallel=parallel)
+    root, gains, half = eliminate(*chain, parallel=parallel)
     d = pull.shape[1]
     volume = jnp.where(here, d * LOG_2PI - logdet_from_cholesky(root), 0).sum()
     means, covariances = backward(gains, solve_upper(root, half), inverse_from_cholesky(root), parallel)
@@ -310,10 +319,17 @@ def _smoother(precision: Array, coupling: Array, pull: Array, length: Any, *, pa
 
 @functools.partial(jax.jit, static_argnames=("n_draws", "parallel"))
 def _sample_paths(
-    precision: Array, coupling: Array, pull: Array, length: Any, key: Array, *, n_draws: int, parallel: Any
-) -> Array:
+    precision: Float[Array, "t d d"],
+    coupling: Float[Array, "*steps d d"],
+    pull: Float[Array, "t d"],
+    length: Int[Array, ""] | None,
+    key: Array,
+    *,
+    n_draws: int,
+    parallel: bool | None,
+) -> Float[Array, "n_draws t d"]:
     here, chain = without_padding(precision, coupling, pull, length)
-    root, gains, half = eliminated(*chain, parallel=parallel)
+    root, gains, half = eliminate(*chain, parallel=parallel)
     noise = jax.random.normal(key, (*pull.shape, n_draws), pull.dtype)
     paths = backward(gains, solve_upper(root, half + noise), None, parallel)[0]  # (t, d, n_draws)
     return jnp.moveaxis(jnp.where(here[:, None, None], paths, 0), -1, 0)
@@ -324,13 +340,18 @@ def _kalman_filter(*arguments: Any) -> Filtered:
     return Filtered(*kalman_steps(*arguments))
 
 
-# -- what comes in ---------------------------------------------------------------------------------------
+# -- reading arguments ---------------------------------------------------------------------------------------
 
 
 def _finite(
-    x: ArrayLike, dtype: Any, name: str, *shapes: tuple[int, ...], used: slice = slice(None), of: str = ""
+    x: ArrayLike,
+    dtype: DTypeLike,
+    name: str,
+    *shapes: tuple[int, ...],
+    used: slice = slice(None),
+    of: str = "",
 ) -> Array:
-    """An array of one of the shapes; if it is of the last one, only a part may be used."""
+    """Return a finite array of one of the shapes; in the last of them only the part `used` must be finite."""
     x = as_array(x, name).astype(dtype)
     if x.shape not in shapes:
         raise ValueError(f"{name} must have shape {' or '.join(map(str, shapes))}{of}; got {x.shape}")
@@ -345,7 +366,7 @@ def _finite(
 def _read(
     precision: ArrayLike, coupling: ArrayLike, pull: ArrayLike, length: ArrayLike | None
 ) -> tuple[Array, Array, Array, Array | None]:
-    """Potentials of one dtype and of shapes that agree."""
+    """Return potentials of one dtype and of shapes that agree."""
     pull = as_floating(pull, "pull")
     if pull.ndim != 2 or 0 in pull.shape:
         raise ValueError(f"pull must have shape (T, D) of at least (1, 1); got {pull.shape}")

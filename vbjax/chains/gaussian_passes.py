@@ -1,25 +1,34 @@
-"""Elimination and substitution in Gaussian Markov chains, step by step or in parallel; a filter's steps.
+"""Elimination and substitution in Gaussian Markov chains, step by step or in parallel; a Kalman filter.
 
-Imported by `gaussian_chains`, which says what the arguments are.
+`gaussian` checks the arguments and documents them.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import Bool, Float, Int
 
 from vbjax.numerics.linalg import cholesky, logdet_from_cholesky, outer, solve_lower, symmetrize, transpose
 from vbjax.numerics.special import LOG_2PI
 
+Chain: TypeAlias = tuple[Array, Array, Array]  # precision (T, D, D), coupling (T, D, D), pull (T, D, 1)
 
-def without_padding(precision: Array, coupling: Array, pull: Array, length: Any) -> tuple[Array, Any]:
-    """Which steps there are; and the chain with independent states of unit precision in place of the others.
 
-    A coupling of zeros is behind the last step.
+def without_padding(
+    precision: Float[Array, "t d d"],
+    coupling: Float[Array, "*steps d d"],
+    pull: Float[Array, "t d"],
+    length: Int[Array, ""] | None,
+) -> tuple[Bool[Array, " t"], Chain]:
+    """Return which steps are real, and the chain with independent states of unit precision at padding.
+
+    A coupling of zeros is appended behind the last step.
     """
     steps, d = pull.shape
     here = jnp.arange(steps) < (steps if length is None else length)
@@ -31,29 +40,36 @@ def without_padding(precision: Array, coupling: Array, pull: Array, length: Any)
     return here, (symmetrize(precision), jnp.pad(coupling, ((0, 1), (0, 0), (0, 0))), pull[..., None])
 
 
-def eliminated(
-    precision: Array, coupling: Array, pull: Array, *, parallel: bool | None
-) -> tuple[Array, Array, Array]:
-    """Cholesky factors R_t of P_t, gains P_t^-1 L_t, and R_t^-1 v_t as columns (T, D, 1)."""
+def eliminate(
+    precision: Float[Array, "t d d"],
+    coupling: Float[Array, "t d d"],
+    pull: Float[Array, "t d 1"],
+    *,
+    parallel: bool | None,
+) -> tuple[Float[Array, "t d d"], Float[Array, "t d d"], Float[Array, "t d 1"]]:
+    """Return the Cholesky factors R_t of P_t, the gains P_t^-1 L_t, and R_t^-1 v_t, by block elimination."""
     d = pull.shape[1]
-    run = functools.partial(_dispatched, parallel, _one_by_one, _by_doubling)
+    run = functools.partial(_dispatch, parallel, _one_by_one, _by_doubling)
     root, solved = run(precision, coupling, pull)
     return root, solve_upper(root, solved[..., :d]), solved[..., d:]
 
 
-def _dispatched(parallel: bool | None, one_by_one: Any, by_doubling: Any, *arguments: Any) -> Any:
+def _dispatch(
+    parallel: bool | None, one_by_one: Callable[..., Any], by_doubling: Callable[..., Any], *arguments: Any
+) -> Any:
+    """Call the sequential or the parallel function; None leaves the choice to the platform."""
     if parallel is None:
         return lax.platform_dependent(*arguments, cpu=one_by_one, default=by_doubling)
     return (by_doubling if parallel else one_by_one)(*arguments)
 
 
-def solve_upper(root: Array, half: Array) -> Array:
-    """R^-T b."""
+def solve_upper(root: Float[Array, "*n d d"], half: Float[Array, "*n d m"]) -> Float[Array, "*n d m"]:
+    """Return R^-T b."""
     return solve_lower(root, half, transposed=True)
 
 
 def _one_by_one(precision: Array, coupling: Array, pull: Array) -> tuple[Array, Array]:
-    """R_t and R_t^-1 [L_t, v_t]: an elimination step after the other."""
+    """Return R_t and R_t^-1 [L_t, v_t] by a scan of elimination steps."""
     d = pull.shape[1]
 
     def step(message: tuple[Array, Array], x: tuple[Array, Array, Array]) -> Any:
@@ -68,14 +84,14 @@ def _one_by_one(precision: Array, coupling: Array, pull: Array) -> tuple[Array, 
 
 
 def _by_doubling(precision: Array, coupling: Array, pull: Array) -> tuple[Array, Array]:
-    """The same from the weights of stretches of the chain, as functions of their two ends.
+    """Return R_t and R_t^-1 [L_t, v_t] from the weights of stretches of the chain, functions of their ends.
 
     A stretch holds -a' F a / 2 + a' L b - b' J b / 2 + f' a + h' b of its ends a and b; its first state's
     own weight belongs to the stretch before, so that F is at most 0. Of all stretches from the first state
     on, J and h are P_t and v_t.
     """
 
-    def join(left: Any, right: Any) -> Any:
+    def join(left: tuple[Array, ...], right: tuple[Array, ...]) -> tuple[Array, ...]:
         first, into, last, f, h = left
         first2, into2, last2, f2, h2 = right
         root = cholesky(last + first2)
@@ -94,8 +110,16 @@ def _by_doubling(precision: Array, coupling: Array, pull: Array) -> tuple[Array,
     return root, solve_lower(root, jnp.concatenate([coupling, pull], -1))
 
 
-def backward(gains: Array, offsets: Array, spreads: Array | None, parallel: bool | None) -> Any:
-    """x_t = G_t x_{t+1} + g_t of columns (T, D, m), and V_t = G_t V_{t+1} G_t' + S_t where S is given."""
+def backward(
+    gains: Float[Array, "t d d"],
+    offsets: Float[Array, "t d m"],
+    spreads: Float[Array, "t d d"] | None,
+    parallel: bool | None,
+) -> Any:
+    """Return x_t = G_t x_{t+1} + g_t of columns (T, D, m), and V_t = G_t V_{t+1} G_t' + S_t if S is given.
+
+    With the moments of a filter these are the recursions of Rauch, Tung & Striebel (1965).
+    """
 
     def after(later: Any, own: Any) -> Any:
         (x, v), (gain, offset, spread) = later, own
@@ -116,13 +140,23 @@ def backward(gains: Array, offsets: Array, spreads: Array | None, parallel: bool
 
         return lax.associative_scan(join, steps, reverse=True)[1:]
 
-    return _dispatched(parallel, one_by_one, by_doubling, gains, offsets, spreads)
+    return _dispatch(parallel, one_by_one, by_doubling, gains, offsets, spreads)
 
 
 def kalman_steps(
-    y: Array, m0: Array, v0: Array, a: Array, q: Array, c: Array, r: Array, length: Any
+    y: Float[Array, "t p"],
+    m0: Float[Array, " d"],
+    v0: Float[Array, "d d"],
+    a: Float[Array, "d d"],
+    q: Float[Array, "d d"],
+    c: Float[Array, "p d"],
+    r: Float[Array, "p p"],
+    length: Int[Array, ""] | None,
 ) -> tuple[Array, ...]:
-    """Log likelihoods, and means and covariances before and after every observation."""
+    """Return log likelihoods, and means and covariances before and after every observation.
+
+    The mean is Bishop 2006, eq. 13.89, the gain eq. 13.92, the covariance eq. 13.90 in Joseph's form.
+    """
     seen = ~jnp.isnan(y)
     if length is not None:
         seen &= (jnp.arange(len(y)) < length)[:, None]
