@@ -5,8 +5,12 @@ Made by `fit` and the other drivers; imported by every reader of a fit.
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -35,6 +39,9 @@ class Diagnosis(Protocol):
 @pytree
 class Fit:
     """Result of a fit: the best run's parameters, and how far to trust them. A pytree.
+
+    What the model can do with parameters the fit does with its own: `fit.predict(x)` is
+    `fit.model.predict(fit.params, x)`, and so are `fit.sample(key, n)`, `fit.elbo_terms(x)` and the others.
 
     Attributes:
         model: the model with every default filled in from the data.
@@ -74,6 +81,33 @@ class Fit:
         single = is_concrete(self.status_code) and jnp.ndim(self.status_code) == 0
         return Status(int(self.status_code)) if single else self.status_code
 
+    def __getattr__(self, name: str) -> Any:
+        """Return a use of the model, with the parameters of the fit in their place."""
+        model = self.__dict__.get("model")
+        if name in _uses(model):
+            return functools.partial(getattr(model, name), self.params)
+        raise AttributeError(f"a fit of {type(model).__name__} has no {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *_uses(self.model)})
+
+    def summary(self) -> str:
+        """Return the verdict, and mean and standard deviation of every parameter, as a text of some lines.
+
+        >>> import jax, vbjax as vb
+        >>> fit = vb.fit(vb.GaussianMeanPrecision(), jax.numpy.arange(5.0), key=jax.random.key(0))
+        >>> print(fit.summary().split("\\n")[1])
+        mu   2.000  (sd 0.632)
+        """
+        lines = [f"{type(self.model).__name__}: {self.verdict()}"]
+        means, sds = (_by_name(self.params, of) for of in ("mean", "sd"))
+        width = max(map(len, means), default=0)
+        for name, mean in means.items():
+            sd = sds[name]
+            spread = f"  (sd {_shown(sd)})" if (np.asarray(sd) > 0).any() else ""
+            lines.append(f"{name:{width}}  {_shown(mean)}{spread}")
+        return "\n".join(lines)
+
     def __repr__(self) -> str:
         if not is_concrete(self.objective) or jnp.ndim(self.objective) != 0:
             return f"Fit({type(self.model).__name__}, objective={self.objective})"
@@ -109,6 +143,33 @@ class Fit:
         if failed and not self.diagnostics.outside > 0:  # they describe parameters that are no answer
             return words
         return f"{words}; {self.diagnostics.sentence}"
+
+
+def _uses(model: Any) -> set[str]:
+    """Return the names of the public methods that take parameters first."""
+    methods = inspect.getmembers(type(model), inspect.isfunction)
+    takes_params = lambda method: inspect.unwrap(method).__code__.co_varnames[1:2] == ("params",)
+    return {name for name, method in methods if not name.startswith("_") and takes_params(method)}
+
+
+def _by_name(params: Any, moment: str) -> dict[str, Array]:
+    """Return a moment of every parameter, those of joint factors apart, by name."""
+    if isinstance(params, Mapping):
+        trees = {name: getattr(state, moment) for name, state in params.items()}
+    else:
+        trees = {"": getattr(params, moment)}
+    named = {}
+    for name, tree in trees.items():
+        for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            field = jax.tree_util.keystr(path, simple=True, separator=".")
+            named[".".join(part for part in (name, field) if part)] = x
+    return named
+
+
+def _shown(x: Array) -> str:
+    """Return numbers in a line, the inner ones of many left out."""
+    text = np.array2string(np.asarray(x, float), precision=3, threshold=12, edgeitems=2, floatmode="fixed")
+    return " ".join(text.split())
 
 
 def _are_one_run(runs: Runs) -> bool:
