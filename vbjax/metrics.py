@@ -1,4 +1,4 @@
-"""How good is a clustering: the silhouette, pairwise and about centres, and what its value says.
+"""Measures of a clustering: the silhouette, pairwise and about centres, and a reading of its value.
 
 Depends on no model: points and labels in, scores out. The pairwise silhouette visits all n^2 pairs in tiles,
 so that time grows as n^2 d and memory only as n K.
@@ -16,12 +16,15 @@ import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
+from jaxtyping import Float, Int
 
 from vbjax.numerics.inputs import as_floating, as_numbers, is_concrete, read_count
 
 
-def silhouette(x: ArrayLike, labels: ArrayLike, *, n_clusters: int | None = None, block: int = 1024) -> Array:
-    """Mean silhouette of a clustering, over all pairs of points, with Euclidean distances.
+def silhouette(
+    x: ArrayLike, labels: ArrayLike, *, n_clusters: int | None = None, block: int = 1024
+) -> Float[Array, ""]:
+    """Return the mean silhouette of a clustering, over all pairs of points, with Euclidean distances.
 
     Arguments, conventions and errors are those of `silhouette_samples`, whose mean this is.
 
@@ -51,8 +54,8 @@ def silhouette(x: ArrayLike, labels: ArrayLike, *, n_clusters: int | None = None
 
 def silhouette_samples(
     x: ArrayLike, labels: ArrayLike, *, n_clusters: int | None = None, block: int = 1024
-) -> Array:
-    """Silhouette of every point: s_i = (b_i - a_i) / max(a_i, b_i).
+) -> Float[Array, " n"]:
+    """Return the silhouette of every point: s_i = (b_i - a_i) / max(a_i, b_i).
 
     a_i is the mean distance from `x[i]` to the other points of its cluster, b_i the smallest over the other
     clusters of the mean distance to their points. As in scikit-learn a point alone in its cluster has s = 0,
@@ -99,8 +102,8 @@ def silhouette_samples(
     return _samples(x, jnp.asarray(labels, dtype=jnp.int32), n_clusters=n_clusters, block=block)
 
 
-def centroid_silhouette(x: ArrayLike, labels: ArrayLike, centers: ArrayLike) -> Array:
-    """Mean simplified silhouette: distances to centres in place of distances to points.
+def centroid_silhouette(x: ArrayLike, labels: ArrayLike, centers: ArrayLike) -> Float[Array, ""]:
+    """Return the mean simplified silhouette, by distances to centres instead of distances to points.
 
     Its cost is n K d and not n^2 d. Arguments, conventions and errors are those of
     `centroid_silhouette_samples`.
@@ -126,8 +129,8 @@ def centroid_silhouette(x: ArrayLike, labels: ArrayLike, centers: ArrayLike) -> 
     return jnp.mean(centroid_silhouette_samples(x, labels, centers))
 
 
-def centroid_silhouette_samples(x: ArrayLike, labels: ArrayLike, centers: ArrayLike) -> Array:
-    """Simplified silhouette of every point: s_i = (b_i - a_i) / max(a_i, b_i), and 0 where a_i = 0.
+def centroid_silhouette_samples(x: ArrayLike, labels: ArrayLike, centers: ArrayLike) -> Float[Array, " n"]:
+    """Return the simplified silhouette of every point: s_i = (b_i - a_i) / max(a_i, b_i), 0 where a_i = 0.
 
     a_i is the distance from `x[i]` to the centre of its own cluster, b_i the smallest distance to another
     centre, be its cluster empty or not. A point on its own centre scores 0, which keeps clusters of one point
@@ -164,7 +167,7 @@ def centroid_silhouette_samples(x: ArrayLike, labels: ArrayLike, centers: ArrayL
 
 
 def silhouette_reading(score: float | Array) -> str:
-    """What a mean silhouette says of a clustering, in words.
+    """Return in words what a mean silhouette says about a clustering.
 
     Above 0.75 "well clustered", from 0.5 "medium", from 0.25 "poorly clustered", below "no structure".
 
@@ -196,7 +199,7 @@ def silhouette_reading(score: float | Array) -> str:
 
 
 class SilhouetteRow(NamedTuple):
-    """One clustering in a `SilhouetteTable`: its number of clusters, mean silhouette and reading."""
+    """Row of a `SilhouetteTable`: number of clusters, mean silhouette and reading."""
 
     n_clusters: int
     silhouette: float
@@ -204,13 +207,13 @@ class SilhouetteRow(NamedTuple):
 
 
 class SilhouetteTable(tuple[SilhouetteRow, ...]):
-    """A tuple of `SilhouetteRow` that prints as a table."""
+    """Tuple of `SilhouetteRow` that prints as a table."""
 
     __slots__ = ()
 
     @property
     def best(self) -> SilhouetteRow:
-        """The row of the largest silhouette."""
+        """Row of the largest silhouette."""
         return max(self, key=lambda row: row.silhouette)
 
     def __repr__(self) -> str:
@@ -221,7 +224,7 @@ class SilhouetteTable(tuple[SilhouetteRow, ...]):
 def silhouette_table(
     x: ArrayLike, labellings: Mapping[int, ArrayLike], *, block: int = 1024
 ) -> SilhouetteTable:
-    """Mean pairwise silhouette of several clusterings of the same points, to choose the number of clusters.
+    """Compute the mean pairwise silhouette of several clusterings of the same points, to choose among them.
 
     Args:
         x: points, (n, d), real.
@@ -256,8 +259,8 @@ def silhouette_table(
     return SilhouetteTable(SilhouetteRow(k, s, silhouette_reading(s)) for k, s in scores.items())
 
 
-def _points(name: str, x: ArrayLike) -> Array:
-    """The points as a float array (n, d); finite, if that can be seen."""
+def _points(name: str, x: ArrayLike) -> Float[Array, "n d"]:
+    """Return the points as a float array (n, d); they must be finite if their values can be seen."""
     x = as_floating(x, name)
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"{name} has shape {x.shape}; expected (rows, features), at least one of each")
@@ -270,7 +273,7 @@ def _points(name: str, x: ArrayLike) -> Array:
 
 
 def _labels(labels: ArrayLike, n: int, n_clusters: int | None) -> tuple[Array | np.ndarray, int]:
-    """The labels, in numpy unless traced, and the number of clusters."""
+    """Return the labels, in numpy unless traced, and the number of clusters."""
     traced = isinstance(labels, Tracer)
     z: Any = as_numbers(labels, "labels") if traced else np.asarray(as_numbers(labels, "labels"))
     if not jnp.issubdtype(z.dtype, jnp.integer):
@@ -289,7 +292,9 @@ def _labels(labels: ArrayLike, n: int, n_clusters: int | None) -> tuple[Array | 
 
 
 @functools.partial(jax.jit, static_argnames=("n_clusters", "block"))
-def _samples(x: Array, labels: Array, *, n_clusters: int, block: int) -> Array:
+def _samples(
+    x: Float[Array, "n d"], labels: Int[Array, " n"], *, n_clusters: int, block: int
+) -> Float[Array, " n"]:
     n, d = x.shape
     n_blocks = -(-n // block)
     block = -(-n // n_blocks)  # as even as can be: padding stays below n_blocks rows
@@ -318,7 +323,9 @@ def _samples(x: Array, labels: Array, *, n_clusters: int, block: int) -> Array:
 
 
 @jax.jit
-def _centroid_samples(x: Array, labels: Array, centers: Array) -> Array:
+def _centroid_samples(
+    x: Float[Array, "n d"], labels: Int[Array, " n"], centers: Float[Array, "k d"]
+) -> Float[Array, " n"]:
     both = jnp.concatenate([x, centers])
     distance = _distances(_unit_scale(x, both).T, _unit_scale(centers, both).T)  # (n, k)
     own = labels[:, None] == jnp.arange(len(centers), dtype=labels.dtype)
@@ -328,21 +335,22 @@ def _centroid_samples(x: Array, labels: Array, centers: Array) -> Array:
     return jnp.where(jnp.any(own, axis=1), score, jnp.nan)
 
 
-def _score(a: Array, b: Array) -> Array:
+def _score(a: Float[Array, " n"], b: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Return (b - a) / max(a, b), and 0 where both are 0."""
     larger = jnp.maximum(a, b)
     return jnp.where(larger > 0, (b - a) / jnp.where(larger > 0, larger, 1), 0)
 
 
-def _unit_scale(y: Array, x: Array) -> Array:
-    """`y` over a power of two near the span of `x`: an exact change of units, so that no square overflows."""
+def _unit_scale(y: Float[Array, "n d"], x: Float[Array, "m d"]) -> Float[Array, "n d"]:
+    """Divide y by a power of two near the span of x, which is exact, so that no square overflows."""
     half_span = jnp.max(jnp.max(x, axis=0) / 2 - jnp.min(x, axis=0) / 2)
     return jnp.ldexp(y, -jnp.frexp(half_span)[1])
 
 
-def _distances(p: Array, q: Array) -> Array:
-    """Euclidean distances between the columns of `p`, (d, n), and of `q`, (d, m): (n, m).
+def _distances(p: Float[Array, "d n"], q: Float[Array, "d m"]) -> Float[Array, "n m"]:
+    """Return Euclidean distances between the columns of `p`, (d, n), and of `q`, (d, m): (n, m).
 
-    By differences, feature by feature. The expanded square |p|^2 - 2 p.q + |q|^2 would cancel for points that
+    They are computed by differences, feature by feature. The expanded square |p|^2 - 2 p.q + |q|^2 would cancel for points that
     are close next to their distance from the origin, wherever that is put; differences need no centring,
     and give exactly 0 for duplicates. A loop over features keeps the tile in cache, and was measured to be
     several times faster on a CPU than one reduction over (n, m, d).

@@ -1,4 +1,4 @@
-"""CSV files line by line, for the readers of `datasets`: errors say in which file, line and column."""
+"""Readers of CSV files for `datasets`; their errors name the file, the line and the column."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
+from vbjax.numerics.types import Given
+
 
 def open_text(path: str | os.PathLike[str], newline: str | None = None) -> IO[str]:
-    """Open a file to read its text, with or without a byte order mark; never a file's number."""
+    """Open a file by its name to read its text, with or without a byte order mark.
+
+    Raises:
+        TypeError: if path is no name, such as a file's number.
+        ValueError: if the name has a zero byte.
+    """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path must be the name of a file; got {path!r}")
     if "\0" in os.fspath(path):
@@ -24,10 +31,10 @@ def open_text(path: str | os.PathLike[str], newline: str | None = None) -> IO[st
 def is_header(
     path: str | os.PathLike[str], lines: list[tuple[int, list[str]]], wanted: Iterable[str | int | None]
 ) -> bool:
-    """Whether the first line names what is below it: a wanted column, or all columns of numbers.
+    """Return whether the first line is a header: it names a wanted column, or all columns of numbers.
 
     Raises:
-        ValueError: a line of which nobody can tell.
+        ValueError: if the line has both names and numbers, so that it could be either.
     """
     (number, first), *data = lines
     named = [cell.strip() for cell in first]
@@ -46,7 +53,7 @@ def is_header(
 
 
 def first_named(path: str | os.PathLike[str], names: list[str]) -> int:
-    """The first column to take by default: 1 with a warning where a header does not name column 0."""
+    """Return the first column to take by default: 1, with a warning, if a header does not name column 0."""
     if names[0] or not any(names):
         return 0
     warnings.warn(
@@ -57,7 +64,7 @@ def first_named(path: str | os.PathLike[str], names: list[str]) -> int:
 
 
 def is_numeric(j: int, data: Sequence[tuple[int, list[str]]]) -> bool:
-    """Whether the first entry of a column that is not missing is a number."""
+    """Return whether the first entry of a column that is not missing is a number."""
     entries = (cells[j] for _, cells in data if j < len(cells))
     values = (_number(cell) for cell in entries if cell.strip())
     return next((x is not None for x in values if x is None or not math.isnan(x)), False)
@@ -70,7 +77,7 @@ def read_numbers(
     taken: Sequence[int],
     missing: bool = False,
 ) -> np.ndarray:
-    """The cells of some columns, (n, d)."""
+    """Return the cells of some columns as numbers, (n, d)."""
     rows = []
     for number, cells in data:
         if len(cells) != len(names):
@@ -80,7 +87,7 @@ def read_numbers(
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:
-    """Line numbers, from 1, and cells, without the blank lines at the end."""
+    """Return line numbers, from 1, and cells, without the blank lines at the end."""
     with open_text(path, newline="") as file:
         reader = csv.reader(file)
         try:
@@ -93,6 +100,7 @@ def read_lines(path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:
 
 
 def _number(cell: str) -> float | None:
+    """Return the number in a cell, None if there is none."""
     try:
         return None if "_" in cell else float(cell)  # Python reads 1_000 as a number; a table should not
     except ValueError:
@@ -107,8 +115,8 @@ def _finite(path: str | os.PathLike[str], line: int, column: str, cell: str, mis
     return value
 
 
-def read_columns(columns: Any) -> list[str | int] | None:
-    """Names or numbers of columns as a list; None stays None."""
+def read_columns(columns: Given) -> list[str | int] | None:
+    """Return names or numbers of columns as a list; None stays None."""
     if columns is None:
         return None
     if isinstance(columns, (str, bytes)) or not isinstance(columns, Iterable) or not (given := list(columns)):
@@ -119,7 +127,7 @@ def read_columns(columns: Any) -> list[str | int] | None:
 def column_number(
     path: str | os.PathLike[str], column: str | int, names: list[str], argument: str = "columns"
 ) -> int:
-    """The number of a column that is given by name or number."""
+    """Return the number of a column that is given by name or number."""
     if isinstance(column, str) and column in names:
         return names.index(column)
     if isinstance(column, int) and not isinstance(column, bool) and 0 <= column < len(names):

@@ -1,6 +1,6 @@
-"""The data sets that come with the package, and strict readers of tables, series and corpora.
+"""Data sets that come with the package, and strict readers of tables, series and corpora.
 
-The readers serve the command line: they say in which line (and column) of which file the trouble is.
+The command line uses the readers; their errors name the file, the line and the column.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PAIR = re.compile(r"([0-9]{1,9}):([0-9]{1,9})")
 
 
 def old_faithful() -> Array:
-    """272 eruptions of the Old Faithful geyser, Yellowstone: two clusters, of short and of long ones.
+    """Return 272 eruptions of the Old Faithful geyser, Yellowstone: two clusters, of short and of long ones.
 
     Column 0 is the length of an eruption, column 1 the wait until the next, both in minutes.
 
@@ -55,7 +55,7 @@ def old_faithful() -> Array:
 
 
 def earthquakes() -> Array:
-    """Earthquakes of magnitude 7 or more in the world, year by year from 1900 to 2006: a series of counts.
+    """Return the yearly numbers of earthquakes of magnitude 7 or more in the world, from 1900 to 2006.
 
     The counts are those of the US Geological Survey, in the public domain, by way of an example of hmmlearn
     (plot_poisson_hmm.py, commit e01a10e, BSD-3-Clause): free to redistribute.
@@ -81,12 +81,12 @@ def _bundled(name: str) -> Array:
 def read_table(
     path: str | os.PathLike[str], columns: Sequence[str | int] | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    r"""Reads a CSV file of numbers, with or without a header line.
+    r"""Read a CSV file of numbers, with or without a header line.
 
     The first line is a header if it names the columns of numbers below it, or one of `columns`; without one
     the columns are called "x0", "x1" and so on. A first column that the header does not name, as pandas
-    writes its index, is passed over with a warning unless `columns` takes it. Blank lines at the end are
-    passed over.
+    writes its index, is left out with a warning unless `columns` takes it. Blank lines at the end are
+    ignored.
 
     Args:
         path: the file, UTF-8, cells separated by commas.
@@ -98,11 +98,11 @@ def read_table(
         the names of the columns.
 
     Raises:
-        ValueError: not a CSV file in UTF-8; no line of data; a first line of names and numbers, of which
-            nobody can tell whether it is a header; a line with more or fewer cells than the first; in a
-            column taken, a cell that is not a finite number; or `columns` that the file does not have. The
-            message names the file, the line (from 1) and the column.
-        OSError: the file cannot be opened, for example FileNotFoundError.
+        ValueError: if the file is no CSV file in UTF-8, or has no line of data; if the first line has both
+            names and numbers, so that it may or may not be a header; if a line has more or fewer cells than
+            the first; if a cell of a column taken is not a finite number; if the file does not have
+            `columns`. The message names the file, the line (from 1) and the column.
+        OSError: if the file cannot be opened, for example FileNotFoundError.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "table.csv")
@@ -127,7 +127,7 @@ def read_table(
 
 
 class Series(NamedTuple):
-    """A table of sequences as it is in its file, a row for each line.
+    """Table of sequences as it is in its file, a row for each line.
 
     Attributes:
         values: (t, d), NaN where missing, in float64.
@@ -149,7 +149,7 @@ class Series(NamedTuple):
 
     @property
     def order(self) -> np.ndarray:
-        """The rows, (t,), sequence by sequence."""
+        """Numbers of the rows, (t,), sequence by sequence."""
         return np.argsort(self.sequence, kind="stable")
 
 
@@ -158,26 +158,26 @@ def read_series(
     sequence: str | int | None = None,
     columns: Sequence[str | int] | None = None,
 ) -> Sequences:
-    r"""Reads sequences from a CSV file with a header line, one step a line.
+    r"""Read sequences from a CSV file with a header line, one step a line.
 
-    Empty cells and NaN are missing. Lines without an entry at the end are passed over, and so is a first
-    column that the header does not name: see `read_table`.
+    Empty cells and NaN are missing. Lines without an entry at the end are ignored, and so is a first column
+    that the header does not name: see `read_table`.
 
     Args:
         path: the file, UTF-8, cells separated by commas.
-        sequence: name, or number from 0, of the column that says which sequence a line belongs to, by
-            whatever text; sequences come in the order of their first lines, their steps in the file's. By
+        sequence: name, or number from 0, of the column that says which sequence a line belongs to, by any
+            text; sequences come in the order of their first lines, their steps in the file's order. By
             default all lines are one sequence.
-        columns: the same of the columns to take, in this order. By default all but `sequence` whose first
-            entry that is not missing is a number, which leaves out columns of text.
+        columns: names, or numbers from 0, of the columns to take, in this order. By default all columns but
+            `sequence` whose first entry that is not missing is a number, which leaves out columns of text.
 
     Returns:
         The sequences, of steps (d,) for the d columns, in the default float dtype.
 
     Raises:
-        ValueError: as from `read_table`, but for missing entries; no header; a line without a sequence;
-            no column of numbers.
-        OSError: the file cannot be opened, for example FileNotFoundError.
+        ValueError: as `read_table` does, except for missing entries; if there is no header, a line without a
+            sequence, or no column of numbers.
+        OSError: if the file cannot be opened, for example FileNotFoundError.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "series.csv")
@@ -193,7 +193,7 @@ def read_series_table(
     sequence: str | int | None = None,
     columns: Sequence[str | int] | None = None,
 ) -> Series:
-    """The same with the names and the lines of the file; arguments and errors are those of `read_series`."""
+    """Read sequences as `read_series` does, and return them with the names and lines of the file."""
     columns, lines = read_columns(columns), read_lines(path)
     if not lines:
         raise ValueError(f"{path}: the file is empty; expected a header and lines of numbers")
@@ -262,7 +262,7 @@ def read_ldac(path: str | os.PathLike[str], n_words: int | None = None) -> Docum
 
 
 def stream_ldac(path: str | os.PathLike[str], n_words: int, batch_size: int = 256) -> Iterator[Documents]:
-    r"""The same file by minibatches, for a corpus larger than memory: what `vb.fit_stochastic` takes.
+    r"""Read a corpus as `read_ldac` does, by minibatches for `vb.fit_stochastic`: it may exceed memory.
 
     Args:
         path: the file, UTF-8.
@@ -270,7 +270,7 @@ def stream_ldac(path: str | os.PathLike[str], n_words: int, batch_size: int = 25
         batch_size: documents of a minibatch; the last one may have fewer.
 
     Raises:
-        ValueError, OSError: as from `read_ldac`, of a line when it is reached.
+        ValueError, OSError: as `read_ldac` does, each when its line is reached.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "corpus.ldac")
@@ -308,7 +308,7 @@ def _stream(path: str | os.PathLike[str], size: int, batch_size: int) -> Iterato
 def _document(
     path: str | os.PathLike[str], number: int, line: str, size: int, why: str
 ) -> tuple[list[int], list[int]]:
-    """The words of a line, and their counts; `why` words are less than `size`."""
+    """Return the words of a line and their counts; `why` says in an error why words are less than `size`."""
     length, *pairs = line.split() or [""]
     found = [_PAIR.fullmatch(pair) for pair in pairs]
     words = [int(match[1]) for match in found if match]
@@ -336,17 +336,17 @@ def _packed(documents: Sequence[tuple[list[int], list[int]]], n_words: int) -> D
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
-    """Reads the words of a corpus, one a line: word w of the documents is that of line w + 1.
+    """Read the words of a corpus, one a line: word w of the documents is that of line w + 1.
 
-    Spaces around a word and blank lines at the end are passed over.
+    Spaces around a word and blank lines at the end are ignored.
 
     Args:
         path: the file, UTF-8.
 
     Raises:
-        ValueError: no text in UTF-8; no word; a blank line before the last word. The message names the file,
-            and the line (from 1).
-        OSError: the file cannot be opened, for example FileNotFoundError.
+        ValueError: if the file is no text in UTF-8, has no word, or a blank line before the last word. The
+            message names the file, and the line (from 1).
+        OSError: if the file cannot be opened, for example FileNotFoundError.
     """
     words = _text(path, "word")
     if "" in words:
@@ -355,7 +355,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _text(path: str | os.PathLike[str], what: str) -> list[str]:
-    """The lines of a file without the spaces around them and the blank lines at the end; at least one."""
+    """Return the lines of a file, at least one, without spaces around them and blank lines at the end."""
     with open_text(path) as file:
         try:
             lines = [line.strip() for line in file]

@@ -1,6 +1,6 @@
-"""Corpora as bags of words: how often which word is in which document.
+"""Corpora as bags of words: for every document its words and how often each occurs.
 
-Imports core; imported by topic models, `datasets` and the command line.
+Topic models, `datasets` and the command line import this file.
 """
 
 from __future__ import annotations
@@ -16,35 +16,38 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Int, Num
 
 from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import as_numbers, is_concrete, read_count
+from vbjax.numerics.types import Given
 
-FEW_PARTS = 3  # each is a shape that a fit compiles
-MOST_WORDS = 10**6  # of a vocabulary whose size is not given: a slip in a number would take all memory
+FEW_PARTS = 3  # a fit compiles the shape of each part
+MOST_WORDS = 10**6  # the largest vocabulary if its size is not given: a typing error would take all memory
 
 
 class Bags(NamedTuple):
-    """Documents of about the same number of distinct words, those of one row padded by counts of 0.
+    """Documents of about the same number of distinct words, padded by counts of 0 to one length L.
 
     Attributes:
         ids: (n, L), numbers of words.
-        counts: (n, L), how often each is in the document.
+        counts: (n, L), how often each word is in the document.
     """
 
-    ids: Array
-    counts: Array
+    ids: Int[Array, "n l"]
+    counts: Num[Array, "n l"]
 
 
 @pytree
 class Documents(Ragged):
-    """A corpus, sparse: every document as its distinct words and their counts. A pytree.
+    """Sparse corpus, as a pytree: every document as its distinct words and their counts.
 
-    Documents of similar length stand together in parts (`Bags`). A fit compiles the shape of every part:
-    there are as few as leave a sixth of the cells as padding, or three where these leave a third; more only
-    where lengths differ by so much that three would leave more. `Documents.of`, `Documents.from_tokens` and
-    `vb.datasets.read_ldac` make them; `sharded` divides them over several devices.
+    Documents of similar length stand together in parts (`Bags`). A fit compiles the shape of every part, so
+    there are as few as leave a sixth of the cells as padding, or three if those leave at most a third; there
+    are more only if lengths differ so much that three would leave more. `Documents.of`,
+    `Documents.from_tokens` and `vb.datasets.read_ldac` make corpora; `sharded` divides one over several
+    devices.
 
     Attributes:
         parts, order, mesh: see `Ragged`.
@@ -59,19 +62,19 @@ class Documents(Ragged):
     n_words: int = static()
 
     @classmethod
-    def of(cls, corpus: Any, n_words: int | None = None, dtype: DTypeLike = float) -> Documents:
-        """A corpus from counts.
+    def of(cls, corpus: Given, n_words: int | None = None, dtype: DTypeLike = float) -> Documents:
+        """Return a corpus from counts.
 
         Args:
-            corpus: for every document its pairs (number of a word, count), a word that comes twice counting
-                twice; or a table of counts, documents x words, as an array or a scipy.sparse matrix.
-            n_words: the size of the vocabulary; by default the table's columns, or one more than the
-                greatest number, which must then be less than a million; at least 1.
-            dtype: of the counts: float32, float64 or integers that hold them.
+            corpus: for every document its pairs (number of a word, count), in which the counts of a repeated
+                word add up; or a table of counts, documents x words, as an array or a scipy.sparse matrix.
+            n_words: the size of the vocabulary, at least 1; by default the number of the table's columns, or
+                one more than the greatest word number, which must then be less than a million.
+            dtype: the dtype of the counts: float32, float64 or integers that hold them.
 
         Raises:
-            ValueError: no document; a document that is not pairs; counts that are negative, no whole numbers
-                or not below 2^31; a number of a word that is so, or outside the vocabulary; a `dtype` that
+            ValueError: if there is no document, or one that is not pairs; if counts or numbers of words are
+                negative, no whole numbers or not below 2^31; if a word is outside the vocabulary; if `dtype`
                 does not hold the counts.
         """
         n, document, word, count, columns = _cells(corpus)
@@ -100,20 +103,20 @@ class Documents(Ragged):
         vocabulary: Sequence[str] | None = None,
         dtype: DTypeLike = float,
     ) -> tuple[Documents, list[str]]:
-        """A corpus from texts that have been cut into words.
+        """Return a corpus from texts that have been cut into words, and its vocabulary.
 
         Args:
             texts: for every document its words, in any order.
-            vocabulary: the words to count, word by number; words of the texts that are not among them are
-                left out. By default the texts' distinct words, sorted.
-            dtype: of the counts.
+            vocabulary: the words to count, in the order of their numbers; other words of the texts are left
+                out. By default the texts' distinct words, sorted.
+            dtype: the dtype of the counts.
 
         Returns:
             The documents, and the vocabulary as a list: word w of the documents is `vocabulary[w]`.
 
         Raises:
-            ValueError: no document; a text or a vocabulary that is not words, such as a string not cut into
-                words yet; a vocabulary without a word, or with the same twice.
+            ValueError: if there is no document; if a text or the vocabulary is not a list of words, such as a
+                string that is not cut into words yet; if the vocabulary has no word, or the same word twice.
 
         >>> import vbjax as vb
         >>> vb.Documents.from_tokens([["to", "be", "or", "not", "to", "be"], ["be"]])
@@ -135,11 +138,11 @@ class Documents(Ragged):
     def packed(
         cls, lengths: np.ndarray, ids: np.ndarray, counts: np.ndarray, n_words: int, dtype: DTypeLike = float
     ) -> Documents:
-        """The same from arrays that have been read: lengths (n,) of the documents, their words end to end."""
-        return cls._padded(*groups_of(lengths, few=FEW_PARTS), lengths, ids, counts, n_words, dtype)
+        """Return a corpus from checked arrays: lengths (n,) of the documents, their words end to end."""
+        return cls._pad(*groups_of(lengths, few=FEW_PARTS), lengths, ids, counts, n_words, dtype)
 
     @classmethod
-    def _padded(
+    def _pad(
         cls,
         groups: Sequence[np.ndarray],
         widths: Sequence[int],
@@ -149,7 +152,7 @@ class Documents(Ragged):
         n_words: int,
         dtype: DTypeLike,
     ) -> Documents:
-        """A part for every group of documents, of so many columns."""
+        """Return a corpus with a part for every group of documents, padded to the group's width."""
         starts, parts = np.cumsum(lengths) - lengths, []
         for rows, width in zip(groups, widths, strict=True):
             column = np.arange(width)
@@ -160,34 +163,32 @@ class Documents(Ragged):
         return cls(tuple(parts), placed(np.concatenate(groups), jnp.int32), n_words=n_words)
 
     def in_parts_of(self, other: Documents) -> Documents:
-        """The same documents, and empty ones after them, in parts of the shapes that another corpus has.
+        """Return these documents, followed by empty ones, in parts of the shapes that another corpus has.
 
-        Where a document is too long for them, all parts become longer.
+        If a document is too long for those, all parts become longer.
 
         Raises:
-            ValueError: more documents than the other corpus has.
+            ValueError: if there are more documents than in the other corpus.
         """
         lengths, ids, counts = self._flat(range(self.n_rows))
         lengths, groups, widths = groups_like(lengths, [part.ids.shape for part in other.parts], "documents")
         dtype = other.parts[0].counts.dtype
-        return self._padded(groups, widths, lengths, ids, counts, self.n_words, dtype)
+        return self._pad(groups, widths, lengths, ids, counts, self.n_words, dtype)
 
     def in_parts_for(self, n_devices: int) -> Documents:
-        """The same documents in parts that so many devices divide, but for what is left over."""
+        """Return these documents in parts whose sizes so many devices divide, except for the last few."""
         lengths, ids, counts = self._flat(range(self.n_rows))
         dtype = self.parts[0].counts.dtype
-        return self._padded(
-            *groups_of(lengths, n_devices, FEW_PARTS), lengths, ids, counts, self.n_words, dtype
-        )
+        return self._pad(*groups_of(lengths, n_devices, FEW_PARTS), lengths, ids, counts, self.n_words, dtype)
 
     def take(self, rows: ArrayLike) -> Documents:
-        """Some of the documents, with the vocabulary of all: those of a fit, say, and those held out.
+        """Return some of the documents, with the vocabulary of all: those of a fit, say, and those held out.
 
         Args:
             rows: numbers of documents, (m,), in any order and as often as wanted; or a mask, (n,).
 
         Raises:
-            ValueError: `rows` that are neither, out of range, or none at all.
+            ValueError: if `rows` are neither, out of range, or empty.
 
         >>> import vbjax as vb
         >>> docs = vb.Documents.of([[(0, 2), (3, 1)], [(1, 1)], []])
@@ -198,7 +199,7 @@ class Documents(Ragged):
         return self.packed(*self._flat(chosen), self.n_words, self.parts[0].counts.dtype)
 
     def _flat(self, rows: Iterable[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Lengths of some of the documents as they were given, and their words and counts end to end."""
+        """Return lengths of some documents, by their given numbers, and words and counts end to end."""
         parts = [jax.tree.map(np.asarray, part) for part in self.parts]
         bags = [(ids[c > 0], c[c > 0]) for part in parts for ids, c in zip(*part, strict=True)]
         place = np.argsort(np.asarray(self.order))
@@ -207,15 +208,15 @@ class Documents(Ragged):
 
     @property
     def n_tokens(self) -> Array:
-        """How many words, each as often as it is there."""
+        """Number of words in the corpus, each counted as often as it occurs."""
         return jnp.stack([part.counts.sum() for part in self.parts]).sum()
 
-    def tokens(self) -> Array:
-        """The same of every document, (n,)."""
+    def tokens(self) -> Num[Array, " n"]:
+        """Return the number of words of every document, (n,), each counted as often as it occurs."""
         return self.join([part.counts.sum(1) for part in self.parts])
 
-    def word_counts(self) -> Array:
-        """How often every word of the vocabulary is in the corpus, (n_words,)."""
+    def word_counts(self) -> Num[Array, " v"]:
+        """Return how often every word of the vocabulary is in the corpus, (n_words,)."""
         total = jnp.zeros(self.n_words, self.parts[0].counts.dtype)
         for part in self.parts:
             total = total.at[part.ids].add(part.counts)
@@ -229,8 +230,8 @@ class Documents(Ragged):
         return f"Documents({self.n_rows} documents, {self.n_words} words{tokens})"
 
 
-def _cells(corpus: Any) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, int | None]:
-    """The number of documents; document, word and count of every cell; the number of a table's columns."""
+def _cells(corpus: Given) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, int | None]:
+    """Return the number of documents; document, word and count of every cell; a table's number of columns."""
     sparse = hasattr(corpus, "tocoo")
     if isinstance(corpus, jax.core.Tracer):
         raise ValueError("corpus must be known: make Documents outside of jit and vmap, and give these")
@@ -249,8 +250,8 @@ def _cells(corpus: Any) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, int | 
     return len(pairs), document, word, count, None
 
 
-def _pairs(document: Any, i: int) -> np.ndarray:
-    """Words and counts of a document, (m, 2)."""
+def _pairs(document: Given, i: int) -> np.ndarray:
+    """Return words and counts of a document, (m, 2)."""
     try:
         pairs = np.asarray(list(document))
     except (TypeError, ValueError):  # no iterable, or of unequal lengths
@@ -266,8 +267,8 @@ def _pairs(document: Any, i: int) -> np.ndarray:
     return pairs.reshape(-1, 2)
 
 
-def read_vocabulary(vocabulary: Any) -> list[str]:
-    """The words of a vocabulary, every one once, in their order."""
+def read_vocabulary(vocabulary: Given) -> list[str]:
+    """Return the words of a vocabulary, every one once, in their order."""
     if isinstance(vocabulary, (dict, set, frozenset)):
         kind = type(vocabulary).__name__
         raise ValueError(f"vocabulary must be a list of words, word by number; got a {kind}")
@@ -279,8 +280,8 @@ def read_vocabulary(vocabulary: Any) -> list[str]:
     return words
 
 
-def read_words(words: Any, name: str) -> list[str]:
-    """A list of words from any iterable of words but a single word itself."""
+def read_words(words: Given, name: str) -> list[str]:
+    """Return a list of words from any iterable of words; a single string is refused."""
     if not isinstance(words, Iterable) or isinstance(words, (str, bytes)):
         raise ValueError(f"{name} must be a list of words; got {reprlib.repr(words)}")
     words = list(words)
@@ -292,7 +293,7 @@ def read_words(words: Any, name: str) -> list[str]:
 
 
 def _read_dtype(dtype: DTypeLike) -> tuple[np.dtype, float]:
-    """The dtype of counts, and the largest that it holds."""
+    """Return the dtype of counts, and the largest count that it holds."""
     try:
         read = jax.dtypes.canonicalize_dtype(dtype)
     except TypeError:
@@ -305,6 +306,7 @@ def _read_dtype(dtype: DTypeLike) -> tuple[np.dtype, float]:
 
 
 def _require(fine: np.ndarray, document: np.ndarray, values: np.ndarray, what: str) -> None:
+    """Raise a ValueError that names the first document with a value that is not fine."""
     if not fine.all():
         first = int((~fine).argmax())
         raise ValueError(f"{what}; document {document[first]} has {values[first]:.15g}")

@@ -1,20 +1,24 @@
-"""Location and scale of the data, from which default priors are made. Imported by the models."""
+"""Location and scale of the data, from which models make their default priors."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Bool, Float
 
 from vbjax.core.model import in_dtype
 from vbjax.core.rows import sum_over_rows
 
+M = TypeVar("M")
+
 
 def _deviations(x: Array, weights: Array | None, *, full: bool) -> tuple[Array, Array]:
-    """Weighted mean over rows and the (co)variance about it, in two passes of differences."""
+    """Return the weighted mean over rows and the (co)variance about it, in two passes of differences."""
     x = x[:, None] if x.ndim == 1 else x
     pivot = x[0] if weights is None else x[jnp.argmax(weights)]
 
@@ -31,34 +35,39 @@ def _deviations(x: Array, weights: Array | None, *, full: bool) -> tuple[Array, 
     return mean, sum_over_rows(second, x, weights, chunk=8192) / n
 
 
-def filled(model: Any, dtype: Any, **defaults: Any) -> Any:
-    """Return the model with these hyperparameters of their defaults' shapes, all of one dtype.
+def fill_defaults(model: M, dtype: DTypeLike, **defaults: ArrayLike) -> M:
+    """Return the model with the named hyperparameters in their defaults' shapes and in one dtype.
 
-    None becomes the default, and a number, or an array of fewer axes, is broadcast.
+    None becomes the default; a number, or an array of fewer axes, is broadcast.
     """
     cells = {}
     for name, default in defaults.items():
         given = getattr(model, name)
         value = jnp.asarray(default if given is None else given, dtype)
         cells[name] = jnp.broadcast_to(value, np.broadcast_shapes(value.shape, np.shape(default)))
-    return in_dtype(dataclasses.replace(model, **cells), dtype)
+    return in_dtype(dataclasses.replace(model, **cells), dtype)  # type: ignore[type-var]
 
 
 def weighted_moments(x: Array, weights: Array | None = None) -> tuple[Array, Array]:
-    """Mean and variance (divided by the rows' weight) of each column, or of a plain column."""
+    """Return mean and variance (divided by the rows' weight) of each column, or of a single column (n,)."""
     mean, variance = _deviations(x, weights, full=False)
     return (mean[0], variance[0]) if x.ndim == 1 else (mean, variance)
 
 
-def weighted_covariance(x: Array, weights: Array | None = None) -> tuple[Array, Array]:
-    """Mean (d,) and covariance (d, d) (divided by the rows' weight) of a table."""
+def weighted_covariance(
+    x: Float[Array, "n d"], weights: Float[Array, " n"] | None = None
+) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+    """Return mean (d,) and covariance (d, d) (divided by the rows' weight) of a table."""
     return _deviations(x, weights, full=True)
 
 
-def observed_covariance(x: Array, weights: Array | None = None) -> tuple[Array, Array, Array]:
-    """Mean (d,), covariance (d, d) and weight (d,) of a table's entries that are not missing (NaN).
+def observed_covariance(
+    x: Float[Array, "n d"], weights: Float[Array, " n"] | None = None
+) -> tuple[Float[Array, " d"], Float[Array, "d d"], Float[Array, " d"]]:
+    """Return mean (d,), covariance (d, d) and weight (d,) of a table's entries that are not missing (NaN).
 
-    A missing entry is at its column's mean, and variances are of what is seen: positive semi-definite.
+    A missing entry counts as its column's mean, and variances are divided by the weight of the entries seen:
+    the covariance is positive semi-definite.
     """
     seen = ~jnp.isnan(x)
     filled = jnp.where(seen, x, 0)
@@ -79,16 +88,16 @@ def observed_covariance(x: Array, weights: Array | None = None) -> tuple[Array, 
     return mean, sum_over_rows(products, (filled, seen), weights, chunk=8192) / (size[:, None] * size), n
 
 
-def positive_scale(variance: Array) -> Array:
-    """The variance, with 1 in place of a column that does not vary: a scale that can be divided by."""
+def positive_scale(variance: Float[Array, "*d"]) -> Float[Array, "*d"]:
+    """Return the variance with 1 for columns that do not vary: a scale that one can divide by."""
     return jnp.where(variance > 0, variance, 1)
 
 
-def positive_definite(covariance: Array) -> Array:
-    """The covariance, with some variance in directions that have none (collinear columns, few rows).
+def positive_definite(covariance: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """Return the covariance with some variance in directions that have none (collinear columns, few rows).
 
-    A direction counts as flat when its variance, in units of the columns', is below its rounding error; it
-    then gets the square root of that.
+    A direction counts as flat if its variance, in units of the columns', is below its rounding error. It then
+    gets the square root of eps as its variance.
     """
     eps = jnp.finfo(covariance.dtype).eps
     sd = jnp.sqrt(jnp.diagonal(covariance))
@@ -99,7 +108,7 @@ def positive_definite(covariance: Array) -> Array:
     return jnp.where(flat.any(), 0.5 * (filled + filled.T), covariance)
 
 
-def was_flat(covariance: Array) -> Array:
+def was_flat(covariance: Float[Array, "d d"]) -> Bool[Array, ""]:
     """Return whether `positive_definite` has put variance into a direction: the least has exactly that."""
     root = jnp.sqrt(jnp.finfo(covariance.dtype).eps)
     sd = jnp.sqrt(jnp.diagonal(covariance))
@@ -107,8 +116,10 @@ def was_flat(covariance: Array) -> Array:
     return jnp.abs(least / root - 1) < 8 * covariance.shape[0] * root
 
 
-def observed_moments(x: Array, weights: Array | None = None) -> tuple[Array, Array]:
-    """Mean and variance (p,) of every column of a table over the entries that are not NaN."""
+def observed_moments(
+    x: Float[Array, "n p"], weights: Float[Array, " n"] | None = None
+) -> tuple[Float[Array, " p"], Float[Array, " p"]]:
+    """Return mean and variance (p,) of every column of a table over the entries that are not NaN."""
     seen = ~jnp.isnan(x) if weights is None else ~jnp.isnan(x) & (weights[:, None] > 0)
     pivot = jnp.take_along_axis(x, seen.argmax(0)[None], 0)[0]
 

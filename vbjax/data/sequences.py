@@ -1,6 +1,6 @@
-"""Sequences of unequal length: what hidden Markov and state-space models are fitted to.
+"""Sequences of unequal length, the data of hidden Markov and state-space models.
 
-Imports core; imported by models of sequences and `datasets`.
+Models of sequences and `datasets` import this file.
 """
 
 from __future__ import annotations
@@ -8,50 +8,56 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import PyTreeDef
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Bool, Float, Int
 
 from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
 from vbjax.core.rows import float_dtype
 from vbjax.families.base import pytree
 from vbjax.numerics.inputs import as_numbers, is_concrete, read_count
+from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Tree
+
+HostOrDevice: TypeAlias = np.ndarray | Array
 
 
 class Steps(NamedTuple):
     """Sequences of about the same length, padded at their ends to one length L.
 
-    A step that is missing is a step of the chain all the same, of which nothing is seen; padding is none.
+    A missing step is a step of the chain of which nothing is seen; padding is no step at all.
 
     Attributes:
-        values: pytree of leaves (n, L, ...), 0 at padding and at steps that are wholly missing; of a step
-            that is missing in part, NaN where it is.
-        observed: (n, L), whether there is a step that is not wholly missing.
-        lengths: (n,), the steps of each sequence.
+        values: pytree of leaves (n, L, ...), 0 at padding and at steps that are wholly missing; a step that
+            is missing in part has NaN for the missing entries.
+        observed: (n, L), true at steps that are not wholly missing.
+        lengths: (n,), the number of steps of each sequence.
     """
 
-    values: Any
-    observed: Array
-    lengths: Array
+    values: Tree
+    observed: Bool[Array, "n t"]
+    lengths: Int[Array, " n"]
 
     @property
-    def flat(self) -> Any:
-        """The values of all steps, end to end, (n L, ...), padding too."""
+    def flat(self) -> Tree:
+        """Values of all steps, end to end, (n L, ...), padding too."""
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.values)
 
 
 @pytree
 class Sequences(Ragged):
-    """Sequences of unequal length. A pytree.
+    """Sequences of unequal length, as a pytree.
 
-    Those of similar length stand together in parts (`Steps`), so that a sixth of the cells at most is padding
-    and a fit compiles a few shapes. `Sequences.of` and `vb.datasets.read_series` make them; `sharded` divides
-    them over several devices.
+    Sequences of similar length stand together in parts (`Steps`), so that a sixth of the cells at most is
+    padding and a fit compiles few shapes. `Sequences.of` and `vb.datasets.read_series` make them; `sharded`
+    divides them over several devices.
 
     Attributes:
         parts, order, mesh: see `Ragged`.
@@ -65,24 +71,24 @@ class Sequences(Ragged):
     """
 
     @classmethod
-    def of(cls, data: Any, lengths: ArrayLike | None = None) -> Sequences:
-        """Sequences from arrays.
+    def of(cls, data: Given, lengths: ArrayLike | None = None) -> Sequences:
+        """Return sequences from arrays.
 
-        A step may be a number, a vector or an array, of shape (...), or several of them: where arrays are
-        spoken of, a tuple or dict of arrays with a common axis of steps is one sequence as well.
+        A step may be a number, a vector or an array, of shape (...), or several of them: a tuple or dict of
+        arrays with a common axis of steps may stand wherever an array is asked for.
 
         Args:
-            data: a list of sequences, arrays (t, ...) of as many steps as each has; or one sequence, an array
-                (t, d) or (t,); or, with `lengths`, all of them end to end, an array (t_1 + t_2 + ..., ...).
-                NaN and masked entries are missing. Floats keep their dtype (half precision becomes
-                float32), other numbers become the default float.
-            lengths: (n,), the steps of each sequence.
+            data: a list of sequences, each an array (t, ...) with its own number of steps; or one sequence,
+                an array (t, d) or (t,); or, with `lengths`, all of them end to end, an array
+                (t_1 + t_2 + ..., ...). NaN and masked entries are missing. Floats keep their dtype (half
+                precision becomes float32), other numbers become the default float.
+            lengths: (n,), the number of steps of each sequence.
 
         Raises:
-            ValueError: no sequence, or one without a step; no numbers, or infinite ones; arrays of one
-                sequence that differ in their steps; sequences whose steps differ in shape or structure; a
-                single array of more than two axes; `lengths` that are no whole numbers of at least 1 or do
-                not add up to the steps there are.
+            ValueError: if there is no sequence, or one without a step; if the data are no numbers, or
+                infinite; if the arrays of one sequence differ in their number of steps; if the steps of
+                different sequences differ in shape or structure; if a single array has more than two axes;
+                if `lengths` are no whole numbers of at least 1, or do not add up to the steps of the data.
 
         >>> import vbjax as vb
         >>> vb.Sequences.of([0, 2, 1, 1, 0], lengths=[3, 2])
@@ -107,38 +113,38 @@ class Sequences(Ragged):
         if not own.all():
             raise ValueError(f"sequence {own.argmin()} of data must have at least one step; it has none")
         values = jax.tree.map(_end_to_end, *given)
-        return cls._packed(own, values, _observed(values, own))
+        return cls._pack(own, values, _observed(values, own))
 
     @classmethod
-    def _packed(cls, lengths: np.ndarray, values: Any, observed: Any) -> Sequences:
-        """Sequences from their lengths (n,) and, end to end, values (t, ...) and what is observed (t,)."""
-        return cls._padded(*groups_of(lengths), lengths, values, observed)
+    def _pack(cls, lengths: np.ndarray, values: Tree, observed: HostOrDevice) -> Sequences:
+        """Return sequences from lengths (n,) and, end to end, values (t, ...) and observed (t,)."""
+        return cls._pad(*groups_of(lengths), lengths, values, observed)
 
     @classmethod
-    def _padded(
+    def _pad(
         cls,
         groups: Sequence[np.ndarray],
         widths: Sequence[int],
         lengths: np.ndarray,
-        values: Any,
-        observed: Any,
+        values: Tree,
+        observed: HostOrDevice,
     ) -> Sequences:
-        """A part for every group of sequences, of so many steps."""
+        """Return sequences with a part for every group of them, padded to the group's width."""
         starts, parts = np.cumsum(lengths) - lengths, []
         for rows, width in zip(groups, widths, strict=True):
             there = np.arange(width) < lengths[rows][:, None]
             step = (starts[rows][:, None] + np.arange(width))[there]
 
-            def fill(x: Any, there: np.ndarray = there, step: np.ndarray = step) -> Array:
+            def fill(x: HostOrDevice, there: np.ndarray = there, step: np.ndarray = step) -> Array:
                 seen = observed[step].reshape(-1, *[1] * (x.ndim - 1))
-                return _scattered(there, _library(x, seen).where(seen, x[step], 0))
+                return _scatter(there, _library(x, seen).where(seen, x[step], 0))
 
-            seen = _scattered(there, observed[step])
+            seen = _scatter(there, observed[step])
             parts.append(Steps(jax.tree.map(fill, values), seen, _known(lengths[rows], int)))
         return cls(tuple(parts), _known(np.concatenate(groups), jnp.int32))
 
-    def _flat(self, rows: np.ndarray | None = None) -> tuple[np.ndarray, Any, np.ndarray]:
-        """Lengths of the sequences, or of some, as given; end to end their values and what is observed."""
+    def _flat(self, rows: np.ndarray | None = None) -> tuple[np.ndarray, Tree, np.ndarray]:
+        """Return lengths and, end to end, values and observed of the sequences, or of the given rows."""
         parts = [jax.tree.map(np.asarray, part) for part in self.parts]
         padded = [np.arange(part.observed.shape[1]) < part.lengths[:, None] for part in parts]
         lengths = np.concatenate([part.lengths for part in parts]).astype(int)
@@ -154,12 +160,13 @@ class Sequences(Ragged):
         return lengths, values, flat(*(part.observed for part in parts))
 
     def in_parts_of(self, other: Sequences) -> Sequences:
-        """The same sequences, and empty ones after them, in parts of the shapes that others have.
+        """Return these sequences, followed by empty ones, in parts of the shapes that `other` has.
 
-        Where a sequence is too long for them, all parts become longer.
+        If a sequence is too long for those, all parts become longer.
 
         Raises:
-            ValueError: more sequences than the others are; steps of another shape or structure.
+            ValueError: if there are more sequences than in `other`, or their steps have another shape or
+                structure.
         """
         like = other.parts[0].values
         if _form(self.parts[0].values, 2) != _form(like, 2):
@@ -171,40 +178,40 @@ class Sequences(Ragged):
         shapes = [part.observed.shape for part in other.parts]
         lengths, groups, widths = groups_like(lengths, shapes, "sequences")
         values = jax.tree.map(lambda x, one: x.astype(one.dtype), values, like)
-        return self._padded(groups, widths, lengths, values, observed)
+        return self._pad(groups, widths, lengths, values, observed)
 
     def in_parts_for(self, n_devices: int) -> Sequences:
-        """The same sequences in parts that so many devices divide, but for what is left over."""
+        """Return these sequences in parts whose sizes so many devices divide, except for the last few."""
         lengths, values, observed = self._flat()
-        return self._padded(*groups_of(lengths, n_devices), lengths, values, observed)
+        return self._pad(*groups_of(lengths, n_devices), lengths, values, observed)
 
     def take(self, rows: ArrayLike) -> Sequences:
-        """Some of the sequences: those of a fit, say, and those held out.
+        """Return some of the sequences, for example those of a fit and those held out.
 
         Args:
             rows: numbers of sequences, (m,), in any order and as often as wanted; or a mask, (n,).
 
         Raises:
-            ValueError: `rows` that are neither, out of range, or none at all.
+            ValueError: if `rows` are neither, out of range, or empty.
 
         >>> import numpy as np, vbjax as vb
         >>> vb.Sequences.of([np.zeros(5), np.zeros(3), np.zeros(4)]).take([2, 0])
         Sequences(2 sequences, 9 steps of shape ())
         """
-        return self._packed(*self._flat(row_numbers(rows, self.n_rows, "sequences")))
+        return self._pack(*self._flat(row_numbers(rows, self.n_rows, "sequences")))
 
     def windows(self, length: int) -> Sequences:
-        """The sequences cut into windows, each a sequence of its own: for minibatches of a long one.
+        """Return the sequences cut into windows, each a sequence of its own: for minibatches of a long one.
 
-        A sequence is cut into as few windows as may be, as even as may be; they follow one another. What is
-        lost of a chain is its transitions at the cuts, and its first state is then that of a window: these
-        say less, the shorter windows are, but what they say is not off (Foti et al. 2014 lengthen windows).
+        A sequence is cut into as few windows as possible, as even as possible, which follow one another. The
+        transitions at the cuts are lost, and a chain's first state is then the first of a window. The
+        shorter the windows, the more is lost, but no bias arises (Foti et al. 2014 lengthen windows).
 
         Args:
-            length: steps of a window, at most.
+            length: the largest number of steps of a window.
 
         Raises:
-            ValueError: `length` that is no whole number of at least 1.
+            ValueError: if `length` is no whole number of at least 1.
 
         References:
             Foti, Xu, Laird & Fox (2014), Stochastic variational inference for hidden Markov models.
@@ -217,20 +224,20 @@ class Sequences(Ragged):
         number = np.maximum(-(-lengths // read_count(length, "length")), 1)
         which = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
         longer = which < np.repeat(lengths % number, number)
-        return self._packed(np.repeat(lengths // number, number) + longer, values, observed)
+        return self._pack(np.repeat(lengths // number, number) + longer, values, observed)
 
-    def unpack(self, x: Sequence[Any]) -> list[Any]:
-        """What is there for every step, part by part, sequence by sequence as they were given.
+    def unpack(self, x: Sequence[Tree]) -> list[Tree]:
+        """Return results that come part by part as a list of one entry for each sequence, in the given order.
 
         Args:
             x: for every part a pytree of arrays (n, L, ...), the part's sequences by its steps.
 
         Returns:
-            For every sequence that pytree, of numpy arrays (t, ...), without the padding.
+            For every sequence such a pytree of numpy arrays (t, ...), without the padding.
 
         Raises:
-            ValueError: arrays whose first axes are not those of the parts; inside jit or vmap, `Sequences`
-                that are traced themselves, whose lengths are not known.
+            ValueError: if the first axes of the arrays are not those of the parts; inside jit or vmap, if the
+                `Sequences` themselves are traced, so that their lengths are not known.
 
         >>> import numpy as np, vbjax as vb
         >>> seqs = vb.Sequences.of([np.array([1.0, 2.0, 3.0]), np.array([4.0])])
@@ -246,7 +253,7 @@ class Sequences(Ragged):
                 "data must be arrays inside jit and vmap, whose shapes say how long they are; the lengths of "
                 "traced Sequences are not known"
             )
-        found: list[Any] = []
+        found: list[Tree] = []
         for part, given in zip(self.parts, x, strict=True):
             leaves, structure = jax.tree.flatten(jax.tree.map(_on_host, given))
             shape = part.observed.shape
@@ -257,18 +264,18 @@ class Sequences(Ragged):
                 found.append(jax.tree.unflatten(structure, [leaf[i, :end] for leaf in leaves]))
         return [found[place] for place in np.argsort(np.asarray(self.order)).tolist()]
 
-    def steps(self) -> Any:
-        """The values of all steps that are observed, end to end, (t, ...); inside jit, of padding too."""
+    def steps(self) -> Tree:
+        """Return the values of all observed steps, end to end, (t, ...); inside jit with padding."""
         if not is_concrete(self):
             return self.weighted_steps()[0]
         _, values, observed = self._flat()
         return jax.tree.map(lambda x: x[observed], values)
 
-    def weighted_steps(self, weights: Array | None = None) -> tuple[Any, Array]:
-        """The steps of all parts, end to end, padding too; and their weights.
+    def weighted_steps(self, weights: Float[Array, " n"] | None = None) -> tuple[Tree, Float[Array, " t"]]:
+        """Return the steps of all parts, end to end and with padding, and their weights.
 
         Args:
-            weights: (n,), those of the sequences; by default 1.
+            weights: (n,), the weights of the sequences; by default 1.
 
         Returns:
             Values (t, ...); weights (t,), each that of its sequence, 0 where nothing is observed.
@@ -280,12 +287,12 @@ class Sequences(Ragged):
 
     @property
     def lengths(self) -> Array:
-        """The steps of each sequence, (n,), in the order in which they were given."""
+        """Number of steps of each sequence, (n,), in the order in which they were given."""
         return self.join([part.lengths for part in self.parts])
 
     @property
     def n_steps(self) -> Array:
-        """The steps of all sequences, missing ones too."""
+        """Number of steps of all sequences, missing steps too."""
         return jnp.stack([part.lengths.sum() for part in self.parts]).sum()
 
     def __len__(self) -> int:
@@ -296,42 +303,43 @@ class Sequences(Ragged):
         return f"Sequences({self.n_rows} sequences{steps} steps of {_text(self.parts[0].values, 2)})"
 
 
-def for_every_step(compiled: Any, model: Any, params: Any, data: Any) -> Any:
-    """What a function of a model, parameters and sequences, `compiled`, finds for every step of the data.
+def for_every_step(compiled: Callable[..., Any], model: Any, params: Record, data: Data) -> Any:
+    """Return the results of `compiled(model, params, sequences)` for every step of the data.
 
-    Of one sequence, given as arrays, the arrays for its steps; of a list or `Sequences` a list of such.
+    For one sequence, given as arrays, these are arrays over its steps; for a list or `Sequences`, a list of
+    such arrays.
     """
     read = model.read(data)
     found = read.unpack(compiled(model, params, read))
     return found if isinstance(data, (list, Sequences)) else found[0]
 
 
-def _form(values: Any, axes: int) -> tuple[Any, list[tuple[int, ...]]]:
-    """Structure and shapes of a step, of which the arrays have so many leading axes more."""
+def _form(values: Tree, axes: int) -> tuple[PyTreeDef, list[tuple[int, ...]]]:
+    """Return structure and shapes of a step; the arrays have `axes` leading axes before those of a step."""
     leaves, structure = jax.tree.flatten(values)
     return structure, [x.shape[axes:] for x in leaves]
 
 
-def _text(values: Any, axes: int) -> str:
-    """The same in words."""
+def _text(values: Tree, axes: int) -> str:
+    """Return structure and shapes of a step in words, for errors."""
     structure, shapes = _form(values, axes)
     if jax.tree_util.treedef_is_leaf(structure):
         return f"shape {shapes[0]}"
     return f"shapes {jax.tree.unflatten(structure, shapes)}"
 
 
-def _on_host(x: Any) -> Any:
-    """The array in numpy, unless it is traced."""
+def _on_host(x: HostOrDevice) -> HostOrDevice:
+    """Return the array as numpy's, unless it is traced."""
     return x if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
-def _library(*x: Any) -> Any:
-    """What computes with these arrays: numpy, or jax.numpy where one is traced."""
+def _library(*x: HostOrDevice) -> Any:
+    """Return the module that computes with these arrays: numpy, or jax.numpy if one is traced."""
     return jnp if any(isinstance(leaf, jax.core.Tracer) for leaf in x) else np
 
 
-def _scattered(there: np.ndarray, x: Any) -> Array:
-    """A table on the device that is 0 but where `there`, (n, t), says that one of x is, in their order."""
+def _scatter(there: np.ndarray, x: HostOrDevice) -> Array:
+    """Return a table on the device with the entries of x in order where `there` (n, t), 0 elsewhere."""
     table = _library(x).zeros(there.shape + x.shape[1:], x.dtype)
     if isinstance(table, np.ndarray):
         table[there] = x
@@ -340,12 +348,12 @@ def _scattered(there: np.ndarray, x: Any) -> Array:
 
 
 def _known(x: np.ndarray, dtype: DTypeLike) -> Any:
-    """What shapes say: on the device, but inside jit on the host, where it stays known."""
+    """Return what shapes say: on the device, but inside jit on the host, where it stays known."""
     return placed(x, dtype) if is_concrete(()) else x.astype(jax.dtypes.canonicalize_dtype(dtype))
 
 
-def _sequence(x: Any, name: str) -> Any:
-    """Arrays of numbers with a common axis of steps; lists are arrays."""
+def _sequence(x: Given, name: str) -> Tree:
+    """Return arrays of numbers with a common axis of steps; lists become arrays."""
     x = jax.tree.map(
         lambda leaf: _on_host(as_numbers(leaf, name, missing=True)),
         x,
@@ -360,7 +368,8 @@ def _sequence(x: Any, name: str) -> Any:
     return x
 
 
-def _require_alike(given: Sequence[Any]) -> None:
+def _require_alike(given: Sequence[Tree]) -> None:
+    """Raise a ValueError unless the steps of all sequences have one structure and shape."""
     first = _form(given[0], 1)
     for i, x in enumerate(given):
         if _form(x, 1) != first:
@@ -371,6 +380,7 @@ def _require_alike(given: Sequence[Any]) -> None:
 
 
 def _lengths(lengths: ArrayLike, n: int) -> np.ndarray:
+    """Return lengths of sequences that add up to n steps."""
     if isinstance(lengths, jax.core.Tracer):
         raise ValueError("lengths must be known: give them as a list or a numpy array, not traced")
     read = np.asarray(as_numbers(lengths, "lengths"))
@@ -384,18 +394,18 @@ def _lengths(lengths: ArrayLike, n: int) -> np.ndarray:
     return read.astype(int)
 
 
-def _end_to_end(*leaves: Any) -> Any:
-    """One floating array (t, ...), of float32 at least."""
+def _end_to_end(*leaves: HostOrDevice) -> HostOrDevice:
+    """Return one floating array (t, ...) of the arrays end to end, float32 at least."""
     floating = [x.dtype for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
     kinds = [np.dtype(np.float32) if dtype.itemsize < 4 else dtype for dtype in floating]
     dtype = functools.reduce(np.promote_types, kinds) if kinds else jnp.result_type(float)
     dtype = jax.dtypes.canonicalize_dtype(dtype)
-    with np.errstate(over="ignore"):  # what the dtype cannot hold becomes infinite, and is refused as such
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused later
         return _library(*leaves).concatenate([x.astype(dtype, copy=False) for x in leaves])
 
 
-def _observed(values: Any, lengths: np.ndarray) -> Any:
-    """Which steps (t,) are not wholly missing, of values that are finite where they are not missing."""
+def _observed(values: Tree, lengths: np.ndarray) -> HostOrDevice:
+    """Return which steps (t,) are not wholly missing; raise a ValueError if a value is infinite."""
     flat = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(values)]
     if _library(*flat) is np:
         infinite = functools.reduce(np.logical_or, (np.isinf(x).any(1) for x in flat))

@@ -20,7 +20,7 @@ from vbjax import terms
 from vbjax.core.hyperparameters import read_columns
 from vbjax.core.model import ConjugateModel, scored_rows
 from vbjax.core.rows import Expectation
-from vbjax.data.moments import filled, observed_moments, positive_scale
+from vbjax.data.moments import fill_defaults, observed_moments, positive_scale
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
 from vbjax.families.multivariate_normal import (
@@ -209,7 +209,7 @@ class FactorPoints(FactorModel):
         return ("w",), ("mu",), ("tau",)
 
     def resolve(self, data: Array, weights: Array | None = None) -> Any:
-        return filled(self, data.dtype, scale=self.moments(data, weights)[1])
+        return fill_defaults(self, data.dtype, scale=self.moments(data, weights)[1])
 
     def states(self, **states: Any) -> Record:
         return Record({name: DeltaState(at) for name, at in states.items()})

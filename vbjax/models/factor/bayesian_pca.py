@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, REAL, count, flag, hyper
-from vbjax.data.moments import filled
+from vbjax.data.moments import fill_defaults
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState
 from vbjax.families.multivariate_normal import MultivariateNormalState
@@ -91,8 +91,8 @@ class BayesianPCA(FactorModel):
 
     def resolve(self, data: Array, weights: Array | None = None) -> BayesianPCA:
         mean, scale = self.moments(data, weights)
-        model = filled(self, data.dtype, scale=scale)
-        return filled(
+        model = fill_defaults(self, data.dtype, scale=scale)
+        return fill_defaults(
             model,
             data.dtype,
             location=mean,

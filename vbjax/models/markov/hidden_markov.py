@@ -12,7 +12,7 @@ from jax import Array
 from vbjax.core.hyperparameters import NON_NEGATIVE, POSITIVE, Range, at_least, count, hyper, part
 from vbjax.core.model import ConjugateModel
 from vbjax.core.rows import float_dtype
-from vbjax.data.moments import filled
+from vbjax.data.moments import fill_defaults
 from vbjax.data.sequences import Sequences
 from vbjax.families.base import pytree
 from vbjax.families.delta import Delta, unless_unknown
@@ -93,7 +93,7 @@ class HiddenMarkovModel(HiddenMarkovUse):
         defaults = dict(initial_concentration=even[0], transition_concentration=even)
         if self.emissions.points:  # what is not given is no prior
             defaults = {name: x for name, x in defaults.items() if getattr(self, name) is not None}
-        return filled(resolved, float_dtype(data), **defaults)
+        return fill_defaults(resolved, float_dtype(data), **defaults)
 
     def _priors(self) -> dict[str, DirichletState]:
         """Of the chain's factors that have one."""

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from vbjax.core.hyperparameters import POSITIVE, REAL, choice, count, flag, hyper
 from vbjax.data.moments import (
-    filled,
+    fill_defaults,
     observed_covariance,
     positive_definite,
     positive_scale,
@@ -116,7 +116,7 @@ class BayesianGaussianMixture(GaussianMixtureBase):
         # a column that does not vary gets a prior of its own unit, so that W0 stays proper
         covariance = covariance + jnp.diag(jnp.where(jnp.diagonal(covariance) > 0, 0, scale))
         covariance = positive_definite(covariance)
-        resolved = filled(self, data.dtype, scale=scale)
+        resolved = fill_defaults(self, data.dtype, scale=scale)
         structure = resolved.structure
         defaults: dict[str, Any] = dict(
             weight_concentration=default_concentration(self.weight_prior, self.n_components),
@@ -124,7 +124,7 @@ class BayesianGaussianMixture(GaussianMixtureBase):
             degrees_of_freedom=structure.default_degrees_of_freedom,
             inverse_scale=structure.default_inverse_scale(covariance),
         )
-        return filled(resolved, data.dtype, **defaults)
+        return fill_defaults(resolved, data.dtype, **defaults)
 
     @property
     def component_prior(self) -> Any:

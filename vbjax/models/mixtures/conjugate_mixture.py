@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from vbjax.core.hyperparameters import choice, count, flag, hyper, read_columns, size_of
 from vbjax.core.rows import Expectation, blank_idle, expectation, float_dtype, n_rows
-from vbjax.data.moments import filled, positive_scale, weighted_moments
+from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.families.base import Family, pytree
 from vbjax.families.categorical import CategoricalStatistics
 from vbjax.families.delta import Delta, DeltaState, unless_unknown
@@ -135,7 +135,7 @@ class ConjugateMixture(Mixture):
     def resolve(self, data: Any, weights: Array | None = None) -> Any:
         concentration = default_concentration(self.weight_prior, self.n_components)
         defaults = dict(weight_concentration=concentration) | self.defaults(data, weights)
-        return filled(self, float_dtype(data), **defaults)
+        return fill_defaults(self, float_dtype(data), **defaults)
 
     def annotate(self, data: Any, weights: Array | None = None) -> Any:
         constant = self.constant(data if weights is None else blank_idle(data, weights))

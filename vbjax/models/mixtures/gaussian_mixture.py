@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from vbjax.core.hyperparameters import POSITIVE, REAL, at_least, choice, count, flag, hyper
 from vbjax.core.rows import read_row_weights
-from vbjax.data.moments import filled, observed_covariance, positive_scale, weighted_moments
+from vbjax.data.moments import fill_defaults, observed_covariance, positive_scale, weighted_moments
 from vbjax.families.base import pytree
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.dirichlet import Dirichlet, DirichletState
@@ -98,11 +98,11 @@ class GaussianMixture(GaussianMixtureBase):
             variance = jnp.diagonal(covariance)
         else:
             mean, variance = weighted_moments(data, weights)
-        resolved = filled(self, data.dtype, scale=positive_scale(variance))
+        resolved = fill_defaults(self, data.dtype, scale=positive_scale(variance))
         if self.mean_precision is None:
             return resolved
         structure = resolved.structure
-        return filled(
+        return fill_defaults(
             resolved,
             data.dtype,
             location=mean,

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from vbjax.core.hyperparameters import POSITIVE, choice, count, hyper, read_columns
 from vbjax.core.model import ConjugateModel, scored_rows
 from vbjax.core.rows import Expectation, read_row_weights
-from vbjax.data.moments import filled, positive_scale, weighted_moments
+from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.families.base import pytree
 from vbjax.families.categorical import Categorical
 from vbjax.families.delta import Delta, DeltaState
@@ -70,7 +70,7 @@ class KMeans(ConjugateModel):
         return dict(d=data.shape[-1])
 
     def resolve(self, data: Array, weights: Array | None = None) -> KMeans:
-        return filled(self, data.dtype, scale=positive_scale(weighted_moments(data, weights)[1]))
+        return fill_defaults(self, data.dtype, scale=positive_scale(weighted_moments(data, weights)[1]))
 
     def unit(self, expectation: Expectation) -> Array:
         """The tolerance is relative to the inertia."""

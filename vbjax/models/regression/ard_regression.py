@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, REAL, flag, hyper
-from vbjax.data.moments import filled
+from vbjax.data.moments import fill_defaults
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma
 from vbjax.families.multivariate_normal import MultivariateNormal
@@ -79,7 +79,7 @@ class ARDRegression(GaussianRegression):
         center, scale = self.units(data[0], weights, self.center)
         offset, square = self.units(data[1], weights, self.offset)
         noise = dict(offset=offset, intercept_precision=1e-6 / square, d=1e-6 * square)
-        return filled(self, data[0].dtype, center=center, b=1e-6 * square / scale, **noise)
+        return fill_defaults(self, data[0].dtype, center=center, b=1e-6 * square / scale, **noise)
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """The precisions around their priors' means, and the weights at their prior."""

@@ -16,7 +16,7 @@ from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, REAL, flag, hyper
 from vbjax.core.model import scored_rows
 from vbjax.core.rows import Expectation
-from vbjax.data.moments import filled
+from vbjax.data.moments import fill_defaults
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma
 from vbjax.families.multivariate_normal import (
@@ -66,7 +66,7 @@ class BinaryRegression(Regression):
     def resolve(self: Any, data: tuple[Array, Array], weights: Array | None = None) -> Any:
         center, scale = self.units(data[0], weights, self.center)
         prior: dict[str, Any] = dict(b=self.a / scale) if self.ard else dict(precision=0.1 * scale)
-        return filled(self, data[0].dtype, center=center, **prior)
+        return fill_defaults(self, data[0].dtype, center=center, **prior)
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """The weights at their prior, its precisions at their prior's means."""

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from vbjax import terms
 from vbjax.core.hyperparameters import DEFINITE, POSITIVE, REAL, flag, hyper
 from vbjax.core.rows import Expectation
-from vbjax.data.moments import filled
+from vbjax.data.moments import fill_defaults
 from vbjax.families.base import pytree
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGamma, MultivariateNormalGammaState
 from vbjax.models.components.student_t import log_student_t
@@ -80,7 +80,7 @@ class LinearRegression(GaussianRegression):
             mean_precision=1e-3 * jnp.diag(rows),
             rate=1e-3 * square,
         )
-        return filled(self, data[0].dtype, **defaults)
+        return fill_defaults(self, data[0].dtype, **defaults)
 
     @property
     def prior(self) -> MultivariateNormalGammaState:

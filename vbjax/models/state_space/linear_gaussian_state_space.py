@@ -13,7 +13,7 @@ from jax import Array
 from vbjax import terms
 from vbjax.core.hyperparameters import DEFINITE, POSITIVE, REAL, choice, count, hyper
 from vbjax.core.rows import Expectation
-from vbjax.data.moments import filled
+from vbjax.data.moments import fill_defaults
 from vbjax.data.sequences import Sequences
 from vbjax.families.base import Family, pytree
 from vbjax.families.delta import Delta, DeltaState
@@ -91,7 +91,7 @@ class LinearGaussianStateSpace(StateSpaceModel):
 
     def resolve(self, data: Sequences, weights: Array | None = None) -> LinearGaussianStateSpace:
         center, scale = self.unit_scale(data, weights)
-        return filled(self, scale.dtype, center=center, scale=scale)
+        return fill_defaults(self, scale.dtype, center=center, scale=scale)
 
     def regressions(self, s: Record) -> tuple[Regression, Regression, Regression]:
         first = s.initial
@@ -221,9 +221,9 @@ class BayesianLinearGaussianStateSpace(StateSpaceModel):
     def resolve(self, data: Sequences, weights: Array | None = None) -> BayesianLinearGaussianStateSpace:
         center, scale = self.unit_scale(data, weights)
         eye = jnp.eye(self.n_latent)
-        model = filled(self, scale.dtype, center=center, scale=scale)
+        model = fill_defaults(self, scale.dtype, center=center, scale=scale)
         defaults = dict(initial_mean=jnp.zeros_like(eye[0]), initial_precision=0.01 * eye)
-        return filled(model, scale.dtype, rate=1e-3 * model.scale, **defaults)
+        return fill_defaults(model, scale.dtype, rate=1e-3 * model.scale, **defaults)
 
     def regressions(self, s: Record) -> tuple[Regression, Regression, Regression]:
         rows, precision, eye = (

@@ -11,7 +11,7 @@ from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, REAL, hyper
 from vbjax.core.model import ConjugateModel
 from vbjax.core.rows import read_row_weights
-from vbjax.data.moments import filled, positive_scale, weighted_moments
+from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma
 from vbjax.families.normal import Normal, NormalStatistics
@@ -63,7 +63,7 @@ class GaussianMeanPrecision(ConjugateModel):
 
     def resolve(self, data: Array, weights: Array | None = None) -> GaussianMeanPrecision:
         mean, variance = weighted_moments(data, weights)
-        return filled(self, data.dtype, mu0=mean, b=1e-3 * positive_scale(variance))
+        return fill_defaults(self, data.dtype, mu0=mean, b=1e-3 * positive_scale(variance))
 
     def log_prior(self, s: Record) -> Array:
         location = terms.normal(s.mu, self.mu0, self.tau0 * s.tau)

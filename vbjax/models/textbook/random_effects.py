@@ -13,7 +13,7 @@ from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, REAL, count, hyper
 from vbjax.core.model import ConjugateModel
 from vbjax.core.rows import float_dtype
-from vbjax.data.moments import filled, positive_scale, weighted_moments
+from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState
 from vbjax.families.normal import Normal, NormalState
@@ -96,7 +96,7 @@ class RandomEffects(ConjugateModel):
     def resolve(self, data: Any, weights: Array | None = None) -> RandomEffects:
         mean, variance = weighted_moments(data[0], weights)
         unit = positive_scale(variance)
-        return filled(self, float_dtype(data), mu0=mean, tau0=1e-3 / unit, b=0.5 * unit, d=1e-3 * unit)
+        return fill_defaults(self, float_dtype(data), mu0=mean, tau0=1e-3 / unit, b=0.5 * unit, d=1e-3 * unit)
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """Every group at the mean of y, half of the variance between them."""

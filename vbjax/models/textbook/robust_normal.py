@@ -12,7 +12,7 @@ from jaxtyping import Float
 from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, REAL, hyper
 from vbjax.core.model import ConjugateModel
-from vbjax.data.moments import filled, positive_scale, weighted_moments
+from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState
 from vbjax.families.normal import Normal, NormalState, NormalStatistics
@@ -79,7 +79,7 @@ class RobustNormal(ConjugateModel):
     def resolve(self, data: Array, weights: Array | None = None) -> RobustNormal:
         mean, variance = weighted_moments(data, weights)
         unit = positive_scale(variance)
-        return filled(self, data.dtype, mu0=mean, tau0=1e-3 / unit, b=1e-3 * unit)
+        return fill_defaults(self, data.dtype, mu0=mean, tau0=1e-3 / unit, b=1e-3 * unit)
 
     def init(self, key: Array, data: Array, weights: Array | None = None) -> Record:
         """At the data's own mean and variance."""

@@ -13,7 +13,7 @@ from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, REAL, count, hyper
 from vbjax.core.model import ConjugateModel
 from vbjax.core.rows import Expectation
-from vbjax.data.moments import filled, weighted_moments
+from vbjax.data.moments import fill_defaults, weighted_moments
 from vbjax.families.base import pytree
 from vbjax.families.categorical import Categorical
 from vbjax.families.normal import Normal, NormalStatistics
@@ -65,7 +65,7 @@ class UnitVarianceMixture(ConjugateModel):
 
     def resolve(self, data: Array, weights: Array | None = None) -> UnitVarianceMixture:
         mean, variance = weighted_moments(data, weights)
-        return filled(self, data.dtype, mu0=mean, prior_variance=jnp.maximum(variance, 1))
+        return fill_defaults(self, data.dtype, mu0=mean, prior_variance=jnp.maximum(variance, 1))
 
     def log_prior(self, s: Record) -> Array:
         return terms.normal(s.mu, self.mu0, 1 / self.prior_variance).sum()

@@ -15,7 +15,7 @@ from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, count, hyper
 from vbjax.core.rows import float_dtype
 from vbjax.data.documents import Documents
-from vbjax.data.moments import filled
+from vbjax.data.moments import fill_defaults
 from vbjax.families.base import pytree
 from vbjax.families.dirichlet import DirichletState
 from vbjax.families.stick_breaking import StickBreaking, StickBreakingState
@@ -81,7 +81,7 @@ class HDPTopics(TopicModel):
         return Record(topics=self.topics_family, weights=StickBreaking(self.n_topics))
 
     def resolve(self, data: Documents, weights: Array | None = None) -> HDPTopics:
-        return filled(self, float_dtype(data), topic_concentration=np.full(data.n_words, 0.1))
+        return fill_defaults(self, float_dtype(data), topic_concentration=np.full(data.n_words, 0.1))
 
     @property
     def learned_prior(self) -> str:

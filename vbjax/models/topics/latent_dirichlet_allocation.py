@@ -13,7 +13,7 @@ from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, count, flag, hyper
 from vbjax.core.rows import float_dtype
 from vbjax.data.documents import Documents
-from vbjax.data.moments import filled
+from vbjax.data.moments import fill_defaults
 from vbjax.families.base import Family, pytree
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.dirichlet import DirichletState
@@ -90,7 +90,7 @@ class LatentDirichletAllocation(TopicModel):
     def resolve(self, data: Documents, weights: Array | None = None) -> LatentDirichletAllocation:
         sizes = dict(doc_concentration=self.n_topics, topic_concentration=data.n_words)
         even = {name: np.full(size, 1 / self.n_topics) for name, size in sizes.items()}
-        return filled(self, float_dtype(data), **even)
+        return fill_defaults(self, float_dtype(data), **even)
 
     @property
     def learned_prior(self) -> str | None:
