@@ -350,10 +350,10 @@ def _unit_scale(y: Float[Array, "n d"], x: Float[Array, "m d"]) -> Float[Array, 
 def _distances(p: Float[Array, "d n"], q: Float[Array, "d m"]) -> Float[Array, "n m"]:
     """Return Euclidean distances between the columns of `p`, (d, n), and of `q`, (d, m): (n, m).
 
-    They are computed by differences, feature by feature. The expanded square |p|^2 - 2 p.q + |q|^2 would cancel for points that
-    are close next to their distance from the origin, wherever that is put; differences need no centring,
-    and give exactly 0 for duplicates. A loop over features keeps the tile in cache, and was measured to be
-    several times faster on a CPU than one reduction over (n, m, d).
+    They are computed by differences, feature by feature. The expanded square |p|^2 - 2 p.q + |q|^2 would
+    cancel for points that are near one another and far from the origin, wherever that is put; differences
+    need no centring, and give exactly 0 for duplicates. A loop over features keeps the tile in cache, and was
+    measured to be several times faster on a CPU than one reduction over (n, m, d).
     """
 
     def add(total, feature):
