@@ -27,7 +27,7 @@ from vbjax.core.parameters import require_params
 from vbjax.core.rows import expectation, read_row_weights
 from vbjax.families.base import State, pytree
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Data, Tree
+from vbjax.numerics.types import Data, Index, Tree
 
 
 def elbo(
@@ -238,7 +238,7 @@ def _spectral_radius(matrix: Float[Array, "p p"]) -> Float[Array, ""]:
     """
     n_squares = 40
 
-    def square(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def square(_: Index, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         power, log = carry
         power = power @ power
         size = jnp.linalg.norm(power)

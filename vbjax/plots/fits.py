@@ -22,6 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import ColorType
 
 from vbjax.core.contracts import Status
 from vbjax.inference.result import Fit
@@ -328,7 +329,7 @@ def _ellipse(
     center: Float[np.ndarray, " 2"],
     covariance: Float[np.ndarray, "2 2"],
     radius: float,
-    color: Float[np.ndarray, " 3"],
+    color: ColorType,
     style: str,
 ) -> Ellipse:
     """Return the ellipse of points at Mahalanobis distance `radius` from the centre."""
