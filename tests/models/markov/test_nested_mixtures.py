@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hmmlearn import hmm
 from scipy import special
-from test_hidden_markov_use import subject
 
 import vbjax as vb
+from tests.models.markov.test_hidden_markov_use import subject
 from tests.support import hidden_markov_table as hand
 from tests.support.hidden_markov_table import LENGTHS, K, M, at, same_program, series, trajectory, whole
 from tests.support.tolerances import STANDARD_ERRORS, close

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 from sklearn.linear_model import LogisticRegression
-from test_gibbs import agrees
-from test_regressions import naturals
 
 import vbjax as vb
+from tests.inference.test_gibbs import agrees
+from tests.models.regression.test_regressions import naturals
 from tests.support.family_table import jit
 from tests.support.registry import sweeps
 from tests.support.tolerances import close

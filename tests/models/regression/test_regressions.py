@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from scipy import special, stats
 from sklearn.linear_model import ARDRegression
-from test_gibbs import agrees
 
 import vbjax as vb
+from tests.inference.test_gibbs import agrees
 from tests.support.family_table import jit
 from tests.support.tolerances import close
 from vbjax.core.model import ConjugateModel

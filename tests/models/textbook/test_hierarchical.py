@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import integrate, optimize, stats
-from test_gibbs import agrees
 
 import vbjax as vb
+from tests.inference.test_gibbs import agrees
 from tests.support.tolerances import close
 from vbjax.terms import normal
 
