@@ -1,16 +1,18 @@
 """Coordinate ascent, the algorithm of conjugate models: EM, k-means and mean-field variational Bayes.
 
-A sweep updates every block of factors, each from its own pass over the rows. For models, and for the drivers.
+A sweep updates every block of factors, each from its own pass over the rows. Models and drivers import this
+file.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jaxtyping import Bool, Float
 
 from vbjax.core.contracts import Info, Status, judge
 from vbjax.core.rows import Expectation, expectation, rounding_error
@@ -18,50 +20,53 @@ from vbjax.families.base import pytree, static
 from vbjax.families.coordinates import first_improper_field
 from vbjax.numerics.inputs import all_finite, read_flag, read_number
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Tree
 
 if TYPE_CHECKING:
     from vbjax.core.model import ConjugateModel
 
 
 class AscentState(NamedTuple):
-    """Parameters, the objective of the parameters before them, and local factors where they interact."""
+    """Parameters, the objective of the parameters before them, and local factors if they interact."""
 
-    params: Any
-    objective: Array
-    local: Any
+    params: Record
+    objective: Float[Array, ""]
+    local: Tree
 
 
 @pytree
 class CoordinateAscent:
-    """EM, k-means and mean-field variational Bayes: the coordinate updates of a conjugate model.
+    """EM, k-means and mean-field variational Bayes: coordinate updates of a conjugate model.
 
     Attributes:
         model: a resolved model.
-        tol: converged when the objective changes by at most `tol` times the model's unit (the rows'
+        tol: a run has converged when the objective changes by at most `tol` times the model's unit (the rows'
             weight), or by no more than its rounding error.
-        check: update every factor on its own and score after each, and not only after whole sweeps.
+        check: whether to update every factor on its own and score after each, not only after whole sweeps.
     """
 
     model: ConjugateModel
     tol: Array
     check: bool = static(default=False)
 
-    def inspect(self, data: Any) -> None:
-        """Refuse a tolerance or a check that is none."""
+    def inspect(self, data: Data) -> None:
+        """Raise a ValueError for a `tol` that is no number or a `check` that is no flag."""
         read_number(self.tol, "tol")
         read_flag(self.check, "check")
 
-    def init(self, key: Array, data: Any, weights: Array | None) -> Any:
-        """The model's own random start."""
+    def init(self, key: Array, data: Data, weights: Float[Array, " n"] | None) -> Record:
+        """Draw the model's own random start."""
         return self.model.init(key, data, weights)
 
-    def start(self, params: Any, data: Any) -> AscentState:
-        """At given parameters."""
+    def start(self, params: Record, data: Data) -> AscentState:
+        """Return the state at given parameters."""
         objective = jnp.asarray(-jnp.inf, jnp.asarray(self.tol).dtype)
         return AscentState(params, objective, self.model.start_locals(params, data))
 
-    def step(self, state: AscentState, data: Any, weights: Array | None) -> tuple[AscentState, Info]:
-        """One sweep: every block from its own pass, the first from the pass that scores."""
+    def step(
+        self, state: AscentState, data: Data, weights: Float[Array, " n"] | None
+    ) -> tuple[AscentState, Info]:
+        """Score the parameters and sweep once; the pass that scores also serves the first block."""
         model, params = self.model, state.params
         total = expectation(model, params, data, weights, state.local)
         objective, magnitude = model.scored(params, total)
@@ -71,16 +76,16 @@ class CoordinateAscent:
         status = jnp.where(moved.fell, jnp.int32(Status.DECREASED), status)
         return AscentState(moved.params, objective, moved.local), Info(params, objective, error, status)
 
-    def explain(self, params: Any, data: Any, weights: Array | None) -> None:
-        """Raise where data overflow, or a factor is improper."""
+    def explain(self, params: Record, data: Data, weights: Float[Array, " n"] | None) -> None:
+        """Raise a ValueError if data overflow, or a factor is improper."""
         explain(self.model, params, data, weights)
 
 
-def explain(model: ConjugateModel, params: Any, data: Any, weights: Array | None) -> None:
-    """Raise an error that says why runs from such a start are not finite, where that can be said.
+def explain(model: ConjugateModel, params: Record, data: Data, weights: Float[Array, " n"] | None) -> None:
+    """Raise an error that says why runs from such a start are not finite, if a known reason applies.
 
     Raises:
-        ValueError: data whose squares overflow; a factor that prior and data leave without mass.
+        ValueError: if squares of the data overflow, or prior and data leave a factor improper.
     """
     for x in jax.tree.leaves(data):
         if jnp.issubdtype(x.dtype, jnp.floating) and x.size:
@@ -101,35 +106,38 @@ def explain(model: ConjugateModel, params: Any, data: Any, weights: Array | None
             )
 
 
-class Swept(NamedTuple):
-    """Parameters after a sweep, and local factors where they interact.
+class SweepResult(NamedTuple):
+    """Outcome of a sweep.
 
-    `fell`: whether the update of a factor lowered the objective, where that was asked for; or every step of a
-    factor that is not conjugate.
+    Attributes:
+        params: the parameters after it.
+        local: local factors, if they interact.
+        fell: whether the update of a factor lowered the objective (looked at with `check`), or every step of
+            a factor that is not conjugate did.
     """
 
     params: Record
-    local: Any
-    fell: Any
+    local: Tree
+    fell: Bool[Array, ""]
 
 
 def sweep(
     model: ConjugateModel,
-    params: Any,
-    data: Any,
-    weights: Array | None,
+    params: Record,
+    data: Data,
+    weights: Float[Array, " n"] | None,
     total: Expectation | None = None,
     pull: Record | None = None,
     rho: Array | None = None,
     check: bool = False,
-) -> Swept:
-    """One coordinate update of every block, each from its own pass over the rows.
+) -> SweepResult:
+    """Update every block of factors once, each from its own pass over the rows (Bishop 2006, eq. 10.9).
 
     Args:
-        total: the first block's pass, where it has been made.
-        pull: added to the gradient that the rows give: a perturbation of the log joint.
+        total: the first block's pass, if it has been made already.
+        pull: a perturbation of the log joint, added to the gradient that the rows give.
         rho: how far to go in natural parameters; by default all the way.
-        check: update every factor on its own, and score after each.
+        check: whether to update every factor on its own and score after each.
     """
     blocks = [(name,) for block in model.blocks for name in block] if check else model.blocks
     if total is None:
@@ -153,17 +161,23 @@ def sweep(
         if check:
             objective, magnitude = model.scored(params, total)
             fell |= objective < model.objective(previous, before) - rounding_error(magnitude)
-    return Swept(params, total.local, fell)
+    return SweepResult(params, total.local, fell)
 
 
-_SHORTEST = 2.0**-20  # of the steps that are tried
+_SHORTEST = 2.0**-20  # the shortest step that is tried
 
 
 def _climb(
-    model: ConjugateModel, params: Record, data: Any, weights: Array | None, before: Expectation, block: Any
-) -> tuple[Record, Expectation, Array]:
-    """The longest step of a guarded block, of lengths 1, 1/4, ..., after which the objective has not fallen
-    and has a slope.
+    model: ConjugateModel,
+    params: Record,
+    data: Data,
+    weights: Float[Array, " n"] | None,
+    before: Expectation,
+    block: tuple[str, ...],
+) -> tuple[Record, Expectation, Bool[Array, ""]]:
+    """Take the longest step of a guarded block that keeps the objective from falling and its slope finite.
+
+    Lengths 1, 1/4, 1/16, ... are tried in turn.
 
     Returns:
         The parameters, the pass over the rows that scored them, and whether there was no such step.

@@ -1,10 +1,10 @@
-"""The table of a model: what may stand in each of its fields, declared with the field and read at once.
+"""Tables of models: which values and shapes each field may have, declared with the field and read at once.
 
-A model's fields are declared by `hyper` (numbers: leaves of the pytree), `count`, `flag` and `choice`
-(structure: static), and `part` (a model inside the model). Each keeps its row of the model's table: which
-values the field may hold, which shapes it may have, and when it has no meaning. Shapes are named by axes
-("d", "k k"), whose sizes come from counts, from the data, or from the field that has them first; a number may
-stand for an array. None is allowed where it is the default, and follows the data.
+A model declares its fields by `hyper` (numbers: leaves of the pytree), `count`, `flag` and `choice`
+(structure: static), and `part` (a model inside the model). Each field keeps its row of the model's table:
+which values it may hold, which shapes it may have, and when it has no meaning. Shapes are named by axes
+("d", "k k"), whose sizes come from counts, from the data, or from the first field that has them; a number may
+stand for an array. None is allowed if it is the default, and then follows the data.
 
 `read_hyperparameters` reads a whole model by its table, on the host and before anything is traced, so that a
 bad value costs no compilation. Of traced values the shapes alone are read. Models import the declarations,
@@ -21,31 +21,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
 from vbjax.core.rows import float_dtype
 from vbjax.numerics.inputs import as_numbers, describe, read_count, read_table
+from vbjax.numerics.types import Data, Given
 
 # ---------------------------------------------------------------- ranges of numbers
 
 
 class Range(NamedTuple):
-    """The values that numbers may have.
+    """Set of values that numbers may have.
 
     Attributes:
-        words: what they are, in an error.
-        holds: of an array, whether each number is in the range, or whether the whole is.
+        words: a description of the values, for errors.
+        holds: takes an array, and says for each number, or for the whole, whether it is in the range.
         finite: whether every number must be finite.
-        matrix: whether it is of a matrix, for which no number can stand.
+        matrix: whether the values are matrices, for which no number can stand.
     """
 
     words: str
-    holds: Callable[[np.ndarray], Any]
+    holds: Callable[[np.ndarray], np.ndarray | bool]
     finite: bool = True
     matrix: bool = False
 
 
 def at_least(least: float, why: str = "") -> Range:
-    """Return the range of numbers from `least` on, for a reason."""
+    """Return the range of numbers from `least` on; `why` gives the reason, for errors."""
     return Range(f"at least {least}{why}", lambda x: x >= least)
 
 
@@ -55,7 +58,7 @@ def above(bound: float) -> Range:
 
 
 def _is_definite(x: np.ndarray) -> bool:
-    """Tell whether a matrix is symmetric and positive definite, in its dtype and in units of its diagonal."""
+    """Return whether a matrix is symmetric and positive definite in its dtype, in units of its diagonal."""
     diagonal = np.diagonal(x)
     if not (diagonal > 0).all():
         return False
@@ -80,25 +83,25 @@ DEFINITE = Range("symmetric and positive definite", _is_definite, matrix=True)
 
 
 class Context(NamedTuple):
-    """What a model's values are read with.
+    """Circumstances in which a model's values are read.
 
     Attributes:
-        model: its other fields.
-        known: sizes of axes by counts and data.
-        sizes: these and, so far, those by other fields.
-        dtype: of the data; None before there are any.
+        model: the model, with its other fields.
+        known: sizes of axes that counts and data fix.
+        sizes: these, and those that fields read so far fix.
+        dtype: the dtype of the data; None without data.
     """
 
-    model: Any
+    model: object
     known: dict[str, int]
     sizes: dict[str, int]
-    dtype: Any
+    dtype: DTypeLike | None
 
 
 class Row(Protocol):
-    """What a field may hold."""
+    """Row of a model's table: the values that a field may hold."""
 
-    def read(self, value: Any, name: str, context: Context) -> Any:
+    def read(self, value: Given, name: str, context: Context) -> Any:
         """Return the value as the model takes it, or raise a ValueError that calls it by `name`."""
 
 
@@ -107,9 +110,9 @@ class Numbers:
     """Numbers in one of some shapes.
 
     Attributes:
-        range: of the values.
-        shapes: axes of the arrays that are allowed, such as "d" and "k k"; "..." is any but a number.
-        by: gives range and shapes from the model and the sizes of axes known by counts and data.
+        range: the range of the values.
+        shapes: axes of the arrays that are allowed, such as "d" and "k k"; "..." is any shape but a number's.
+        by: a function of the model and the sizes of axes that counts and data fix; it gives range and shapes.
         number: whether one number may stand for an array.
         requires, excludes: a field without which, or with which, this one has no meaning.
     """
@@ -121,7 +124,7 @@ class Numbers:
     requires: str | None = None
     excludes: str | None = None
 
-    def read(self, value: Any, name: str, context: Context) -> Any:
+    def read(self, value: Given, name: str, context: Context) -> float | np.ndarray | Array:
         model, known, sizes, dtype = context
         if self.requires and not _is_on(model, self.requires):
             switch = _switch(model, self.requires)
@@ -143,8 +146,8 @@ class Numbers:
         as_given = value if isinstance(value, (int, float)) else array
         return read if dtype is not None and getattr(as_given, "dtype", None) != dtype else as_given
 
-    def allowed(self, model: Any, sizes: Mapping[str, int]) -> tuple[Range, list[str]]:
-        """Return the range, and the shapes, "" for a number."""
+    def allowed(self, model: object, sizes: Mapping[str, int]) -> tuple[Range, list[str]]:
+        """Return the range, and the shapes that are allowed; "" is that of a number."""
         row: tuple[Any, ...] = self.by(model, sizes) if self.by else (self.range, *self.shapes)
         values, *shapes = row
         return values, [*[""] * (self.number and not values.matrix), *shapes]
@@ -152,12 +155,12 @@ class Numbers:
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """A whole number of at least `least`, the size of an axis if it has a name."""
+    """Whole number of at least `least`; it is the size of an axis if `axis` names one."""
 
     axis: str | None = None
     least: int = 1
 
-    def read(self, value: Any, name: str, context: Context) -> int:
+    def read(self, value: Given, name: str, context: Context) -> int:
         return read_count(value, name, least=self.least)
 
 
@@ -165,7 +168,7 @@ class Count:
 class Flag:
     """True or False."""
 
-    def read(self, value: Any, name: str, context: Context) -> bool:
+    def read(self, value: Given, name: str, context: Context) -> bool:
         if not isinstance(value, (bool, np.bool_)):
             raise ValueError(f"{name} must be True or False; got {describe(value)}")
         return bool(value)
@@ -177,7 +180,7 @@ class Choice:
 
     names: tuple[str, ...]
 
-    def read(self, value: Any, name: str, context: Context) -> str:
+    def read(self, value: Given, name: str, context: Context) -> str:
         if not isinstance(value, str) or value not in self.names:
             names = ", ".join(map(repr, self.names))
             raise ValueError(f"{name} must be one of {names}; got {describe(value)}")
@@ -186,13 +189,13 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A model inside the model, of some kind and read by its own table; `fits` tells if both go together."""
+    """Model of class `kind` inside the model, read by its own table; `fits` checks it with the model."""
 
     kind: type
     words: str
     fits: Callable[[Any, Any], bool]
 
-    def read(self, value: Any, name: str, context: Context) -> Any:
+    def read(self, value: Given, name: str, context: Context) -> Any:
         model = context.model
         if isinstance(value, self.kind):
             value = _read_table(value, context.known, context.dtype, f" of the {name}")
@@ -202,15 +205,17 @@ class Part:
         return value
 
 
-def _is_on(model: Any, name: str) -> bool:
+def _is_on(model: object, name: str) -> bool:
+    """Return whether a field is given, or a flag is true."""
     return not any(getattr(model, name) is off for off in (None, False))
 
 
-def _switch(model: Any, name: str) -> str:
+def _switch(model: object, name: str) -> str:
+    """Return how a user gives a field, for errors."""
     return f"{name}=True" if isinstance(getattr(model, name), bool) else name
 
 
-def _as_numbers(value: Any, name: str) -> np.ndarray | Array:
+def _as_numbers(value: Given, name: str) -> np.ndarray | Array:
     """Return numbers as an array, half precision as float32."""
     array = as_numbers(value, name)
     if value is None or array.dtype == bool:
@@ -222,7 +227,7 @@ def _as_numbers(value: Any, name: str) -> np.ndarray | Array:
 
 
 def _fits(shape: tuple[int, ...], shapes: list[str], sizes: dict[str, int]) -> bool:
-    """Tell whether an array has one of some shapes; note the sizes of axes that it is the first to have."""
+    """Return whether an array has one of some shapes; add axes that it is the first to have to `sizes`."""
     for allowed in shapes:
         if allowed == "...":
             return 0 not in shape and shape != ()
@@ -247,8 +252,8 @@ def _shape_words(shapes: list[str], sizes: Mapping[str, int]) -> str:
     return " or ".join(map(words, shapes))
 
 
-def _in_range(x: np.ndarray, name: str, allowed: Range, dtype: Any) -> np.ndarray:
-    """Return the numbers in the dtype, or raise where one, as it is or in the dtype, is out of range."""
+def _in_range(x: np.ndarray, name: str, allowed: Range, dtype: DTypeLike | None) -> np.ndarray:
+    """Return the numbers in the dtype; raise a ValueError if one is out of range before or after."""
     with np.errstate(over="ignore", under="ignore"):
         read = x if dtype is None else x.astype(dtype)
         for values in (x, read):
@@ -269,7 +274,8 @@ def _in_range(x: np.ndarray, name: str, allowed: Range, dtype: Any) -> np.ndarra
 # ---------------------------------------------------------------- declarations
 
 
-def _field(row: Row, default: Any, kw_only: bool, *, static: bool) -> Any:
+def _field(row: Row, default: object, kw_only: bool, *, static: bool) -> Any:
+    """Return a dataclass field that keeps its row of the table."""
     return dataclasses.field(default=default, kw_only=kw_only, metadata=dict(row=row, static=static))
 
 
@@ -277,10 +283,10 @@ def hyper(default: Any, values: Any = REAL, *shapes: str, kw_only: bool = False,
     """Declare a field of numbers: a hyperparameter, a leaf of the model.
 
     Args:
-        default: `dataclasses.MISSING` where it must be given.
-        values: a `Range`; or a function of the model and the axes' sizes to a range and shapes.
+        default: the default; `dataclasses.MISSING` if the field must be given.
+        values: a `Range`; or a function of the model and the axes' sizes that gives a range and shapes.
         shapes: axes of the arrays that are allowed; a number may stand for them.
-        kw_only: whether it is given by name alone.
+        kw_only: whether the field is given by name only.
         options: `number`, `requires` and `excludes` of `Numbers`.
     """
     of = dict(range=values, shapes=shapes) if isinstance(values, Range) else dict(by=values)
@@ -290,7 +296,7 @@ def hyper(default: Any, values: Any = REAL, *shapes: str, kw_only: bool = False,
 def count(
     axis: str | None = None, *, default: Any = dataclasses.MISSING, least: int = 1, kw_only: bool = False
 ) -> Any:
-    """Declare a static field of a whole number, the size of an axis if it has a name."""
+    """Declare a static field of a whole number; it is the size of an axis if `axis` names one."""
     return _field(Count(axis, least), default, kw_only, static=True)
 
 
@@ -300,7 +306,7 @@ def flag(*, default: bool = False, kw_only: bool = False) -> Any:
 
 
 def choice(*names: str, kw_only: bool = False) -> Any:
-    """Declare a static field of one of some strings, by default the first."""
+    """Declare a static field that holds one of some strings, by default the first."""
     return _field(Choice(names), names[0], kw_only, static=True)
 
 
@@ -308,9 +314,9 @@ def part(kind: type, words: str, fits: Callable[[Any, Any], bool] = lambda model
     """Declare a field of a model inside the model, which must be given.
 
     Args:
-        kind: its base class.
-        words: what it must be, for an error; fields of the model in braces.
-        fits: whether a part that is right by itself goes with the model.
+        kind: the base class of the part.
+        words: a description of what it must be, for errors; fields of the model stand in braces.
+        fits: a function of the model and a part that says whether the part goes with the model.
     """
     return _field(Part(kind, words, fits), None, False, static=False)
 
@@ -318,24 +324,24 @@ def part(kind: type, words: str, fits: Callable[[Any, Any], bool] = lambda model
 # ---------------------------------------------------------------- reading
 
 
-def table(model: Any) -> dict[str, Row]:
-    """Return the rows of a model's table by field, of those that have one, the model's structure first."""
+def table(model: object) -> dict[str, Row]:
+    """Return the rows of a model's table by the names of their fields, those of its structure first."""
     fields = dataclasses.fields(model) if dataclasses.is_dataclass(model) else ()
     rows = [field for field in fields if "row" in field.metadata]
     static = sorted(rows, key=lambda field: not field.metadata["static"])
     return {field.name: field.metadata["row"] for field in static}
 
 
-def read_hyperparameters(model: Any, data: Any = None) -> Any:
+def read_hyperparameters(model: Any, data: Data = None) -> Any:
     """Return the model with its fields read by its table.
 
     Args:
         model: a model of this package; one without a table is returned as it is.
-        data: as the model's `read` returns them, whose sizes and dtype hyperparameters must fit. None before
-            there are any: values are then read, and shapes as far as they agree with one another.
+        data: the data as the model's `read` returns them, whose sizes and dtype hyperparameters must fit.
+            Without data, None, values are read, and shapes must agree with one another.
 
     Raises:
-        ValueError: a field that is out of range, or of a wrong shape; the message names it.
+        ValueError: if a field is out of range, or has a wrong shape; the message names it.
     """
     if not table(model):
         return model
@@ -344,14 +350,15 @@ def read_hyperparameters(model: Any, data: Any = None) -> Any:
     return _read_table(model, model.sizes(data), float_dtype(data), "")
 
 
-def read_model(model: Any, data: Any) -> tuple[Any, Any]:
-    """Read a model and its data: what does not follow the data, the data, and what does."""
+def read_model(model: Any, data: Given) -> tuple[Any, Data]:
+    """Read a model and its data: first fields that do not follow the data, then the data, then the others."""
     model = read_hyperparameters(model)
     data = model.read(data)
     return read_hyperparameters(model, data), data
 
 
-def _read_table(model: Any, known: Mapping[str, int], dtype: Any, where: str) -> Any:
+def _read_table(model: Any, known: Mapping[str, int], dtype: DTypeLike | None, where: str) -> Any:
+    """Return the model with its fields read; `where` follows their names in errors."""
     defaults = {field.name: field.default for field in dataclasses.fields(model)}
     context, read = Context(model, dict(known), dict(known), dtype), {}
     for name, row in table(model).items():
@@ -364,8 +371,8 @@ def _read_table(model: Any, known: Mapping[str, int], dtype: Any, where: str) ->
     return dataclasses.replace(model, **read)
 
 
-def size_of(model: Any, axis: str) -> tuple[int | None, str]:
-    """Return the size of an axis, None if no field has it, and the name of the first field that has."""
+def size_of(model: object, axis: str) -> tuple[int | None, str]:
+    """Return the size of an axis and the name of the first field that has it; (None, "") if none has."""
     for name, row in table(model).items():
         value = getattr(model, name)
         if isinstance(row, Numbers) and value is not None:
@@ -375,8 +382,13 @@ def size_of(model: Any, axis: str) -> tuple[int | None, str]:
     return None, ""
 
 
-def read_columns(model: Any, x: Any, name: str = "data", *, axis: str = "d", **options: Any) -> Array:
-    """Read a table with as many columns as the model's hyperparameters have on an axis; see `read_table`."""
+def read_columns(
+    model: object, x: Given, name: str = "data", *, axis: str = "d", **options: Any
+) -> Float[Array, "n d"]:
+    """Read a table with as many columns as the model's hyperparameters have on an axis.
+
+    The options are those of `read_table`.
+    """
     x = read_table(x, name, **options)
     size, field = size_of(model, axis)
     if size not in (None, x.shape[1]):

@@ -20,7 +20,7 @@ from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.contracts import Algorithm, Model, Options
 from vbjax.core.coordinate_ascent import CoordinateAscent
 from vbjax.core.interacting_locals import bound_at, settle, share_of_bound, statistics_of
-from vbjax.core.parameters import require_params, with_params_checked
+from vbjax.core.parameters import check_params, require_params
 from vbjax.core.ragged import by_part
 from vbjax.core.rows import (
     Expectation,
@@ -113,7 +113,7 @@ class ConjugateModel:
             if name in _OF_EMISSIONS:
                 continue
             if inspect.isfunction(method) and inspect.unwrap(method).__code__.co_varnames[1:2] == ("params",):
-                setattr(cls, name, with_params_checked(method))
+                setattr(cls, name, check_params(method))
 
     # -- what a model says of itself ---------------------------------------------------------------
 

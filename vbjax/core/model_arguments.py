@@ -1,6 +1,6 @@
-"""What `vb.Model` is given: families by name, functions, hyperparameters. Errors name the argument.
+"""Readers of the arguments of `vb.Model`: families by name, functions, hyperparameters.
 
-Imported by user_model.py alone.
+Their errors name the argument. user_model.py imports this file.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import numpy as np
 from vbjax.families.base import Family
 from vbjax.numerics.inputs import as_numbers, describe
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Given
 
 
-def read_factors(factors: Any, where: str) -> Record:
+def read_factors(factors: Given, where: str) -> Record:
     """Return families by name.
 
     Args:
-        factors: what came; None for none.
-        where: the name of the argument.
+        factors: a mapping from names to families; None for none.
+        where: the name of the argument, for errors.
 
     Raises:
-        ValueError: no mapping, a name that cannot be an attribute of `s`, no family.
+        ValueError: if `factors` is no mapping, has a name that cannot be an attribute of `s`, or holds
+            anything but families.
     """
     factors = read_names(factors, where, "families, dict(mu=vb.Normal())")
     if where == "factors" and not factors:
@@ -37,8 +39,8 @@ def read_factors(factors: Any, where: str) -> Record:
     return Record(factors)
 
 
-def read_names(named: Any, where: str, expected: str) -> dict[str, Any]:
-    """Return a mapping from names, each of which can be read as an attribute; None is an empty one."""
+def read_names(named: Given, where: str, expected: str) -> dict[str, Given]:
+    """Return a mapping whose names can all be read as attributes; None is read as an empty one."""
     if named is None:
         return {}
     if not isinstance(named, Mapping):
@@ -49,21 +51,22 @@ def read_names(named: Any, where: str, expected: str) -> dict[str, Any]:
     return dict(named)
 
 
-def read_function(function: Any, name: str) -> Callable[..., Any] | None:
-    """Return a function as it is, None for none."""
+def read_function(function: Given, name: str) -> Callable[..., Any] | None:
+    """Return a function unchanged, or None; raise a ValueError for anything else."""
     if function is not None and not callable(function):
         raise ValueError(f"{name} must be a function; got {describe(function)}")
     return function
 
 
-def read_hyper(hyper: Any) -> Record:
-    """Return hyperparameters by name; lists are arrays.
+def read_hyper(hyper: Given) -> Record:
+    """Return hyperparameters by name; lists become arrays.
 
     Raises:
-        ValueError: no mapping, a name that cannot be an attribute of `s`, what is no number, NaN.
+        ValueError: if `hyper` is no mapping, has a name that cannot be an attribute of `s`, or holds NaN or
+            anything but numbers.
     """
 
-    def read(x: Any, name: str) -> Any:
+    def read(x: Given, name: str) -> float | np.ndarray | jax.Array:
         numbers = as_numbers(x, f"hyper {name!r}")
         if not isinstance(numbers, jax.core.Tracer) and np.isnan(numbers).any():
             raise ValueError(f"hyper {name!r} must have no NaN; got {describe(x)}")
@@ -76,8 +79,8 @@ def read_hyper(hyper: Any) -> Record:
     )
 
 
-def read_blocks(blocks: Any) -> tuple[tuple[str, ...], ...] | None:
-    """Return blocks of names as tuples, None for those that are to be found."""
+def read_blocks(blocks: Given) -> tuple[tuple[str, ...], ...] | None:
+    """Return blocks of names as tuples; None stays None and leaves the blocks to be found."""
     if blocks is None:
         return None
     names = [*blocks] if isinstance(blocks, Iterable) and not isinstance(blocks, str) else [blocks]

@@ -1,6 +1,6 @@
-"""Parameters that come from outside: whether they are those of a model, by names, families and shapes.
+"""Checks of parameters that users give: whether names, families and shapes are those of a model.
 
-Imported by drivers that take parameters, and by model.py, which checks those that the uses of a model take.
+Drivers that take parameters import this file, and so does model.py, whose methods take parameters.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vbjax.families.base import Family
+from vbjax.families.base import Family, State
 from vbjax.numerics.inputs import read_key
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Given
 
 
-def require_params(model: Any, params: Any) -> Record:
+def require_params(model: Any, params: Given) -> Record:
     """Return parameters whose names, families and shapes are those of the model's factors.
 
     Raises:
-        ValueError: parameters of another model, of another number of components, or of a batch of fits.
+        ValueError: if they are those of another model, of another number of components, or of a batch of
+            fits.
     """
     if missing := _missing(model, params):
         raise ValueError(missing)
     return _require_shapes(model, params)
 
 
-def _missing(model: Any, params: Any) -> str:
-    """What is to be said of parameters that lack a factor of the model."""
+def _missing(model: Any, params: Given) -> str:
+    """Return the error message for parameters that lack a factor of the model, "" if they have all."""
     if isinstance(params, Mapping) and set(model.factors) <= set(params):
         return ""
     got = ", ".join(map(str, params)) if isinstance(params, Mapping) else type(params).__name__
@@ -40,7 +42,7 @@ def _missing(model: Any, params: Any) -> str:
 
 
 def _require_shapes(model: Any, params: Mapping[str, Any]) -> Record:
-    """Refuse states that are not those of the model's factors of the same names."""
+    """Raise a ValueError unless states have the family and shapes of the model's factors of their names."""
     name = type(model).__name__
     for factor, family in model.factors.items():
         if factor not in params:
@@ -52,7 +54,7 @@ def _require_shapes(model: Any, params: Mapping[str, Any]) -> Record:
                 f"params must be those of a fit of this {name}, of {factor!r} a {type(expected).__name__}; "
                 f"got {type(got).__name__}"
             )
-        known = slice(-1, None) if family.guarded else slice(None)  # how many draws there are is a fit's own
+        known = slice(-1, None) if family.guarded else slice(None)  # each fit chooses its number of draws
         own, given = ([jnp.shape(x)[known] for x in jax.tree.leaves(tree)] for tree in (expected, got))
         if own != given:
             batch = "; jax.vmap goes through a batch of fits" if len(given[0]) > len(own[0]) else ""
@@ -64,21 +66,21 @@ def _require_shapes(model: Any, params: Mapping[str, Any]) -> Record:
 
 
 @functools.cache
-def _state_shapes(family: Family) -> Any:
-    """A state of the family, of shapes alone."""
+def _state_shapes(family: Family) -> State:
+    """Return a state of the family with shapes in the place of its arrays."""
     return jax.eval_shape(lambda: family.neutral(jnp.float32))
 
 
-def with_params_checked(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the method, which then refuses `params` that are not its model's.
+def check_params(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the method with a check that its `params` are those of its model.
 
-    Of a model inside another one they may be those of the whole. Where a `key` comes after them, it is one
-    PRNG key.
+    A model inside another one takes the parameters of the whole. If a `key` follows them, it must be one PRNG
+    key.
     """
     takes_key = inspect.unwrap(method).__code__.co_varnames[2:3] == ("key",)
 
     @functools.wraps(method)
-    def checked(self: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
+    def checked(self: Any, params: Given, *args: Any, **kwargs: Any) -> Any:
         missing = _missing(self, params)
         if not isinstance(params, Mapping):
             raise ValueError(missing)
