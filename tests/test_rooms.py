@@ -8,7 +8,7 @@ import vbjax
 ROOT = pathlib.Path(vbjax.__file__).parent
 ROOMS = {
     "numerics": "",
-    "families": "numerics",
+    "families": "numerics chains",
     "terms": "numerics families",
     "core": "numerics families terms",
     "chains": "numerics",

@@ -53,6 +53,8 @@ from vbjax.families import (
     WishartState,
 )
 
+DISCRETE = ("Categorical", "MarkovChain")  # their values are numbers of states
+
 # ---------------------------------------------------------------- autodiff
 
 
@@ -178,7 +180,7 @@ def test_information_and_moments_are_monte_carlos(name, float64):
     log_q, log_p = np.asarray(log_prob(f.q, t)), np.asarray(log_prob(f.p, t))
     within_standard_errors(-log_q, f.entropy)
     within_standard_errors(log_q - log_p, f.kl[0])
-    x = t.p if CASES[name].support == ("state",) else x
+    x = t.p if name in DISCRETE else x
     for draws, m, v, c in zip(*map(jax.tree.leaves, (x, *f.moments)), strict=True):
         centred = np.asarray(draws) - m
         within_standard_errors(centred, 0)
@@ -275,7 +277,7 @@ def test_shapes_and_dtypes(name, setting):
         neutral = jax.eval_shape(lambda: case.family.neutral(dtype))
     plated, scalars, (five, six, log_probs), states, statistics, _ = tree
     for leaf in jax.tree.leaves((tree, neutral)):
-        assert leaf.dtype == dtype or (name == "Categorical" and np.issubdtype(leaf.dtype, np.integer))
+        assert leaf.dtype == dtype or (name in DISCRETE and np.issubdtype(leaf.dtype, np.integer))
     chex.assert_tree_shape_prefix(plated, PLATE)
     chex.assert_tree_shape_prefix(scalars, PLATE)
     assert log_probs.shape == (5, *PLATE)
@@ -283,7 +285,7 @@ def test_shapes_and_dtypes(name, setting):
     assert shapes(five) == shapes(plated["sample"], 5)
     assert shapes(six) == shapes(plated["sample"], 2, 3)
     assert shapes(plated["mode"]) == event
-    vector = shapes(statistics[0]) if name == "Categorical" else event  # the moments of its one-hot vector
+    vector = [shapes(statistics[0])[-1]] if name in DISCRETE else event  # the moments of one-hot vectors
     assert shapes(plated["mean"]) == shapes(plated["variance"]) == shapes(plated["sd"]) == vector
     assert all(shapes(x) == shapes(q) for x in (*states, neutral))
     assert all(shapes(x) == shapes(statistics[0]) for x in statistics)

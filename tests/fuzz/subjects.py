@@ -71,6 +71,8 @@ FAMILIES = {
     "Delta": "of=other:normal",
     "Dirichlet": "",
     "Gamma": "",
+    "GaussMarkov": "steps=optional_count:three",
+    "MarkovChain": "steps=optional_count:three",
     "MatrixNormalWishart": "rows=count:two",
     "MultivariateNormal": "",
     "MultivariateNormalGamma": "",
@@ -110,6 +112,9 @@ TERMS = {
     "bernoulli": "x=value:one probability=value:third",
     "multinomial": "x=value:multinomial_counts probabilities=value:simplex2",
     "dot": "x=array_value:table z=array_value:zeros2",
+    "markov_chain": "x=statistics:path_of_states initial=value:simplex2 transitions=array_value:transitions",
+    "gauss_markov": "x=statistics:path_of_vectors initial_mean=array_value:zeros2 "
+    "initial_precision=matrix_term:eye2 transitions=array_value:eye2 precision=value:one",
 }
 
 METRICS = {

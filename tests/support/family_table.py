@@ -22,7 +22,11 @@ from vbjax.families import (
     DirichletState,
     Gamma,
     GammaState,
+    GaussMarkov,
+    GaussMarkovState,
     LocationPrecision,
+    MarkovChain,
+    MarkovChainState,
     MatrixNormalWishart,
     MatrixNormalWishartState,
     MultivariateNormal,
@@ -46,7 +50,8 @@ from vbjax.families import (
     WishartState,
 )
 
-PLATE, SIZE, ROWS = (2,), 3, 2
+PLATE, SIZE, ROWS, STEPS = (2,), 3, 2, 3
+PATHS = np.stack(np.meshgrid(*[range(SIZE)] * STEPS, indexing="ij"), -1).reshape(-1, STEPS)
 
 # ---------------------------------------------------------------- the table
 
@@ -117,6 +122,34 @@ def half_normal(state):
 
 def multinomial(state):
     return stats.multinomial(1, special.softmax(state.logits))
+
+
+def path_log_probs(state):
+    """log p of all SIZE^STEPS paths of a chain, by enumeration."""
+    first, *later = PATHS.T
+    weights = state.initial[first] + state.evidence[np.arange(STEPS), PATHS].sum(1)
+    weights = weights + sum(state.transitions[a, b] for a, b in zip(PATHS.T[:-1], later, strict=True))
+    return special.log_softmax(weights)
+
+
+def path_log_prob(state, x):
+    return path_log_probs(state)[(x == PATHS).all(1)].item()
+
+
+def path_entropy(state):
+    log = path_log_probs(state)
+    return -(np.exp(log) * log).sum()
+
+
+def whole_path(state):
+    """A Gaussian chain as one multivariate normal, of a block tridiagonal precision."""
+    size = state.coupling.shape[0]
+    precision = np.zeros((STEPS, size, STEPS, size))
+    for t in range(STEPS):
+        precision[t, :, t] = state.precision[t]
+    for t in range(STEPS - 1):
+        precision[t, :, t + 1], precision[t + 1, :, t] = -state.coupling, -state.coupling.T
+    return stats.multivariate_normal(state.mean.ravel(), inv(precision.reshape(STEPS * size, -1)))
 
 
 def stick_breaking(x, state):
@@ -191,6 +224,24 @@ CASES = {
         lambda q, x: multinomial(q).logpmf(np.eye(SIZE)[x]),
         ("state",),
         lambda q: multinomial(q).entropy(),
+    ),
+    "MarkovChain": Case(
+        MarkovChain(SIZE, steps=STEPS, plate=PLATE),
+        lambda rng: MarkovChainState(reals(rng, SIZE), reals(rng, SIZE, SIZE), reals(rng, STEPS, SIZE)),
+        path_log_prob,
+        ("path",),
+        path_entropy,
+    ),
+    "GaussMarkov": Case(
+        GaussMarkov(ROWS, steps=STEPS, plate=PLATE),
+        lambda rng: GaussMarkovState(
+            reals(rng, STEPS, ROWS),
+            np.stack([definites(rng, ROWS) for _ in range(STEPS)], 1) + np.eye(ROWS),
+            0.5 * positives(rng, -1, 1, ROWS, ROWS),
+        ),
+        lambda q, x: whole_path(q).logpdf(x.ravel()),
+        ("real",),
+        lambda q: whole_path(q).entropy(),
     ),
     "NormalGamma": Case(
         NormalGamma(PLATE),
@@ -283,6 +334,8 @@ def nudged(kind, x, noise, size):
     """Points of the same support near x, one for each row of standard normal noise."""
     if kind == "state":  # all states are neighbours
         return jnp.broadcast_to(jnp.arange(len(noise), dtype=x.dtype)[:, None] % SIZE, noise.shape)
+    if kind == "path":
+        return jnp.broadcast_to(PATHS[: len(noise), None].astype(x.dtype), noise.shape)
     if kind == "real":
         return x + size * noise
     if kind == "definite":

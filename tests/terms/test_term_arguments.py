@@ -78,7 +78,7 @@ REFUSED = {
     ),
     "matmul": (
         lambda t: terms.matmul(t["MultivariateNormal"], np.zeros((4, 2))),
-        r"matmul .* weights must be \(p, q\) and z \(n, q\); got weights=\(2, 3\) and z=\(4, 2\)",
+        r"matmul .* weights must be \(p, q\) and z \(..., q\); got weights=\(2, 3\) and z=\(4, 2\)",
     ),
     "a precision that is not square": (
         lambda t: terms.multivariate_normal(np.zeros(3), np.zeros(3), np.ones((3, 2))),

@@ -21,7 +21,7 @@ from vbjax.core.contracts import Algorithm, Model, Options
 from vbjax.core.coordinate_ascent import CoordinateAscent
 from vbjax.core.interacting_locals import bound_at, settle, share_of_bound, statistics_of
 from vbjax.core.parameters import check_params, require_params
-from vbjax.core.ragged import by_part
+from vbjax.core.ragged import Ragged, beside, by_part, by_part_with_key, parts_of
 from vbjax.core.rows import (
     Expectation,
     expectation,
@@ -223,16 +223,17 @@ class ConjugateModel:
             proper = is_proper(prior)
             place = jax.tree.map(lambda new, old, p=proper: jnp.where(p, new, old), prior, params[name])
             params = params | {name: displace(place, own)}
-        if data is None or not self.local(data):
+        if data is None or not self.local(parts_of(data)[0]):
             return params
 
-        local = self.local(data)
+        def draw(key: Array, rows: Any) -> Record:
+            drawn, local = {}, self.local(rows)
+            for number, name in enumerate(sorted(local)):
+                state = local[name].neutral(dtype)
+                drawn[name] = state.statistics(state.sample(jax.random.fold_in(key, number)))
+            return Record(drawn)
 
-        def draw(name: str) -> Any:
-            state = local[name].neutral(dtype)
-            return state.statistics(state.sample(jax.random.fold_in(key, sorted(local).index(name))))
-
-        drawn = Record({name: draw(name) for name in local})
+        drawn = by_part_with_key(draw, key, data)
         for block in self.blocks:
             if self.guarded(block):
                 continue
@@ -242,8 +243,10 @@ class ConjugateModel:
         return params
 
     def posterior(self, params: Mapping[str, State], rows: Any) -> Record:
-        """The optimal local factors of rows given the global ones."""
-        return self._optimum(_without_base(self.expected(params)), rows)[0]
+        """The optimal local factors of rows given the global ones, in the order of the rows."""
+        s = _without_base(self.expected(params))
+        found = by_part(lambda rows: self._optimum(s, rows)[0], rows)
+        return rows.join(found) if isinstance(rows, Ragged) else found
 
     def local_entropies(self, params: Mapping[str, State]) -> Callable[[Any], dict[str, Array]]:
         """Of some rows, the entropy of every local factor in each of them, (n,), by name."""
@@ -360,7 +363,8 @@ class ConjugateModel:
         def gradient(rows: Any, w: Array) -> Record:
             return self.likelihood_gradient(s, rows[1], rows[0], w)[1]
 
-        return sum_over_rows(gradient, (data, local), weights, chunk=self.chunk_rows(data))
+        chunk = by_part(self.chunk_rows, data)
+        return sum_over_rows(gradient, beside(data, local), weights, chunk=chunk)
 
     def total_gradient(self, s: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
         """The gradient of the expected log joint, prior and likelihood, in the statistics of the block."""
@@ -406,23 +410,18 @@ class ConjugateModel:
         if not families:
             return Record(), self.likelihood(s, rows)
         dtype = float_dtype(s)
-        zero = Record(
-            {
-                name: jax.tree.map(jnp.zeros_like, family.neutral(dtype).expected())
-                for name, family in families.items()
-            }
-        )
+        zero = Record({name: family.zero_statistics(dtype) for name, family in families.items()})
 
         def energy(local: Record) -> tuple[Array, Array]:
             row = self.likelihood(s | local, rows)
             return row.sum(), row
 
         gradient, bound = jax.grad(energy, has_aux=True)(zero)
-        states = Record({name: f.from_gradient(zero[name], gradient[name]) for name, f in families.items()})
+        best = {name: f.optimum(zero[name], gradient[name]) for name, f in families.items()}
+        states = Record({name: state for name, (state, _) in best.items()})
         if any(hasattr(t, "pivot") for t in zero.values()):
             return states, bound_at(self, s, states, rows)
-        for name, family in families.items():
-            share = family.log_normalizer(zero[name], gradient[name])
+        for _, share in best.values():
             bound = bound + share.sum(tuple(range(1, share.ndim)))
         return states, bound
 

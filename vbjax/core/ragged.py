@@ -49,9 +49,19 @@ class Ragged:
         return tuple(jax.tree.map(lambda leaf, own=own: leaf[own], x) for own in places)
 
     def join(self, parts: Sequence[Any]) -> Any:
-        """What is there for every row of every part, in the order in which the rows were given."""
+        """What is there for every row of every part, in the order in which the rows were given.
+
+        Where the arrays of some parts are shorter along other axes, they end in zeros.
+        """
         back = jnp.argsort(self.order)
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *parts)
+
+        def joined(*leaves: Array) -> Array:
+            event = np.max([leaf.shape[1:] for leaf in leaves], axis=0, initial=0)
+            ends = [[(0, 0), *((0, n) for n in event - leaf.shape[1:])] for leaf in leaves]
+            padded = [jnp.pad(leaf, end) for leaf, end in zip(leaves, ends, strict=True)]
+            return jnp.concatenate(padded)[back]
+
+        return jax.tree.map(joined, *parts)
 
     def only(self, parts: Sequence[Any]) -> Self:
         """Rows of some parts, numbered part after part."""
@@ -94,9 +104,28 @@ class Ragged:
         return dataclasses.replace(same, parts=tuple(map(put, same.parts, specs)), order=order, mesh=mesh)
 
 
+def parts_of(data: Any) -> tuple[Any, ...]:
+    """Return the parts of `Ragged` rows; other rows are the only part."""
+    return data.parts if isinstance(data, Ragged) else (data,)
+
+
+def beside(data: Any, own: Any) -> Any:
+    """Return pairs of rows and something of each row's own; of `Ragged` rows, part by part."""
+    if not isinstance(data, Ragged):
+        return data, own
+    return dataclasses.replace(data, parts=tuple(zip(data.parts, own, strict=True)))
+
+
 def by_part(function: Callable[[Any], Any], data: Any) -> Any:
     """A function of rows, of every part where they are `Ragged`."""
     return tuple(map(function, data.parts)) if isinstance(data, Ragged) else function(data)
+
+
+def by_part_with_key(function: Callable[..., Any], key: Array, data: Any, *own: Any) -> Any:
+    """Return function(key, rows, own) of rows; of `Ragged` rows, of every part with a key of its own."""
+    if not isinstance(data, Ragged):
+        return function(key, data, *own)
+    return tuple(map(function, jax.random.split(key, len(data.parts)), data.parts, *own))
 
 
 def placed(x: np.ndarray, dtype: DTypeLike | None = None) -> Array:

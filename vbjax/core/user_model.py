@@ -11,6 +11,7 @@ from jax import Array
 from vbjax.core.conjugacy.check import Inspection, inspect_model
 from vbjax.core.model import ConjugateModel
 from vbjax.core.model_arguments import read_blocks, read_factors, read_function, read_hyper
+from vbjax.core.ragged import Ragged
 from vbjax.core.rows import n_rows
 from vbjax.families.base import Family
 from vbjax.families.delta import Delta
@@ -106,7 +107,16 @@ class Model(ConjugateModel):
         return found.blocks if found else self._structure[4] or tuple((name,) for name in self.factors)
 
     def local(self, rows: Any) -> Mapping[str, Family]:
-        return {name: family.repeated(n_rows(rows)) for name, family in self._structure[3].items()}
+        n = n_rows(rows)
+        return {name: family.of_rows(rows, n) for name, family in self._structure[3].items()}
+
+    def read(self, data: Any) -> Any:
+        """The data as arrays of one dtype; `Sequences` as they are."""
+        return data if isinstance(data, Ragged) else super().read(data)
+
+    def chunk_rows(self, data: Any) -> int:
+        usual = super().chunk_rows(data)
+        return min((family.chunk_rows(usual) for family in self.local(data).values()), default=usual)
 
     @property
     def _inspection(self) -> Inspection | None:

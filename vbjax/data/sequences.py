@@ -50,6 +50,20 @@ class Steps(NamedTuple):
         """Values of all steps, end to end, (n L, ...), padding too."""
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.values)
 
+    @property
+    def seen(self) -> Any:
+        """Which entries of the values are observed, shaped as they are."""
+
+        def entries(x: Array) -> Array:
+            return self.observed.reshape(*self.observed.shape, *[1] * (x.ndim - 2)) & ~jnp.isnan(x)
+
+        return jax.tree.map(entries, self.values)
+
+    @property
+    def filled(self) -> Any:
+        """The values with 0 wherever nothing is observed."""
+        return jax.tree.map(lambda x, seen: jnp.where(seen, x, 0), self.values, self.seen)
+
 
 @pytree
 class Sequences(Ragged):

@@ -6,7 +6,9 @@ from vbjax.families.categorical import Categorical, CategoricalState, Categorica
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
 from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
+from vbjax.families.gauss_markov import GaussMarkov, GaussMarkovState, GaussMarkovStatistics
 from vbjax.families.joint import JointStatistics
+from vbjax.families.markov_chain import MarkovChain, MarkovChainState, MarkovChainStatistics
 from vbjax.families.matrix_normal_wishart import (
     MatrixNormalWishart,
     MatrixNormalWishartState,
@@ -46,8 +48,14 @@ __all__ = [
     "Gamma",
     "GammaState",
     "GammaStatistics",
+    "GaussMarkov",
+    "GaussMarkovState",
+    "GaussMarkovStatistics",
     "JointStatistics",
     "LocationPrecision",
+    "MarkovChain",
+    "MarkovChainState",
+    "MarkovChainStatistics",
     "MatrixNormalWishart",
     "MatrixNormalWishartState",
     "MatrixNormalWishartStatistics",

@@ -167,8 +167,8 @@ class State(Generic[T]):
     unbounded there), `sd`, `entropy()`, `kl(other)`, `log_prob(x)` and `sample(key, shape)`.
 
     `domains` names the set in which each field lives: "location" (in units of `location_scale`), "real",
-    "positive", "definite" (a symmetric positive definite matrix), "triangular" (the lower factor of one) or
-    "degrees" (above its size less one).
+    "positive", "definite" (a symmetric positive definite matrix), "triangular" (the lower factor of one),
+    "degrees" (above its size less one) or "coupling" (real, and bound to a definite field: never displaced).
     """
 
     domains: ClassVar[dict[str, str]] = {}
@@ -377,9 +377,27 @@ class Family(Generic[Q, T]):
         """Return the family with a leading axis of n rows before its plate."""
         return dataclasses.replace(self, plate=(read_count(n, "n", least=0), *self.plate))
 
+    def of_rows(self, rows: Any, n: int) -> Self:
+        """Return the family of a local factor, one for each of n rows; its structure may follow them."""
+        return self.repeated(n)
+
+    def chunk_rows(self, usual: int) -> int:
+        """Return how many rows a pass takes at a time where the factor is local, `usual` by default."""
+        return usual
+
     def neutral(self, dtype: DTypeLike) -> Q:
         """Return a standard member with its mode inside the support: where a fit starts by default."""
         raise TypeError(f"{type(self).__name__} has no neutral member")
+
+    def constants(self, dtype: DTypeLike) -> dict[str, Array]:
+        """Return the fields of the statistics that follow from the family alone, whatever the state."""
+        return {}
+
+    def zero_statistics(self, dtype: DTypeLike) -> T:
+        """Return statistics of 0 about the origin: where an energy is taken before a state is known."""
+        shapes: Any = jax.eval_shape(lambda: self.neutral(dtype).expected())
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return dataclasses.replace(zero, **self.constants(dtype))
 
     def from_gradient(self, statistics: T, gradient: T, weight: ArrayLike = 1.0) -> Q:
         """Return the optimal state, the coordinate update of Bishop 2006, eq. 10.9.
@@ -392,6 +410,10 @@ class Family(Generic[Q, T]):
             weight: exchangeable copies that the factor stands for inside one row.
         """
         raise TypeError(f"{type(self).__name__} has no coordinate update")
+
+    def optimum(self, statistics: T, gradient: T) -> tuple[Q, Float[Array, "*plate"]]:
+        """Return the optimal state and its log-normaliser."""
+        return self.from_gradient(statistics, gradient), self.log_normalizer(statistics, gradient)
 
     def natural(self, state: Q, statistics: T) -> T:
         """Return a state's natural parameter about the pivot of `statistics`; `from_gradient` inverts it."""

@@ -80,6 +80,15 @@ class Delta(Family):
     def repeated(self, n: int) -> Delta:
         return Delta(self.of.repeated(n))
 
+    def of_rows(self, rows: Any, n: int) -> Delta:
+        return Delta(self.of.of_rows(rows, n))
+
+    def chunk_rows(self, usual: int) -> int:
+        return self.of.chunk_rows(usual)
+
+    def constants(self, dtype: DTypeLike) -> dict[str, Array]:
+        return self.of.constants(dtype)
+
     def neutral(self, dtype: DTypeLike) -> DeltaState:
         return DeltaState(self.of.neutral(dtype))
 

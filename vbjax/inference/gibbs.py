@@ -16,7 +16,7 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax.core.model import ConjugateModel, require_model
-from vbjax.core.ragged import Ragged
+from vbjax.core.ragged import Ragged, by_part_with_key
 from vbjax.core.rows import float_dtype
 from vbjax.families.base import State, Statistics
 from vbjax.inference.fit import resolved
@@ -68,8 +68,11 @@ def gibbs(
     sizes = {name: read_count(n, name, least=int(name != "n_warmup")) for name, n in sizes.items()}
     model, data, _ = resolved(model, data, None)
     model.require_conjugate("its conditional distribution")
-    if isinstance(data, Ragged):
-        raise ValueError("data must be arrays: what documents and sequences have of their own is not drawn")
+    if isinstance(data, Ragged) and not model.local(data.parts[0]):
+        raise ValueError(
+            f"data must be arrays: a {type(model).__name__} does not draw what documents and sequences have "
+            "of their own; a vb.Model of sequences does"
+        )
     return _gibbs(model, data, key, **sizes)
 
 
@@ -83,8 +86,7 @@ def _gibbs(
         s = _draw_all(states, key_values)[1]
         local = Record()
         if data is not None:
-            neutral = {n: f.neutral(float_dtype(data)) for n, f in model.local(data).items()}
-            local = _draw_all(neutral, key_local)[1]
+            local = by_part_with_key(functools.partial(_start_locals, model), key_local, data)
 
         def sweep(carry: tuple[Record, Record], key: Array) -> tuple[tuple[Record, Record], Record]:
             s, local, values = _sweep(model, *carry, data, key)
@@ -95,6 +97,12 @@ def _gibbs(
         return jax.lax.scan(sweep, carry, keys[n_warmup:])[1]
 
     return jax.vmap(chain)(jax.random.split(key, n_chains))
+
+
+def _start_locals(model: ConjugateModel, key: Array, rows: Data) -> Record:
+    """Draw the local latents of some rows from their neutral states; return their statistics."""
+    dtype = float_dtype(rows)
+    return _draw_all({name: f.neutral(dtype) for name, f in model.local(rows).items()}, key)[1]
 
 
 def _draw_all(states: Mapping[str, State], key: Array) -> tuple[Record, Record]:
@@ -112,20 +120,28 @@ def _sweep(
     Returns:
         The statistics of the global and of the local latents, and the values of the global ones.
     """
-    families = {} if data is None else model.local(data)
-    keys = iter(jax.random.split(key, len(families) + len(model.blocks)))
-    for name, family in families.items():
-        pull = jax.grad(_energy)(local[name], name, model, s | local, data)
-        state = family.from_gradient(local[name], pull.with_base(1.0))
-        local = local | _draw_all({name: state}, next(keys))[1]
+    key, *keys = jax.random.split(key, 1 + len(model.blocks))
+    if data is not None:
+        local = by_part_with_key(functools.partial(_draw_locals, model, s), key, data, local)
     values = Record()
-    for block in model.blocks:
+    for block, own in zip(model.blocks, keys, strict=True):
         statistics = jax.tree.map(jnp.zeros_like, s) if data is None else model.gradient_at(s, local, data)
         gradient = model.total_gradient(s, statistics, block)
         states = {name: model.factors[name].from_gradient(s[name], gradient[name]) for name in block}
-        drawn, moved = _draw_all(states, next(keys))
+        drawn, moved = _draw_all(states, own)
         values, s = values | drawn, s | moved
     return s, local, values
+
+
+def _draw_locals(model: ConjugateModel, s: Record, key: Array, rows: Data, local: Record) -> Record:
+    """Draw every local latent of some rows once, given all else; return their statistics."""
+    families = model.local(rows)
+    keys = jax.random.split(key, max(len(families), 1))
+    for (name, family), own in zip(families.items(), keys, strict=False):
+        pull = jax.grad(_energy)(local[name], name, model, s | local, rows)
+        state = family.from_gradient(local[name], pull.with_base(1.0))
+        local = local | _draw_all({name: state}, own)[1]
+    return local
 
 
 def _energy(t: Statistics, name: str, model: ConjugateModel, s: Record, data: Data) -> Float[Array, ""]:

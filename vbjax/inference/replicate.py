@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.parameters import require_params
+from vbjax.core.ragged import Ragged
 from vbjax.core.rows import n_rows
 from vbjax.families.base import Family, State, Statistics
 from vbjax.numerics.inputs import is_concrete, read_count, read_key, read_shape
@@ -119,6 +120,8 @@ def replicate(
     if observed is None:
         return model.replicate(params, key, data, n_draws)
     data = model.read(data)
+    if isinstance(data, Ragged):
+        raise ValueError(f"data must be arrays where observed says what is drawn; got {type(data).__name__}")
     leaves, structure = jax.tree.flatten(data)
     is_family = lambda x: x is None or isinstance(x, Family)
     families, given = jax.tree.flatten(observed, is_leaf=is_family)

@@ -24,6 +24,7 @@ from vbjax.terms.densities import (
     stick_breaking,
     wishart,
 )
+from vbjax.terms.paths import gauss_markov, markov_chain
 from vbjax.terms.products import dot, linear, matmul
 
 __all__ = [
@@ -33,8 +34,10 @@ __all__ = [
     "dirichlet",
     "dot",
     "gamma",
+    "gauss_markov",
     "linear",
     "logistic",
+    "markov_chain",
     "matmul",
     "matrix_normal_wishart",
     "multinomial",

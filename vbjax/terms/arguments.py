@@ -10,9 +10,13 @@ from typing import Any, TypeAlias, TypeVar
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from vbjax.families.base import Statistics
+from vbjax.families.dirichlet import DirichletStatistics
+from vbjax.families.stick_breaking import StickBreakingStatistics
 from vbjax.numerics.inputs import as_numbers
+from vbjax.numerics.special import finite_log
 
 Argument: TypeAlias = Any  # a value, of which numpy can make an array, or the statistics of a latent
 S = TypeVar("S", bound=Statistics)
@@ -64,6 +68,30 @@ def read_statistics(kind: type[S], x: Argument, name: str, *, axes: int = 0, squ
     if square and value.shape[-1] != value.shape[-2]:
         raise ValueError(f"{name} must be square matrices; got shape {value.shape}")
     return kind.of(value)
+
+
+def read_log(probabilities: Argument, name: str, *, axes: int = 1) -> Float[Array, "*plate k"]:
+    """Return logarithms of probabilities over the last axis, finite where those are 0, or expected ones.
+
+    Raises:
+        ValueError: statistics of another family than Dirichlet and StickBreaking; what `read_value` refuses.
+    """
+    if isinstance(probabilities, (DirichletStatistics, StickBreakingStatistics)):
+        return finite_log(probabilities.log)
+    if isinstance(probabilities, Statistics):
+        raise ValueError(
+            f"{name} must be values or the statistics of a Dirichlet or StickBreaking factor; got those of a "
+            f"{family_of(probabilities)} factor"
+        )
+    p = read_value(probabilities, name, axes=axes)
+    positive = p != 0  # no 0 / 0 in the gradient
+    return finite_log(jnp.where(positive, jnp.log(jnp.where(positive, p, 1)), -jnp.inf))
+
+
+def require_alone(precision: Argument, term: str, mean: Statistics) -> None:
+    """Raise a ValueError if a precision is given beside statistics that hold their own."""
+    if precision is not None:
+        raise ValueError(f"{term}: precision must be left out: {family_of(mean)} statistics hold their own")
 
 
 def require_shapes(term: str, *, event: int = 0, **arguments: ArrayLike) -> None:

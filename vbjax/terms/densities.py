@@ -9,7 +9,6 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from vbjax.families.base import Statistics
 from vbjax.families.beta import BetaStatistics, beta_log_density
 from vbjax.families.categorical import CategoricalStatistics
 from vbjax.families.dirichlet import DirichletStatistics, dirichlet_log_density
@@ -29,7 +28,15 @@ from vbjax.families.stick_breaking import StickBreakingState, StickBreakingStati
 from vbjax.families.wishart import WishartStatistics, wishart_log_density
 from vbjax.numerics.linalg import transpose
 from vbjax.numerics.special import LOG_2PI, finite_log, log_factorial_remainder
-from vbjax.terms.arguments import Argument, family_of, read_statistics, read_value, require_shapes
+from vbjax.terms.arguments import (
+    Argument,
+    family_of,
+    read_log,
+    read_statistics,
+    read_value,
+    require_alone,
+    require_shapes,
+)
 
 
 def _location(x: Argument, name: str) -> NormalStatistics:
@@ -37,27 +44,6 @@ def _location(x: Argument, name: str) -> NormalStatistics:
     if isinstance(x, MultivariateNormalStatistics):
         return NormalStatistics(x.pivot, x.first, jnp.diagonal(x.second, axis1=-2, axis2=-1))
     return read_statistics(NormalStatistics, x, name)
-
-
-def _log(probabilities: Argument, name: str) -> Float[Array, "*plate k"]:
-    """Return logarithms of probabilities over the last axis, finite where those are 0, or expected ones."""
-    if isinstance(probabilities, (DirichletStatistics, StickBreakingStatistics)):
-        return finite_log(probabilities.log)
-    if isinstance(probabilities, Statistics):
-        raise ValueError(
-            f"{name} must be values or the statistics of a Dirichlet or StickBreaking factor; got those of a "
-            f"{family_of(probabilities)} factor"
-        )
-    p = read_value(probabilities, name, axes=1)
-    return finite_log(
-        jnp.where(p == 0, -jnp.inf, jnp.log(jnp.where(p == 0, 1, p)))
-    )  # no 0 / 0 in the gradient
-
-
-def _require_alone(precision: Argument, term: str, mean: Statistics) -> None:
-    """Raise a ValueError if a precision is given beside statistics that hold their own."""
-    if precision is not None:
-        raise ValueError(f"{term}: precision must be left out: {family_of(mean)} statistics hold their own")
 
 
 def normal(x: Argument, mean: Argument, precision: Argument = None) -> Float[Array, " ..."]:
@@ -73,7 +59,7 @@ def normal(x: Argument, mean: Argument, precision: Argument = None) -> Float[Arr
     -2.225791
     """
     if isinstance(mean, NormalGammaStatistics):
-        _require_alone(precision, "normal", mean)
+        require_alone(precision, "normal", mean)
         x = read_value(x, "normal: x")
         require_shapes("normal", x=x, mean=mean.pivot)
         return 0.5 * (mean.logdet - LOG_2PI - mean.square_about(x))
@@ -207,7 +193,7 @@ def categorical(x: Argument, probabilities: Argument) -> Float[Array, " ..."]:
         x: the number of a state, or the statistics of a Categorical factor.
         probabilities: values, or the statistics of a Dirichlet or StickBreaking factor.
     """
-    log = _log(probabilities, "categorical: probabilities")
+    log = read_log(probabilities, "categorical: probabilities")
     if isinstance(x, CategoricalStatistics):
         require_shapes("categorical", event=1, x=x.p, probabilities=log)
         return (x.p * log).sum(-1)
@@ -231,7 +217,7 @@ def multinomial(x: ArrayLike, probabilities: Argument) -> Float[Array, " ..."]:
     >>> print(f"{multinomial([1.0, 1.0], [0.5, 0.5]):.6f}")
     -0.693147
     """
-    log = _log(probabilities, "multinomial: probabilities")
+    log = read_log(probabilities, "multinomial: probabilities")
     x = _counts(x, "multinomial: x", log)
     require_shapes("multinomial", event=1, x=x, probabilities=log)
     n = x.sum(-1)
@@ -253,7 +239,7 @@ def multivariate_normal(x: Argument, mean: Argument, precision: Argument = None)
     """
     term, joint = "multivariate_normal", (NormalWishartStatistics, MultivariateNormalGammaStatistics)
     if isinstance(mean, (MatrixNormalWishartStatistics, *joint)):
-        _require_alone(precision, term, mean)
+        require_alone(precision, term, mean)
         x = read_value(x, f"{term}: x", axes=1)
         if isinstance(mean, joint):
             require_shapes(term, event=1, x=x, mean=mean.pivot)

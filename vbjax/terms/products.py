@@ -62,31 +62,42 @@ def linear(x: ArrayLike, weights: Argument) -> NormalStatistics | NormalGammaSta
     return NormalStatistics.of(x @ location)
 
 
-def matmul(weights: Argument, z: Argument) -> NormalStatistics:
-    """Return the statistics of z_n . w_j, (n, p), of two independent factors: a location for `normal`.
+def matmul(weights: Argument, z: Argument) -> NormalStatistics | NormalGammaStatistics:
+    """Return the statistics of z_n . w_j, (..., p), of two independent factors: a location for `normal`.
 
     Args:
-        weights: values (p, q), or the statistics of a MultivariateNormal factor of size q, plate (p,).
-        z: values (n, q), or the statistics of a MultivariateNormal factor of size q for each row.
+        weights: values (p, q), or the statistics of a MultivariateNormal factor of size q, plate (p,); or
+            of a MultivariateNormalGamma factor, whose precisions go with it: `normal(y, matmul(s.w, s.z))`.
+        z: values (..., q), or the statistics of a MultivariateNormal factor of size q for each row.
 
     Raises:
         ValueError: if the shapes do not fit, or an argument is of another family.
     """
-    w = read_statistics(MultivariateNormalStatistics, weights, "matmul: weights", axes=2)
-    z = read_statistics(MultivariateNormalStatistics, z, "matmul: z", axes=2)
-    if w.pivot.ndim != 2 or z.pivot.ndim != 2 or w.pivot.shape[1] != z.pivot.shape[1]:
-        raise ValueError(
-            "matmul has arguments of shapes that do not fit: weights must be (p, q) and z (n, q); got "
-            f"weights={w.pivot.shape} and z={z.pivot.shape}"
-        )
+    z = read_statistics(MultivariateNormalStatistics, z, "matmul: z", axes=1)
+    w: Argument = weights
+    if joint := isinstance(weights, MultivariateNormalGammaStatistics):
+        tau = w.precision
+        first, second = w.cross, w.square
+    else:
+        w = read_statistics(MultivariateNormalStatistics, weights, "matmul: weights", axes=2)
+        first, second, tau = w.first, w.second, jnp.ones_like(w.pivot[..., 0])
     wc, zc = w.pivot, z.pivot
-    # d = z.w - zc.wc = dz.wc + zc.dw + dz.dw, and E[d^2] by one product over pairs of the q axes
-    first = z.first @ (wc + w.first).T + zc @ w.first.T
-    of_z = jnp.stack([z.second, outer(zc, zc + 2 * z.first)], 1)
-    of_w = jnp.stack([w.second + outer(wc, wc + 2 * w.first), w.second], 1)
-    second = of_z.reshape(len(zc), -1) @ of_w.reshape(len(wc), -1).T
-    second = second + 2 * (z.first @ wc.T) * (zc @ w.first.T)
-    return NormalStatistics(zc @ wc.T, first, second)
+    if wc.ndim != 2 or wc.shape[1] != zc.shape[-1]:
+        raise ValueError(
+            "matmul has arguments of shapes that do not fit: weights must be (p, q) and z (..., q); got "
+            f"weights={wc.shape} and z={zc.shape}"
+        )
+    # d = z.w - zc.wc = dz.wc + zc.dw + dz.dw, and E[tau d^2] by one product over pairs of the q axes
+    of_d = z.first @ (tau[:, None] * wc + first).T + zc @ first.T
+    of_z = jnp.stack([z.second, outer(zc, zc + 2 * z.first)], -3)
+    of_w = jnp.stack([second + outer(wc, tau[:, None] * wc + 2 * first), second], -3)
+    square = of_z.reshape(*zc.shape[:-1], -1) @ of_w.reshape(len(wc), -1).T
+    square = square + 2 * (z.first @ wc.T) * (zc @ first.T)
+    if not joint:
+        return NormalStatistics(zc @ wc.T, of_d, square)
+    each = (jnp.broadcast_to(x, square.shape) for x in (tau, w.logdet, w.base))
+    precision, logdet, base = each
+    return NormalGammaStatistics(zc @ wc.T, precision, logdet, of_d, square, base)
 
 
 def dot(x: Argument, z: Argument) -> NormalStatistics:

@@ -21,6 +21,7 @@ from vbjax.core.conjugacy.indices import Reads, find_reads, require_cells
 from vbjax.core.conjugacy.probes import depends_on_other_rows, operations_on, probe
 from vbjax.core.conjugacy.remedies import remedy
 from vbjax.core.model import in_dtype
+from vbjax.core.ragged import parts_of
 from vbjax.core.rows import float_dtype
 from vbjax.families.base import Family
 from vbjax.numerics.inputs import is_concrete
@@ -66,7 +67,8 @@ def inspect_model(model: Any, data: Any, given: Blocks | None = None) -> Inspect
     """
     question = _question(model, data)
     found = _answer(question)
-    require_cells(question.model, data, found.reads)
+    for part in parts_of(data):
+        require_cells(question.model, part, found.reads)
     if given is None:
         return found.inspection
     names = [name for block in given for name in block]
@@ -81,7 +83,7 @@ def inspect_model(model: Any, data: Any, given: Blocks | None = None) -> Inspect
 
 def _question(model: Any, data: Any) -> _Question:
     with jax.ensure_compile_time_eval():
-        rows = jax.tree.map(lambda x: _concrete(x[:_N_ROWS]), data)
+        rows = jax.tree.map(lambda x: _concrete(x[:_N_ROWS]), parts_of(data)[-1])
         model = in_dtype(jax.tree.map(_concrete, model), float_dtype(data))
     leaves, structure = jax.tree.flatten((model, rows))
     key = structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
@@ -175,7 +177,8 @@ def _require_shapes(model: Any, rows: Any) -> Reads:
     """
     local = {} if rows is None else model.local(rows)
     families, dtype = {**model.factors, **local}, float_dtype((model, rows))
-    s = Record({name: jax.eval_shape(f.neutral(dtype).expected) for name, f in families.items()})
+    shapes = {n: jax.eval_shape(lambda f=f: f.neutral(dtype).expected()) for n, f in families.items()}
+    s = Record(shapes)
     reads = Reads((), False)
     for name in ("log_prior",) if rows is None else ("log_prior", "log_likelihood"):
         try:

@@ -165,7 +165,10 @@ def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Any:
         return jax.device_get(jax.jit(lambda: family.neutral(dtype).expected().with_base(0.0))())
     shapes = jax.eval_shape(lambda: family.neutral(dtype).expected())
     t = jax.tree.map(lambda leaf: rng.uniform(0.7, 1.3, leaf.shape).astype(dtype), shapes)
-    return dataclasses.replace(t, base=np.zeros_like(t.base)) if hasattr(t, "base") else t
+    fields = {field.name: getattr(t, field.name) for field in dataclasses.fields(t)}
+    fixed = {name: x for name, x in fields.items() if name not in (*t.natural, "pivot")}
+    # no base measure; of a chain, as if it had all steps
+    return dataclasses.replace(t, **{n: np.full_like(x, n != "base") for n, x in fixed.items()})
 
 
 @jax.jit

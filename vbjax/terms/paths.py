@@ -1,0 +1,194 @@
+"""The log densities of paths: of a Markov chain of discrete states, and of vectors.
+
+Imported by terms.py, where users find them.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from vbjax.families.base import Statistics
+from vbjax.families.gamma import GammaStatistics
+from vbjax.families.gauss_markov import GaussMarkovStatistics
+from vbjax.families.markov_chain import MarkovChainStatistics
+from vbjax.families.matrix_normal_wishart import MatrixNormalWishartStatistics
+from vbjax.families.multivariate_normal import MultivariateNormalStatistics
+from vbjax.families.multivariate_normal_gamma import MultivariateNormalGammaStatistics
+from vbjax.families.wishart import WishartStatistics
+from vbjax.numerics.linalg import transpose
+from vbjax.numerics.special import LOG_2PI
+from vbjax.terms.arguments import (
+    Argument,
+    family_of,
+    read_log,
+    read_statistics,
+    read_value,
+    require_alone,
+    require_shapes,
+)
+from vbjax.terms.densities import multivariate_normal
+
+
+def markov_chain(x: Argument, initial: Argument, transitions: Argument) -> Float[Array, "*plate"]:
+    """Return log p(z_1, ..., z_T) of a Markov chain: initial[z_1] prod_t transitions[z_t, z_t+1].
+
+    Args:
+        x: the statistics of a MarkovChain factor, or a path of states' numbers (T,), -1 after its end.
+        initial: probabilities of the first state (K,): values, or the statistics of a Dirichlet or
+            StickBreaking factor.
+        transitions: those of the next state given each, (K, K): values, or the statistics of such factors of
+            plate (K,).
+
+    Raises:
+        ValueError: if the shapes do not fit, or an argument is of another family.
+
+    References:
+        Rabiner (1989), eq. 13 to 15; Bishop (2006), eq. 13.10.
+
+    >>> from vbjax.terms import markov_chain
+    >>> print(f"{markov_chain([0, 1, 1], [0.5, 0.5], [[0.5, 0.5], [0.25, 0.75]]):.6f}")  # log 3 / 16
+    -1.673976
+    """
+    initial = read_log(initial, "markov_chain: initial")
+    transitions = read_log(transitions, "markov_chain: transitions", axes=2)
+    if not isinstance(x, MarkovChainStatistics):
+        x = _read_path(x, initial)
+    require_shapes("markov_chain", event=1, first_of_x=x.first, initial=initial)
+    require_shapes("markov_chain", event=2, pairs_of_x=x.pairs, transitions=transitions)
+    return (x.first * initial).sum(-1) + (x.pairs * transitions).sum((-1, -2))
+
+
+def _read_path(x: Argument, initial: Float[Array, "*plate k"]) -> MarkovChainStatistics:
+    if isinstance(x, Statistics):
+        raise ValueError(
+            "markov_chain: x must be a path of states' numbers or the statistics of a MarkovChain factor; "
+            f"got those of a {family_of(x)} factor"
+        )
+    x = read_value(x, "markov_chain: x", axes=1)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"markov_chain: x must be whole numbers, those of states; got {x.dtype}")
+    return MarkovChainStatistics.of_path(x, initial.shape[-1], initial.dtype)
+
+
+def gauss_markov(
+    x: Argument,
+    initial_mean: Argument,
+    initial_precision: Argument,
+    transitions: Argument,
+    precision: Argument = None,
+) -> Float[Array, "*plate"]:
+    """Return log p(x_1, ..., x_T) of vectors x_1 ~ N(m, P^-1), x_t ~ N(A x_{t-1}, Lam^-1).
+
+    The transitions are a regression of every state on the one before. As expectations of A and Lam, its log
+    density needs A about a pivot, and sums over the transitions about the pivots of x and A: products of
+    deviations alone, in which nothing large cancels.
+
+    Args:
+        x: the statistics of a GaussMarkov factor, or a path (T, D).
+        initial_mean, initial_precision: m (D,) and P (D, D), as `multivariate_normal` takes them.
+        transitions: A (D, D), a value; or the statistics of its rows, a MultivariateNormal or
+            MultivariateNormalGamma factor of size D and plate (D,); or of A' and Lam, a MatrixNormalWishart
+            factor of D rows and size D.
+        precision: Lam: a number, or (D,) or the statistics of a Gamma factor of plate (D,), for a diagonal
+            one; where A is a value also a matrix (D, D) or the statistics of a Wishart factor. Left out where
+            `transitions` hold their own.
+
+    Raises:
+        ValueError: if the shapes do not fit, an argument is of another family, or a matrix multiplies rows.
+
+    References:
+        Bishop (2006), eq. 13.75 and 13.76; Beal (2003), section 5.2; Ghahramani & Hinton (1996).
+
+    >>> from vbjax.terms import gauss_markov
+    >>> print(f"{gauss_markov([[0.0], [1.0]], [0.0], [[1.0]], [[1.0]], 1.0):.6f}")  # -log(2 pi) - 1 / 2
+    -2.337877
+    """
+    term = "gauss_markov"
+    x = read_statistics(GaussMarkovStatistics, x, f"{term}: x", axes=2)
+    regression = _regression(transitions, precision)
+    b, size = regression.pivot, x.pivot.shape[-1]
+    if b.shape[-2:] != (size, size):
+        raise ValueError(
+            f"{term}: transitions must be ({size}, {size}), as x has vectors of {size}; got {b.shape}"
+        )
+    start = _start(x, initial_mean, initial_precision)
+    number, gram, cross, square = _moments(x, b)
+    constant = number * (regression.logdet - size * LOG_2PI)
+    misfit = (regression.precision * square).sum((-1, -2)) - 2 * (regression.cross * cross).sum((-1, -2))
+    misfit = misfit + (regression.square * gram).sum((-1, -2))
+    return x.here[..., 0] * start + 0.5 * (constant - misfit)
+
+
+def _start(x: GaussMarkovStatistics, mean: Argument, precision: Argument) -> Float[Array, "*plate"]:
+    """Return the log density of the first state."""
+    term = "gauss_markov"
+    mean = read_statistics(MultivariateNormalStatistics, mean, f"{term}: initial_mean", axes=1)
+    name = f"{term}: initial_precision"
+    precision = read_statistics(WishartStatistics, precision, name, axes=2, square=True)
+    first = MultivariateNormalStatistics(x.pivot[..., 0, :], x.first[..., 0, :], x.second[..., 0, :, :])
+    rows = precision.value.sum(-1)
+    require_shapes(term, event=1, state_of_x=first.pivot, initial_mean=mean.pivot, initial_precision=rows)
+    return multivariate_normal(first, mean, precision)
+
+
+def _moments(x: GaussMarkovStatistics, b: Float[Array, "*plate d d"]) -> tuple[Array, Array, Array, Array]:
+    """Return sums over transitions: their number, E[x x'], E[x r'] and E[r r'] of r = x_t+1 - b' x_t."""
+    goes_on = x.here[..., 1:]
+    each = goes_on[..., None]
+    here, ahead = each * x.pivot[..., :-1, :], each * x.pivot[..., 1:, :]
+    first, first_ahead = each * x.first[..., :-1, :], each * x.first[..., 1:, :]
+    second = (each[..., None] * x.second[..., :-1, :, :]).sum(-3)
+    second_ahead = (each[..., None] * x.second[..., 1:, :, :]).sum(-3)
+    # of x = c + d the residual is that of the pivots, and that of the deviations
+    residual, deviation = ahead - here @ b, first_ahead - first @ b
+    gram = transpose(here) @ here + transpose(here) @ first + transpose(first) @ here + second
+    between = x.pairs - second @ b
+    cross = transpose(here) @ (residual + deviation) + transpose(first) @ residual + between
+    square = transpose(residual) @ (residual + deviation) + transpose(deviation) @ residual
+    square = square + second_ahead - transpose(b) @ x.pairs - transpose(between) @ b
+    return goes_on.sum(-1), gram, cross, square
+
+
+def _regression(transitions: Argument, precision: Argument) -> MatrixNormalWishartStatistics:
+    """Return A' and Lam as one joint factor has them."""
+    term = "gauss_markov"
+    if isinstance(transitions, (MatrixNormalWishartStatistics, MultivariateNormalGammaStatistics)):
+        require_alone(precision, term, transitions)
+        if isinstance(transitions, MatrixNormalWishartStatistics):
+            return transitions
+        t = transitions
+        return _of_rows(t.pivot, t.cross, t.square.sum(-3), t.precision, t.logdet.sum(-1))
+    is_value = not isinstance(transitions, Statistics)
+    rows = read_statistics(MultivariateNormalStatistics, transitions, f"{term}: transitions", axes=2)
+    d = rows.pivot.shape[-1]
+    if not isinstance(precision, Statistics):
+        precision = read_value(precision, f"{term}: precision")
+    if isinstance(precision, WishartStatistics) or (isinstance(precision, Array) and precision.ndim > 1):
+        noise = read_statistics(WishartStatistics, precision, f"{term}: precision", axes=2, square=True)
+        if not is_value:
+            raise ValueError(
+                f"{term}: precision must be numbers ({d},), or the statistics of a Gamma factor, where "
+                "transitions are the statistics of rows, which a matrix would multiply; got a matrix"
+            )
+        nothing = jnp.zeros_like(rows.pivot)
+        return MatrixNormalWishartStatistics(
+            transpose(rows.pivot), noise.value, noise.logdet, nothing, nothing, noise.base
+        )
+    diagonal = read_statistics(GammaStatistics, precision, f"{term}: precision")
+    shape = rows.pivot.shape[:-1]
+    value, log = (jnp.broadcast_to(x, shape).astype(rows.pivot.dtype) for x in (diagonal.value, diagonal.log))
+    square = (value[..., None, None] * rows.second).sum(-3)
+    return _of_rows(rows.pivot, value[..., None] * rows.first, square, value, log.sum(-1))
+
+
+def _of_rows(
+    pivot: Array, cross: Array, square: Array, precision: Array, logdet: Array
+) -> MatrixNormalWishartStatistics:
+    """Return the regression whose rows of A are independent, each with a precision of its own."""
+    eye = jnp.eye(precision.shape[-1], dtype=precision.dtype)
+    lam = precision[..., None] * eye
+    return MatrixNormalWishartStatistics(
+        transpose(pivot), lam, logdet, transpose(cross), square, jnp.zeros_like(logdet)
+    )
