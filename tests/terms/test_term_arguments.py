@@ -76,6 +76,28 @@ REFUSED = {
         lambda t: terms.multinomial(np.zeros((4, 2)), t["Dirichlet"]),
         r"multinomial has arguments of shapes that do not fit: x=\(4, 2\), probabilities=\(2, 3\)",
     ),
+    "a path for labels": (
+        lambda t: terms.markov_chain(t["Categorical"], np.ones(3) / 3, np.ones((3, 3)) / 3),
+        "markov_chain: x must be a path of states' numbers or .* a MarkovChain factor; got .* a Categorical",
+    ),
+    "half a state of a path": (
+        lambda t: terms.markov_chain([0.5, 1.0], np.ones(3) / 3, np.ones((3, 3)) / 3),
+        "markov_chain: x must be whole numbers",
+    ),
+    "transitions of other states": (
+        lambda t: terms.markov_chain(t["MarkovChain"], np.ones(3) / 3, np.ones((2, 2)) / 2),
+        r"markov_chain has arguments of shapes that do not fit: pairs_of_x=\(2, 3, 3\), transitions=\(2, 2\)",
+    ),
+    "a path without a regression": (
+        lambda t: terms.gauss_markov(t["GaussMarkov"], np.zeros(2), np.eye(2), np.eye(3), 1.0),
+        r"gauss_markov: transitions must be \(2, 2\), as x has vectors of 2; got \(3, 3\)",
+    ),
+    "a matrix between rows": (
+        lambda t: terms.gauss_markov(
+            t["GaussMarkov"], np.zeros(2), np.eye(2), t["MultivariateNormal"], np.eye(2)
+        ),
+        "gauss_markov: precision must be numbers .* where transitions are the statistics of rows",
+    ),
     "matmul": (
         lambda t: terms.matmul(t["MultivariateNormal"], np.zeros((4, 2))),
         r"matmul .* weights must be \(p, q\) and z \(..., q\); got weights=\(2, 3\) and z=\(4, 2\)",

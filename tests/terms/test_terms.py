@@ -35,6 +35,9 @@ from vbjax.families import (
     CategoricalStatistics,
     DirichletStatistics,
     GammaStatistics,
+    GaussMarkovStatistics,
+    LocationPrecision,
+    MarkovChainStatistics,
     MatrixNormalWishartStatistics,
     MultivariateNormalGammaStatistics,
     MultivariateNormalStatistics,
@@ -73,6 +76,15 @@ class Term:
 definite = np.asarray([[2.0, 0.5, 0.25], [0.5, 1.5, -0.5], [0.25, -0.5, 3.0]])
 vector = np.asarray([0.5, -1.0, 2.0])
 matrix = np.asarray([[0.5, -1.0, 2.0], [1.0, 0.25, -0.5]])
+stochastic = np.asarray([[0.5, 0.25, 0.25], [0.125, 0.5, 0.375], [0.25, 0.25, 0.5]])
+square = np.asarray([[0.9, -0.2], [0.4, 0.7]])
+
+
+def path_log_density(x, m, p, a, lam):
+    steps = [gaussian(after, a @ before, lam) for before, after in zip(x[:-1], x[1:], strict=True)]
+    return gaussian(x[0], m, p) + sum(steps)
+
+
 of = lambda *kinds: tuple(kind and kind.of for kind in kinds)
 
 TERMS = {
@@ -241,6 +253,22 @@ TERMS = {
         lambda x, m, r, nu, w: (
             stats.matrix_normal.logpdf(x[0], m, inv(r), inv(x[1])) + stats.wishart.logpdf(x[1], nu, inv(w))
         ),
+    ),
+    "markov_chain": Term(
+        terms.markov_chain,
+        ("MarkovChain", "Dirichlet", stochastic),
+        (
+            lambda x: MarkovChainStatistics.of_path(x, SIZE, jnp.result_type(float)),
+            DirichletStatistics.of,
+            None,
+        ),
+        lambda x, start, move: np.log(start[x[0]]) + np.log(move[x[:-1], x[1:]]).sum(),
+    ),
+    "gauss_markov": Term(
+        terms.gauss_markov,
+        ("GaussMarkov", vector[:ROWS], definite[:ROWS, :ROWS], square, definite[1:, 1:]),
+        of(GaussMarkovStatistics, *[None] * 4),
+        lambda x, m, p, a, lam: path_log_density(x, m, p, a, lam),
     ),
 }
 
@@ -434,3 +462,41 @@ def test_a_precision_may_be_scaled_by_a_number(dtype):
     product = terms.normal(0.5, mean, kappa * tau)
     square = mean.square_about(np.asarray(0.5, dtype))
     close(product, 0.5 * (np.log(kappa) + tau.log - np.log(2 * np.pi) - kappa * tau.value * square))
+
+
+def test_transitions_of_every_family_are_one_regression(dtype):
+    """Rows of A with a common noise or each with its own, and A' with a full one: at values, about other pivots."""
+    x = elsewhere(CASES["GaussMarkov"].state(dtype).expected())
+    a, noise = square.astype(dtype), np.asarray([2.0, 0.5], dtype)
+    m, p = vector[:ROWS].astype(dtype), definite[:ROWS, :ROWS].astype(dtype)
+
+    def term(*regression):
+        return terms.gauss_markov(x, m, p, *regression)
+
+    full = term(a, jnp.diag(noise))
+    rows, joint = MultivariateNormalStatistics.of(a), MultivariateNormalGammaStatistics.of((a, noise))
+    matrices = MatrixNormalWishartStatistics.of(LocationPrecision(a.T, jnp.diag(noise)))
+    of_numbers = term(a, noise), term(rows, noise), term(elsewhere(rows), GammaStatistics.of(noise))
+    of_joint = term(joint), term(elsewhere(joint)), term(matrices), term(elsewhere(matrices))
+    assert full.dtype == dtype
+    for found in (*of_numbers, *of_joint, term(a, WishartStatistics.of(jnp.diag(noise)))):
+        close(found, full, factor=10)
+
+
+def test_a_table_of_products_with_joint_precisions(dtype):
+    """As `normal` with the precision beside it, at values; and E[tau (x . w - y)^2] by moments of every factor."""
+    w = CASES["MultivariateNormalGamma"].state(dtype)
+    z = CASES["MultivariateNormal"].state(dtype).expected()
+    y = np.asarray([[0.5, -1.0], [2.0, 0.25]], dtype)
+    value = w.mean
+    table = terms.matmul(MultivariateNormalGammaStatistics.of(value), z)
+    close(terms.normal(y, table), terms.normal(y, terms.matmul(value.location, z), value.precision), factor=3)
+    t = elsewhere(w.expected())
+    found = terms.normal(y, terms.matmul(t, elsewhere(z)))
+    # E[tau] E[(z . m - y)^2] + tr(E[z z'] B^-1)
+    second = z.second + z.mean[:, :, None] * z.mean[:, None]
+    spread = np.einsum("nij,pij->np", second, np.linalg.inv(np.asarray(w.mean_precision, float)))
+    error = np.einsum("pi,nij,pj->np", w.location, second, w.location)
+    error = error - 2 * y * np.asarray(z.mean @ w.location.T) + y**2
+    desired = 0.5 * (w.expected().logdet - np.log(2 * np.pi) - w.precision.mean * error - spread)
+    close(found, desired, factor=30)
