@@ -7,6 +7,7 @@ gradients at probability zero.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -80,8 +81,12 @@ stochastic = np.asarray([[0.5, 0.25, 0.25], [0.125, 0.5, 0.375], [0.25, 0.25, 0.
 square = np.asarray([[0.9, -0.2], [0.4, 0.7]])
 
 
+def of_path(x):
+    return MarkovChainStatistics.of_path(x, SIZE, jnp.result_type(float))
+
+
 def path_log_density(x, m, p, a, lam):
-    steps = [gaussian(after, a @ before, lam) for before, after in zip(x[:-1], x[1:], strict=True)]
+    steps = [gaussian(after, a @ before, lam) for before, after in itertools.pairwise(x)]
     return gaussian(x[0], m, p) + sum(steps)
 
 
@@ -258,7 +263,7 @@ TERMS = {
         terms.markov_chain,
         ("MarkovChain", "Dirichlet", stochastic),
         (
-            lambda x: MarkovChainStatistics.of_path(x, SIZE, jnp.result_type(float)),
+            of_path,
             DirichletStatistics.of,
             None,
         ),
@@ -465,7 +470,7 @@ def test_a_precision_may_be_scaled_by_a_number(dtype):
 
 
 def test_transitions_of_every_family_are_one_regression(dtype):
-    """Rows of A with a common noise or each with its own, and A' with a full one: at values, about other pivots."""
+    """Rows of A with noise beside them or their own, and A' with a full one: at values, about any pivot."""
     x = elsewhere(CASES["GaussMarkov"].state(dtype).expected())
     a, noise = square.astype(dtype), np.asarray([2.0, 0.5], dtype)
     m, p = vector[:ROWS].astype(dtype), definite[:ROWS, :ROWS].astype(dtype)
@@ -484,7 +489,7 @@ def test_transitions_of_every_family_are_one_regression(dtype):
 
 
 def test_a_table_of_products_with_joint_precisions(dtype):
-    """As `normal` with the precision beside it, at values; and E[tau (x . w - y)^2] by moments of every factor."""
+    """As `normal` with the precision beside it, at values; and E[tau (x . w - y)^2] by their moments."""
     w = CASES["MultivariateNormalGamma"].state(dtype)
     z = CASES["MultivariateNormal"].state(dtype).expected()
     y = np.asarray([[0.5, -1.0], [2.0, 0.25]], dtype)

@@ -389,15 +389,10 @@ class Family(Generic[Q, T]):
         """Return a standard member with its mode inside the support: where a fit starts by default."""
         raise TypeError(f"{type(self).__name__} has no neutral member")
 
-    def constants(self, dtype: DTypeLike) -> dict[str, Array]:
-        """Return the fields of the statistics that follow from the family alone, whatever the state."""
-        return {}
-
     def zero_statistics(self, dtype: DTypeLike) -> T:
         """Return statistics of 0 about the origin: where an energy is taken before a state is known."""
         shapes: Any = jax.eval_shape(lambda: self.neutral(dtype).expected())
-        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return dataclasses.replace(zero, **self.constants(dtype))
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def from_gradient(self, statistics: T, gradient: T, weight: ArrayLike = 1.0) -> Q:
         """Return the optimal state, the coordinate update of Bishop 2006, eq. 10.9.

@@ -18,8 +18,6 @@ from jax import Array
 from vbjax.families.base import Family, Q, T, pytree
 from vbjax.numerics.inputs import read_count
 
-_CHUNK = 2**17  # numbers in the tables of the chains that a pass takes at a time, which stay in the cache
-
 
 @pytree
 class Extent:
@@ -74,9 +72,6 @@ class ChainFamily(Family[Q, T]):
         family = dataclasses.replace(self, plate=(n,), steps=rows.observed.shape[1])
         object.__setattr__(family, "extent", Extent(rows.lengths, rows.observed))
         return family
-
-    def chunk_rows(self, usual: int) -> int:
-        return max(1, _CHUNK // (self.n_steps * self.size**2))
 
     @property
     def n_steps(self) -> int:

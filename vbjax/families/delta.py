@@ -86,8 +86,8 @@ class Delta(Family):
     def chunk_rows(self, usual: int) -> int:
         return self.of.chunk_rows(usual)
 
-    def constants(self, dtype: DTypeLike) -> dict[str, Array]:
-        return self.of.constants(dtype)
+    def zero_statistics(self, dtype: DTypeLike) -> Any:
+        return self.of.zero_statistics(dtype)
 
     def neutral(self, dtype: DTypeLike) -> DeltaState:
         return DeltaState(self.of.neutral(dtype))

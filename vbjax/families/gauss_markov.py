@@ -16,6 +16,9 @@ from vbjax.families.chain import ChainFamily, Extent, draw_paths, over_cells
 from vbjax.families.multivariate_normal import MultivariateNormalStatistics
 from vbjax.families.normal import NormalState
 from vbjax.numerics.linalg import symmetrize, transpose
+from vbjax.numerics.special import LOG_2PI
+
+_CHUNK = 2**20  # numbers in a pass's moments, of chains x steps x states x states
 
 
 @pytree
@@ -199,15 +202,25 @@ class GaussMarkov(ChainFamily[GaussMarkovState, GaussMarkovStatistics]):
     size: int = 1
     curvature: ClassVar[str | None] = "second"
 
-    def constants(self, dtype: DTypeLike) -> dict[str, Array]:
-        return dict(here=_here(self.extent, (*self.plate, self.n_steps), dtype))
+    def zero_statistics(self, dtype: DTypeLike) -> GaussMarkovStatistics:
+        path = jnp.zeros((*self.plate, self.n_steps, self.size), dtype)
+        return GaussMarkovStatistics.of(path, _here(self.extent, path.shape[:-1], path.dtype))
+
+    def chunk_rows(self, usual: int) -> int:
+        return max(1, _CHUNK // (self.n_steps * (self.size + 1) ** 2))
 
     def neutral(self, dtype: DTypeLike) -> GaussMarkovState:
-        mean = jnp.zeros((*self.plate, self.n_steps, self.size), dtype)
-        eye = jnp.eye(self.size, dtype=dtype)
-        precision = jnp.broadcast_to(eye, (*mean.shape, self.size))
-        coupling = jnp.broadcast_to(jnp.zeros_like(eye), (*self.plate, *eye.shape))
-        return self._found(mean, precision, coupling, jnp.zeros_like(mean))[0]
+        """Return independent standard normal states, whose moments need no smoother."""
+        mean, eye = jnp.zeros((*self.plate, self.n_steps, self.size), dtype), jnp.eye(self.size, dtype=dtype)
+        coupling = jnp.zeros((*self.plate, *eye.shape), dtype)
+        state = GaussMarkovState(mean, jnp.broadcast_to(eye, (*mean.shape, self.size)), coupling, self.extent)
+        if self.extent is None:
+            return state
+        here = state._here[..., None, None]
+        half = 0.5 * self.size * here.sum((-1, -2, -3))
+        nothing = jnp.zeros((*self.plate, self.n_steps - 1, *eye.shape), dtype)
+        found = chains.Posterior(half * LOG_2PI, half * (1 + LOG_2PI), mean, here * eye, nothing)
+        return dataclasses.replace(state, found=found)
 
     def _found(
         self, pivot: Array, precision: Array, coupling: Array, pull: Array

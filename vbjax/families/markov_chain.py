@@ -20,6 +20,8 @@ from vbjax.numerics.inputs import as_numbers, is_concrete
 from vbjax.numerics.linalg import outer
 from vbjax.numerics.special import finite_log, itakura_saito
 
+_CHUNK = 2**17  # numbers in a pass's table of chains x steps x states, which stays in the cache
+
 
 @pytree
 class MarkovChainStatistics(Statistics):
@@ -208,9 +210,16 @@ class MarkovChain(ChainFamily[MarkovChainState, MarkovChainStatistics]):
     curvature: ClassVar[str | None] = "p"
 
     def neutral(self, dtype: DTypeLike) -> MarkovChainState:
+        zero = self.zero_statistics(dtype)
+        return self._state(zero.first, zero.pairs, zero.p)
+
+    def zero_statistics(self, dtype: DTypeLike) -> MarkovChainStatistics:
         nothing = jnp.zeros((*self.plate, self.n_steps, self.size), dtype)
         first = nothing[..., 0, :]
-        return self._state(first, outer(first, first), nothing)
+        return MarkovChainStatistics(first, outer(first, first), nothing)
+
+    def chunk_rows(self, usual: int) -> int:
+        return max(1, _CHUNK // (self.n_steps * self.size))
 
     def _state(self, initial: Array, transitions: Array, evidence: Array) -> MarkovChainState:
         """Return the state of these log weights; a local one keeps what the smoother finds."""

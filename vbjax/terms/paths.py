@@ -6,7 +6,7 @@ Imported by terms.py, where users find them.
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from vbjax.families.base import Statistics
@@ -118,7 +118,7 @@ def gauss_markov(
     constant = number * (regression.logdet - size * LOG_2PI)
     misfit = (regression.precision * square).sum((-1, -2)) - 2 * (regression.cross * cross).sum((-1, -2))
     misfit = misfit + (regression.square * gram).sum((-1, -2))
-    return x.here[..., 0] * start + 0.5 * (constant - misfit)
+    return _first(x.here, -1) * start + 0.5 * (constant - misfit)
 
 
 def _start(x: GaussMarkovStatistics, mean: Argument, precision: Argument) -> Float[Array, "*plate"]:
@@ -127,10 +127,15 @@ def _start(x: GaussMarkovStatistics, mean: Argument, precision: Argument) -> Flo
     mean = read_statistics(MultivariateNormalStatistics, mean, f"{term}: initial_mean", axes=1)
     name = f"{term}: initial_precision"
     precision = read_statistics(WishartStatistics, precision, name, axes=2, square=True)
-    first = MultivariateNormalStatistics(x.pivot[..., 0, :], x.first[..., 0, :], x.second[..., 0, :, :])
+    first = MultivariateNormalStatistics(_first(x.pivot, -2), _first(x.first, -2), _first(x.second, -3))
     rows = precision.value.sum(-1)
     require_shapes(term, event=1, state_of_x=first.pivot, initial_mean=mean.pivot, initial_precision=rows)
     return multivariate_normal(first, mean, precision)
+
+
+def _first(x: Array, axis: int) -> Array:
+    """Return the first entry along an axis, by a slice: an index would be looked for in the data."""
+    return lax.index_in_dim(x, 0, axis, keepdims=False)
 
 
 def _moments(x: GaussMarkovStatistics, b: Float[Array, "*plate d d"]) -> tuple[Array, Array, Array, Array]:

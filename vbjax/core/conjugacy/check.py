@@ -177,7 +177,7 @@ def _require_shapes(model: Any, rows: Any) -> Reads:
     """
     local = {} if rows is None else model.local(rows)
     families, dtype = {**model.factors, **local}, float_dtype((model, rows))
-    shapes = {n: jax.eval_shape(lambda f=f: f.neutral(dtype).expected()) for n, f in families.items()}
+    shapes = {n: jax.eval_shape(lambda f=f: f.zero_statistics(dtype)) for n, f in families.items()}
     s = Record(shapes)
     reads = Reads((), False)
     for name in ("log_prior",) if rows is None else ("log_prior", "log_likelihood"):

@@ -100,6 +100,6 @@ def _beyond(model: Any, data: Any) -> Any:
     """The first index of the log likelihood that is out of range, if there is one."""
     dtype = float_dtype((model, data))
     families = {**model.factors, **model.local(data)}
-    s = Record({name: family.neutral(dtype).expected() for name, family in families.items()})
+    s = Record({name: family.zero_statistics(dtype) for name, family in families.items()})
     with jax.numpy_dtype_promotion("standard"):  # checkify's own
         return checkify.checkify(model.likelihood, errors=checkify.index_checks)(s, data)[0]

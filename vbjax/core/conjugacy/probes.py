@@ -163,7 +163,7 @@ def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Any:
     """Statistics of nobody in particular: numbers around one, or values in the support."""
     if family.guarded:
         return jax.device_get(jax.jit(lambda: family.neutral(dtype).expected().with_base(0.0))())
-    shapes = jax.eval_shape(lambda: family.neutral(dtype).expected())
+    shapes = jax.eval_shape(lambda: family.zero_statistics(dtype))
     t = jax.tree.map(lambda leaf: rng.uniform(0.7, 1.3, leaf.shape).astype(dtype), shapes)
     fields = {field.name: getattr(t, field.name) for field in dataclasses.fields(t)}
     fixed = {name: x for name, x in fields.items() if name not in (*t.natural, "pivot")}
