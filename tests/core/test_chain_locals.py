@@ -168,3 +168,13 @@ def test_fits_climb_and_leave_the_symmetry_of_the_states(name):
     if name == "hidden Markov":
         rates = np.sort(np.asarray(fit.params.components.mean[:, 0]))
         assert rates[-1] > 2 * rates[0]
+
+
+def test_what_a_chain_cannot_be_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"data must be vb.Sequences.of.*MarkovChain.*or give it steps"):
+        vb.fit(own_hidden_markov(), np.ones((5, 2)), key=KEY)
+    walk = vb.Model(factors=dict(x=vb.GaussMarkov(1)), log_prior=lambda s: s.x.first.sum())
+    with pytest.raises(ValueError, match="GaussMarkov must have steps, their number, where it is no local"):
+        vb.fit(walk, key=KEY)
+    with pytest.raises(ValueError, match="must be given without plate and steps"):
+        vb.MarkovChain(2, steps=3).of_rows(counts("float32").parts[0], 1)
