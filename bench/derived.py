@@ -150,24 +150,32 @@ def cases() -> dict[str, Case]:
             vb.UnitVarianceMixture(K), 3 * column, K, written.unit_variance_mixture
         ),
         "Bernoulli mixture": Case(
-            vb.BernoulliMixture(K), as_float(rng.uniform(size=p.shape) < p), K * D, written.bernoulli_mixture
+            vb.BayesianBernoulliMixture(K),
+            as_float(rng.uniform(size=p.shape) < p),
+            K * D,
+            written.bernoulli_mixture,
         ),
         "Poisson mixture": Case(
-            vb.PoissonMixture(K), as_float(rng.poisson(9 * p)), K * D, written.poisson_mixture
+            vb.BayesianPoissonMixture(K), as_float(rng.poisson(9 * p)), K * D, written.poisson_mixture
         ),
         "Gamma mixture": Case(
-            vb.GammaMixture(K, known_shape=3.0), as_float(rng.gamma(3, 1 / p)), K * D, written.gamma_mixture
+            vb.BayesianGammaMixture(K, known_shape=3.0),
+            as_float(rng.gamma(3, 1 / p)),
+            K * D,
+            written.gamma_mixture,
         ),
         "multinomial mixture": Case(
-            vb.MultinomialMixture(K), as_float(rng.poisson(9 * p)), K * D, written.multinomial_mixture
+            vb.BayesianMultinomialMixture(K), as_float(rng.poisson(9 * p)), K * D, written.multinomial_mixture
         ),
         "categorical mixture": Case(
-            vb.CategoricalMixture(K, n_categories=V),
+            vb.BayesianCategoricalMixture(K, n_categories=V),
             jnp.asarray(rng.binomial(V - 1, p), jnp.int32),
             K * D * V,
             written.categorical_mixture,
         ),
-        "regression mixture": Case(vb.RegressionMixture(K), (x, y), K * D, written.regression_mixture),
+        "regression mixture": Case(
+            vb.BayesianRegressionMixture(K), (x, y), K * D, written.regression_mixture
+        ),
         "factor analysis, a fifth missing": Case(
             vb.FactorAnalysis(4, missing=True), holes, D * 4 * 4, written.factor_analysis_missing
         ),

@@ -94,10 +94,10 @@ CASES = {
     "Gaussian mixture, VB": one(vb.BayesianGaussianMixture(3), near),
     "unit-variance mixture": one(vb.UnitVarianceMixture(3), lambda rng: near(rng)[:, 0]),
     "Bernoulli mixture": one(
-        vb.BernoulliMixture(3), lambda rng: (rng.uniform(size=(N, 8)) < classes(rng, 0.2, 0.8)) * 1.0
+        vb.BayesianBernoulliMixture(3), lambda rng: (rng.uniform(size=(N, 8)) < classes(rng, 0.2, 0.8)) * 1.0
     ),
-    "Poisson mixture": one(vb.PoissonMixture(3), lambda rng: rng.poisson(classes(rng, 1, 4)) * 1.0),
-    "regression mixture": one(vb.RegressionMixture(2), lines),
+    "Poisson mixture": one(vb.BayesianPoissonMixture(3), lambda rng: rng.poisson(classes(rng, 1, 4)) * 1.0),
+    "regression mixture": one(vb.BayesianRegressionMixture(2), lines),
     "PPCA, missing": one(vb.PPCA(3, missing=True), latent),
     "factor analysis, missing": one(vb.FactorAnalysis(3, missing=True), latent),
     "factor analysis": one(vb.FactorAnalysis(3), functools.partial(latent, missing=False)),

@@ -81,7 +81,7 @@ def peer_pca(model: Any, x: np.ndarray, start: Any) -> VB:
 
 def peer_mixture(model: Any, x: np.ndarray, start: Any, node: Any, components: Any, *at: Any) -> VB:
     """A mixture of independent columns: labels, then components, then weights."""
-    weights = nodes.Dirichlet(np.full(K, float(model.weight_concentration)))
+    weights = nodes.Dirichlet(np.full(K, float(model.weights.concentration)))
     weights.initialize_from_parameters(start.weights.concentration)
     labels = nodes.Categorical(weights, plates=(len(x), 1))
     components.initialize_from_parameters(*at)
@@ -91,20 +91,21 @@ def peer_mixture(model: Any, x: np.ndarray, start: Any, node: Any, components: A
 
 
 def peer_bernoulli(model: Any, x: np.ndarray, start: Any) -> VB:
-    c, p = start.components, np.stack([model.concentration1, model.concentration0], -1)
-    prior = nodes.Beta(p[:, None], plates=(x.shape[1], K))
+    c, prior = start.components, model.component.prior
+    p = np.stack([prior.concentration1, prior.concentration0], -1)
+    node = nodes.Beta(p[:, None], plates=(x.shape[1], K))
     at = np.stack([c.concentration1.T, c.concentration0.T], -1)
-    return peer_mixture(model, x.astype(int), start, nodes.Bernoulli, prior, at)
+    return peer_mixture(model, x.astype(int), start, nodes.Bernoulli, node, at)
 
 
 def peer_poisson(model: Any, x: np.ndarray, start: Any) -> VB:
-    c = start.components
-    prior = nodes.Gamma(model.concentration[:, None], model.rate[:, None], plates=(x.shape[1], K))
-    return peer_mixture(model, x.astype(int), start, nodes.Poisson, prior, c.concentration.T, c.rate.T)
+    c, prior = start.components, model.component.prior
+    node = nodes.Gamma(prior.concentration[:, None], prior.rate[:, None], plates=(x.shape[1], K))
+    return peer_mixture(model, x.astype(int), start, nodes.Poisson, node, c.concentration.T, c.rate.T)
 
 
 def peer_categorical(model: Any, x: np.ndarray, start: Any) -> VB:
-    prior = nodes.Dirichlet(model.concentration[:, None], plates=(x.shape[1], K))
+    prior = nodes.Dirichlet(model.component.prior.concentration[:, None], plates=(x.shape[1], K))
     at = np.swapaxes(start.components.concentration, 0, 1)
     return peer_mixture(model, x, start, nodes.Categorical, prior, at)
 
@@ -194,11 +195,15 @@ def matches(n: int) -> dict[str, Match]:
         "PCA, relevance": Match(vb.BayesianPCA(6), flat, peer_pca),
         "Gaussian mixture, full": Match(normals(2), around, peer_normals, at_rows),
         "Bernoulli mixture": Match(
-            vb.BernoulliMixture(K), (rng.uniform(size=(n, 10)) < spread(0.05, 0.95, 10)) * 1.0, peer_bernoulli
+            vb.BayesianBernoulliMixture(K),
+            (rng.uniform(size=(n, 10)) < spread(0.05, 0.95, 10)) * 1.0,
+            peer_bernoulli,
         ),
-        "Poisson mixture": Match(vb.PoissonMixture(K), rng.poisson(spread(1, 9, 10)) * 1.0, peer_poisson),
+        "Poisson mixture": Match(
+            vb.BayesianPoissonMixture(K), rng.poisson(spread(1, 9, 10)) * 1.0, peer_poisson
+        ),
         "categorical mixture": Match(
-            vb.CategoricalMixture(K, n_categories=4),
+            vb.BayesianCategoricalMixture(K, n_categories=4),
             rng.binomial(3, spread(0.05, 0.95, 10)),
             peer_categorical,
         ),

@@ -238,9 +238,9 @@ def conjugate_mixture(
             lambda rows: table(model, components, rows),
             lambda rows, r: sums(model, rows, r),
         )
-        prior = DirichletState(jnp.full_like(weights.concentration, model.weight_concentration))
-        objective = bound - weights.kl(prior) - components.kl(model.component_prior).sum()
-        moved = DirichletState(model.weight_concentration + count)
+        prior = DirichletState(jnp.full_like(weights.concentration, model.weights.concentration))
+        objective = bound - weights.kl(prior) - components.kl(model.component.prior).sum()
+        moved = DirichletState(model.weights.concentration + count)
         return Record(weights=moved, components=update(model, count, more)), objective
 
     return sweep
@@ -256,7 +256,7 @@ def bernoulli_table(model: Any, c: BetaState, x: Array) -> Array:
 
 
 def bernoulli_update(model: Any, count: Array, ones: Array) -> BetaState:
-    prior = model.component_prior
+    prior = model.component.prior
     return BetaState(prior.concentration1 + ones, prior.concentration0 + count[:, None] - ones)
 
 
@@ -266,18 +266,18 @@ def poisson_table(model: Any, c: GammaState, x: Array) -> Array:
 
 
 def poisson_update(model: Any, count: Array, total: Array) -> GammaState:
-    prior = model.component_prior
+    prior = model.component.prior
     return GammaState(prior.concentration + total, prior.rate + count[:, None])
 
 
 def gamma_table(model: Any, c: GammaState, x: Array) -> Array:
     s = c.expected()
-    return (s.log @ model.known_shape)[:, None] - s.value @ x.T
+    return (s.log @ model.component.known_shape)[:, None] - s.value @ x.T
 
 
 def gamma_update(model: Any, count: Array, total: Array) -> GammaState:
-    prior = model.component_prior
-    return GammaState(prior.concentration + count[:, None] * model.known_shape, prior.rate + total)
+    prior = model.component.prior
+    return GammaState(prior.concentration + count[:, None] * model.component.known_shape, prior.rate + total)
 
 
 def multinomial_table(model: Any, c: DirichletState, x: Array) -> Array:
@@ -285,12 +285,14 @@ def multinomial_table(model: Any, c: DirichletState, x: Array) -> Array:
 
 
 def dirichlet_update(model: Any, count: Array, total: Array) -> DirichletState:
-    prior = model.component_prior.concentration
+    prior = model.component.prior.concentration
     return DirichletState(prior + total.reshape(prior.shape))
 
 
 def indicators(model: Any, x: Array) -> Array:
-    return jax.nn.one_hot(x, model.n_categories, dtype=model.concentration.dtype).reshape(x.shape[0], -1)
+    component = model.component
+    hot = jax.nn.one_hot(x, component.n_categories, dtype=component.concentration.dtype)
+    return hot.reshape(x.shape[0], -1)
 
 
 def categorical_table(model: Any, c: DirichletState, x: Array) -> Array:
@@ -323,7 +325,7 @@ def lines_sums(model: Any, rows: Any, r: Array) -> Any:
 
 def lines_update(model: Any, count: Array, sums: Any) -> MultivariateNormalGammaState:
     gram, cross, square = sums
-    prior = model.component_prior
+    prior = model.component.prior
     precision = prior.mean_precision + gram.reshape(prior.mean_precision.shape)
     pull = cross + (prior.mean_precision @ prior.location[..., None])[..., 0]
     location = jnp.linalg.solve(precision, pull[..., None])[..., 0]

@@ -59,15 +59,11 @@ def ours_at(model: Any, data: Any, means: np.ndarray, dtype: Any) -> tuple[Any, 
     """The resolved model, the data as it takes them, and the parameters that the peers start from."""
     model, data, _ = resolved(model, data, None)
     params = jax.jit(model.init)(jax.random.key(0), data)
-    if model.emissions.points:
+    if model.points:
         k, d = means.shape
-        mixture = model.emissions
-        ones = (
-            jnp.ones((k, d), dtype)
-            if mixture.covariance_type == "diag"
-            else jnp.stack([jnp.eye(d, dtype=dtype)] * k)
-        )
-        at = mixture.params_at(np.full(k, 1 / k, dtype), means.astype(dtype), ones)
+        kind = model.component.covariance_type
+        ones = jnp.ones((k, d), dtype) if kind == "diag" else jnp.stack([jnp.eye(d, dtype=dtype)] * k)
+        at = vb.GaussianMixture(k, kind).params_at(np.full(k, 1 / k, dtype), means.astype(dtype), ones)
         params |= dict(components=at.components)
     return model, data, params
 

@@ -67,7 +67,9 @@ def test_everything_public_is_in_a_table(monkeypatch):
     monkeypatch.setattr(vb, "__all__", [*vb.__all__, "Nobody"])
     monkeypatch.setattr(vb.metrics, "nobody", test_outcomes_are_told_apart, raising=False)
     monkeypatch.setattr(test_outcomes_are_told_apart, "__module__", vb.metrics.__name__)
-    assert [c.label for c in grid() if c.group == "uncovered"] == ["Nobody", "metrics.nobody"]
+    monkeypatch.setattr(vb.components, "__all__", [*vb.components.__all__, "Normal"])
+    found = [c.label for c in grid() if c.group == "uncovered"]
+    assert found == ["Nobody", "metrics.nobody", "components.Normal"]
 
 
 def test_batches_keep_groups_together():

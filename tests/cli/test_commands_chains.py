@@ -107,34 +107,43 @@ def test_fit_prints_saves_and_draws_what_fit_finds(bayesian, folder, capsys):
     np.testing.assert_allclose(matrix, saved["transitions"][order][:, order], atol=6e-4, rtol=0)
 
 
-def behind(mixture):
-    return vb.HiddenMarkovModel(2, mixture)
+def em(component):
+    return vb.HiddenMarkovModel(2, component)
+
+
+def bayes(component):
+    return vb.BayesianHiddenMarkovModel(2, component)
 
 
 @pytest.mark.parametrize(
     ("name", "options", "fields", "expected"),
     [
-        ("hmm", "count poisson", dict(rates=(2, 1)), vb.PoissonHMM(2)),
+        ("hmm", "count poisson", dict(rates=(2, 1)), em(vb.components.Poisson())),
         (
             "hmm",
             "kind,flag categorical",
             dict(probabilities=(2, 2, 3)),
-            behind(vb.CategoricalMixture(2, maximum_likelihood=True)),
+            em(vb.components.Categorical()),
         ),
-        ("bayesian-hmm", "flag bernoulli", dict(probabilities_sd=(2, 1)), behind(vb.BernoulliMixture(2))),
-        ("hmm", "wait exponential", dict(rates=(2, 1)), vb.GammaHMM(2)),
-        ("bayesian-hmm", "half,size gaussian", dict(means_sd=(2, 2)), vb.BayesianGaussianHMM(2)),
+        (
+            "bayesian-hmm",
+            "flag bernoulli",
+            dict(probabilities_sd=(2, 1)),
+            bayes(vb.components.Bernoulli()),
+        ),
+        ("hmm", "wait exponential", dict(rates=(2, 1)), em(vb.components.Gamma())),
+        ("bayesian-hmm", "half,size gaussian", dict(means_sd=(2, 2)), bayes(vb.components.Gaussian())),
         (
             "bayesian-hmm",
             "wait gamma",
             dict(shapes=(2, 1), rates=(2, 1), rates_sd=(2, 1)),
-            vb.BayesianGammaHMM(2, learn_shape=True),
+            bayes(vb.components.Gamma(learn_shape=True)),
         ),
         (
             "bayesian-hmm",
             "half,size mixture --parts 3 --covariance diag",
             dict(shares_sd=(2, 3), means_sd=(2, 3, 2), covariances=(2, 3, 2, 2)),
-            vb.BayesianMixtureHMM(2, 3, "diag"),
+            bayes(vb.components.Mixture(3, vb.components.Gaussian("diag"))),
         ),
         (
             "bayesian-hmm",
@@ -144,7 +153,7 @@ def behind(mixture):
         ),
     ],
 )
-def test_every_output_is_its_mixture_behind_a_chain(name, options, fields, expected, folder, monkeypatch):
+def test_every_output_is_its_component_behind_a_chain(name, options, fields, expected, folder, monkeypatch):
     (columns, output, *others), seen = options.split(), stopped_fits(monkeypatch)
     assert main(fit_command(name, "--columns", columns, "--output", output, *others)) == 2
     ((given, x, _),) = seen
@@ -156,19 +165,19 @@ def test_every_output_is_its_mixture_behind_a_chain(name, options, fields, expec
 
 
 @pytest.mark.parametrize(
-    ("name", "output", "columns", "mixture"),
+    ("name", "output", "columns", "expected"),
     [
-        ("hmm", "categorical", "kind,flag", vb.CategoricalMixture(2, maximum_likelihood=True)),
-        ("bayesian-hmm", "gaussian", "half,size", vb.BayesianGaussianMixture(2, "diag")),
+        ("hmm", "categorical", "kind,flag", vb.CategoricalHMM(2)),
+        ("bayesian-hmm", "gaussian", "half,size", vb.BayesianGaussianHMM(2, "diag")),
     ],
 )
-def test_parameters_are_those_of_the_output(name, output, columns, mixture, folder, capsys):
+def test_parameters_are_those_of_the_output(name, output, columns, expected, folder, capsys):
     covariance = ["--covariance", "diag"] if output == "gaussian" else ["--output", output]
     command = fit_command(name, "--columns", columns, *covariance, "--out", "fit.npz", "--plot", "fit.svg")
     assert main([word for word in command if word != "--quiet"]) == 0
     out, err = capsys.readouterr()
     assert "2/2" in err  # the progress bar
-    direct, _ = direct_fit(vb.HiddenMarkovModel(2, mixture), *columns.split(","))
+    direct, _ = direct_fit(expected, *columns.split(","))
     with np.load("fit.npz") as file:
         saved = dict(file)
     np.testing.assert_allclose(saved["objective"], direct.objective, rtol=1e-6)
@@ -232,9 +241,9 @@ def test_missing_entries_are_missing(folder, capsys, monkeypatch):
     assert main(["fit", "hmm", "steps.csv", "--states", "2", "--output", "poisson"]) == 2
     assert main(["fit", "hmm", "steps.csv", "--states", "2"]) == 2
     (some, gaps, _), (poisson, steps, _), (whole, *_) = seen
-    assert some.emissions.missing
-    assert not whole.emissions.missing
-    assert repr(poisson) == repr(vb.PoissonHMM(2))
+    assert some.component.missing
+    assert not whole.component.missing
+    assert repr(poisson) == repr(em(vb.components.Poisson()))
     assert (len(gaps), int(gaps.n_steps), int(steps.n_steps)) == (1, 7, 6)
     np.testing.assert_array_equal(steps.parts[0].observed[0], [True, False, False, True, True, True])
 

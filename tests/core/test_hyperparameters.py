@@ -31,17 +31,55 @@ def words():
     return vb.Documents.of(np.random.default_rng(0).poisson(2.0, (6, 5)))
 
 
+def rows(make):
+    """Rows that a function of the registry makes, in float32 where they are numbers of any size."""
+    read = lambda x: x if np.issubdtype(x.dtype, np.integer) else np.float32(x)
+    return jax.tree.map(read, make(np.random.default_rng(0)))
+
+
 BEYOND_THE_REGISTRY = {
     "topics": (vb.LatentDirichletAllocation(3), words),
     "HDP topics": (vb.HDPTopics(3), words),
     "state space": (vb.LinearGaussianStateSpace(1), steps),
     "VB state space": (vb.BayesianLinearGaussianStateSpace(1), steps),
-    "HDP chain": (vb.HDPHiddenMarkovModel(2, vb.PoissonMixture(2)), steps),
-    "EM chain": (vb.HiddenMarkovModel(2, vb.GaussianMixture(2)), steps),
-    "nested chain": (vb.HiddenMarkovModel(2, vb.NestedMixture(2, vb.PoissonMixture(2))), steps),
+    "HDP chain": (vb.HDPHiddenMarkovModel(2, vb.components.Poisson()), steps),
+    "EM chain": (vb.HiddenMarkovModel(2, vb.components.Gaussian()), steps),
+    "nested chain": (
+        vb.BayesianHiddenMarkovModel(2, vb.components.Mixture(2, vb.components.Poisson())),
+        steps,
+    ),
     "autoregressive chain": (vb.BayesianAutoregressiveHMM(2), steps),
-    "PPCA": (vb.PPCA(1), lambda: np.float32(registry.table(np.random.default_rng(0)))),
+    "PPCA": (vb.PPCA(1), lambda: rows(registry.table)),
     "mean field Gaussian": (vb.MeanFieldGaussian(np.zeros(2), np.eye(2)), lambda: None),
+    "any mixture": (vb.Mixture(2, vb.components.Gaussian()), lambda: rows(registry.table)),
+    "any mixture, VB": (
+        vb.BayesianMixture(2, vb.components.Gaussian("diag"), vb.labels.StickBreaking()),
+        lambda: rows(registry.table),
+    ),
+}
+BY_EM = {
+    "categories": vb.CategoricalMixture(2, 4),
+    "profiles": vb.MultinomialMixture(2),
+    "counts": vb.PoissonMixture(2),
+    "positive": vb.GammaMixture(2),
+    "lines": vb.RegressionMixture(2),
+    "planes": vb.MultivariateRegressionMixture(2),
+}
+CHAINS = {
+    "categories": (vb.CategoricalHMM(2, 4), vb.BayesianCategoricalHMM(2, 4)),
+    "counts": (vb.PoissonHMM(2), vb.BayesianPoissonHMM(2)),
+    "positive": (vb.GammaHMM(2), vb.BayesianGammaHMM(2)),
+    "table": (
+        *(vb.GaussianHMM(2), vb.BayesianGaussianHMM(2), vb.AutoregressiveHMM(2)),
+        *(vb.MixtureHMM(2, 2), vb.BayesianMixtureHMM(2, 2)),
+    ),
+}
+BEYOND_THE_REGISTRY |= {
+    f"EM of {name}": (model, lambda name=name: rows(getattr(registry, name))) for name, model in BY_EM.items()
+} | {
+    type(model).__name__: (model, lambda name=name: rows(getattr(registry, name)))
+    for name, models in CHAINS.items()
+    for model in models
 }
 MODELS = {
     name: (entry.model, lambda entry=entry: entry.data("float32")[0])
@@ -135,15 +173,17 @@ def test_what_has_a_meaning_is_accepted():
         model, data = read_model(changed(vb.KMeans(3, scale=scale), "", "n_clusters", np.int64(3)), ROWS)
         assert (type(model.n_clusters), model.scale.dtype) == (int, data.dtype)
         np.testing.assert_array_equal(model.resolve(data).scale, [2.0, 2.0])
-    flat = vb.MixtureHMM(2, 3, weight_concentration=[2.0, 2.0, 5.0]).emissions
-    assert read_hyperparameters(flat).flat.weight_concentration == 3.0
+    shares = vb.MixtureHMM(2, 3, weight_concentration=[2, 2, 5]).component.weights
+    np.testing.assert_array_equal(read_hyperparameters(shares).concentration, [2, 2, 5])
 
 
 @pytest.mark.parametrize(
     ("model", "data", "words"),
     [
-        (vb.GaussianMixture(2, inverse_scale=np.eye(2)), ROWS, "inverse_scale must come with mean_precision"),
-        (vb.GaussianMixture(2, degrees_of_freedom=3.0), ROWS, "degrees_of_freedom must come with"),
+        (vb.GaussianMixture(2, inverse_scale=np.eye(2)), ROWS,
+         "inverse_scale of the component must be left out: points without mean_precision have no prior"),
+        (vb.GaussianMixture(2, degrees_of_freedom=3.0), ROWS,
+         "degrees_of_freedom of the component must be left out: points without mean_precision"),
         (vb.ProbitRegression(b=np.ones(7)), LABELLED, "b must come with ard=True"),
         (vb.LogisticRegression(ard=True, precision=1.0), LABELLED, "precision must not come with ard=True"),
         (vb.RobustNormal(df=1e-60), ROWS[:, 0], "df must be positive; got 1e-60, 0.0 in float32"),
@@ -151,13 +191,14 @@ def test_what_has_a_meaning_is_accepted():
         (vb.LinearRegression(offset=1e30), LABELLED, "offset must be finite, as must be its square"),
         (vb.KMeans(3, scale=[1.0, -1.0]), ROWS, r"scale must be positive; got -1.0 at \[1\]"),
         (vb.LinearRegression(location=np.ones(2)), LABELLED, r"location must be a number or of shape \(3,\)"),
-        (vb.BayesianGaussianMixture(2, degrees_of_freedom=1.0), ROWS, "degrees_of_freedom must be above 1"),
+        (vb.BayesianGaussianMixture(2, degrees_of_freedom=1.0), ROWS,
+         "degrees_of_freedom of the component must be above 1"),
         (vb.BayesianGaussianMixture(2, "diag", inverse_scale=np.eye(2)), ROWS, r"of shape \(d,\); got"),
-        (vb.CategoricalMixture(2, 4, concentration=np.ones(3)), ROWS, r"or of shape \(d, 4\)"),
-        (vb.BernoulliMixture(2, weight_prior="dirichlet_process", weight_concentration=[1.0, 1.0]), ROWS,
-         "weight_concentration must be a number; got"),
+        (vb.BayesianCategoricalMixture(2, 4, concentration=np.ones(3)), ROWS, r"or of shape \(d, 4\)"),
+        (vb.BayesianPoissonMixture(2, weight_prior="dirichlet_process", weight_concentration=[1.0, 1.0]),
+         np.abs(ROWS).round(), "concentration of the weights must be a number; got"),
         (vb.MixtureHMM(2, 2, covariance_floor=-1.0), ROWS,
-         "covariance_floor of the mixture of the emissions must be positive; got -1.0"),
+         "covariance_floor of the component of the component must be positive; got -1.0"),
     ],
 )  # fmt: skip
 def test_what_goes_with_what_is_said(model, data, words):
@@ -166,8 +207,33 @@ def test_what_goes_with_what_is_said(model, data, words):
 
 
 def test_weights_that_a_chain_replaces_are_refused():
-    with pytest.raises(ValueError, match="weight_concentration is of no use in a chain"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'weight_concentration'"):
         vb.PoissonHMM(2, weight_concentration=3.0)
+    for kind in (vb.HiddenMarkovModel, vb.BayesianHiddenMarkovModel, vb.HDPHiddenMarkovModel):
+        with pytest.raises(ValueError, match=r"^component must be a component, such as vb\.components"):
+            vb.fit(kind(2, vb.PoissonMixture(2)), ROWS, key=key())
+
+
+@pytest.mark.parametrize("make", [vb.BayesianGaussianMixture, vb.BayesianPoissonMixture])
+def test_the_kind_of_weights_is_refused_where_it_is_said(make):
+    with pytest.raises(ValueError, match=r"^weight_prior must be one of 'dirichlet', 'dirichlet_pro.*'even'"):
+        make(2, weight_prior="even")
+
+
+def test_hyperparameters_are_replaced_wherever_they_are():
+    """By the names that the signatures have: what several parts have is the component's."""
+    lines = vb.BayesianRegressionMixture(2).replace(concentration=0.7, weight_concentration=3.0)
+    assert (lines.component.concentration, lines.weights.concentration) == (0.7, 3.0)
+    assert isinstance(lines, vb.BayesianRegressionMixture)
+    shares = vb.MixtureHMM(2, 3).replace(covariance_floor=0.1, weight_concentration=2.0, stickiness=1.0)
+    inner = shares.component
+    assert (inner.component.covariance_floor, inner.weights.concentration) == (0.1, 2.0)
+    assert (shares.stickiness, inner.component.n_laws) == (1.0, 6)
+    fewer = shares.replace(n_components=1, n_states=4).component
+    assert (fewer.n_components, fewer.n_laws, fewer.component.n_laws) == (1, 4, 4)
+    for nobody in ("rate", "n_laws", "points", "weight_rate"):
+        with pytest.raises(ValueError, match=f"^{nobody} must be a hyperparameter of GaussianMixture"):
+            vb.GaussianMixture(2).replace(**{nobody: 1})
 
 
 def test_a_wrong_hyperparameter_is_named_before_wrong_data():

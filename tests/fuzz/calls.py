@@ -97,6 +97,7 @@ def calls_of(
 
 # what else an error may call an argument
 ALSO_NAMED = dict(
+    weight_concentration=("concentration of the weights",),
     data=(
         "rows",
         "steps",
@@ -110,7 +111,7 @@ ALSO_NAMED = dict(
         "words",
         "counts",
     ),
-    x=("data", "y"),
+    x=("data", "y", "rows"),
     factors=("factor", "log_prior", "log_likelihood"),
     support=("log_density",),
     hyper=("log_prior", "log_likelihood"),

@@ -43,6 +43,10 @@ def uncovered() -> Iterator[Call]:
         for name in public_names(getattr(vb, module)):
             if name not in table and f"{module}.{name}" not in subjects.EXEMPT and name not in known:
                 yield no_row("uncovered", f"{module}.{name}", "public name without a row")
+    for module, table in dict(components=goods.COMPONENTS, labels=goods.LABELS).items():
+        for name in public_names(getattr(vb, module)):
+            if name not in table and f"{module}.{name}" not in subjects.EXEMPT:
+                yield no_row("uncovered", f"{module}.{name}", "public name without a row")
     for module in (plots, plots.chains, plots.topics):
         short = module.__name__.removeprefix("vbjax.")
         for name in public_names(module):

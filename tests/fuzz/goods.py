@@ -63,18 +63,33 @@ def log_density(s: Any, data: Any = None) -> Any:
 
 SUPPORT = dict(x=vb.real(2), scale=vb.positive())
 
+# every component and all labels: what they must be given, and data of a mixture with them
+COMPONENTS: dict[str, tuple[dict[str, Any], str]] = {
+    "Bernoulli": ({}, "binary"),
+    "Categorical": ({}, "categories"),
+    "Gamma": ({}, "positives"),
+    "Gaussian": ({}, "table"),
+    "Mixture": (dict(n_components=K, component=vb.components.Gaussian()), "series"),
+    "Multinomial": ({}, "counts"),
+    "MultivariateRegression": ({}, "planes"),
+    "Poisson": ({}, "counts"),
+    "Regression": ({}, "design"),
+}
+LABELS: dict[str, tuple[dict[str, Any], str]] = {"StickBreaking": ({}, "table"), "Weights": ({}, "table")}
+
 # a model of every kind: what it must be given, and its data
 MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "KMeans": (dict(n_clusters=K), "table"),
     "GaussianMixture": (dict(n_components=K), "table"),
     "BayesianGaussianMixture": (dict(n_components=K), "table"),
-    "BernoulliMixture": (dict(n_components=K), "binary"),
-    "CategoricalMixture": (dict(n_components=K), "categories"),
-    "MultinomialMixture": (dict(n_components=K), "counts"),
-    "PoissonMixture": (dict(n_components=K), "counts"),
-    "GammaMixture": (dict(n_components=K), "positives"),
-    "RegressionMixture": (dict(n_components=K), "design"),
-    "MultivariateRegressionMixture": (dict(n_components=K), "planes"),
+    "Mixture": (dict(n_components=K, component=vb.components.Gaussian()), "table"),
+    "BayesianMixture": (dict(n_components=K, component=vb.components.Poisson()), "counts"),
+    **{
+        f"{bayesian}{name}Mixture": (dict(n_components=K), COMPONENTS[name][1])
+        for name in COMPONENTS
+        if name not in ("Gaussian", "Mixture")
+        for bayesian in ("", "Bayesian")
+    },
     "LinearRegression": ({}, "design"),
     "ARDRegression": ({}, "design"),
     "LogisticRegression": ({}, "labelled"),
@@ -99,12 +114,9 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "BayesianGammaHMM": (dict(n_states=K), "positive_series"),
     "AutoregressiveHMM": (dict(n_states=K), "series"),
     "BayesianAutoregressiveHMM": (dict(n_states=K), "series"),
-    "AutoregressiveHiddenMarkovModel": (
-        dict(n_states=K, emissions=vb.MultivariateRegressionMixture(K, maximum_likelihood=True)),
-        "series",
-    ),
-    "HiddenMarkovModel": (dict(n_states=K, emissions=vb.GaussianMixture(K)), "series"),
-    "HDPHiddenMarkovModel": (dict(n_states=K, emissions=vb.BayesianGaussianMixture(K)), "series"),
+    "HiddenMarkovModel": (dict(n_states=K, component=vb.components.Gaussian()), "series"),
+    "BayesianHiddenMarkovModel": (dict(n_states=K, component=vb.components.Gaussian()), "series"),
+    "HDPHiddenMarkovModel": (dict(n_states=K, component=vb.components.Gaussian()), "series"),
     "MixtureHMM": (dict(n_states=K, n_components=K), "series"),
     "BayesianMixtureHMM": (dict(n_states=K, n_components=K), "series"),
     "LinearGaussianStateSpace": (dict(n_latent=1), "number_series"),
@@ -320,7 +332,7 @@ GOOD.update(
 )
 GOOD.update(
     normal=lambda: vb.Normal(),
-    mixture_of_two=lambda: vb.GaussianMixture(2),
+    three_rows=lambda: _table()[:3],
     own_factors=lambda: OWN["factors"],
     own_hyper=lambda: OWN["hyper"],
     own_prior=lambda: OWN["log_prior"],

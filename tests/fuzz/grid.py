@@ -14,7 +14,7 @@ from . import goods, subjects
 from .calls import Call, arguments_of, calls_of, rows
 from .coverage import uncovered
 from .goods import good
-from .models import of_model
+from .models import of_model, of_part
 from .shell import shell_calls
 
 
@@ -38,6 +38,8 @@ def grid() -> list[Call]:
         *_of_families(),
         *_of_own_models(),
         *(call for name in goods.MODELS for call in of_model(name)),
+        *(call for name in goods.COMPONENTS for call in of_part("components", name)),
+        *(call for name in goods.LABELS for call in of_part("labels", name)),
         *shell_calls(),
         *uncovered(),
     ]
@@ -74,8 +76,8 @@ def _of_objects() -> Iterator[Call]:
 
 
 def _fitted() -> Iterator[Call]:
-    """Algorithms, and parts of models: they are read where they are used, by a fit."""
-    data = dict(AcceleratedAscent="column", CoordinateAscent="column", NestedMixture="series")
+    """Algorithms: they are read where they are used, by a fit."""
+    data = dict(AcceleratedAscent="column", CoordinateAscent="column")
     for name, row in subjects.FITTED.items():
         maker, of = _attribute(_Fitted, name), data.get(name, "nothing")
         with_it = lambda maker=maker, of=of: lambda **a: goods.fit_of(maker(**a), good(of))
@@ -84,11 +86,6 @@ def _fitted() -> Iterator[Call]:
 
 class _Fitted:
     AcceleratedAscent, CoordinateAscent, blackbox = vb.AcceleratedAscent, vb.CoordinateAscent, blackbox
-
-    @staticmethod
-    def NestedMixture(n_components: Any, mixture: Any) -> vb.HiddenMarkovModel:
-        """A chain of two states that are mixtures."""
-        return vb.HiddenMarkovModel(2, vb.NestedMixture(n_components, mixture))
 
     @staticmethod
     def summed_out(log_density: Any, discrete: Any) -> vb.BlackBox:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -262,20 +263,44 @@ def state_of(good: Any) -> list[Value]:
     )
 
 
-def emissions(good: Any) -> list[Value]:
-    """What a state is like: a mixture."""
-    return [v for v in values.other(good) if v.label != "type"] + _of_models()
-
-
-def _of_models() -> list[Value]:
+def component(good: Any) -> list[Value]:
+    """What a row is like, given its label."""
     import vbjax as vb
 
-    return never(
-        type=lambda: vb.GaussianMixture,
-        more=lambda: vb.GaussianMixture(5),
-        k_means=lambda: vb.KMeans(2),
-        own=lambda: vb.LinearRegression(),
-        a_chain=lambda: vb.HiddenMarkovModel(2),
+    return (
+        values.other(good)
+        + never(
+            mixture=lambda: vb.GaussianMixture(2),
+            k_means=lambda: vb.KMeans(2),
+            own=lambda: vb.LinearRegression(),
+            a_chain=lambda: vb.HiddenMarkovModel(2, good()),
+            family=vb.Gamma(),
+            mixing=lambda: vb.labels.Weights(),
+            base=lambda: vb.components.Component,
+            nothing_nested=lambda: vb.components.Mixture(2),
+            a_type_nested=lambda: vb.components.Mixture(2, vb.components.Poisson),
+        )
+        + perhaps(of_five=lambda: dataclasses.replace(good(), n_laws=5))
+    )
+
+
+def mixing(good: Any) -> list[Value]:
+    """Who chooses a row's component."""
+    import vbjax as vb
+
+    return (
+        values.other(good)
+        + never(
+            component=lambda: vb.components.Poisson(),
+            family=lambda: vb.Dirichlet(2),
+            state=lambda: vb.Dirichlet(2).neutral("float32"),
+            shares=[0.5, 0.5],
+            base=lambda: vb.labels.Labels,
+            bad_inside=lambda: vb.labels.Weights(concentration="1"),
+        )
+        + perhaps(
+            process=lambda: vb.labels.StickBreaking(), of_five=lambda: vb.labels.Weights(n_components=5)
+        )
     )
 
 
@@ -345,8 +370,8 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     "hyper": own.hyper,
     "local": own.local,
     "blocks": own.blocks,
-    "emissions": emissions,
-    "nested": without(emissions, "more"),
+    "component": component,
+    "mixing": mixing,
     "score": without(values.real, "huge", "five_axes", "empty"),
     "forgetting": without(values.share, "zero"),
     "total": without(values.count_or_zero, "beyond", "vast", "float"),

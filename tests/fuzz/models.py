@@ -26,7 +26,6 @@ HYPER = dict(
     missing="flag",
     ard="flag",
     fit_intercept="flag",
-    maximum_likelihood="flag",
     learn_shape="flag",
     learn_doc_concentration="flag",
     learn_topic_concentration="flag",
@@ -43,8 +42,8 @@ HYPER = dict(
     mu0="real",
     initial_mean="real",
     df="positive_or_inf",
-    emissions="emissions",
-    mixture="emissions",
+    component="component",
+    weights="mixing",
     log_joint="rows",
     mean="value",
     precision="matrix_value",
@@ -62,18 +61,9 @@ POSITIVE = str.split("""
     concentration0 known_shape tau0 prior_variance topic_concentration doc_concentration
 """)
 OPTIONS = dict(
-    GaussianHMM="covariance_floor stickiness weight_concentration",
-    BayesianGaussianHMM="mean_precision stickiness transition_concentration nonsense",
-    PoissonHMM="stickiness initial_concentration",
-    BayesianPoissonHMM="concentration rate",
-    CategoricalHMM="n_categories",
-    BayesianCategoricalHMM="n_categories concentration",
-    GammaHMM="known_shape learn_shape",
-    BayesianGammaHMM="known_shape rate",
-    AutoregressiveHMM="covariance_floor",
-    BayesianAutoregressiveHMM="mean_precision",
-    MixtureHMM="covariance_floor weight_concentration",
-    BayesianMixtureHMM="mean_precision",
+    BayesianGaussianHMM="nonsense",
+    AutoregressiveHMM="stickiness initial_concentration",
+    BayesianAutoregressiveHMM="transition_concentration nonsense",
 )
 DATA_KINDS = dict(
     table="rows",
@@ -103,14 +93,52 @@ PAIRS = ("design", "planes", "labelled", "measured", "grouped")
 
 def of_model(name: str) -> Iterator[Call]:
     """A model: each hyperparameter, the data, and its methods for users."""
-    group, data = f"models: {name}", goods.MODELS[name][1]
-    required = goods.MODELS[name][0]
+    group, (required, data) = f"models: {name}", goods.MODELS[name]
     maker = getattr(vb, name)
+    fit = lambda **given: goods.fit_of(maker(**(required | given)), good(data))
+    yield from _hyperparameters(group, name, maker, required, fit)
+    alias = name.endswith("HMM") and name != "AutoregressiveHMM"  # methods are those of HiddenMarkovModel
+    kind = _few(data) if alias else DATA_KINDS[data]
+    for value, chosen in with_choice(
+        KINDS[kind](lambda: good(data)), f"fit({name}, data", 5 if alias else 14
+    ):
+        make = lambda value=value: goods.fit_of(maker(**required), value.make())
+        names = ("data", *ALSO_NAMED["data"])
+        yield Call(group, f"fit({name}, data: {value.label})", names, value.legitimate, make, chosen)
+    if not alias:
+        yield from _methods(name, group, data)
+
+
+def of_part(module: str, name: str) -> Iterator[Call]:
+    """A component or labels: each hyperparameter, judged by a fit of a mixture, or of a chain of mixtures."""
+    required, data = getattr(goods, module.upper())[name]
+    maker = getattr(getattr(vb, module), name)
+    gaussian = vb.components.Gaussian()
+
+    def model(part: Any) -> Any:
+        if module == "labels":
+            return vb.BayesianMixture(goods.K, gaussian, part)
+        if name == "Mixture":
+            return vb.HiddenMarkovModel(goods.K, part)
+        bounded = "covariance_floor" in inspect.signature(maker).parameters  # of points
+        return (vb.Mixture if bounded else vb.BayesianMixture)(goods.K, part)
+
+    fit = lambda **given: goods.fit_of(model(maker(**(required | given))), good(data))
+    yield from _hyperparameters(f"{module}: {name}", f"{module}.{name}", maker, required, fit)
+
+
+def _hyperparameters(group: str, name: str, maker: Any, required: dict[str, Any], fit: Any) -> Iterator[Call]:
+    """Each hyperparameter, judged by a fit with it."""
     hyper = [n for n, p in inspect.signature(maker).parameters.items() if p.kind is not p.VAR_KEYWORD]
     hyper += [option for option in OPTIONS.get(name, "").split()]
-    fit = lambda **given: goods.fit_of(maker(**(required | given)), good(data))
+    part = issubclass(maker, (vb.components.Component, vb.labels.Labels))
+    by_the_model = (
+        ("n_laws", "points") if issubclass(maker, vb.components.Component) else ("n_components", "points")
+    )
     yield Call(group, f"{name}()", (), True, baseline(fit))
     for argument in hyper:
+        if part and argument in by_the_model:
+            continue  # which the model that holds the part says anew
         kind = HYPER.get(argument, "positive" if argument in POSITIVE else None)
         if argument == "nonsense":
             kind = "choice"
@@ -119,7 +147,7 @@ def of_model(name: str) -> Iterator[Call]:
         if kind is None:
             yield no_row(group, f"{name}({argument}=?)", "hyperparameter has no row")
             continue
-        good_one = lambda argument=argument: _good_hyper(name, argument)
+        good_one = lambda argument=argument: required.get(argument, vb.labels.Weights())
         for value, chosen in with_choice(KINDS[kind](good_one), f"{name}({argument}", 4):
             if value.label == "none" and _default(maker, argument) is None:
                 continue
@@ -132,21 +160,6 @@ def of_model(name: str) -> Iterator[Call]:
                 make,
                 chosen,
             )
-    alias = not inspect.isclass(maker)  # another name of a class, whose methods and data are called there
-    kind = _few(data) if alias else DATA_KINDS[data]
-    for value, chosen in with_choice(
-        KINDS[kind](lambda: good(data)), f"fit({name}, data", 5 if alias else 14
-    ):
-        make = lambda value=value: goods.fit_of(maker(**required), value.make())
-        names = ("data", *ALSO_NAMED["data"])
-        yield Call(group, f"fit({name}, data: {value.label})", names, value.legitimate, make, chosen)
-    if not alias:
-        yield from _methods(name, group, data)
-
-
-def _good_hyper(name: str, argument: str) -> Any:
-    given = goods.MODELS[name][0]
-    return given[argument] if argument in given else vb.GaussianMixture(2)
 
 
 def _default(maker: Any, argument: str) -> Any:
@@ -168,13 +181,16 @@ def _methods(name: str, group: str, data: str) -> Iterator[Call]:
     usual["x"] = "few_rows:table" if data in PAIRS else usual["data"]
     for method in subjects.USED:
         function = getattr(kind, method, None)
-        if name.startswith("HDP") and method in ("aic", "bic"):
+        if name.startswith(("HDP", "Bayesian")) and method in ("aic", "bic", "icl"):
             continue  # of maximum likelihood
-        if function is None or isinstance(inspect.getattr_static(kind, method), property):
+        if not callable(function) or isinstance(inspect.getattr_static(kind, method), property):
             continue
         bound = lambda method=method: getattr(good(f"model:{name}"), method)
         responses = name.endswith("RegressionMixture") and method not in ("mean", "sample")
         own = f"x={_few(data)}:{data} " if responses else ""
         own += "n=shape:two" if method == "sample_posterior" else ""
+        if method == "sample" and name.endswith("RegressionMixture"):
+            own += "given=few_rows:three_rows"
+        own += "given=total:three" if method == "sample" and name.endswith("MultinomialMixture") else ""
         own += "weights=array_value:simplex2" if method == "params_at" else ""
         yield from calls_of(group, f"{name}.{method}", bound, arguments_of(function, own, usual), most=3)

@@ -246,7 +246,6 @@ FITTED = {
     "draws=choice:independent n_draws=count:two batch_size=optional_count:nothing n_steps=count:three "
     "tol=tolerance:tolerance",
     "summed_out": "log_density=function:log_density_of_case discrete=other:discrete",
-    "NestedMixture": "n_components=count:two mixture=nested:mixture_of_two",
     "NonConjugate": "support=other:positive_support family=choice:full_rank n_draws=optional_count:even",
 }
 
@@ -262,7 +261,11 @@ KEPT = [
     "Documents.of(dtype: int8)",
     "Documents.of(dtype: complex)",
     "*HDPTopics.document_topics(data: *)",
-    "*(maximum_likelihood: text)",
+    "*(component: mixture)",
+    "*(component: type)",
+    "*(weights: type)",
+    "*(weight_prior: array)",
+    "MixtureHMM(n_states: function)",
     "*(missing: object)",
     "KMeans(scale: nan)",
     "RobustNormal(df: text)",
@@ -288,7 +291,6 @@ USE = dict(
     params="params",
     data="data",
     n="count:three",
-    n_counts="total:three",
     rows="data",
     states="indices:states",
     start="optional_other:nothing",
@@ -324,9 +326,11 @@ EXEMPT = dict(
     Status="an enumeration",
     blackbox="a module",
     chains="a module",
+    components="a module",
     datasets="a module",
     families="a module",
     gaussian_chains="a module",
+    labels="a module",
     metrics="a module",
     supports="a module",
     terms="a module",
@@ -334,6 +338,8 @@ EXEMPT = dict(
 )
 EXEMPT |= {
     "chains.gaussian": "a module",
+    "components.Component": "the base of components",
+    "labels.Labels": "the base of labels",
     "plots.chains": "a module",
     "plots.topics": "a module",
     "metrics.SilhouetteRow": "a record",

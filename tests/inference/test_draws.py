@@ -106,7 +106,7 @@ def shared(draws):
 def test_replications_of_counts_are_counts_of_shared_rates():
     """Two rows of a component: means a / b, variances a / b (1 + 1 / b), covariance a / b^2."""
     a, b = jnp.asarray([[20.0, 300.0], [100.0, 15.0]]), jnp.asarray([[10.0, 10.0], [5.0, 5.0]])
-    model = vb.PoissonMixture(2, concentration=jnp.ones(2), rate=jnp.ones(2) / 10)
+    model = vb.BayesianPoissonMixture(2, concentration=jnp.ones(2), rate=jnp.ones(2) / 10)
     params = vb.Record(weights=EVEN, components=GammaState(a, b))
     drawn = np.asarray(vb.replicate(model, params, CENTRES, key=KEY, n_draws=N_DRAWS), float)
     assert drawn.shape == (N_DRAWS, 3, 2)
@@ -129,7 +129,7 @@ def test_replications_of_a_gaussian_mixture_share_parameters_and_miss_what_the_d
     scale = jnp.asarray(
         np.tile(variance * (nu - (3 if matrix else 1)), (1 if kind == "tied" else 2, *[1] * variance.ndim))
     )
-    components = model.structure.state(
+    components = model.component.structure.state(
         jnp.asarray(CENTRES[1:]), 4.0, nu, scale[0] if kind == "tied" else scale
     )
     params = vb.Record(weights=EVEN, components=components)
@@ -145,14 +145,16 @@ def test_replications_of_a_gaussian_mixture_share_parameters_and_miss_what_the_d
 def test_what_a_model_does_not_model_stays_in_its_replications():
     """The totals of a multinomial; the x of a regression."""
     counts, alpha = np.array([[9, 1], [0, 8]]), jnp.asarray([[50.0, 5.0], [5.0, 50.0]])
-    model = vb.MultinomialMixture(2, concentration=jnp.ones(2))
+    model = vb.BayesianMultinomialMixture(2, concentration=jnp.ones(2))
     params = vb.Record(weights=EVEN, components=DirichletState(alpha))
     drawn = vb.replicate(model, params, counts, key=KEY, n_draws=N_DRAWS)
     np.testing.assert_array_equal(drawn.sum(-1), np.tile(counts.sum(1), (N_DRAWS, 1)))
     within_errors(drawn[:, 0], 10 * alpha[0] / 55)
     x, y = np.array([[1.0], [2], [3], [4]]), np.array([1.0, 2.1, 2.9, 4.0])
     one = jnp.ones(1)
-    model = vb.RegressionMixture(1, location=one, mean_precision=one, concentration=one[0], rate=one[0])
+    model = vb.BayesianRegressionMixture(
+        1, location=one, mean_precision=one, concentration=one[0], rate=one[0]
+    )
     line = MultivariateNormalGammaState(one[None], 9 * one[None, None], 9 * one, 9 * one)
     params = vb.Record(weights=DirichletState(one), components=line)
     same, drawn = vb.replicate(model, params, (x, y), key=KEY, n_draws=N_DRAWS)
@@ -163,7 +165,7 @@ def test_what_a_model_does_not_model_stays_in_its_replications():
 def test_replications_of_a_hidden_markov_model_keep_its_paths():
     low, high = np.array([[1.0], [2.0], [1.0], [np.nan], [60.0]]), np.array([[58.0], [63.0], [2.0]])
     one = jnp.ones(1)
-    model = vb.HiddenMarkovModel(2, vb.PoissonMixture(2, concentration=one, rate=one))
+    model = vb.BayesianHiddenMarkovModel(2, vb.components.Poisson(concentration=one, rate=one))
     rates = GammaState(jnp.asarray([[15.0], [600.0]]), jnp.asarray([[10.0], [10.0]]))
     rows = DirichletState(jnp.full((2, 2), 5.0))
     params = vb.Record(initial=EVEN, transitions=rows, components=rates)

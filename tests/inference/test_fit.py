@@ -199,7 +199,7 @@ def test_what_does_not_fit_into_memory_is_refused_before_anything_is_compiled():
 def test_data_are_not_copied():
     x = jnp.round(jnp.exp(rows()))
     plain, annotated = (
-        resolved(model, x, None)[1] for model in (vb.GaussianMixture(2), vb.PoissonMixture(2))
+        resolved(model, x, None)[1] for model in (vb.GaussianMixture(2), vb.BayesianPoissonMixture(2))
     )
     for own in (plain, annotated.rows):
         assert own.unsafe_buffer_pointer() == x.unsafe_buffer_pointer()

@@ -46,7 +46,7 @@ BAD_DATA = {
         r"y must be 0 or 1 in every row; got 2.0 in row 1; y == one_class",
     ),
     "a category that is a slip": (
-        vb.CategoricalMixture(2),
+        vb.BayesianCategoricalMixture(2),
         [[0], [10**9], [1]],
         r"data must be categories below 1000000 where n_categories is not given; got 1000000000",
     ),
@@ -151,12 +151,12 @@ BAD_MODELS = {
     "unknown covariance": (
         vb.GaussianMixture(2, "round"),
         "EM",
-        "covariance_type must be one of 'full'.*got 'round'",
+        "covariance_type of the component must be one of 'full'.*got 'round'",
     ),
     "MAP on the boundary": (
         vb.GaussianMixture(2, weight_concentration=0.5),
         "EM",
-        "weight_concentration must be at least 1",
+        "concentration of the weights must be at least 1 for MAP",
     ),
 }
 

@@ -159,6 +159,18 @@ def test_axes_given_are_used_and_returned():
     assert plots.restarts(fit, axes[2]) is axes[2]
 
 
+@pytest.mark.parametrize(("kind", "points"), [(vb.Mixture, True), (vb.BayesianMixture, False)])
+def test_a_mixture_of_normals_is_drawn_whatever_it_is_called(kind, points):
+    x = clouds()
+    fit = vb.fit(kind(2, vb.components.Gaussian("diag")), x, key=jax.random.key(0), max_iter=3)
+    figure = plots.overview(fit, x)
+    centers = [patch.center for patch in ellipses(figure.axes[0])[::2]]
+    means = np.asarray(fit.params.components.mean.location)[np.argsort(-fit.params.weights.mean)]
+    np.testing.assert_allclose(centers, means, rtol=1e-5, atol=1e-6)
+    name = "Gaussian mixture (2" if points else "Bayesian Gaussian mixture (at most 2"
+    assert figure.get_suptitle() == f"{name} components, diag covariance) of 60 rows"
+
+
 def test_what_cannot_be_drawn_is_refused():
     x = clouds()
     fit = made_fit(x)
@@ -168,6 +180,8 @@ def test_what_cannot_be_drawn_is_refused():
         plots.components(fit.model, fit.params, x, features=(0, 2))
     with pytest.raises(TypeError, match="Gaussian mixture or KMeans; got UnitVarianceMixture"):
         plots.components(vb.UnitVarianceMixture(2), fit.params, x)
+    with pytest.raises(TypeError, match="Gaussian mixture or KMeans; got PoissonMixture"):
+        plots.components(vb.PoissonMixture(2), fit.params, x)
     for features in ("xy", [0.5], [0, 1, 0], 1):
         with pytest.raises(ValueError, match="features must be one or two of the columns 0 to 1"):
             plots.components(fit.model, fit.params, x, features=features)

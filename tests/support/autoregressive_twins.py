@@ -14,11 +14,11 @@ def with_lags(x, order=1):
     return both, ~np.isnan(both).any(1)
 
 
-def regressions(emissions, components):
+def regressions(component, components):
     """Weights for columns as they are, not about their centre, (k, q, d); noise covariances of points."""
     at = jax.tree.map(lambda x: np.asarray(x, float), components.mean)
     weights = at.location.copy()
-    weights[:, -1] += np.asarray(emissions.offset) - np.asarray(emissions.center) @ at.location[:, :-1]
+    weights[:, -1] += np.asarray(component.offset) - np.asarray(component.center) @ at.location[:, :-1]
     return weights, np.linalg.inv(at.precision)
 
 

@@ -1,7 +1,7 @@
 """The grid of ready-made models and hostile data in float32, each judged beside float64.
 
 Data are cast to float32 first, so that both dtypes see the same numbers. As a script, `python
-tests/float32_grid.py [MODEL ...]` prints what every fit found, and what is wrong with it.
+-m tests.support.float32_grid [MODEL ...]` prints what every fit found, and what is wrong with it.
 """
 
 import dataclasses
@@ -131,13 +131,13 @@ GRID = {
     "PPCA": (vb.PPCA(1), TABLES),
     "factor analysis": (vb.FactorAnalysis(1), TABLES),
     "Bayesian PCA": (vb.BayesianPCA(2), TABLES),
-    "Poisson": (vb.PoissonMixture(K), counts()),
-    "Poisson, EM": (vb.PoissonMixture(K, maximum_likelihood=True), counts()),
+    "Poisson": (vb.BayesianPoissonMixture(K), counts()),
+    "Poisson, EM": (vb.PoissonMixture(K), counts()),
     "Poisson HMM": (vb.PoissonHMM(K), counts()),
     "Bayesian Poisson HMM": (vb.BayesianPoissonHMM(K), counts()),
-    "multinomial": (vb.MultinomialMixture(K), counts()),
-    "gamma": (vb.GammaMixture(K), positive()),
-    "gamma, shapes": (vb.GammaMixture(K, learn_shape=True), positive()),
+    "multinomial": (vb.BayesianMultinomialMixture(K), counts()),
+    "gamma": (vb.BayesianGammaMixture(K), positive()),
+    "gamma, shapes": (vb.BayesianGammaMixture(K, learn_shape=True), positive()),
     "gamma HMM": (vb.GammaHMM(K), positive()),
     "mean and precision": (vb.GaussianMeanPrecision(), columns()),
     "unit variance": (vb.UnitVarianceMixture(K), columns()),
@@ -146,8 +146,8 @@ GRID = {
     "random effects": (vb.RandomEffects(6), grouped()),
     "linear regression": (vb.LinearRegression(), responses(1)),
     "relevance": (vb.ARDRegression(), responses(1)),
-    "lines": (vb.RegressionMixture(2, concentration=0.5), responses(1)),
-    "planes": (vb.MultivariateRegressionMixture(2, degrees_of_freedom=4.0), responses(2)),
+    "lines": (vb.BayesianRegressionMixture(2, concentration=0.5), responses(1)),
+    "planes": (vb.BayesianMultivariateRegressionMixture(2, degrees_of_freedom=4.0), responses(2)),
     "logistic": (vb.LogisticRegression(), labelled()),
     "probit": (vb.ProbitRegression(), labelled()),
 }

@@ -33,7 +33,7 @@ MODELS = {
     "VB counts": vb.BayesianPoissonHMM(K),
     "EM categories": vb.CategoricalHMM(K, n_categories=4),
     "VB categories": vb.BayesianCategoricalHMM(K, n_categories=4),
-    "EM binary": vb.HiddenMarkovModel(K, vb.BernoulliMixture(K, maximum_likelihood=True)),
+    "EM binary": vb.HiddenMarkovModel(K, vb.components.Bernoulli()),
     "VB positive": vb.BayesianGammaHMM(K, known_shape=3.0),
     "EM positive": vb.GammaHMM(K, learn_shape=True),
     "EM auto": vb.AutoregressiveHMM(K, covariance_floor=0.05),  # as some of so few steps reach
@@ -42,8 +42,8 @@ MODELS = {
     "VB full, holes": vb.BayesianGaussianHMM(K, missing=True, **STICKY),
     "EM full, nested": vb.MixtureHMM(K, M),
     "MAP full, nested": vb.MixtureHMM(K, M, weight_concentration=3.0),
-    "VB counts, nested": vb.HiddenMarkovModel(
-        K, vb.NestedMixture(K, vb.PoissonMixture(M, weight_prior="dirichlet_process"))
+    "VB counts, nested": vb.BayesianHiddenMarkovModel(
+        K, vb.components.Mixture(M, vb.components.Poisson(), weights=vb.labels.StickBreaking())
     ),
 }
 
@@ -94,7 +94,7 @@ def started(model, sequences, dtype, weights=WEIGHTS, seed=0):
     params = _init(model, jax.random.key(seed), data, weights)
     for name, value in concentrations(seed, model.n_states).items():
         state = DirichletState(jnp.asarray(value, dtype))
-        params |= {name: vb.families.DeltaState(state) if model.emissions.points else state}
+        params |= {name: vb.families.DeltaState(state) if model.points else state}
     return model, data, weights, params
 
 
@@ -197,7 +197,7 @@ def table_of(name, model, params, x):
     """log p(x_t | z_t), or its expectation, (t, k); 0 where nothing is seen. Of all components if nested."""
     kind, x, em = kind_of(name), np.asarray(x, float), components_of(model)
     seen = ~np.isnan(x).all(1)
-    table = np.zeros((len(x), em.n_components))
+    table = np.zeros((len(x), em.n_laws))
     if kind == "auto":
         x, seen = with_lags(x)
     table[seen] = (points if em.points else expected)(kind, em, params.components, x[seen])
@@ -208,15 +208,16 @@ def table_of(name, model, params, x):
 
 
 def components_of(model):
-    """The mixture of all components that there are."""
-    return getattr(model.emissions, "flat", model.emissions)
+    """The component of all laws that there are."""
+    own = model.component
+    return own.component if isinstance(own, vb.components.Mixture) else own
 
 
 @jax.jit
-def normals_of(emissions, components):
+def normals_of(component, components):
     """Means and covariances."""
-    prepared = emissions.prepare_components(vb.Record(components=components))
-    return components.mean.location, emissions.structure.covariances(prepared)
+    params = vb.Record(components=components)
+    return component.means(params), component.covariances(params)
 
 
 def points(kind, em, components, x):
@@ -306,9 +307,8 @@ def divergence(name, model, components):
     """KL(q || p) of the components."""
     kind, em = kind_of(name), components_of(model)
     if kind in GAUSSIAN:
-        prior = prior_with(Posterior.prior(em, em.n_components), np.ones(em.n_components))
-        return gaussian_kl(gaussian_posterior(kind, components), prior)
-    q, p = as_numpy(components), as_numpy(em.component_prior)
+        return gaussian_kl(gaussian_posterior(kind, components), gaussian_prior(em))
+    q, p = as_numpy(components), as_numpy(em.prior)
     if kind == "auto":
         return matrix_normal_kl(q, p)
     if kind == "categories":
@@ -316,18 +316,18 @@ def divergence(name, model, components):
     return gamma_kl(q, p)
 
 
-def shares_prior(mixture):
+def shares_prior(weights):
     """Concentrations of the shares of every state; None for none."""
-    if mixture.weight_concentration is None:
+    if weights.concentration is None:
         return None
-    alpha = float(mixture.weight_concentration)
-    process = getattr(mixture, "weight_prior", "") == "dirichlet_process"
+    alpha, process = float(weights.concentration), isinstance(weights, vb.labels.StickBreaking)
     return np.tile([1.0, alpha] if process else [alpha] * M, (K, 1))
 
 
-def prior_with(prior, alpha):
-    prior.alpha = alpha
-    return prior
+def gaussian_prior(component):
+    """That of all laws, with weights that are uniform on the simplex."""
+    k = component.n_laws
+    return Posterior.prior(vb.BayesianMixture(k, component, vb.labels.Weights(1.0)), k)
 
 
 def concentration_of(state):
@@ -338,7 +338,7 @@ def concentration_of(state):
 
 def log_weights(model, state):
     """Logarithms of the points, or expected ones."""
-    if model.emissions.points:
+    if model.points:
         with np.errstate(divide="ignore"):
             return np.log(np.asarray(state.mean, float))
     return expected_log(concentration_of(state))
@@ -360,11 +360,11 @@ def objective_by_hand(name, model, params, sequences, weights=WEIGHTS):
     total = weights @ np.array(each)
     prior = dict(initial=model.initial_concentration, transitions=model.transition_concentration)
     if "shares" in params:
-        prior["shares"] = shares_prior(model.emissions.mixture)
+        prior["shares"] = shares_prior(model.component.weights)
     if model.transition_concentration is not None:
         own = float(model.stickiness) * np.eye(model.n_states)
         prior["transitions"] = np.asarray(model.transition_concentration, float) + own
-    if model.emissions.points:
+    if model.points:
         for key, alpha in prior.items():
             if alpha is not None:
                 p = np.atleast_2d(params[key].mean).astype(float)

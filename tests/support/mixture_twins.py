@@ -39,13 +39,13 @@ class Twin:
 
     def posterior(self, model, rows, r):
         """The natural parameters of components under responsibilities (n, k)."""
-        prior = self.natural(as_numpy(model.component_prior))
+        prior = self.natural(as_numpy(model.prior))
         sums = [np.tensordot(r.T, m, 1) for m in self.moments(model, rows)]
         return tuple(p + s for p, s in zip(prior, sums, strict=True))
 
     def evidence(self, model, rows, r):
         """log p(rows | labels) of components, (k,), for certain labels r; log h of the rows included."""
-        prior = self.normalizer(self.natural(as_numpy(model.component_prior)))
+        prior = self.normalizer(self.natural(as_numpy(model.prior)))
         return self.normalizer(self.posterior(model, rows, r)) - prior + r.T @ self.base(model, rows)
 
 

@@ -134,17 +134,17 @@ def perturbed(model, data, seed):
     """Components around their prior, where nothing is symmetric."""
     rng = np.random.default_rng(seed)
     noise = lambda x: x * jnp.asarray(rng.uniform(0.5, 2.0, np.shape(x)), x.dtype)
-    weights = model.factors.weights.neutral(model.weight_concentration.dtype)
-    components = jax.tree.map(noise, model.component_prior)
+    weights = model.factors.weights.neutral(model.weights.concentration.dtype)
+    components = jax.tree.map(noise, model.component.prior)
     for name in ("mean_precision", "inverse_scale"):  # matrices, and they stay such
         if hasattr(components, name):
-            components = dataclasses.replace(components, **{name: getattr(model.component_prior, name)})
+            components = dataclasses.replace(components, **{name: getattr(model.component.prior, name)})
     return vb.Record(weights=weights, components=components)
 
 
 def perturbed_points(model, data, seed):
     """The modes of such components."""
-    full = perturbed(dataclasses.replace(model, maximum_likelihood=False), data, seed)
+    full = perturbed(vb.BayesianMixture(model.n_components, model.component).resolve(data), data, seed)
     return vb.Record({name: DeltaState(at) for name, at in full.items()}) | dict(
         components=DeltaState(jax.tree.map(lambda x: 1 + x, full["components"]))
     )
@@ -188,16 +188,18 @@ def covariance(kind, scale):
 
 def mixture_points(model, data, seed):
     even = jnp.full(N_COMPONENTS, 1 / N_COMPONENTS, data.dtype)
-    return model.params_at(even, seeds(data, seed), 0.3 * covariance(model.covariance_type, model.scale))
+    return model.params_at(
+        even, seeds(data, seed), 0.3 * covariance(model.component.covariance_type, model.component.scale)
+    )
 
 
 def mixture_states(model, data, seed):
     """Components of a third of the rows each."""
     count = N_ROWS / N_COMPONENTS
-    wide = 0.3 * count * covariance(model.covariance_type, model.scale)
+    wide = 0.3 * count * covariance(model.component.covariance_type, model.component.scale)
     return vb.Record(
         weights=DirichletState(jnp.full(N_COMPONENTS, count, data.dtype)),
-        components=model.structure.state(seeds(data, seed), count, count, wide),
+        components=model.component.structure.state(seeds(data, seed), count, count, wide),
     )
 
 
@@ -294,13 +296,13 @@ def bayes(kind, make=table, **options):
 
 
 CONJUGATE = {
-    "binary": (vb.BernoulliMixture(N_COMPONENTS), binary),
-    "categories": (vb.CategoricalMixture(N_COMPONENTS, 4), categories),
-    "counts": (vb.PoissonMixture(N_COMPONENTS), counts),
-    "profiles": (vb.MultinomialMixture(N_COMPONENTS), profiles),
-    "positive": (vb.GammaMixture(N_COMPONENTS, known_shape=3.0), positive),
-    "lines": (vb.RegressionMixture(N_COMPONENTS, concentration=0.5), lines),
-    "planes": (vb.MultivariateRegressionMixture(N_COMPONENTS, degrees_of_freedom=4.0), planes),
+    "binary": (vb.BayesianBernoulliMixture(N_COMPONENTS), binary),
+    "categories": (vb.BayesianCategoricalMixture(N_COMPONENTS, 4), categories),
+    "counts": (vb.BayesianPoissonMixture(N_COMPONENTS), counts),
+    "profiles": (vb.BayesianMultinomialMixture(N_COMPONENTS), profiles),
+    "positive": (vb.BayesianGammaMixture(N_COMPONENTS, known_shape=3.0), positive),
+    "lines": (vb.BayesianRegressionMixture(N_COMPONENTS, concentration=0.5), lines),
+    "planes": (vb.BayesianMultivariateRegressionMixture(N_COMPONENTS, degrees_of_freedom=4.0), planes),
 }
 
 MODELS = {
@@ -319,11 +321,9 @@ MODELS = {
     "VB full, holes": bayes("full", holed, missing=True),
     "VB spherical, holes": bayes("spherical", holed, missing=True),
     **{f"mixture of {name}": Entry(model, make, perturbed) for name, (model, make) in CONJUGATE.items()},
-    "EM of binary": Entry(
-        vb.BernoulliMixture(N_COMPONENTS, maximum_likelihood=True), binary, perturbed_points
-    ),
+    "EM of binary": Entry(vb.BernoulliMixture(N_COMPONENTS), binary, perturbed_points),
     "learned shapes": Entry(
-        vb.GammaMixture(N_COMPONENTS, known_shape=2.0, learn_shape=True), positive, perturbed
+        vb.BayesianGammaMixture(N_COMPONENTS, known_shape=2.0, learn_shape=True), positive, perturbed
     ),
     "process of VB tied": Entry(
         vb.BayesianGaussianMixture(N_COMPONENTS, "tied", weight_prior="dirichlet_process"), table, drawn
@@ -344,7 +344,7 @@ MODELS = {
 
 def with_hyper(model, **values):
     """A model with other hyperparameters, whatever its kind."""
-    return model.replace(**values) if isinstance(model, vb.Model) else dataclasses.replace(model, **values)
+    return model.replace(**values)
 
 
 def scaled_hyper(model, factor=1.3):
@@ -392,11 +392,12 @@ def swept(name):
 @functools.partial(jax.jit, static_argnames="kind")
 def read_out(model, params, kind):
     """Weights, means and covariances as scikit-learn has them, those of `kind` once each."""
-    full = model.covariances(params)
+    full = model.covariances(params)  # of a mixture, or of a component alone
     shaped = {
         "full": lambda: full,
         "tied": lambda: full[0],
         "diag": lambda: jnp.diagonal(full, axis1=1, axis2=2),
         "spherical": lambda: full[:, 0, 0],
     }[kind]()
-    return model.weights(params), model.means(params), shaped
+    weights = params.weights.mean if "weights" in params else None
+    return weights, model.means(params), shaped

@@ -41,19 +41,22 @@ class Posterior:
     @classmethod
     def prior(cls, model, k=N_COMPONENTS):
         """Of a resolved model."""
-        d, one = len(model.location), np.ones(k)
-        nu, inverse_scale = float(model.degrees_of_freedom), np.asarray(model.inverse_scale, float)
-        if model.covariance_type != "tied":
-            shape = (k, d) if model.covariance_type == "diag" else (k,)
+        d, one = len(model.component.location), np.ones(k)
+        nu, inverse_scale = (
+            float(model.component.degrees_of_freedom),
+            np.asarray(model.component.inverse_scale, float),
+        )
+        if model.component.covariance_type != "tied":
+            shape = (k, d) if model.component.covariance_type == "diag" else (k,)
             nu, inverse_scale = np.full(shape, nu), np.stack([inverse_scale] * k)
-        alpha, beta = float(model.weight_concentration) * one, float(model.mean_precision) * one
-        location = np.tile(np.asarray(model.location, float), (k, 1))
-        return cls(model.covariance_type, alpha, beta, location, np.asarray(nu), inverse_scale)
+        alpha, beta = float(model.weights.concentration) * one, float(model.component.mean_precision) * one
+        location = np.tile(np.asarray(model.component.location, float), (k, 1))
+        return cls(model.component.covariance_type, alpha, beta, location, np.asarray(nu), inverse_scale)
 
     def state(self):
         """Back to the states of vbjax."""
         k, d = self.location.shape
-        structure = vb.BayesianGaussianMixture(k, self.kind, scale=jnp.ones(d)).structure
+        structure = vb.BayesianGaussianMixture(k, self.kind, scale=jnp.ones(d)).component.structure
         parts = map(jnp.asarray, (self.location, self.beta, self.nu, self.inverse_scale))
         if self.kind == "diag":
             location, beta, nu, inverse_scale = parts

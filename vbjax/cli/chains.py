@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import numpy as np
@@ -20,20 +20,14 @@ from vbjax.data import datasets
 from vbjax.data.datasets import Series
 from vbjax.inference.result import Fit
 from vbjax.models import (
-    AutoregressiveHiddenMarkovModel,
-    BayesianGaussianMixture,
-    BernoulliMixture,
-    CategoricalMixture,
-    GammaMixture,
-    GaussianMixture,
+    AutoregressiveHMM,
+    BayesianAutoregressiveHMM,
+    BayesianHiddenMarkovModel,
     HiddenMarkovModel,
-    MultivariateRegressionMixture,
-    NestedMixture,
-    PoissonMixture,
+    components,
 )
 from vbjax.numerics.record import Record
 
-MixtureModel: TypeAlias = Any  # a mixture whose components are outputs of states
 A = TypeVar("A", Array, np.ndarray)
 
 _MOST_CELLS = 2**26  # categories x columns x states; a mistyped category would otherwise take all the memory
@@ -56,13 +50,13 @@ class Output(NamedTuple):
         expected: what an entry must be, in words.
         fits: tells of every entry whether it is that.
         gaps: whether some entries of a step may be missing, and others not.
-        mixture: makes the mixture whose components are the states' outputs.
+        component: makes the component; None where it takes options.
     """
 
     expected: str
     fits: Callable[[np.ndarray], Bool[np.ndarray, " *shape"]]
     gaps: bool
-    mixture: Callable[..., MixtureModel]
+    component: Callable[[], components.Component] | None
 
 
 def _whole(x: np.ndarray) -> Bool[np.ndarray, " *shape"]:
@@ -74,14 +68,16 @@ def _positive(x: np.ndarray) -> Bool[np.ndarray, " *shape"]:
 
 
 OUTPUTS = {
-    "gaussian": Output("a number", np.isfinite, True, GaussianMixture),
-    "mixture": Output("a number", np.isfinite, True, GaussianMixture),
-    "autoregressive": Output("a number", np.isfinite, True, MultivariateRegressionMixture),
-    "poisson": Output("a count, 0, 1, 2, ...", _whole, False, PoissonMixture),
-    "categorical": Output("a category, 0, 1, 2, ...", _whole, False, CategoricalMixture),
-    "bernoulli": Output("0 or 1", lambda x: (x == 0) | (x == 1), False, BernoulliMixture),
-    "exponential": Output("a number above 0", _positive, False, GammaMixture),
-    "gamma": Output("a number above 0", _positive, False, functools.partial(GammaMixture, learn_shape=True)),
+    "gaussian": Output("a number", np.isfinite, True, None),
+    "mixture": Output("a number", np.isfinite, True, None),
+    "autoregressive": Output("a number", np.isfinite, True, None),
+    "poisson": Output("a count, 0, 1, 2, ...", _whole, False, components.Poisson),
+    "categorical": Output("a category, 0, 1, 2, ...", _whole, False, components.Categorical),
+    "bernoulli": Output("0 or 1", lambda x: (x == 0) | (x == 1), False, components.Bernoulli),
+    "exponential": Output("a number above 0", _positive, False, components.Gamma),
+    "gamma": Output(
+        "a number above 0", _positive, False, functools.partial(components.Gamma, learn_shape=True)
+    ),
 }
 
 
@@ -138,22 +134,19 @@ def model(
     Raises:
         UserError: more categories than memory would hold.
     """
+    hidden_markov = BayesianHiddenMarkovModel if bayesian else HiddenMarkovModel
+    if output == "autoregressive":
+        return (BayesianAutoregressiveHMM if bayesian else AutoregressiveHMM)(n_states, order)
     if output in ("gaussian", "mixture"):
         missing = np.isnan(series.values)
         partly = bool((missing.any(1) & ~missing.all(1)).any())
-        kind = BayesianGaussianMixture if bayesian else GaussianMixture
-        if output == "mixture":
-            own = kind(parts, covariance, missing=partly)
-            return HiddenMarkovModel(n_states, NestedMixture(n_states, own))
-        return HiddenMarkovModel(n_states, kind(n_states, covariance, missing=partly))
+        own = components.Gaussian(covariance, missing=partly)
+        return hidden_markov(n_states, components.Mixture(parts, own) if output == "mixture" else own)
     if output == "categorical":
         n = np.nanmax(series.values) + 1
         if n * series.values.shape[1] * n_states > _MOST_CELLS:
             raise UserError(f"{n:.0f} categories are too many for {n_states} states")
-    emissions = OUTPUTS[output].mixture(n_states, maximum_likelihood=not bayesian)
-    if output == "autoregressive":
-        return AutoregressiveHiddenMarkovModel(n_states, emissions, order=order)
-    return HiddenMarkovModel(n_states, emissions)
+    return hidden_markov(n_states, cast(Callable[[], Any], OUTPUTS[output].component)())
 
 
 @jax.jit
@@ -163,30 +156,29 @@ def _parameters(model: HiddenMarkovModel, params: Record) -> dict[str, Array]:
     states |= dict(shares=params.shares) if "shares" in params else {}
     found = {name: state.mean for name, state in states.items()} | dict(durations=model.durations(params))
     own = _outputs(model, params, params.components)
-    if model.emissions.points:
+    if model.points:
         return found | {name: value for name, value in own.items() if not name.endswith("_sd")}
     return found | {f"{name}_sd": state.sd for name, state in states.items()} | own
 
 
-def _outputs(model: HiddenMarkovModel, params: Record, components: Any) -> dict[str, Array]:
+def _outputs(model: HiddenMarkovModel, params: Record, own: Any) -> dict[str, Array]:
     """Return parameters of the outputs, by state and, where a state is a mixture, by component."""
-    emissions = model.emissions
-    if isinstance(model, AutoregressiveHiddenMarkovModel):
+    if isinstance(model, AutoregressiveHMM):
         found = dict(intercepts=model.intercepts(params), coefficients=model.coefficients(params))
-        found["coefficients_sd"] = model.by_lag(components.sd.location)
+        found["coefficients_sd"] = model.by_lag(own.sd.location)
         return found | dict(covariances=model.covariances(params))
-    flat = emissions.flat if isinstance(emissions, NestedMixture) else emissions
-    if isinstance(flat, (GaussianMixture, BayesianGaussianMixture)):
-        mixture = flat.evenly(params)
-        found = dict(means=flat.means(mixture), covariances=flat.covariances(mixture))
-        found["means_sd"] = components.sd.location
+    flat = model.component
+    flat = flat.component if isinstance(flat, components.Mixture) else flat
+    if isinstance(flat, components.Gaussian):
+        found = dict(means=flat.means(params), covariances=flat.covariances(params))
+        found["means_sd"] = own.sd.location
         return {name: _by_state(value, params) for name, value in found.items()}
-    if isinstance(flat, GammaMixture):
+    if isinstance(flat, components.Gamma):
         if not flat.learn_shape:
-            return dict(rates=components.mean, rates_sd=components.sd)
-        return dict(shapes=components.mean.row_shape, rates=components.mean.rate, rates_sd=components.sd.rate)
-    name = "rates" if isinstance(flat, PoissonMixture) else "probabilities"
-    return {name: components.mean, f"{name}_sd": components.sd}
+            return dict(rates=own.mean, rates_sd=own.sd)
+        return dict(shapes=own.mean.row_shape, rates=own.mean.rate, rates_sd=own.sd.rate)
+    name = "rates" if isinstance(flat, components.Poisson) else "probabilities"
+    return {name: own.mean, f"{name}_sd": own.sd}
 
 
 def _by_state(x: A, params: Record) -> A:
@@ -225,7 +217,7 @@ def describe(result: Fit, series: Series) -> dict[str, np.ndarray]:
     found["state_probabilities"] = np.concatenate(fitted.state_probabilities(params, data))[back]
     found["sizes"] = found["state_probabilities"].sum(0, dtype=float)
     found |= dict(sequence=series.sequence, sequences=np.array(series.names), lines=series.lines)
-    if fitted.emissions.points:
+    if fitted.points:
         found["bic"] = np.asarray(fitted.bic(params, data))
         found["n_parameters"] = np.asarray(fitted.n_parameters)
     return found

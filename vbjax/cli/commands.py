@@ -261,7 +261,7 @@ def archive(model: str, result: Fit, found: dict[str, np.ndarray], names: list[s
 @jax.jit
 def _parameters(model: GaussianMixture | BayesianGaussianMixture, params: Record) -> dict[str, Array]:
     """Compute a mixture's parameters by one program; one operation after the other takes seconds."""
-    found = dict(weights=model.weights(params), means=model.means(params))
+    found = dict(weights=params.weights.mean, means=model.means(params))
     found["covariances"] = model.covariances(params)
     if isinstance(model, BayesianGaussianMixture):
         found |= dict(weights_sd=params.weights.sd, means_sd=params.components.sd.location)
@@ -327,7 +327,7 @@ def report(options: Options, result: Fit, found: dict[str, np.ndarray], names: l
         size = chains.size(found, names)
         lines = chains.table(found, names, options.emission)
     else:
-        title += "" if options.model == "kmeans" else f", {result.model.covariance_type} covariance"
+        title += "" if options.model == "kmeans" else f", {result.model.component.covariance_type} covariance"
         size = f"{len(found['labels'])} rows, {len(names)} column{'s' * (len(names) != 1)}"
         lines = _clusters(found, names) if options.model == "kmeans" else _components(found, names)
     head = [title, f"{data}: {size}; seed {options.seed}", ""]

@@ -16,7 +16,7 @@ from typing import NoReturn
 from vbjax.cli.chains import OUTPUTS
 from vbjax.cli.commands import MODELS, Options, UserError, run
 from vbjax.cli.interrupt import MESSAGE, STATUS, raising
-from vbjax.models.components import STRUCTURES
+from vbjax.models.components.covariance import STRUCTURES
 
 _ABOUT = """\
 Fits clusterings, mixtures, topics and hidden Markov models by expectation

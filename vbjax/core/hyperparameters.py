@@ -14,7 +14,7 @@ drivers the reader.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from vbjax.core.rows import float_dtype
+from vbjax.families.base import replace
 from vbjax.numerics.inputs import as_numbers, describe, read_count, read_table
 from vbjax.numerics.types import Data, Given
 
@@ -115,6 +116,7 @@ class Numbers:
         by: a function of the model and the sizes of axes that counts and data fix; it gives range and shapes.
         number: whether one number may stand for an array.
         requires, excludes: a field without which, or with which, this one has no meaning.
+        idle: of the model, why the field has no meaning there, or None.
     """
 
     range: Range = REAL
@@ -123,9 +125,12 @@ class Numbers:
     number: bool = True
     requires: str | None = None
     excludes: str | None = None
+    idle: Callable[[Any], str | None] | None = None
 
     def read(self, value: Given, name: str, context: Context) -> float | np.ndarray | Array:
         model, known, sizes, dtype = context
+        if self.idle and (why := self.idle(model)) is not None:
+            raise ValueError(f"{name} must be left out: {why}")
         if self.requires and not _is_on(model, self.requires):
             switch = _switch(model, self.requires)
             raise ValueError(f"{name} must come with {switch}: give both, or leave {name} out")
@@ -287,7 +292,7 @@ def hyper(default: Any, values: Any = REAL, *shapes: str, kw_only: bool = False,
         values: a `Range`; or a function of the model and the axes' sizes that gives a range and shapes.
         shapes: axes of the arrays that are allowed; a number may stand for them.
         kw_only: whether the field is given by name only.
-        options: `number`, `requires` and `excludes` of `Numbers`.
+        options: `number`, `requires`, `excludes` and `idle` of `Numbers`.
     """
     of = dict(range=values, shapes=shapes) if isinstance(values, Range) else dict(by=values)
     return _field(Numbers(**of, **options), default, kw_only, static=False)
@@ -310,15 +315,21 @@ def choice(*names: str, kw_only: bool = False) -> Any:
     return _field(Choice(names), names[0], kw_only, static=True)
 
 
-def part(kind: type, words: str, fits: Callable[[Any, Any], bool] = lambda model, value: True) -> Any:
-    """Declare a field of a model inside the model, which must be given.
+def part(
+    kind: type,
+    words: str,
+    fits: Callable[[Any, Any], bool] = lambda model, value: True,
+    *,
+    default: Any = None,
+) -> Any:
+    """Declare a field of a model inside the model, which must be given where it has no default.
 
     Args:
         kind: the base class of the part.
         words: a description of what it must be, for errors; fields of the model stand in braces.
         fits: a function of the model and a part that says whether the part goes with the model.
     """
-    return _field(Part(kind, words, fits), None, False, static=False)
+    return _field(Part(kind, words, fits), default, False, static=False)
 
 
 # ---------------------------------------------------------------- reading
@@ -368,7 +379,43 @@ def _read_table(model: Any, known: Mapping[str, int], dtype: DTypeLike | None, w
         read[name] = row.read(value, name + where, context)
         if isinstance(row, Count) and row.axis:
             context.known[row.axis] = context.sizes[row.axis] = read[name]
-    return dataclasses.replace(model, **read)
+    return replace(model, **read)
+
+
+def replace_values(model: Any, values: Mapping[str, Any]) -> Any:
+    """Return the model with other values of some fields, its own or those of its parts and of theirs.
+
+    A field of a part may be called by the part's name too: `weight_concentration` is the concentration of the
+    part `weights`. Of several fields of one name the outermost is meant, of these that of the first part.
+
+    Raises:
+        ValueError: a name that no field has.
+    """
+    for name, value in values.items():
+        place = _place_of(model, name, [field.name for field in dataclasses.fields(model)])
+        if not place:
+            raise ValueError(f"{name} must be a hyperparameter of {type(model).__name__}, or of a part of it")
+        model = _with_value(model, place, value)
+    return model
+
+
+def _with_value(model: Any, place: Sequence[str], value: Any) -> Any:
+    name, *inner = place
+    return replace(model, **{name: _with_value(getattr(model, name), inner, value) if inner else value})
+
+
+def _place_of(model: Any, name: str, fields: Iterable[str]) -> tuple[str, ...]:
+    """Return the parts that lead to a field, the outermost first, and its name there; () if there is none."""
+    if name in fields:
+        return (name,)
+    parts = {place: getattr(model, place) for place, row in table(model).items() if isinstance(row, Part)}
+    found = [
+        (place, *path)
+        for place, part in parts.items()
+        for own in dict.fromkeys((name, name.removeprefix(place.removesuffix("s") + "_")))
+        if (path := _place_of(part, own, table(part)))
+    ]
+    return min(found, key=len, default=())
 
 
 def size_of(model: object, axis: str) -> tuple[int | None, str]:

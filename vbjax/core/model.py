@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.contracts import Algorithm, Model, Options
 from vbjax.core.coordinate_ascent import CoordinateAscent
+from vbjax.core.hyperparameters import replace_values
 from vbjax.core.interacting_locals import bound_at, settle, share_of_bound, statistics_of
 from vbjax.core.parameters import check_params, require_params
 from vbjax.core.ragged import Ragged, beside, by_part, by_part_with_key, parts_of
@@ -76,9 +77,6 @@ def require_model(model: Any, data: Any = None, conjugate_for: str = "") -> None
         raise ValueError(f"model must be a model, such as vb.GaussianMixture(2); got {name}{hint}")
 
 
-_OF_EMISSIONS = ("evenly", "prepare_components")  # a chain calls them with its own factors beside theirs
-
-
 class ConjugateModel:
     """The derived engine: subclasses give `factors`, `log_prior`, `log_likelihood` and perhaps `local`.
 
@@ -109,8 +107,6 @@ class ConjugateModel:
         for name in dir(cls):
             method = inspect.getattr_static(cls, name)
             if name.startswith("_") or hasattr(ConjugateModel, name) or hasattr(method, "checks_params"):
-                continue
-            if name in _OF_EMISSIONS:
                 continue
             if inspect.isfunction(method) and inspect.unwrap(method).__code__.co_varnames[1:2] == ("params",):
                 setattr(cls, name, check_params(method))
@@ -150,6 +146,14 @@ class ConjugateModel:
     def resolve(self, data: Any, weights: Array | None = None) -> Any:
         """The model with every default that follows the data filled in, its leaves in the data's dtype."""
         return in_dtype(self, float_dtype(data))
+
+    def replace(self, **values: Any) -> Any:
+        """Return the model with other hyperparameters, as in `model.replace(rate=2.0)`; also of its parts.
+
+        Raises:
+            ValueError: a name that is of no field.
+        """
+        return replace_values(self, values)
 
     def sizes(self, data: Any) -> dict[str, int]:
         """Return the sizes of those axes of hyperparameters that data have, by their names in the table."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TypeVar
 
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from jaxtyping import Bool, Float
 
 from vbjax.core.model import in_dtype
 from vbjax.core.rows import sum_over_rows
+from vbjax.families.base import replace
 
 M = TypeVar("M")
 
@@ -45,7 +45,7 @@ def fill_defaults(model: M, dtype: DTypeLike, **defaults: ArrayLike) -> M:
         given = getattr(model, name)
         value = jnp.asarray(default if given is None else given, dtype)
         cells[name] = jnp.broadcast_to(value, np.broadcast_shapes(value.shape, np.shape(default)))
-    return in_dtype(dataclasses.replace(model, **cells), dtype)  # type: ignore[type-var]
+    return in_dtype(replace(model, **cells), dtype)
 
 
 def weighted_moments(x: Array, weights: Array | None = None) -> tuple[Array, Array]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import (
     TYPE_CHECKING,
@@ -48,14 +49,20 @@ Value: TypeAlias = Any  # a value, mean or variance of a latent: an array, or a 
 C = TypeVar("C")
 
 
-@dataclass_transform(frozen_default=True)
+def static(**kwargs: Any) -> Any:
+    """Return a dataclass field that is structure: its value is hashable, and a new value is a new program."""
+    return dataclasses.field(metadata={"static": True}, **kwargs)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, static))
 def pytree(cls: type[C]) -> type[C]:
     """Return the class as a frozen dataclass that is a pytree; fields marked `static` are its structure.
 
     `jax.tree_util.register_dataclass` would not do: its structures compare equal for two classes with equally
     many fields (jaxlib 0.10), and `jit` then sometimes runs the program of one class for the other.
     """
-    kind: type = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    own = [name for name, hint in inspect.get_annotations(cls).items() if "ClassVar" not in str(hint)]
+    kind: type = dataclasses.dataclass(frozen=True, eq=False, init=bool(own))(cls)  # else that of its base
     fields = dataclasses.fields(kind)
     structure = tuple(f.name for f in fields if f.metadata.get("static"))
     leaves = tuple(f.name for f in fields if not f.metadata.get("static"))
@@ -78,9 +85,13 @@ def pytree(cls: type[C]) -> type[C]:
     return kind
 
 
-def static(**kwargs: Any) -> Any:
-    """Return a dataclass field that is structure: its value is hashable, and a new value is a new program."""
-    return dataclasses.field(metadata={"static": True}, **kwargs)
+def replace(x: C, **changes: Any) -> C:
+    """Return the pytree with other values in some fields, whatever its constructor takes."""
+    moved: Any = object.__new__(type(x))
+    moved.__dict__.update(x.__dict__ | changes)
+    if hasattr(moved, "__post_init__"):
+        moved.__post_init__()
+    return moved
 
 
 class LocationPrecision(NamedTuple):

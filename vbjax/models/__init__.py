@@ -3,12 +3,10 @@
 from vbjax.models.factor.bayesian_pca import BayesianPCA
 from vbjax.models.factor.factor_analysis import FactorAnalysis
 from vbjax.models.factor.ppca import PPCA
-from vbjax.models.markov.autoregressive_hidden_markov import AutoregressiveHiddenMarkovModel
+from vbjax.models.markov.autoregressive_hidden_markov import AutoregressiveHMM, BayesianAutoregressiveHMM
 from vbjax.models.markov.hdp_hidden_markov import HDPHiddenMarkovModel
-from vbjax.models.markov.hidden_markov import HiddenMarkovModel
+from vbjax.models.markov.hidden_markov import BayesianHiddenMarkovModel, HiddenMarkovModel
 from vbjax.models.markov.hidden_markov_names import (
-    AutoregressiveHMM,
-    BayesianAutoregressiveHMM,
     BayesianCategoricalHMM,
     BayesianGammaHMM,
     BayesianGaussianHMM,
@@ -20,18 +18,28 @@ from vbjax.models.markov.hidden_markov_names import (
     MixtureHMM,
     PoissonHMM,
 )
-from vbjax.models.markov.nested_mixture import NestedMixture
 from vbjax.models.markov.state_merges import merge_states
-from vbjax.models.mixtures.bayesian_gaussian_mixture import BayesianGaussianMixture
-from vbjax.models.mixtures.bernoulli_mixture import BernoulliMixture
-from vbjax.models.mixtures.categorical_mixture import CategoricalMixture
-from vbjax.models.mixtures.gamma_mixture import GammaMixture
-from vbjax.models.mixtures.gaussian_mixture import GaussianMixture
+from vbjax.models.mixtures.gaussian import BayesianGaussianMixture, GaussianMixture
 from vbjax.models.mixtures.kmeans import KMeans
-from vbjax.models.mixtures.multinomial_mixture import MultinomialMixture
-from vbjax.models.mixtures.multivariate_regression_mixture import MultivariateRegressionMixture
-from vbjax.models.mixtures.poisson_mixture import PoissonMixture
-from vbjax.models.mixtures.regression_mixture import RegressionMixture
+from vbjax.models.mixtures.mixture import BayesianMixture, Mixture
+from vbjax.models.mixtures.named import (
+    BayesianBernoulliMixture,
+    BayesianCategoricalMixture,
+    BayesianGammaMixture,
+    BayesianMultinomialMixture,
+    BayesianPoissonMixture,
+    BernoulliMixture,
+    CategoricalMixture,
+    GammaMixture,
+    MultinomialMixture,
+    PoissonMixture,
+)
+from vbjax.models.mixtures.regression import (
+    BayesianMultivariateRegressionMixture,
+    BayesianRegressionMixture,
+    MultivariateRegressionMixture,
+    RegressionMixture,
+)
 from vbjax.models.regression.ard_regression import ARDRegression
 from vbjax.models.regression.linear_regression import LinearRegression
 from vbjax.models.regression.logistic_regression import LogisticRegression
@@ -54,16 +62,24 @@ __all__ = [
     "PPCA",
     "ARDRegression",
     "AutoregressiveHMM",
-    "AutoregressiveHiddenMarkovModel",
     "BayesianAutoregressiveHMM",
+    "BayesianBernoulliMixture",
     "BayesianCategoricalHMM",
+    "BayesianCategoricalMixture",
     "BayesianGammaHMM",
+    "BayesianGammaMixture",
     "BayesianGaussianHMM",
     "BayesianGaussianMixture",
+    "BayesianHiddenMarkovModel",
     "BayesianLinearGaussianStateSpace",
+    "BayesianMixture",
     "BayesianMixtureHMM",
+    "BayesianMultinomialMixture",
+    "BayesianMultivariateRegressionMixture",
     "BayesianPCA",
     "BayesianPoissonHMM",
+    "BayesianPoissonMixture",
+    "BayesianRegressionMixture",
     "BernoulliMixture",
     "CategoricalHMM",
     "CategoricalMixture",
@@ -84,10 +100,10 @@ __all__ = [
     "LogisticRegression",
     "MeanFieldGaussian",
     "MeanFieldTable",
+    "Mixture",
     "MixtureHMM",
     "MultinomialMixture",
     "MultivariateRegressionMixture",
-    "NestedMixture",
     "PoissonHMM",
     "PoissonMixture",
     "ProbitRegression",

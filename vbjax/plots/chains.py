@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from vbjax.data.sequences import Sequences
 from vbjax.families.base import State
 from vbjax.inference.result import Fit
-from vbjax.models import GammaMixture, HiddenMarkovModel, NestedMixture
+from vbjax.models import HiddenMarkovModel, components
 from vbjax.numerics.inputs import as_numbers, describe, read_count
 from vbjax.numerics.types import Data
 from vbjax.plots.fits import _MOST_COLUMNS, restarts, trace
@@ -305,10 +305,10 @@ def _steps(data: Sequences, sequence: int) -> Float[np.ndarray, "t d"]:
 def _means(model: HiddenMarkovModel, params: Any, d: int) -> Float[np.ndarray, "k d"] | None:
     """Return the expected step in each state; None where a step has no mean."""
     mean = getattr(params.components.mean, "location", params.components.mean)
-    nested = isinstance(model.emissions, NestedMixture)
-    mixture = model.emissions.mixture if nested else model.emissions
-    if isinstance(mixture, GammaMixture):
-        shape, rate = mean if mixture.learn_shape else (mixture.known_shape, mean)
+    nested = isinstance(model.component, components.Mixture)
+    component = model.component.component if nested else model.component
+    if isinstance(component, components.Gamma):
+        shape, rate = mean if component.learn_shape else (component.known_shape, mean)
         mean = shape / rate
     if nested:
         within = np.reshape(mean, (model.n_states, -1, *np.shape(mean)[1:]))

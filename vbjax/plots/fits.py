@@ -26,13 +26,14 @@ from matplotlib.typing import ColorType
 
 from vbjax.core.contracts import Status
 from vbjax.inference.result import Fit
-from vbjax.models import BayesianGaussianMixture, GaussianMixture, KMeans
+from vbjax.models import KMeans, Mixture
+from vbjax.models.components import Gaussian
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Given
 from vbjax.plots.inputs import read_axes, read_choice, read_figure, read_fit, read_names
 from vbjax.plots.style import FAINT, INK, PALETTE, TITLE, WARN, Look, objective_name, tidy
 
-Drawable: TypeAlias = KMeans | GaussianMixture | BayesianGaussianMixture
+Drawable: TypeAlias = KMeans | Mixture  # of normals
 
 _MOST_POINTS = 5000
 _MOST_COLUMNS = 4
@@ -252,15 +253,16 @@ def overview(fit: Fit, x: Given, columns: Sequence[str] | None = None) -> Figure
 
 @jax.jit
 def _moments(
-    model: GaussianMixture | BayesianGaussianMixture, params: Record
+    model: Mixture, params: Record
 ) -> tuple[Float[Array, " k"], Float[Array, "k d"], Float[Array, "k d d"]]:
     """Compute weights, means and covariances by one program: one operation after the other takes seconds."""
-    return model.weights(params), model.means(params), model.covariances(params)
+    return params.weights.mean, model.component.means(params), model.component.covariances(params)
 
 
 def _groups(model: Drawable, params: Record, x: Given, columns: Sequence[str] | None) -> _Groups:
     """Return the components or clusters to draw: those of more than one row, or of any row for k-means."""
-    if not isinstance(model, (KMeans, GaussianMixture, BayesianGaussianMixture)):
+    gaussian = isinstance(model, Mixture) and isinstance(model.component, Gaussian)
+    if not gaussian and not isinstance(model, KMeans):
         raise TypeError(f"model must be a Gaussian mixture or KMeans; got {type(model).__name__}")
     x = model.read(x)
     d = x.shape[1]
@@ -404,6 +406,5 @@ def _name(model: Drawable) -> str:
     """Return the model's name and size, for a title."""
     if isinstance(model, KMeans):
         return f"k-means ({model.n_clusters} clusters)"
-    bayesian = isinstance(model, BayesianGaussianMixture)
-    kind, most = ("Bayesian Gaussian mixture", "at most ") if bayesian else ("Gaussian mixture", "")
-    return f"{kind} ({most}{model.n_components} components, {model.covariance_type} covariance)"
+    kind, most = ("Gaussian mixture", "") if model.points else ("Bayesian Gaussian mixture", "at most ")
+    return f"{kind} ({most}{model.n_components} components, {model.component.covariance_type} covariance)"

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from matplotlib.axes import Axes
 
-from vbjax.models import GaussianMixture, KMeans
+from vbjax.models import HiddenMarkovModel, KMeans, Mixture, components
 
 Look: TypeAlias = dict[str, Any]  # keyword arguments of matplotlib
 
@@ -31,16 +31,17 @@ def objective_name(model: object) -> str:
     """Return the name of the objective of a fit of this model, with its unit."""
     if isinstance(model, KMeans):
         return "minus the inertia"
-    emissions = getattr(model, "emissions", model)
-    if not getattr(emissions, "points", False):
+    if not isinstance(model, (Mixture, HiddenMarkovModel)) or not model.points:
         return "ELBO (nats)"
-    mixture = getattr(emissions, "mixture", emissions)
-    priors = [getattr(mixture, "mean_precision", None)]
-    priors += [getattr(model, f"{name}_concentration", None) for name in ("initial", "transition")]
-    weighted = (
-        mixture is model or mixture is not emissions
-    )  # in a chain the weights have no prior of their own
-    if weighted and isinstance(mixture, GaussianMixture):
-        priors.append(mixture.weight_concentration)
-    given = any(prior is not None for prior in priors)
+    priors = (
+        [model.weights]
+        if isinstance(model, Mixture)
+        else [model.initial_concentration, model.transition_concentration]
+    )
+    component = model.component
+    if isinstance(component, components.Mixture):
+        priors, component = [*priors, component.weights], component.component
+    if isinstance(component, components.Gaussian):
+        priors.append(component.mean_precision)
+    given = any(getattr(prior, "concentration", prior) is not None for prior in priors)
     return "log posterior (nats)" if given else "log likelihood (nats)"

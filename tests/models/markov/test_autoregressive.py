@@ -7,7 +7,6 @@ the moments of enumerated paths, feeding back what was drawn. Two planted oscill
 Gaussian model cannot. What cannot be read is refused by name.
 """
 
-import dataclasses
 import functools
 
 import jax
@@ -73,7 +72,7 @@ def test_the_bound_of_one_state_is_the_evidence_of_a_vector_autoregression(float
     rows, which = lagged(x, 2)
     again = np.repeat(np.arange(len(which)), weights[which])
     rows = jax.tree.map(lambda x: x[again], rows)
-    close(bound, TWINS["planes"].evidence(model.emissions, rows, np.ones((len(again), 1)))[0], factor=100)
+    close(bound, TWINS["planes"].evidence(model.component, rows, np.ones((len(again), 1)))[0], factor=100)
 
 
 def test_a_step_of_em_is_weighted_least_squares(float64):
@@ -86,8 +85,8 @@ def test_a_step_of_em_is_weighted_least_squares(float64):
         gamma = hand.marginals(chain, hand.table_of(name, model, params, s))[0]
         r.append(weight * gamma[twins.with_lags(s)[1]])
     (lags, y), _ = lagged(x, 1)
-    u, floor = np.column_stack([lags, np.ones(len(y))]), np.sqrt(np.asarray(model.emissions.floor))
-    weights, covariances = twins.regressions(model.emissions, moved.components)
+    u, floor = np.column_stack([lags, np.ones(len(y))]), np.sqrt(np.asarray(model.component.floor))
+    weights, covariances = twins.regressions(model.component, moved.components)
     for k, own in enumerate(np.concatenate(r).T):
         root = np.sqrt(own)[:, None]
         best = np.linalg.lstsq(root * u, root * y, rcond=None)[0]
@@ -132,7 +131,7 @@ def subject():
     model, _, _, (params, *_) = trajectory(name, "float64")
     params = at(params, 0)
     x = [np.where(np.isnan(s), 1.0, s) for s in series(name)]
-    return model, params, x, twins.regressions(model.emissions, params.components)
+    return model, params, x, twins.regressions(model.component, params.components)
 
 
 def test_likelihood_and_criteria_are_those_of_enumeration(float64):
@@ -222,19 +221,20 @@ BAD = [
     (
         vb.AutoregressiveHMM(2, covariance_floor=0.0),
         [X],
-        "covariance_floor of the emissions must be positive",
+        "covariance_floor of the component must be positive",
     ),
     (
         vb.BayesianAutoregressiveHMM(2, degrees_of_freedom=1.0),
         [X],
-        "degrees_of_freedom of the emissions must be above 1",
+        "degrees_of_freedom of the component must be above 1",
     ),
     (
         vb.BayesianAutoregressiveHMM(2, inverse_scale=np.ones((2, 2))),
         [X],
         "inverse_scale .* must be symmetric and positive definite",
     ),
-    (dataclasses.replace(vb.AutoregressiveHMM(2), emissions=None), [X], "emissions must be a Multivariate"),
+    (vb.AutoregressiveHMM(2).replace(component=None), [X], "component must be a regression, .* None"),
+    (vb.AutoregressiveHMM(2).replace(component=vb.components.Gaussian()), [X], "component must be a regress"),
     (vb.AutoregressiveHMM(2, transition_concentration=0.5), [X], "at least 1 by EM"),
 ]
 

@@ -23,7 +23,7 @@ COUNTS = np.random.default_rng(0).poisson(np.repeat([2.0, 15.0, 2.0, 40.0], 15))
 def model(kappa, dtype="float64"):
     """A resolved model of K states, its sequences, and parameters after a few sweeps."""
     options = dict(transition_concentration=1.7, weight_concentration=0.8, stickiness=kappa)
-    chain = vb.HDPHiddenMarkovModel(K, vb.PoissonMixture(K), **options)
+    chain = vb.HDPHiddenMarkovModel(K, vb.components.Poisson(), **options)
     seqs = vb.Sequences.of([COUNTS.astype(dtype), COUNTS[::-1][:20].astype(dtype)])
     chain, seqs, _ = resolved(chain, seqs, None)
     return chain, seqs, jax.jit(chain.init)(jax.random.key(0), seqs)
@@ -99,7 +99,7 @@ def test_the_terms_add_up_to_the_bound(float64):
 
 
 def test_three_levels_are_three_states_of_six():
-    chain = vb.HDPHiddenMarkovModel(6, vb.PoissonMixture(6))
+    chain = vb.HDPHiddenMarkovModel(6, vb.components.Poisson())
     fit = vb.fit(chain, COUNTS, key=jax.random.key(0), n_restarts=32)
     assert len(set(fit.model.decode(fit.params, COUNTS).tolist())) == 3
     assert fit.model.used_states(fit.params).sum() == 3
@@ -108,7 +108,7 @@ def test_three_levels_are_three_states_of_six():
 @functools.cache
 def stuck():
     """A fit that keeps five states of three levels."""
-    return vb.fit(vb.HDPHiddenMarkovModel(6, vb.PoissonMixture(6)), COUNTS, key=jax.random.key(1))
+    return vb.fit(vb.HDPHiddenMarkovModel(6, vb.components.Poisson()), COUNTS, key=jax.random.key(1))
 
 
 def test_merges_of_states_go_on_where_a_fit_is_stuck():
@@ -136,7 +136,7 @@ def test_steps_of_both_count_as_steps_of_the_one():
     seqs = chain.read(COUNTS)
     moved, _ = _merged(chain, params, seqs, None, np.array([2, 1], np.int32))
     sums, renamed = jax.jit(expectation)(chain, params, seqs).statistics, np.eye(6)[[0, 2, 2, 3, 4, 5]]
-    rows, prior = chain._rows_priors(params.weights), chain.emissions.component_prior
+    rows, prior = chain._rows_priors(params.weights), chain.component.prior
     for name, added in dict(concentration=sums.components.log, rate=-sums.components.value).items():
         expected = getattr(prior, name) + renamed.T @ np.asarray(added)
         close(getattr(moved.components, name), expected, factor=10)
@@ -148,11 +148,11 @@ def test_steps_of_both_count_as_steps_of_the_one():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (lambda: vb.HDPHiddenMarkovModel(1, vb.PoissonMixture(1)), "n_states .* at least 2"),
-        (lambda: vb.HDPHiddenMarkovModel(2, vb.PoissonMixture(2, maximum_likelihood=True)), "no points"),
-        (lambda: vb.HDPHiddenMarkovModel(2, vb.PoissonMixture(2), stickiness=-1.0), "stickiness must be"),
+        (lambda: vb.HDPHiddenMarkovModel(1, vb.components.Poisson()), "n_states .* at least 2"),
+        (lambda: vb.HDPHiddenMarkovModel(2, vb.BayesianPoissonMixture(2)), "component must be a component"),
+        (lambda: vb.HDPHiddenMarkovModel(2, vb.components.Poisson(), stickiness=-1.0), "stickiness must be"),
         (
-            lambda: vb.HDPHiddenMarkovModel(2, vb.PoissonMixture(2), weight_concentration=0.0),
+            lambda: vb.HDPHiddenMarkovModel(2, vb.components.Poisson(), weight_concentration=0.0),
             "weight_concentration must be positive",
         ),
     ],

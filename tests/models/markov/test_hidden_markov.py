@@ -29,7 +29,7 @@ from tests.support.hidden_markov_table import (
     whole,
 )
 from tests.support.registry import read_out, sweeps
-from tests.support.textbook import Posterior, dirichlet_term, evidence_of_labels, log_beta
+from tests.support.textbook import dirichlet_term, evidence_of_labels, log_beta
 from tests.support.tolerances import close
 from vbjax.families import DeltaState, DirichletState
 
@@ -87,8 +87,7 @@ def test_the_bound_of_one_state_is_the_evidence(float64):
     evidence = special.gammaln(a + total) - special.gammaln(a) + a * np.log(b) - (a + total) * np.log(b + n)
     close(bound, evidence.sum() - special.gammaln(x + 1).sum())
     x, model, bound = one_state("VB full", vb.BayesianGaussianHMM(1))
-    prior = hand.prior_with(Posterior.prior(model.emissions, 1), np.ones(1))
-    close(bound, evidence_of_labels(prior, x, [0] * len(x)), scale=100)
+    close(bound, evidence_of_labels(hand.gaussian_prior(model.component), x, [0] * len(x)), scale=100)
 
 
 def test_the_bound_of_the_only_state_that_is_visited_is_the_evidence(float64):
@@ -106,7 +105,7 @@ def test_the_bound_of_the_only_state_that_is_visited_is_the_evidence(float64):
     priors = dict(initial=model.initial_concentration, transitions=model.transition_concentration)
     for factor, alpha in priors.items():
         chain += dirichlet_term(np.asarray(alpha), np.asarray(params[factor].concentration))
-    prior = np.asarray(model.emissions.component_prior.concentration)[0]
+    prior = np.asarray(model.component.prior.concentration)[0]
     counts = np.stack([np.bincount(column, minlength=4) for column in np.concatenate(x).T.astype(int)])
     close(bound, chain + (log_beta(prior + counts) - log_beta(prior)).sum(), scale=abs(chain))
 
@@ -126,7 +125,8 @@ def test_equal_rows_of_transitions_make_a_mixture(name, float64):
     params = at(params, 0) | dict(initial=points(p), transitions=points(np.tile(p, (K, 1))))
     _, moved, objective, *_ = same_program(name, x, np.ones(4), params)
     rows = jnp.asarray(np.concatenate(x))
-    mixture, own = model.emissions, vb.Record(weights=points(p), components=params.components)
+    mixture = vb.Mixture(K, model.component)
+    own = vb.Record(weights=points(p), components=params.components)
     r = mixture.responsibilities(own, rows)
     after, start, _ = sweeps(mixture, own, rows, n_sweeps=1)
     close(objective[0], start[0, 0])
@@ -141,7 +141,7 @@ def hmmlearn_peer(name, model, params):
     kind = hand.kind_of(name)
     if kind in hand.GAUSSIAN:
         peer = hmm.GaussianHMM(K, kind, min_covar=0.0, covars_prior=0.0, **how)
-        found = read_out(model.emissions, model.emissions.evenly(params), kind)
+        found = read_out(model.component, params, kind)
         _, peer.means_, peer.covars_ = map(np.asarray, found)
     elif kind == "counts":
         peer = hmm.PoissonHMM(K, lambdas_prior=0.0, lambdas_weight=0.0, **how)
@@ -175,8 +175,7 @@ def test_one_step_is_hmmlearns(name, float64):
     elif name == "EM categories":
         close(moved.components.mean[:, 0], peer.emissionprob_, factor=10)
     else:
-        mixture = model.emissions.evenly(moved)
-        _, means, covariances = read_out(model.emissions, mixture, hand.kind_of(name))
+        _, means, covariances = read_out(model.component, moved, hand.kind_of(name))
         close(means, peer.means_, factor=10)
         if name == "EM spherical":  # theirs once for each column
             covariances = np.tile(covariances[:, None], 2)
@@ -304,7 +303,7 @@ def test_variational_bayes_gives_a_state_that_is_not_visited_its_prior(name, flo
     nothing = learnt_from_nothing(model, start, data, weights)
     close(nothing.transitions.concentration, model.transition_concentration)
     if name == "VB counts":
-        close(nothing.components, model.emissions.component_prior)
+        close(nothing.components, model.component.prior)
     third = lambda params: jax.tree.map(lambda x: x[2], (params.components, params.transitions))
     close(third(moved), third(nothing), factor=10)
 
@@ -335,10 +334,11 @@ def test_the_error_of_the_objective_is_what_is_claimed_for_a_hundred_thousand_st
     n, unit, rng = 100_000, np.exp(-1.731), np.random.default_rng(0)
     z = np.cumsum(rng.uniform(size=n) < 0.1) % 2
     x = (unit * (4 * z + rng.normal(size=n)))[:, None].astype("float32")
-    model = vb.GaussianHMM(2, scale=np.ones(1))
+    model = vb.GaussianHMM(2, scale=np.ones(1), covariance_floor=1e-6)
     chain = dict(initial=[3.0, 3.0], transitions=[[10.0, 2.0], [2.0, 10.0]])
     chain = {name: DeltaState(DirichletState(jnp.asarray(value))) for name, value in chain.items()}
-    start = model.emissions.params_at([0.5, 0.5], [[0.0], [4 * unit]], np.full((2, 1, 1), unit**2))
+    mixture = vb.GaussianMixture(2)
+    start = mixture.params_at([0.5, 0.5], [[0.0], [4 * unit]], np.full((2, 1, 1), unit**2))
     params = vb.Record(chain, components=start.components)
     found = []
     for dtype in ("float32", "float64"):

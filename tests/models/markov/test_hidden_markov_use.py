@@ -4,7 +4,6 @@ What is read off a fit is what enumeration of all paths gives; draws have the mo
 steps on everything are coordinate ascent; a fit may be traced, and a second one compiles nothing.
 """
 
-import dataclasses
 import functools
 
 import jax
@@ -96,7 +95,7 @@ def test_forecasts_have_the_moments_of_the_states_ahead(float64):
     draws = np.asarray(model.forecast(params, KEY, x, 3, n_draws=4000))
     assert draws.shape == (4000, len(x), 3, 2)
     p = np.asarray(model.predict_states(params, x, 3))
-    _, means, covariances = map(np.asarray, read_out(model.emissions, model.emissions.evenly(params), "full"))
+    _, means, covariances = map(np.asarray, read_out(model.component, params, "full"))
     second = np.diagonal(covariances, axis1=1, axis2=2) + means**2
     for power, moment in ((1, means), (2, second)):
         error = (draws**power).std(0) / np.sqrt(len(draws))
@@ -199,7 +198,7 @@ def test_the_optimum_has_the_derivative_of_refitting(float64):
         vb.BayesianPoissonHMM(2, transition_concentration=2.0), apart, "float64", None
     )
     settled = lambda model: at(updates(model, params, data, None, n=6000)[0], -1)
-    other = lambda h: dataclasses.replace(model, transition_concentration=model.transition_concentration + h)
+    other = lambda h: model.replace(transition_concentration=model.transition_concentration + h)
     rate = lambda model, params: vb.optimum(model, params, x).components.mean[0, 0]
     slope = jax.jit(jax.grad(rate))(model, settled(model)).transition_concentration.sum()
     above, below = (settled(other(sign * h)).components.mean[0, 0] for sign in (1, -1))
@@ -210,7 +209,7 @@ def test_what_sequences_cannot_do_says_so(float64):
     model, params, x = subject("VB counts")
     with pytest.raises(ValueError, match="sequences"):
         vb.gibbs(model, x, key=KEY)
-    with pytest.raises(ValueError, match="observed must"):
+    with pytest.raises(ValueError, match="data must be arrays where observed"):
         vb.replicate(model, params, x, vb.Normal(), key=KEY)
     with pytest.raises(ValueError, match="not seen data"):
         vb.GaussianHMM(2).state_probabilities(params, x)
@@ -220,9 +219,13 @@ def test_what_sequences_cannot_do_says_so(float64):
 
 COUNTS = [np.array([[1.0], [2.0]]), np.array([[3.0], [0.0]])]
 BAD = [
-    (vb.HiddenMarkovModel(3, vb.PoissonMixture(2)), COUNTS, "emissions must be a mixture of n_states = 3"),
-    (vb.HiddenMarkovModel(2), COUNTS, "emissions must be a mixture .* got None"),
-    (vb.HiddenMarkovModel(0, vb.PoissonMixture(2)), COUNTS, "n_states must be a whole number"),
+    (
+        vb.HiddenMarkovModel(3, vb.PoissonMixture(3)),
+        COUNTS,
+        "component must be a component, .* got a PoissonM",
+    ),
+    (vb.HiddenMarkovModel(2), COUNTS, "component must be a component, .* got None"),
+    (vb.BayesianHiddenMarkovModel(0, vb.components.Poisson()), COUNTS, "n_states must be a whole number"),
     (vb.PoissonHMM(2), [COUNTS[0], COUNTS[1][:0]], "sequence 1 of data must have at least one step"),
     (vb.PoissonHMM(2), [-COUNTS[0]], "data must be counts; got -1.0"),
     (vb.BayesianPoissonHMM(2), [COUNTS[0] / 2], "data must be counts; got 0.5"),
@@ -253,6 +256,19 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "points"),
+    [(vb.HiddenMarkovModel, True), (vb.BayesianHiddenMarkovModel, False), (vb.HDPHiddenMarkovModel, False)],
+)
+def test_a_component_has_a_law_for_every_state_whatever_it_was_made_for(kind, points):
+    for mixture in (vb.PoissonMixture(2), vb.BayesianPoissonMixture(5)):
+        for model in (kind(3, mixture.component), kind(2, mixture.component).replace(n_states=3)):
+            assert (model.component.n_laws, model.component.points) == (3, points)
+        nested = kind(3, vb.components.Mixture(2, mixture.component, mixture.weights)).component
+        assert (nested.n_laws, nested.component.n_laws, nested.weights.n_components) == (3, 6, 2)
+        assert nested.points == nested.component.points == nested.weights.points == points
+
+
 @pytest.mark.parametrize(("model", "data", "message"), BAD)
 def test_bad_input_is_refused_by_name(model, data, message):
     with pytest.raises(ValueError, match=message):
@@ -275,7 +291,9 @@ def test_other_data_than_the_fits_are_refused(float64):
 
 def test_steps_of_multinomials_are_counts_of_the_given_totals(float64):
     x = np.array([[9.0, 1, 0], [7, 2, 1], [0, 3, 8], [1, 2, 9]])
-    fit = vb.fit(vb.HiddenMarkovModel(2, vb.MultinomialMixture(2)), x, key=jax.random.key(0), max_iter=20)
+    fit = vb.fit(
+        vb.BayesianHiddenMarkovModel(2, vb.components.Multinomial()), x, key=jax.random.key(0), max_iter=20
+    )
     model, params, key = fit.model, fit.params, jax.random.key(1)
     states, steps = model.sample(params, key, 400, given=30)
     assert (steps == np.round(steps)).all()
@@ -297,7 +315,7 @@ def test_steps_of_regressions_are_drawn_for_given_rows(float64):
     x = np.stack([np.ones(60), rng.normal(size=60)], 1)
     slopes = np.where(np.arange(60) % 20 < 10, 5.0, -5.0)
     y = slopes * x[:, 1] + 0.1 * rng.normal(size=60)
-    hmm = vb.HiddenMarkovModel(2, vb.RegressionMixture(2, maximum_likelihood=True))
+    hmm = vb.HiddenMarkovModel(2, vb.components.Regression())
     fit = vb.fit(hmm, (x, y), key=jax.random.key(0), n_restarts=4)
     model, params, key = fit.model, fit.params, jax.random.key(1)
     given = np.stack([np.ones(50), np.linspace(-2, 2, 50)], 1)
@@ -308,9 +326,9 @@ def test_steps_of_regressions_are_drawn_for_given_rows(float64):
     assert (abs(drawn - means) < 5 * sds).all()
     ahead = model.forecast(params, key, (x, y), 3, 7, given=given[:3])
     assert ahead.shape == (7, 1, 3)
-    with pytest.raises(ValueError, match="given must be the x of the 50 steps to draw"):
+    with pytest.raises(ValueError, match="given must be the x of the 50 rows to draw"):
         model.sample(params, key, 50)
-    with pytest.raises(ValueError, match="given must have a row x for each of the 3 steps"):
+    with pytest.raises(ValueError, match="given must have a row x for each of the 3 rows"):
         model.forecast(params, key, (x, y), 3, given=given)
 
 

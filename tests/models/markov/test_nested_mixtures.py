@@ -67,13 +67,13 @@ def test_one_step_is_hmmlearns(float64):
 
 
 def normals(model, params):
-    found = hand.normals_of(model.emissions.flat, params.components)
+    found = hand.normals_of(hand.components_of(model), params.components)
     return [np.asarray(leaf) for leaf in found]
 
 
 def test_one_component_in_a_state_is_a_state(float64):
     _, _, _, (start, expected, objective, *_) = trajectory("VB counts", "float64")
-    nested = vb.HiddenMarkovModel(K, vb.NestedMixture(K, vb.PoissonMixture(1)))
+    nested = vb.BayesianHiddenMarkovModel(K, vb.components.Mixture(1, vb.components.Poisson()))
     model, data, weights, params = hand.started(nested, series("VB counts"), "float64")
 
     @jax.jit
@@ -90,8 +90,9 @@ def test_one_component_in_a_state_is_a_state(float64):
 def test_a_start_is_a_mixture_of_all_components_in_another_order(float64):
     """Along every axis of components: "tied" has a matrix between them."""
     x = np.concatenate(whole(series("VB full")))
-    model = vb.NestedMixture(K, vb.BayesianGaussianMixture(M, "tied")).resolve(jnp.asarray(x))
-    own, flat = jax.jit(lambda m, x: (m.init(KEY, x), m.flat.init(KEY, x)))(model, jnp.asarray(x))
+    nested = vb.components.Mixture(M, vb.components.Gaussian("tied")).of(K, False).resolve(jnp.asarray(x))
+    both = jax.jit(lambda nested, x: (nested.start(KEY, x), nested.component.start(KEY, x)))
+    own, flat = both(nested, jnp.asarray(x))
     ordered = lambda leaf: np.asarray(leaf)[np.lexsort(np.asarray(leaf).T)]
     close(ordered(own.components.location), ordered(flat.components.location))
     close(own.components.mean_precision, flat.components.mean_precision)
@@ -115,9 +116,8 @@ def test_states_are_found_whose_components_lie_apart():
 def test_draws_have_the_moments_of_their_states(float64):
     """Whose means are in the pictures."""
     model, params, _ = subject("EM full, nested")
-    em, n = model.emissions, 4000
-    draw = jax.jit(lambda em, params, c: em.draw_rows(params, KEY, c))
-    x = np.asarray(draw(em, params, jnp.arange(n) % K))
+    n, draw = 4000, jax.jit(lambda component, params, c: component.draw_rows(params, KEY, c))
+    x = np.asarray(draw(model.component, params, jnp.arange(n) % K))
     means, covariances = normals(model, params)
     moments = means, means**2 + np.diagonal(covariances, axis1=1, axis2=2)
     for power, moment in enumerate(moments, 1):
@@ -141,19 +141,41 @@ def test_a_prior_of_shares_makes_a_posterior():
     assert (name(), name(weight_concentration=2.0)) == ("log likelihood (nats)", "log posterior (nats)")
 
 
+def test_hyperparameters_are_replaced_wherever_they_are():
+    """In the model, in its component, and in what that is a mixture of."""
+    other = dict(stickiness=3.0, n_components=4, covariance_floor=0.1, weight_concentration=2.0)
+    model = vb.MixtureHMM(2, 3, "diag").replace(**other)
+    assert repr(model) == repr(vb.MixtureHMM(2, covariance_type="diag", **other))
+    assert model.component.component.n_laws == 8
+    both = model.replace(component=vb.components.Mixture(3, vb.components.Poisson()), rate=2.0)
+    assert (both.component.component.rate, both.component.component.n_laws) == (2.0, 6)
+    twice = vb.Mixture(2, both.component).replace(weight_concentration=5.0)
+    assert (twice.weights.concentration, twice.component.weights.concentration) == (5.0, None)
+    for name in ("emissions", "n_laws"):
+        with pytest.raises(ValueError, match=f"{name} must be a hyperparameter of MixtureHMM"):
+            model.replace(**{name: 1})
+    with pytest.raises(ValueError, match="rate must be a hyperparameter of HiddenMarkovModel"):
+        vb.HiddenMarkovModel(2).replace(rate=1.0)
+
+
+GAUSSIAN = vb.components.Gaussian()
+
+
 @pytest.mark.parametrize(
-    ("emissions", "message"),
+    ("nested", "message"),
     [
-        (vb.NestedMixture(2), "mixture of the emissions must be a mixture of this package; got None"),
-        (vb.NestedMixture(3, vb.PoissonMixture(2)), "emissions must be a mixture of n_states = 2"),
+        (vb.components.Mixture(2), "component of the component must be a component .* got None"),
+        (vb.components.Mixture(2, vb.GaussianMixture(2)), "component of the component .* got a GaussianMix"),
         (
-            vb.NestedMixture(2, vb.PoissonMixture(0)),
-            "n_components of the mixture of the emissions must be a whole number",
+            vb.components.Mixture(2, vb.components.Mixture(2, GAUSSIAN)),
+            "a component that is no mixture, .* got",
         ),
-        (vb.NestedMixture(2, vb.GaussianMixture(4)), "at least 8 rows"),
-        (vb.NestedMixture(2, vb.GaussianMixture(1, weight_concentration=0.5)), "at least 1 for MAP"),
+        (vb.components.Mixture(2, GAUSSIAN, 0.5), "weights of the component must be labels, .* got 0.5"),
+        (vb.components.Mixture(0, GAUSSIAN), "n_components of the component must be a whole number"),
+        (vb.components.Mixture(4, GAUSSIAN), "at least 8 rows"),
+        (vb.components.Mixture(1, GAUSSIAN, vb.labels.Weights(0.5)), "at least 1 for MAP"),
     ],
 )
-def test_bad_input_is_refused_by_name(emissions, message):
+def test_bad_input_is_refused_by_name(nested, message):
     with pytest.raises(ValueError, match=message):
-        vb.fit(vb.HiddenMarkovModel(2, emissions), np.ones((5, 2)), key=KEY)
+        vb.fit(vb.HiddenMarkovModel(2, nested), np.ones((5, 2)), key=KEY)

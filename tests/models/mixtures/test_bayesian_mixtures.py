@@ -47,7 +47,7 @@ def test_trajectories_are_the_textbooks(kind, float64):
         q = prior.update(x, weights[:, None] * q.responsibilities(x))
     # eight sweeps multiply a rounding by the rate at which they still move
     close(final, q.state(), factor=1000)
-    read = jax.jit(lambda m, p, x: (m.responsibilities(p, x), m.weights(p), m.means(p), m.covariances(p)))
+    read = jax.jit(lambda m, p, x: (m.responsibilities(p, x), p.weights.mean, m.means(p), m.covariances(p)))
     expected = q.responsibilities(x), q.alpha / q.alpha.sum(), q.location, np.linalg.inv(q.expected_precision)
     close(read(model, final, data), expected, factor=1000)
 
@@ -60,11 +60,11 @@ def test_scikit_learns_optimum_is_a_fixed_point(float64):
         n_components=K,
         covariance_type="full",
         weight_concentration_prior_type="dirichlet_distribution",
-        weight_concentration_prior=float(model.weight_concentration),
-        mean_prior=np.asarray(model.location),
-        mean_precision_prior=float(model.mean_precision),
-        degrees_of_freedom_prior=float(model.degrees_of_freedom),
-        covariance_prior=np.asarray(model.inverse_scale),
+        weight_concentration_prior=float(model.weights.concentration),
+        mean_prior=np.asarray(model.component.location),
+        mean_precision_prior=float(model.component.mean_precision),
+        degrees_of_freedom_prior=float(model.component.degrees_of_freedom),
+        covariance_prior=np.asarray(model.component.inverse_scale),
         reg_covar=0,
         tol=1e-14,
         max_iter=5000,
@@ -119,9 +119,11 @@ def test_default_priors_are_proper_where_the_data_are_flat(what, kind, dtype):
     few = jnp.asarray(np.arange(N_ROWS) < 2, dtype)  # two rows span one direction
     for rows, w in ((flat, weights), (data, few), (data, few.at[1].set(0))):
         model, params = MODELS[f"VB {kind}"].started(rows, w)
-        inverse_scale = np.asarray(model.inverse_scale, float)
+        inverse_scale = np.asarray(model.component.inverse_scale, float)
         if kind in ("full", "tied"):
-            inverse_scale = np.linalg.eigvalsh(inverse_scale / np.sqrt(np.outer(model.scale, model.scale)))
+            inverse_scale = np.linalg.eigvalsh(
+                inverse_scale / np.sqrt(np.outer(model.component.scale, model.component.scale))
+            )
         assert (inverse_scale > 0).all()
         params, objective, _ = sweeps(model, params, rows, w)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, objective)))
@@ -138,10 +140,10 @@ def test_the_default_prior_is_the_samples_covariance(float64):
         ("spherical", np.var(data, axis=0, ddof=1).sum()),
     ):
         model, _ = MODELS[f"VB {kind}"].started(data, weights)
-        close(model.inverse_scale, expected)
-        close(model.location, np.mean(data, axis=0))
-        assert (model.weight_concentration, model.mean_precision) == (1 / 3, 1)
-        assert model.degrees_of_freedom == (1 if kind == "diag" else D)
+        close(model.component.inverse_scale, expected)
+        close(model.component.location, np.mean(data, axis=0))
+        assert (model.weights.concentration, model.component.mean_precision) == (1 / 3, 1)
+        assert model.component.degrees_of_freedom == (1 if kind == "diag" else D)
 
 
 # ---------------------------------------------------------------- the predictive density
@@ -221,7 +223,7 @@ def test_as_all_weights_grow_the_posterior_closes_in_on_em(kind, float64):
     """
     data, ones = MODELS[f"EM {kind}"].data(float64)
     model, start = MODELS[f"EM {kind}"].started(data, ones)
-    wide = covariance(kind, model.scale)
+    wide = covariance(kind, model.component.scale)
     found = sweeps(model, start, data, ones)[0]
     point = (
         found.weights.mean,
@@ -236,7 +238,7 @@ def test_as_all_weights_grow_the_posterior_closes_in_on_em(kind, float64):
         inverse_scale = 0.3 * nu * wide
         params = vb.Record(
             weights=DirichletState(jnp.full(K, count, data.dtype)),
-            components=bayes.structure.state(seeds(data, 0), count, nu, inverse_scale),
+            components=bayes.component.structure.state(seeds(data, 0), count, nu, inverse_scale),
         )
         q = Posterior.of(kind, sweeps(bayes, params, data, weight * ones)[0])
         near.append((q.alpha / q.alpha.sum(), q.location, q.expected_precision))

@@ -8,7 +8,6 @@ counts. Nothing of the size rows x components x columns is made. Simulated class
 (Missing rows, weights, chunks: test_contracts.py.)
 """
 
-import dataclasses
 import functools
 import itertools
 import re
@@ -62,8 +61,8 @@ KIND = dict.fromkeys(TWINS, "dirichlet") | dict.fromkeys(("binary", "counts", "l
 def resolved(name, dtype, **hyper):
     """The model of the table with the weights of its kind, its data and where it starts."""
     data = MODELS[f"mixture of {name}"].data(dtype)[0]
-    options = dict(weight_prior=KIND[name]) | hyper
-    model = dataclasses.replace(CONJUGATE[name][0], **options).resolve(data)
+    labels = dict(dirichlet=vb.labels.Weights(), dirichlet_process=vb.labels.StickBreaking())
+    model = CONJUGATE[name][0].replace(weights=labels[KIND[name]], **hyper).resolve(data)
     return model, data, perturbed(model, data, 0)
 
 
@@ -77,17 +76,17 @@ def test_trajectories_are_the_textbooks(name, float64):
     found = sweeps(model, params, data, jnp.asarray(weights))[0]
     eta, log_weights = twin.natural(as_numpy(params.components)), np.asarray(params.weights.expected().log)
     for _ in range(8):
-        table = log_weights + twin.table(model, eta, rows)
+        table = log_weights + twin.table(model.component, eta, rows)
         r = weights[:, None] * special.softmax(table, 1)
-        eta = twin.posterior(model, rows, r)
-        log_weights = WEIGHTS[KIND[name]](float(model.weight_concentration), r.sum(0))[0]
+        eta = twin.posterior(model.component, rows, r)
+        log_weights = WEIGHTS[KIND[name]](float(model.weights.concentration), r.sum(0))[0]
     # eight sweeps multiply a rounding by the rate at which they still move
     for mine, its in zip(twin.natural(as_numpy(found.components)), eta, strict=True):
         np.testing.assert_allclose(mine, its, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(found.weights.expected().log, log_weights, rtol=1e-9)
     np.testing.assert_allclose(
         model.responsibilities(found, data),
-        special.softmax(log_weights + twin.table(model, eta, rows), 1),
+        special.softmax(log_weights + twin.table(model.component, eta, rows), 1),
         atol=1e-9,
     )
 
@@ -98,7 +97,11 @@ def moved_once(model, params, data):
     total = vb.expectation(model, params, data)
     moved = model.m_step(params, total.statistics, model.blocks[0])
     nothing = model.m_step(params, jax.tree.map(jnp.zeros_like, total.statistics), model.blocks[0])
-    return model.objective(moved, vb.expectation(model, moved, data)), model.log_density(moved, data), nothing
+    return (
+        model.objective(moved, vb.expectation(model, moved, data)),
+        model.log_predictive(moved, data),
+        nothing,
+    )
 
 
 @every_type
@@ -107,12 +110,12 @@ def test_one_component_is_exact(name, float64):
     model, data, params = resolved(name, float64, n_components=1)
     twin, rows, one = TWINS[name], jax.tree.map(np.asarray, data), np.ones((N_ROWS, 1))
     bound, predicted, nothing = moved_once(model, params, data)
-    evidence = twin.evidence(model, rows, one)[0]
+    evidence = twin.evidence(model.component, rows, one)[0]
     np.testing.assert_allclose(bound, evidence, rtol=1e-12)
     more = [rows_of(rows, np.append(np.arange(N_ROWS), i)) for i in range(3)]
-    ratios = [twin.evidence(model, both, np.ones((N_ROWS + 1, 1)))[0] - evidence for both in more]
+    ratios = [twin.evidence(model.component, both, np.ones((N_ROWS + 1, 1)))[0] - evidence for both in more]
     np.testing.assert_allclose(predicted[:3], ratios, rtol=1e-10)
-    close(nothing.components, model.component_prior, factor=10, scale=1)
+    close(nothing.components, model.component.prior, factor=10, scale=1)
 
 
 @every_type
@@ -123,8 +126,8 @@ def test_the_bound_is_below_the_evidence_of_all_labellings(name, float64):
     joint = []
     for labels in itertools.product(range(K), repeat=4):
         r = np.eye(K)[list(labels)]
-        log_p = WEIGHTS[KIND[name]](float(model.weight_concentration), r.sum(0))[1]
-        joint.append(twin.evidence(model, rows, r).sum() + log_p)
+        log_p = WEIGHTS[KIND[name]](float(model.weights.concentration), r.sum(0))[1]
+        joint.append(twin.evidence(model.component, rows, r).sum() + log_p)
     weights = jnp.asarray(np.arange(N_ROWS) < 4, float)
     objective = sweeps(model, params, data, weights)[1]
     assert (objective < (evidence := special.logsumexp(joint))).all()
@@ -162,12 +165,12 @@ def test_the_predictive_density_sums_to_one_and_is_that_of_draws(name, float64):
     model, data, params = resolved(name, float64)
     params = sweeps(model, params, data, jnp.ones(N_ROWS))[0]
     rows, area = support(name)
-    new = jnp.tile(rows[0][:1], (4000, 1)) if name in ("lines", "planes") else 4000
-    how = dict(n_counts=6) if name == "profiles" else {}
+    given = 6 if name == "profiles" else None
+    given = jnp.tile(rows[0][:1], (4000, 1)) if name in ("lines", "planes") else given
 
     @jit
     def look(model, params, rows):
-        return model.log_predictive(params, rows), model.sample(params, jax.random.key(1), new, **how)
+        return model.log_predictive(params, rows), model.sample(params, jax.random.key(1), 4000, given=given)
 
     log_p, drawn = look(model, params, rows)
     mass = np.exp(np.asarray(log_p)) * area
@@ -198,7 +201,7 @@ def test_large_numbers_keep_float32s_digits(name, float64):
     for dtype in (np.dtype("float32"), float64):
         model, data, _ = resolved(name, dtype, n_components=1)
         data = jnp.round(1e5 * data) + 1
-        model = dataclasses.replace(model, rate=None) if name != "profiles" else model
+        model = model.replace(rate=None) if name != "profiles" else model
         model = model.resolve(data)
         found.append(moved_once(model, perturbed(model, data, 0), data)[:2])
     close(*found)
@@ -234,9 +237,9 @@ def test_nothing_of_the_size_of_rows_times_components_times_columns_is_made(name
     rng = np.random.default_rng(0)
     data = jnp.asarray(rng.integers(1, 2, (n, d)), "int32" if name == "categories" else "float32")
     data = {"lines": (data, data[:, 0]), "planes": (data, data[:, :2])}.get(name, data)
-    model = dataclasses.replace(CONJUGATE[name][0], n_components=k).resolve(data)
+    model = CONJUGATE[name][0].replace(n_components=k).resolve(data)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), data))
-    for program in (lambda p: vb.expectation(model, p, data), lambda p: model.log_density(p, data)):
+    for program in (lambda p: vb.expectation(model, p, data), lambda p: model.log_predictive(p, data)):
         assert n * k <= max(sizes(program, params)) < n * k * d
 
 
@@ -246,7 +249,7 @@ def test_simulated_classes_are_found_again():
     p = np.array([[0.9] * 5 + [0.1] * 5, [0.1] * 5 + [0.9] * 5, [0.9, 0.1] * 5])
     labels = np.repeat(np.arange(3), [150, 100, 50])
     x = jnp.asarray(rng.uniform(size=(300, 10)) < p[labels], "float32")
-    model = vb.BernoulliMixture(8, weight_prior="dirichlet_process").resolve(x)
+    model = vb.BayesianBernoulliMixture(8, weight_prior="dirichlet_process").resolve(x)
 
     @jit
     @functools.partial(jax.vmap, in_axes=(None, 0))
@@ -271,22 +274,32 @@ def test_simulated_classes_are_found_again():
 @pytest.mark.parametrize(
     ("model", "data", "words"),
     [
-        (vb.BernoulliMixture(2), [[0.5, 1.0]], "data must be 0 or 1; got 0.5"),
-        (vb.PoissonMixture(2), [[-1.0, 1.0]], "data must be counts; got -1.0"),
-        (vb.MultinomialMixture(2), [[1.5, 1.0]], "data must be counts; got 1.5"),
-        (vb.CategoricalMixture(2, 3), [[0, 3]], "data must be categories below 3; got 3"),
-        (vb.GammaMixture(2), [[0.0, 1.0]], "data must be positive; got 0.0"),
-        (vb.RegressionMixture(2), [[1.0], [2.0], [3.0]], r"data must be a pair \(x, y\)"),
-        (vb.BernoulliMixture(2, weight_prior="sticks"), [[1.0]], "weight_prior must be one of 'dirichlet'"),
-        (vb.PoissonMixture(2, concentration=0.0), [[1.0]], "concentration must be positive; got 0.0"),
+        (vb.BayesianBernoulliMixture(2), [[0.5, 1.0]], "data must be 0 or 1; got 0.5"),
+        (vb.BayesianPoissonMixture(2), [[-1.0, 1.0]], "data must be counts; got -1.0"),
+        (vb.BayesianMultinomialMixture(2), [[1.5, 1.0]], "data must be counts; got 1.5"),
+        (vb.BayesianCategoricalMixture(2, 3), [[0, 3]], "data must be categories below 3; got 3"),
+        (vb.BayesianGammaMixture(2), [[0.0, 1.0]], "data must be positive; got 0.0"),
+        (vb.BayesianRegressionMixture(2), [[1.0], [2.0], [3.0]], r"data must be a pair \(x, y\)"),
         (
-            vb.PoissonMixture(2, rate=jnp.ones(3)),
+            vb.BayesianPoissonMixture(2, concentration=0.0),
+            [[1.0]],
+            "concentration of the component must be positive; got 0.0",
+        ),
+        (
+            vb.BayesianPoissonMixture(2, rate=jnp.ones(3)),
             [[1.0]],
             "data must have 3 columns, as the model's rate has",
         ),
     ],
 )
 def test_bad_input_is_refused_by_name(model, data, words):
-    data = data if isinstance(model, vb.RegressionMixture) else np.asarray(data)
+    data = data if isinstance(model, vb.BayesianRegressionMixture) else np.asarray(data)
     with pytest.raises(ValueError, match=words):
         vb.fit(model, data, key=jax.random.key(0))
+
+
+def test_weights_of_no_kind_are_refused():
+    with pytest.raises(
+        ValueError, match="weight_prior must be one of 'dirichlet', 'dirichlet_process'; got 'sti"
+    ):
+        vb.BayesianBernoulliMixture(2, weight_prior="sticks")

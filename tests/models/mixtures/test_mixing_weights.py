@@ -18,7 +18,7 @@ from tests.support.family_table import jit
 from tests.support.registry import N_COMPONENTS, N_ROWS, table
 from tests.support.tolerances import close
 from vbjax.families import CategoricalStatistics, StickBreaking
-from vbjax.models.labels.weights import from_counts, weights_family, weights_prior
+from vbjax.models.labels.weights import from_counts
 
 K = N_COMPONENTS
 
@@ -26,8 +26,8 @@ K = N_COMPONENTS
 @jit
 def posterior(alpha0, number):
     """The factor of the weights, given counts."""
-    family, k = weights_family("dirichlet_process", len(number)), len(number)
-    prior = weights_prior("dirichlet_process", k, jnp.asarray(alpha0, number.dtype))
+    labels = vb.labels.StickBreaking(jnp.asarray(alpha0, number.dtype)).of(len(number), False)
+    family, prior = labels.family, labels.prior
     t = prior.expected().with_base(0.0)
     gradient = jax.grad(lambda t: prior.log_density(t) + t.base)(t)
     return family.from_gradient(t, jax.tree.map(jnp.add, gradient, from_counts(t, number)))
@@ -72,9 +72,9 @@ def test_the_pieces_are_the_whole_stick(dtype):
 @jit
 def swept_from(model, data, labels):
     """Thirty sweeps from components of labelled rows, and the bound."""
-    start = vb.Record(weights=model.factors.weights.neutral(data.dtype), components=model.component_prior)
+    start = vb.Record(weights=model.factors.weights.neutral(data.dtype), components=model.component.prior)
     c = CategoricalStatistics(jax.nn.one_hot(labels, model.n_components, dtype=data.dtype))
-    total = model.gradient_at(model.prepare(start), vb.Record(c=c), data)
+    total = model.gradient_at(model.expected(start), vb.Record(c=c), data)
 
     def sweep(params, _):
         total = vb.expectation(model, params, data)
@@ -90,7 +90,7 @@ def test_five_more_components_change_nothing(float64):
     x = jnp.asarray(np.random.default_rng(0).poisson(np.array([2.0, 40.0, 200.0])[labels])[:, None], float)
     found = {}
     for k in (6, 11):
-        model = vb.PoissonMixture(k, weight_prior="dirichlet_process").resolve(x)
+        model = vb.BayesianPoissonMixture(k, weight_prior="dirichlet_process").resolve(x)
         params, bound = swept_from(model, x, labels)
         first = jax.tree.map(lambda leaf: leaf[:3], (params.components, params.weights))
         found[k] = first, bound, params.weights.mean[:3]

@@ -91,7 +91,7 @@ def test_the_floor_binds_and_keeps_em_monotone(kind, float64):
     x[::3, 1] = 0.5 * x[::3, 0]
     data, floor = jnp.asarray(x), 0.15
     entry = dataclasses.replace(
-        MODELS[f"EM {kind}"], model=dataclasses.replace(MODELS[f"EM {kind}"].model, covariance_floor=floor)
+        MODELS[f"EM {kind}"], model=MODELS[f"EM {kind}"].model.replace(covariance_floor=floor)
     )
     model, params = entry.started(data, weights)
     params, objective, error = sweeps(model, params, data, weights)
@@ -101,7 +101,7 @@ def test_the_floor_binds_and_keeps_em_monotone(kind, float64):
     values = np.linalg.eigvalsh(np.asarray(model.covariances(params)) / np.outer(unit, unit))
     np.testing.assert_allclose(values.min(), floor, rtol=1e-10)
     assert model.singular(params)
-    free = dataclasses.replace(model, covariance_floor=jnp.asarray(1e-6))
+    free = model.replace(covariance_floor=jnp.asarray(1e-6))
     assert not free.singular(params)
 
 
@@ -158,7 +158,9 @@ def test_map_climbs_the_log_posterior(float64):
 def test_new_rows_have_the_mixtures_moments(name, float64):
     data, weights = MODELS[name].data(float64)
     model, params = MODELS[name].started(data, weights)
-    pi, mu, sigma = (np.asarray(f(params)) for f in (model.weights, model.means, model.covariances))
+    pi, mu, sigma = (
+        np.asarray(f(params)) for f in (lambda p: p.weights.mean, model.means, model.covariances)
+    )
     drawn = np.asarray(model.sample(params, jax.random.key(0), 20_000))
     mean = pi @ mu
     second = np.einsum("k,kij->ij", pi, sigma + np.einsum("ki,kj->kij", mu - mean, mu - mean))
@@ -188,7 +190,7 @@ def test_old_faithful_waiting_times(geyser):
     fit = vb.fit(vb.GaussianMixture(2, "tied"), x, key=jax.random.key(0), n_restarts=4, tol=1e-10)
     order = np.argsort(fit.model.means(fit.params)[:, 0])
     np.testing.assert_allclose(fit.objective, -1034.002, atol=5e-4)
-    np.testing.assert_allclose(fit.model.weights(fit.params)[order], [0.3609, 0.6391], atol=1e-4)
+    np.testing.assert_allclose(fit.params.weights.mean[order], [0.3609, 0.6391], atol=1e-4)
     # as far as those programs converge
     np.testing.assert_allclose(fit.model.means(fit.params)[order, 0], [54.615, 80.091], atol=2e-3)
     np.testing.assert_allclose(np.sqrt(fit.model.covariances(fit.params)[:, 0, 0]), 5.869, atol=5e-4)
@@ -236,11 +238,11 @@ def test_old_faithful_by_variational_bayes(geyser):
 @jax.jit
 def updated_once(model, data):
     """The bounds at the prior and after one sweep, and the log predictive density of the rows after it."""
-    params = vb.Record(weights=DirichletState(jnp.ones(1)), components=model.component_prior)
+    params = vb.Record(weights=DirichletState(jnp.ones(1)), components=model.component.prior)
     total = vb.expectation(model, params, data)
     moved = model.m_step(params, total.statistics, model.blocks[0])
     bounds = (score(model, at, data) for at in (params, moved))
-    return *bounds, model.log_density(moved, data)
+    return *bounds, model.log_predictive(moved, data)
 
 
 def student_t(kind, beta, location, nu, inverse_scale):
@@ -259,8 +261,8 @@ def test_one_component_is_a_product_of_student_t_predictives(kind, float64):
     """The exact evidence, a row at a time, each predicted from those before it; the bound equals it."""
     data, _ = MODELS[f"VB {kind}"].data(float64)
     one = vb.BayesianGaussianMixture(1, kind).resolve(data)
-    beta, location = float(one.mean_precision), np.asarray(one.location)
-    nu, inverse_scale = float(one.degrees_of_freedom), np.asarray(one.inverse_scale)
+    beta, location = float(one.component.mean_precision), np.asarray(one.component.location)
+    nu, inverse_scale = float(one.component.degrees_of_freedom), np.asarray(one.component.inverse_scale)
     evidence = 0.0
     for row in np.asarray(data):
         evidence += student_t(kind, beta, location, nu, inverse_scale)(row)

@@ -1,16 +1,25 @@
-"""Gaussian components of full, tied, diagonal or spherical covariance."""
+"""What a row is like, given which of k laws it follows: for mixtures and hidden Markov models."""
 
-from vbjax.models.components.diagonal import Diagonal
-from vbjax.models.components.full import Full
-from vbjax.models.components.spherical import Spherical
-from vbjax.models.components.structure import Moments, Prepared, Structure
-from vbjax.models.components.tied import Tied
+from vbjax.models.components.bernoulli import Bernoulli
+from vbjax.models.components.categorical import Categorical
+from vbjax.models.components.component import Component
+from vbjax.models.components.gamma import Gamma
+from vbjax.models.components.gaussian import Gaussian
+from vbjax.models.components.multinomial import Multinomial
+from vbjax.models.components.multivariate_regression import MultivariateRegression
+from vbjax.models.components.nested import Mixture
+from vbjax.models.components.poisson import Poisson
+from vbjax.models.components.regression import Regression
 
-STRUCTURES: dict[str, type[Structure]] = {
-    "full": Full,
-    "tied": Tied,
-    "diag": Diagonal,
-    "spherical": Spherical,
-}
-
-__all__ = ["STRUCTURES", "Diagonal", "Full", "Moments", "Prepared", "Spherical", "Structure", "Tied"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Component",
+    "Gamma",
+    "Gaussian",
+    "Mixture",
+    "Multinomial",
+    "MultivariateRegression",
+    "Poisson",
+    "Regression",
+]

@@ -1,50 +1,159 @@
-"""The two kinds of mixing weights: a Dirichlet, and a Dirichlet process truncated at k by stick-breaking.
+"""Labels that are drawn for each row by itself: mixing weights, a Dirichlet or a Dirichlet process.
 
 Either is a factor over the simplex whose statistics give E[log weights] as `.log`; so a mixture need not know
-which it has. For every Bayesian mixture.
+which it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import abc
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from vbjax.core.hyperparameters import POSITIVE
-from vbjax.families.base import Family
+from vbjax.core.hyperparameters import POSITIVE, Range, at_least, hyper
+from vbjax.data.moments import fill_defaults
+from vbjax.families.base import Family, pytree, replace, static
+from vbjax.families.delta import Delta
 from vbjax.families.dirichlet import Dirichlet, DirichletState
-from vbjax.families.stick_breaking import StickBreaking, StickBreakingState
+from vbjax.families.stick_breaking import StickBreaking as StickBreakingFamily
+from vbjax.families.stick_breaking import StickBreakingState
+from vbjax.numerics.inputs import describe
 
-KINDS = ("dirichlet", "dirichlet_process")
-
-
-def concentration_of(model: Any, sizes: Mapping[str, int]) -> tuple[Any, ...]:
-    """Return what alpha0 of a mixture may be, and its shapes: a process has one for all pieces."""
-    return (POSITIVE, "k") if model.weight_prior == "dirichlet" else (POSITIVE,)
+_BEYOND = " for MAP (below 1 the mode is on the simplex's boundary; the Bayesian form takes any)"
 
 
-def weights_family(kind: str, k: int) -> Family:
-    """The family of the factor `weights`."""
-    return Dirichlet(k) if kind == "dirichlet" else StickBreaking(k)
+@pytree
+class Labels(abc.ABC):
+    """Who chooses the component of a row: k weights, the same for all rows.
+
+    Attributes:
+        n_components: k, set by the model that holds the labels.
+        points: whether the weights are a point, set by that model.
+    """
+
+    n_components: int = static(default=1, kw_only=True, repr=False)
+    points: bool = static(default=False, kw_only=True, repr=False)
+
+    concentration: Any = None
+
+    def of(self, n_components: int, points: bool) -> Labels:
+        """Return the labels of this number of components, of points or of distributions."""
+        return replace(self, n_components=n_components, points=points)
+
+    @property
+    @abc.abstractmethod
+    def family(self) -> Family:
+        """The family of the weights."""
+
+    @property
+    @abc.abstractmethod
+    def prior(self) -> Any:
+        """The prior of the weights, a state of that family."""
+
+    @property
+    @abc.abstractmethod
+    def default_concentration(self) -> float:
+        """The concentration, where none is given."""
+
+    @property
+    def factor(self) -> Family:
+        """The factor of the weights."""
+        return Delta(self.family) if self.points else self.family
+
+    def resolve(self, dtype: DTypeLike) -> Labels:
+        """Return the labels with their default concentration; a point without one has no prior."""
+        if self.points and self.concentration is None:
+            return self
+        return fill_defaults(self, dtype, concentration=self.default_concentration)
+
+    def log_prior(self, statistics: Any) -> Float[Array, ""]:
+        """Compute E[log p] of the weights, of as many sets of them as there are; 0 without a prior."""
+        if self.concentration is None:
+            return jnp.zeros((), statistics.log.dtype)
+        return (self.prior.log_density(statistics) + statistics.base).sum()
 
 
-def weights_prior(kind: str, k: int, concentration: Array) -> Any:
-    """Dirichlet(alpha0), or shares v_j ~ Beta(1, alpha0), j < k (Blei & Jordan 2006, section 2)."""
-    if kind == "dirichlet":
-        return DirichletState(jnp.broadcast_to(concentration, (k,)))
+def _positive(labels: Weights, sizes: Any) -> tuple[Range, str]:
+    return (at_least(1, _BEYOND) if labels.points else POSITIVE), "k"
+
+
+@pytree
+class Weights(Labels):
+    """c_n ~ Categorical(weights), weights ~ Dirichlet(alpha0): alpha_k = alpha0 + N_k, N_k = sum_n r_nk.
+
+    Points, by EM, are weights_k proportional to N_k + alpha0 - 1, without a prior to N_k.
+
+    Args:
+        concentration: alpha0, a number or (k,); by default 1 / k, of points none. Of points at least 1.
+
+    References:
+        Bishop (2006), eq. 10.57, 10.58 and 9.26.
+    """
+
+    concentration: Any = hyper(None, _positive)
+
+    @property
+    def family(self) -> Dirichlet:
+        return Dirichlet(self.n_components)
+
+    @property
+    def prior(self) -> DirichletState:
+        return DirichletState(jnp.broadcast_to(self.concentration, (self.n_components,)))
+
+    @property
+    def default_concentration(self) -> float:
+        return 1 / self.n_components
+
+
+@pytree
+class StickBreaking(Labels):
+    """c_n ~ Categorical(weights), the pieces of a stick: a Dirichlet process truncated at k components.
+
+        weights_k = v_k prod_{j<k} (1 - v_j),   v_j ~ Beta(1, alpha0),
+        q(v_j) = Beta(1 + N_j, alpha0 + sum_{l > j} N_l).
+
+    Args:
+        concentration: alpha0; by default 1.
+
+    References:
+        Blei & Jordan (2006), Variational inference for Dirichlet process mixtures, section 3, eq. 18 and 19.
+    """
+
+    concentration: Any = hyper(None, POSITIVE)
+
+    @property
+    def family(self) -> StickBreakingFamily:
+        return StickBreakingFamily(self.n_components)
+
+    @property
+    def prior(self) -> StickBreakingState:
+        return stick_prior(self.n_components, self.concentration)
+
+    @property
+    def default_concentration(self) -> float:
+        return 1.0
+
+
+def stick_prior(k: int, concentration: Array) -> StickBreakingState:
+    """Return the shares v_j ~ Beta(1, alpha0), j < k, of a stick (Blei & Jordan 2006, section 2)."""
     rest = jnp.broadcast_to(concentration, (k - 1,))
     return StickBreakingState(jnp.ones_like(rest), rest)
 
 
-def default_concentration(kind: str, k: int) -> float:
-    """alpha0: 1 / k of every component; 1 of the process."""
-    return 1 / k if kind == "dirichlet" else 1.0
+def weights_of(kind: str, concentration: Any) -> Labels:
+    """Return the labels that `weight_prior` of the named mixtures stands for; refuse what is none."""
+    if not isinstance(kind, str) or kind not in ("dirichlet", "dirichlet_process"):
+        raise ValueError(
+            f"weight_prior must be one of 'dirichlet', 'dirichlet_process'; got {describe(kind)}"
+        )
+    return StickBreaking(concentration) if kind == "dirichlet_process" else Weights(concentration)
 
 
 def from_counts(weights: Any, number: Float[Array, "*n k"]) -> Any:
-    """The gradient of sum_k number_k E[log weights_k] in the statistics of the weights."""
+    """Compute the gradient of sum_k number_k E[log weights_k] in the statistics of the weights."""
     return jax.grad(lambda t: (number * t.log).sum())(weights)

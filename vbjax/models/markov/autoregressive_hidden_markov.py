@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,32 +14,32 @@ from jaxtyping import Bool, Float, Int
 from vbjax.core.hyperparameters import count, part, read_columns, size_of
 from vbjax.data.sequences import Sequences, Steps
 from vbjax.families.base import pytree
+from vbjax.models.components import MultivariateRegression
 from vbjax.models.markov.hidden_markov import HiddenMarkovModel
 from vbjax.models.markov.hidden_markov_use import walk
-from vbjax.models.mixtures.multivariate_regression_mixture import MultivariateRegressionMixture
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.linalg import cholesky, solve_lower
 from vbjax.numerics.record import Record
 
 
 @pytree
-class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
-    """x_t | z_t = k, x_{t-1}, .., x_{t-L} ~ N(A_k [x_{t-1}; ..; x_{t-L}; 1], Sigma_k), z a chain of K states.
+class AutoregressiveHMM(HiddenMarkovModel):
+    """x_t | z_t = k, x_{t-1}, .., x_{t-L} ~ N(A_k [x_{t-1}; ..; x_{t-L}; 1], Sigma_k), z a chain of K states;
+    by EM.
 
-    A hidden Markov model whose emissions are regressions of a step (d,) on the L = `order` before it; chain,
-    priors, EM and variational Bayes as in `HiddenMarkovModel`. The first L steps of a sequence are
-    conditioned upon: they have no density, like steps that are missing, but they have states. So have steps
-    that are missing (some entry is NaN) and the L after them. `AutoregressiveHMM` and
-    `BayesianAutoregressiveHMM` make these models.
+    A hidden Markov model whose component is a regression of a step (d,) on the L = `order` before it, with a
+    floor under the covariances. The first L steps of a sequence are conditioned upon: they have no density,
+    like steps that are missing, but they have states. So have steps that are missing (some entry is NaN) and
+    the L after them.
 
     Data: sequences of steps (d,), none shorter than L. The factors are `initial`, `transitions` and
     `components`; `coefficients`, `intercepts` and `covariances` of this class read the latter.
 
     Args:
         n_states: K.
-        emissions: `MultivariateRegressionMixture` of K components; its x are the L steps before y, the last
-            one first.
         order: L, steps on which a step depends.
+        location, mean_precision, degrees_of_freedom, inverse_scale, covariance_floor, center, offset: see
+            `vb.components.MultivariateRegression`; its x are the L steps before y, the last one first.
         initial_concentration, transition_concentration, stickiness: see `HiddenMarkovModel`.
 
     Raises:
@@ -49,14 +49,37 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
         Hamilton (1989), A new approach to the economic analysis of nonstationary time series; Fox, Sudderth,
         Jordan & Willsky (2011), Bayesian nonparametric inference of switching dynamic linear models, section
         3.1, for the prior.
+
+    >>> import jax, vbjax as vb
+    >>> t = jax.numpy.arange(120.0)
+    >>> x = jax.numpy.sin(jax.numpy.where(t // 30 % 2 == 1, 0.3, 1.2) * t)[:, None]
+    >>> x = x + 0.01 * jax.random.normal(jax.random.key(1), x.shape)
+    >>> fit = vb.fit(vb.AutoregressiveHMM(2, order=2), x, key=jax.random.key(0), n_restarts=8)
+    >>> len(set(fit.model.decode(fit.params, x)[32:58].tolist()))
+    1
     """
 
-    emissions: Any = part(
-        MultivariateRegressionMixture,
-        "a MultivariateRegressionMixture of n_states = {n_states} components",
-        lambda model, emissions: emissions.n_components == model.n_states,
-    )
-    order: int = count(default=1, kw_only=True)
+    component: Any = part(MultivariateRegression, "a regression, vb.components.MultivariateRegression()")
+    order: int = count(default=1)
+
+    def __init__(
+        self,
+        n_states: int,
+        order: int = 1,
+        *,
+        location: Any = None,
+        mean_precision: Any = None,
+        degrees_of_freedom: Any = None,
+        inverse_scale: Any = None,
+        covariance_floor: Any = 1e-6,
+        center: Any = None,
+        offset: Any = None,
+        **chain: Any,
+    ) -> None:
+        prior = location, mean_precision, degrees_of_freedom, inverse_scale
+        component = MultivariateRegression(*prior, covariance_floor, center, offset)
+        object.__setattr__(self, "order", order)
+        super().__init__(n_states, component, **chain)
 
     # -- data ----------------------------------------------------------------------------------------
 
@@ -69,7 +92,7 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
         if short.any():
             which = f"sequence {short.argmax()} has {lengths[short.argmax()]}"
             raise ValueError(f"sequences must have at least order = {order} steps; {which}")
-        if size_of(self.emissions, "d")[0] is None and not any(
+        if size_of(self.component, "d")[0] is None and not any(
             _seen(part, order).any() for part in data.parts
         ):
             raise ValueError(
@@ -80,7 +103,7 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
     def read_steps(self, steps: Any) -> Any:
         if not hasattr(steps, "ndim"):
             raise ValueError(f"data must be sequences of arrays (t, d); got steps of {type(steps).__name__}")
-        return read_columns(self.emissions, steps, axis="m", missing=True)
+        return read_columns(self.component, steps, axis="m", missing=True)
 
     def sizes(self, data: Sequences) -> dict[str, int]:
         m = data.parts[0].values.shape[-1]
@@ -94,18 +117,18 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
         return (flat(lags), flat(x)), _follows(whole, self.order)
 
     def annotate(self, data: Sequences, weights: Array | None = None) -> Sequences:
-        return data  # the rows of the emissions are made where they are needed
+        return data  # the rows of the component are made where they are needed
 
-    def init_emissions(self, key: Array, rows: Any, weights: Array) -> Record:
+    def start_component(self, key: Array, rows: Any, weights: Array) -> Record:
         """Each from a window of consecutive steps, as many as its regression passes near, drawn by weight."""
-        k, length = self.n_states, self.emissions.columns + 1
+        k, length = self.n_states, self.component.columns + 1
         n, (there,) = weights.shape[0], jnp.nonzero(weights > 0, size=weights.shape[0])
         number = (weights > 0).sum()
         first = jax.random.choice(key, n, (k,), p=weights / weights.sum())
         place = jnp.minimum(jnp.cumsum(weights > 0)[first] - 1, jnp.maximum(number - length, 0))
         window = jnp.minimum(place + jnp.arange(length)[:, None], number - 1)
         seeds = jax.tree.map(lambda x: x[there[window.reshape(-1)]], rows)
-        return Record(components=self.emissions.init_at(seeds, rows, weights).components)
+        return self.component.start_at(seeds, rows, weights)
 
     # -- use -----------------------------------------------------------------------------------------
 
@@ -144,11 +167,11 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
         Raises:
             ValueError: a `start` that is no such table.
         """
-        n_steps, emissions = read_count(n_steps, "n_steps"), self.emissions
+        n_steps, component = read_count(n_steps, "n_steps"), self.component
         self.read_given(given, n_steps)
         if start is None:
-            start = jnp.broadcast_to(emissions.offset, (self.order, emissions.columns // self.order))
-        start = read_columns(emissions, start, "start", axis="m").astype(emissions.offset.dtype)
+            start = jnp.broadcast_to(component.offset, (self.order, component.columns // self.order))
+        start = read_columns(component, start, "start", axis="m").astype(component.offset.dtype)
         if start.shape[0] != self.order:
             raise ValueError(f"start must have order = {self.order} rows; got shape {start.shape}")
         return _sample_after(self, params, read_key(key), n_steps, start)
@@ -170,7 +193,7 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
         """Steps one after the other, from the L before them (..., L, d), the last one last."""
         paths, keys = states.shape[:-1], jax.random.split(key)
         drawn = params.components.sample(keys[0], paths)
-        root, emissions = cholesky(drawn.precision), self.emissions
+        root, component = cholesky(drawn.precision), self.component
         before = jnp.broadcast_to(before, (*paths, *before.shape[-2:]))
         noise = jax.random.normal(keys[1], (*states.shape, before.shape[-1]), before.dtype)
         own = lambda x, state: jnp.take_along_axis(x, state[..., None, None, None], -3)[..., 0, :, :]
@@ -178,9 +201,9 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
         def step(before: Array, given: tuple[Array, Array]) -> tuple[Array, Array]:
             state, noise = given
             x = before[..., ::-1, :].reshape(-1, self.order * before.shape[-1])
-            mean = emissions.design(x).reshape(*paths, 1, -1) @ own(drawn.location, state)
+            mean = component.design(x).reshape(*paths, 1, -1) @ own(drawn.location, state)
             shift = solve_lower(own(root, state), noise[..., None], transposed=True)[..., 0]
-            now = emissions.offset + mean[..., 0, :] + shift
+            now = component.offset + mean[..., 0, :] + shift
             return jnp.concatenate([before[..., 1:, :], now[..., None, :]], -2), now
 
         by_time = jnp.moveaxis(states, -1, 0), jnp.moveaxis(noise, -2, 0)
@@ -202,6 +225,17 @@ class AutoregressiveHiddenMarkovModel(HiddenMarkovModel):
     def covariances(self, params: Any) -> Float[Array, "k d d"]:
         """The inverse (expected) precision matrices of the noise, (K, d, d)."""
         return jnp.linalg.inv(params.components.mean.precision)
+
+
+@pytree
+class BayesianAutoregressiveHMM(AutoregressiveHMM):
+    """`AutoregressiveHMM` by variational Bayes; its prior follows what one autoregression of all steps
+    leaves.
+
+    Data, factors and arguments: as of `AutoregressiveHMM`; draws have parameters of their own.
+    """
+
+    points: ClassVar[bool] = False
 
 
 def _whole(part: Steps) -> tuple[Float[Array, "n t d"], Bool[Array, "n t"]]:
@@ -236,7 +270,7 @@ def _last(part: Steps, order: int) -> tuple[Float[Array, "n l d"], Bool[Array, "
 
 @functools.partial(jax.jit, static_argnames="n_steps")
 def _sample_after(
-    model: AutoregressiveHiddenMarkovModel, params: Any, key: Array, n_steps: int, start: Array
+    model: AutoregressiveHMM, params: Any, key: Array, n_steps: int, start: Array
 ) -> tuple[Array, Array]:
     # the first state is that of the first step of `start`
     states = walk(model, params, key, jnp.log(params.initial.mean), model.order + n_steps)[model.order :]
@@ -244,7 +278,7 @@ def _sample_after(
 
 
 @jax.jit
-def _coefficients(model: AutoregressiveHiddenMarkovModel, params: Record) -> tuple[Array, Array]:
-    location, emissions = params.components.mean.location, model.emissions
-    intercepts = emissions.offset + location[:, -1] - emissions.center @ location[:, :-1]
+def _coefficients(model: AutoregressiveHMM, params: Record) -> tuple[Array, Array]:
+    location, component = params.components.mean.location, model.component
+    intercepts = component.offset + location[:, -1] - component.center @ location[:, :-1]
     return model.by_lag(location), intercepts

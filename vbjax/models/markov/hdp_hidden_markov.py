@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array
@@ -14,12 +14,12 @@ from vbjax.core.hyperparameters import NON_NEGATIVE, POSITIVE, count, hyper, par
 from vbjax.core.model import in_dtype
 from vbjax.core.rows import float_dtype
 from vbjax.data.sequences import Sequences
-from vbjax.families.base import pytree
+from vbjax.families.base import pytree, replace
 from vbjax.families.dirichlet import Dirichlet, DirichletState
 from vbjax.families.stick_breaking import StickBreaking, StickBreakingState
+from vbjax.models.components.component import Component
 from vbjax.models.labels.shared_weights import climbed, slack
-from vbjax.models.labels.weights import weights_prior
-from vbjax.models.markov.emissions import Emissions
+from vbjax.models.labels.weights import stick_prior
 from vbjax.models.markov.hidden_markov_base import CHAIN
 from vbjax.models.markov.hidden_markov_use import HiddenMarkovUse
 from vbjax.numerics.record import Record
@@ -43,13 +43,13 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
     Args:
         n_states: K, at least 2, where the process is truncated: more than are expected. Every state that is
             not used costs the bound a few nats.
-        emissions: a Bayesian mixture of K components, or a `NestedMixture` of such mixtures.
+        component: what a step is in each state, of `vb.components`.
         transition_concentration: alpha; by default 1.
         weight_concentration: gamma; by default 1.
         stickiness: kappa, what is added for the state itself; by default 0.
 
     Raises:
-        ValueError: as `HiddenMarkovModel`; emissions whose parameters are points.
+        ValueError: as `HiddenMarkovModel`.
 
     References:
         Teh, Jordan, Beal & Blei (2006), Hierarchical Dirichlet processes, section 7; Fox, Sudderth, Jordan &
@@ -58,18 +58,15 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
 
     >>> import jax, vbjax as vb
     >>> x = vb.datasets.earthquakes()
-    >>> model = vb.HDPHiddenMarkovModel(6, vb.PoissonMixture(6))
+    >>> model = vb.HDPHiddenMarkovModel(6, vb.components.Poisson())
     >>> fit = vb.merge_states(vb.fit(model, x, key=jax.random.key(0)), x)
     >>> len(set(fit.model.decode(fit.params, x).tolist()))
     3
     """
 
+    points: ClassVar[bool] = False
     n_states: int = count("k", least=2)
-    emissions: Any = part(
-        Emissions,
-        "a Bayesian mixture (no points) of n_states = {n_states} components",
-        lambda model, emissions: emissions.n_components == model.n_states and not emissions.points,
-    )
+    component: Any = part(Component, "a component, such as vb.components.Gaussian()")
     transition_concentration: Any = hyper(1.0, POSITIVE, kw_only=True)
     weight_concentration: Any = hyper(1.0, POSITIVE, kw_only=True)
     stickiness: Any = hyper(0.0, NON_NEGATIVE, kw_only=True)
@@ -78,16 +75,16 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
     def factors(self) -> Record:
         k = self.n_states
         chain: dict[str, Any] = dict(initial=Dirichlet(k), transitions=Dirichlet(k, plate=(k,)))
-        return Record(chain, weights=StickBreaking(k), **self.emissions.own_factors)
+        return Record(chain, weights=StickBreaking(k), **self.component.factors)
 
     def resolve(self, data: Sequences, weights: Array | None = None) -> HDPHiddenMarkovModel:
-        resolved = dataclasses.replace(self, emissions=self.resolved_emissions(data, weights))
+        resolved = replace(self, component=self.resolved_component(data, weights))
         return in_dtype(resolved, float_dtype(data))
 
     @property
     def weights_prior(self) -> StickBreakingState:
         """The prior of the states' weights."""
-        return weights_prior("dirichlet_process", self.n_states, self.weight_concentration)
+        return stick_prior(self.n_states, self.weight_concentration)
 
     def _rows_priors(self, weights: StickBreakingState) -> dict[str, DirichletState]:
         """What initial and transitions have for their priors, at the mean of the weights."""
@@ -100,9 +97,11 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
         alpha, kappa = self.transition_concentration, self.stickiness
         return slack(weights, alpha, jnp.zeros_like(kappa))[0] + slack(weights, alpha, kappa).sum()
 
-    def step_chain(self, params: Record, statistics: Any, block: tuple[str, ...]) -> Record:
-        """Rows: their prior and the counts; then q(v) climbs."""
-        moved, priors = params, self._rows_priors(params.weights)
+    def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
+        """Update the rows from their prior and the counts; then q(v) climbs."""
+        block = tuple(block)
+        of_component = [name for name in block if name in self.component.factors]
+        moved, priors = super().m_step(params, statistics, of_component), self._rows_priors(params.weights)
         for name in (name for name in CHAIN if name in block):
             moved |= {name: DirichletState(priors[name].concentration + statistics[name].log)}
         if "weights" not in block:
@@ -115,8 +114,8 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
         return moved | dict(weights=climbed(params.weights, self.weights_prior, alpha, log, number, own))
 
     def log_prior(self, s: Record) -> Array:
-        """Of the emissions; for the chain see `expected_log_prior`."""
-        return self.emissions.components_prior(s)
+        """Compute that of the component; for the chain see `expected_log_prior`."""
+        return self.component.log_prior(s)
 
     def expected_log_prior(self, params: Any) -> Array:
         prior, q = self.weights_prior, params.weights.expected()
@@ -129,10 +128,10 @@ class HDPHiddenMarkovModel(HiddenMarkovUse):
         return total
 
     def _global_terms(self, params: Any, expectation: Any) -> dict[str, Array]:
-        """Priors and entropies of rows and weights, paired; and those of the emissions."""
+        """Priors and entropies of rows and weights, paired; and those of the component."""
         terms = {n: -params[n].kl(rows).sum() for n, rows in self._rows_priors(params.weights).items()}
         terms |= {"weights": -params.weights.kl(self.weights_prior), "slack": self._slack(params.weights)}
-        return terms | self._terms_of(self.emissions.own_factors, params, expectation)
+        return terms | self._terms_of(self.component.factors, params, expectation)
 
     # -- use -----------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ from vbjax import chains
 from vbjax.core.model import ConjugateModel
 from vbjax.core.rows import Expectation, float_dtype, sum_over_rows, sweep_rows
 from vbjax.data.sequences import Sequences, Steps
+from vbjax.families.base import replace
+from vbjax.families.delta import unless_unknown
+from vbjax.models.components.component import Component
 from vbjax.models.labels.weights import from_counts
 from vbjax.numerics.record import Record
 
@@ -29,8 +32,9 @@ CHAIN = ("initial", "transitions")
 
 
 class Prepared(NamedTuple):
-    """Statistics of the chain, and what the emissions need; and which state each one counts as, (K, K), where
-    it is not itself.
+    """Statistics of the chain, and what the component needs.
+
+    `counts_as`: which state each one counts as, (K, K), where it is not itself.
     """
 
     initial: Any
@@ -40,18 +44,19 @@ class Prepared(NamedTuple):
 
 
 class HiddenMarkovBase(ConjugateModel):
-    """x_t | z_t ~ component z_t of `emissions`, z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions.
+    """x_t | z_t from component z_t, z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions.
 
-    Subclasses are dataclasses with `n_states` and `emissions`, and factors `initial`, `transitions`, those of
-    the emissions but `weights`, and perhaps others.
+    Subclasses are dataclasses with `n_states` and `component`, and factors `initial`, `transitions`, those of
+    the component, and perhaps others.
     """
 
     n_states: int
-    emissions: Any
+    component: Any
+    points: ClassVar[bool] = True
 
-    def step_chain(self, params: Record, statistics: Any, block: tuple[str, ...]) -> Record:
-        """The update of those factors of the block that are not of the emissions."""
-        raise TypeError("given by the subclass")
+    def __post_init__(self) -> None:
+        if isinstance(self.component, Component):
+            object.__setattr__(self, "component", self.component.of(self.n_states, self.points))
 
     # -- data and hyperparameters --------------------------------------------------------------------
 
@@ -63,29 +68,29 @@ class HiddenMarkovBase(ConjugateModel):
         return dataclasses.replace(data, parts=parts)
 
     def read_steps(self, steps: Any) -> Any:
-        """Steps that are observed, end to end, as the emissions take them."""
-        return self.emissions.read(steps)
+        """Steps that are observed, end to end, as the component takes them."""
+        return self.component.read(steps)
 
     def rows_of(self, part: Steps) -> tuple[Any, Array]:
-        """The emissions' rows, of all sequences end to end, padding too; and where there is one, (n, t)."""
+        """Return the rows of all sequences end to end, padding too; and where there is one, (n, t)."""
         return part.flat, part.observed
 
     def sizes(self, data: Sequences) -> dict[str, int]:
-        return self.emissions.sizes(data.parts[0].values)
+        return self.component.sizes(data.parts[0].values)
 
     def inspect(self, data: Sequences) -> Any:
         rows = jax.tree.map(jnp.asarray, data.steps())
         model: Any = self
-        return dataclasses.replace(model, emissions=self.emissions.inspect(rows))
+        return replace(model, component=self.component.inspect(rows))
 
-    def resolved_emissions(self, data: Sequences, weights: Array | None) -> Any:
-        """The emissions with every default that follows the data filled in."""
-        return self.emissions.resolve(*self.all_rows(data, weights))
+    def resolved_component(self, data: Sequences, weights: Array | None) -> Any:
+        """Return the component with every default that follows the data filled in."""
+        return self.component.resolve(*self.all_rows(data, weights))
 
     def annotate(self, data: Sequences, weights: Array | None = None) -> Sequences:
         def annotated(part: Steps) -> Steps:
             rows, seen = self.rows_of(part)
-            flat = self.emissions.annotate(rows, seen.reshape(-1).astype(float_dtype(part)))
+            flat = self.component.annotate(rows, seen.reshape(-1).astype(float_dtype(part)))
             shape = part.observed.shape
             return part._replace(values=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), flat))
 
@@ -97,17 +102,16 @@ class HiddenMarkovBase(ConjugateModel):
     def init(self, key: Array, data: Sequences, weights: Array | None = None) -> Record:
         """Components as the mixture starts, and a chain without preferences."""
         dtype = float_dtype(data)
-        own = self.init_emissions(key, *self.all_rows(data, weights))
+        own = self.start_component(key, *self.all_rows(data, weights))
         chain = {name: f.neutral(dtype) for name, f in self.factors.items() if name not in own}
         return Record(chain, **own)
 
-    def init_emissions(self, key: Array, rows: Any, weights: Array) -> Record:
-        """Where the emissions' own factors start, given rows of which those of weight 0 are none."""
-        start = self.emissions.init(key, rows, weights)
-        return Record({name: start[name] for name in self.emissions.own_factors})
+    def start_component(self, key: Array, rows: Any, weights: Array) -> Record:
+        """Draw a start of the component, given rows of which those of weight 0 are none."""
+        return self.component.start(key, rows, weights)
 
     def all_rows(self, data: Sequences, weights: Array | None) -> tuple[Any, Array]:
-        """The emissions' rows, and their weights: those of their sequence, 0 where there is none."""
+        """Return the component's rows, and their weights: those of their sequence, 0 where there is none."""
 
         def rows(part: Steps) -> Steps:
             flat, seen = self.rows_of(part)
@@ -121,13 +125,13 @@ class HiddenMarkovBase(ConjugateModel):
     def prepare(self, params: Any) -> Prepared:
         factors = self.factors
         initial, transitions = (factors[name].expected(params[name]) for name in CHAIN)
-        return Prepared(initial, transitions, self.emissions.prepare_components(params))
+        return Prepared(initial, transitions, self.component.prepare(params))
 
     def table(self, prepared: Prepared, rows: Steps) -> Float[Array, "n t k"]:
         """E[log p(x_t | z_t)] of every step; 0 where nothing is seen."""
 
         def score(flat: Any, seen: Array, _: Any) -> tuple[Any, Any]:
-            density = self.emissions.scored_components(prepared.components, flat)[0]
+            density = self.component.log_density(prepared.components, flat)[0]
             return (), jnp.where(seen > 0, density, 0).T
 
         return self._by_steps(score, rows)
@@ -136,7 +140,7 @@ class HiddenMarkovBase(ConjugateModel):
         flat, there = self.rows_of(rows)
         seen = there.reshape(-1).astype(float_dtype(rows))
         blank = jnp.zeros((seen.shape[0], self.n_states), seen.dtype)
-        chunk = self.emissions.chunk_rows(flat)
+        chunk = self.component.chunk_rows(self.component.split(flat)[0])
         return sweep_rows(score, flat, seen, blank, chunk=chunk)[1].reshape(*rows.observed.shape, -1)
 
     def posterior_chain(self, prepared: Prepared, table: Array, lengths: Array) -> chains.Posterior:
@@ -160,9 +164,9 @@ class HiddenMarkovBase(ConjugateModel):
 
         def statistics(some: Any, w: Array) -> Record:
             own, r = some
-            return self.emissions.scored_components(prepared.components, own)[1](w * r.T)
+            return self.component.log_density(prepared.components, own)[1](w * r.T)
 
-        chunk = self.emissions.chunk_rows(flat)
+        chunk = self.component.chunk_rows(self.component.split(flat)[0])
         components = sum_over_rows(statistics, (flat, r), seen.reshape(-1), chunk=chunk)
         sums = Record(
             initial=from_counts(prepared.initial, weights @ found.marginals[:, 0]),
@@ -173,35 +177,33 @@ class HiddenMarkovBase(ConjugateModel):
         return Expectation(sums, bound.sum(), magnitude.sum(), n_steps)
 
     def m_step(self, params: Any, statistics: Any, block: Iterable[str]) -> Record:
-        chain, own = self._split(block)
-        moved = self.step_chain(Record(params), statistics, chain)
-        if own:
-            stepped = self.emissions.m_step(self.emissions.evenly(params), statistics, own)
-            moved |= {name: stepped[name] for name in own}
-        return moved
+        block = tuple(block)
+        if not self.points:
+            return super().m_step(params, statistics, block)
+        statistics = self.component.steady(statistics)
+        moved = super().m_step(params, statistics, block)
+        # what comes next of a state that is never left is not known
+        plates = dict(initial=0, transitions=1)
+        chain = [name for name in block if name in plates]
+        moved |= {name: unless_unknown(moved[name], params[name], plates[name]) for name in chain}
+        if not (own := [name for name in block if name in self.component.factors]):
+            return moved
+        gradient = self.total_gradient(self.expected(params), statistics, own)
+        return moved | self.component.constrain(params, moved, gradient)
 
     def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
-        chain, own = self._split(block)
-        mixed = super().mix(params, moved, rho, chain)
-        if own:
-            both = self.emissions.evenly(params), self.emissions.evenly(moved)
-            stepped = self.emissions.mix(*both, rho, own)
-            mixed |= {name: stepped[name] for name in own}
-        return mixed
-
-    def _split(self, block: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The factors of a block that are of the chain, and those of the emissions."""
-        block, own = tuple(block), self.emissions.own_factors
-        return tuple(n for n in block if n not in own), tuple(n for n in block if n in own)
+        if (why := self.component.whole_steps_only) is not None:
+            raise ValueError(why)
+        return super().mix(params, moved, rho, block)
 
     def singular(self, params: Record) -> Array:
-        return self.emissions.singular(self.emissions.evenly(params))
+        return self.component.singular(params)
 
     def ill_conditioned(self, params: Record) -> Array:
-        return self.emissions.ill_conditioned(self.emissions.evenly(params))
+        return self.component.ill_conditioned(params)
 
     def cancelled(self, params: Any, expectation: Expectation) -> Any:
-        return self.emissions.cancelled(self.emissions.evenly(params), expectation)
+        return self.component.cancelled(params, expectation)
 
     def local_entropies(self, params: Any) -> Callable[[Steps], dict[str, Array]]:
         prepared = self.prepare(params)

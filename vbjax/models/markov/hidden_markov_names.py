@@ -1,119 +1,425 @@
-"""Hidden Markov models by the names that people look for: by EM or variational Bayes."""
+"""Hidden Markov models by name: the bare name is EM, `Bayesian...` is variational Bayes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
-from vbjax.models.markov.autoregressive_hidden_markov import AutoregressiveHiddenMarkovModel
+from vbjax.families.base import pytree
+from vbjax.models.components import Categorical, Gamma, Gaussian, Mixture, Poisson
+from vbjax.models.labels.weights import Weights, weights_of
 from vbjax.models.markov.hidden_markov import HiddenMarkovModel
-from vbjax.models.markov.nested_mixture import NestedMixture
-from vbjax.models.mixtures.bayesian_gaussian_mixture import BayesianGaussianMixture
-from vbjax.models.mixtures.categorical_mixture import CategoricalMixture
-from vbjax.models.mixtures.gamma_mixture import GammaMixture
-from vbjax.models.mixtures.gaussian_mixture import GaussianMixture
-from vbjax.models.mixtures.multivariate_regression_mixture import MultivariateRegressionMixture
-from vbjax.models.mixtures.poisson_mixture import PoissonMixture
 
 
-def GaussianHMM(n_states: int, covariance_type: str = "full", **options: Any) -> HiddenMarkovModel:
-    """Normal steps (d,), by EM; `options` as of `GaussianMixture` and `HiddenMarkovModel`."""
-    return _chained(GaussianMixture, n_states, options | dict(covariance_type=covariance_type))
+@pytree
+class GaussianHMM(HiddenMarkovModel):
+    """A hidden Markov model of normal steps (d,), by EM.
 
+    Data and factors: see `HiddenMarkovModel`.
 
-def BayesianGaussianHMM(n_states: int, covariance_type: str = "full", **options: Any) -> HiddenMarkovModel:
-    """The same by variational Bayes; `options` as of `BayesianGaussianMixture` and `HiddenMarkovModel`."""
-    return _chained(BayesianGaussianMixture, n_states, options | dict(covariance_type=covariance_type))
-
-
-def MixtureHMM(
-    n_states: int, n_components: int, covariance_type: str = "full", **options: Any
-) -> HiddenMarkovModel:
-    """Normal mixtures of `n_components` in every state, by EM; `options` as of `GaussianHMM`.
-
-    The emissions are a `NestedMixture`; `weight_concentration` is that of every state's shares.
+    Args:
+        n_states: K.
+        covariance_type, location, mean_precision, degrees_of_freedom, inverse_scale, covariance_floor, scale,
+            missing: see `vb.components.Gaussian`.
+        initial_concentration, transition_concentration, stickiness: see `HiddenMarkovModel`.
     """
-    own = options | dict(covariance_type=covariance_type)
-    return _chained(_nested(GaussianMixture, n_components), n_states, own)
+
+    def __init__(
+        self,
+        n_states: int,
+        covariance_type: str = "full",
+        *,
+        location: Any = None,
+        mean_precision: Any = None,
+        degrees_of_freedom: Any = None,
+        inverse_scale: Any = None,
+        covariance_floor: Any = 1e-6,
+        scale: Any = None,
+        missing: bool = False,
+        initial_concentration: Any = None,
+        transition_concentration: Any = None,
+        stickiness: Any = 0.0,
+    ) -> None:
+        component = Gaussian(
+            covariance_type,
+            location,
+            mean_precision,
+            degrees_of_freedom,
+            inverse_scale,
+            covariance_floor,
+            scale=scale,
+            missing=missing,
+        )
+        super().__init__(
+            n_states,
+            component,
+            initial_concentration=initial_concentration,
+            transition_concentration=transition_concentration,
+            stickiness=stickiness,
+        )
 
 
-def BayesianMixtureHMM(
-    n_states: int, n_components: int, covariance_type: str = "full", **options: Any
-) -> HiddenMarkovModel:
-    """The same by variational Bayes; `options` as of `BayesianGaussianHMM`."""
-    own = options | dict(covariance_type=covariance_type)
-    return _chained(_nested(BayesianGaussianMixture, n_components), n_states, own)
+@pytree
+class BayesianGaussianHMM(HiddenMarkovModel):
+    """A hidden Markov model of normal steps (d,), by variational Bayes.
 
+    Data and factors: see `BayesianHiddenMarkovModel`.
 
-def PoissonHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
-    """Steps of d independent counts, by EM; `options` as of `PoissonMixture` and `HiddenMarkovModel`."""
-    return _chained(PoissonMixture, n_states, options | dict(maximum_likelihood=True))
-
-
-def BayesianPoissonHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
-    """The same by variational Bayes."""
-    return _chained(PoissonMixture, n_states, options)
-
-
-def CategoricalHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
-    """Steps of d independent categories, by EM; `options` of `CategoricalMixture` and `HiddenMarkovModel`."""
-    return _chained(CategoricalMixture, n_states, options | dict(maximum_likelihood=True))
-
-
-def BayesianCategoricalHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
-    """The same by variational Bayes."""
-    return _chained(CategoricalMixture, n_states, options)
-
-
-def GammaHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
-    """Steps of d independent Gammas, by EM; `options` as of `GammaMixture` and `HiddenMarkovModel`."""
-    return _chained(GammaMixture, n_states, options | dict(maximum_likelihood=True))
-
-
-def BayesianGammaHMM(n_states: int, **options: Any) -> HiddenMarkovModel:
-    """The same by variational Bayes."""
-    return _chained(GammaMixture, n_states, options)
-
-
-def AutoregressiveHMM(n_states: int, order: int = 1, **options: Any) -> AutoregressiveHiddenMarkovModel:
-    """Steps (d,), normal about a linear function of the `order` before them, by EM.
-
-    Maximum likelihood, with a floor under the covariances; `options` as of `MultivariateRegressionMixture`
-    and `AutoregressiveHiddenMarkovModel`.
-
-    >>> import jax, vbjax as vb
-    >>> t = jax.numpy.arange(120.0)
-    >>> x = jax.numpy.sin(jax.numpy.where(t // 30 % 2 == 1, 0.3, 1.2) * t)[:, None]
-    >>> x = x + 0.01 * jax.random.normal(jax.random.key(1), x.shape)
-    >>> fit = vb.fit(vb.AutoregressiveHMM(2, order=2), x, key=jax.random.key(0), n_restarts=8)
-    >>> len(set(fit.model.decode(fit.params, x)[32:58].tolist()))
-    1
+    Args:
+        n_states: K.
+        covariance_type, location, mean_precision, degrees_of_freedom, inverse_scale, scale, missing: see
+            `vb.components.Gaussian`.
+        initial_concentration, transition_concentration, stickiness: see `BayesianHiddenMarkovModel`.
     """
-    model = AutoregressiveHiddenMarkovModel
-    how = dict(maximum_likelihood=True)
-    return _chained(MultivariateRegressionMixture, n_states, options | how, model, order=order)
+
+    points: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        n_states: int,
+        covariance_type: str = "full",
+        *,
+        location: Any = None,
+        mean_precision: Any = None,
+        degrees_of_freedom: Any = None,
+        inverse_scale: Any = None,
+        scale: Any = None,
+        missing: bool = False,
+        initial_concentration: Any = None,
+        transition_concentration: Any = None,
+        stickiness: Any = 0.0,
+    ) -> None:
+        component = Gaussian(
+            covariance_type,
+            location,
+            mean_precision,
+            degrees_of_freedom,
+            inverse_scale,
+            scale=scale,
+            missing=missing,
+        )
+        super().__init__(
+            n_states,
+            component,
+            initial_concentration=initial_concentration,
+            transition_concentration=transition_concentration,
+            stickiness=stickiness,
+        )
 
 
-def BayesianAutoregressiveHMM(
-    n_states: int, order: int = 1, **options: Any
-) -> AutoregressiveHiddenMarkovModel:
-    """The same by variational Bayes; its prior follows what one autoregression of all steps leaves."""
-    model = AutoregressiveHiddenMarkovModel
-    return _chained(MultivariateRegressionMixture, n_states, options, model, order=order)
+@pytree
+class MixtureHMM(HiddenMarkovModel):
+    """A hidden Markov model of a mixture of `n_components` normals in every state, by EM.
+
+    Data and factors: see `HiddenMarkovModel`.
+
+    Args:
+        n_states: K.
+        n_components, covariance_type, location, mean_precision, degrees_of_freedom, inverse_scale,
+            covariance_floor, scale, missing, weight_concentration: see `vb.components.Mixture` and
+            `vb.components.Gaussian`; `weight_concentration` is of the shares of every state.
+        initial_concentration, transition_concentration, stickiness: see `HiddenMarkovModel`.
+    """
+
+    def __init__(
+        self,
+        n_states: int,
+        n_components: int,
+        covariance_type: str = "full",
+        *,
+        location: Any = None,
+        mean_precision: Any = None,
+        degrees_of_freedom: Any = None,
+        inverse_scale: Any = None,
+        covariance_floor: Any = 1e-6,
+        scale: Any = None,
+        missing: bool = False,
+        weight_concentration: Any = None,
+        initial_concentration: Any = None,
+        transition_concentration: Any = None,
+        stickiness: Any = 0.0,
+    ) -> None:
+        component = Mixture(
+            n_components,
+            Gaussian(
+                covariance_type,
+                location,
+                mean_precision,
+                degrees_of_freedom,
+                inverse_scale,
+                covariance_floor,
+                scale=scale,
+                missing=missing,
+            ),
+            Weights(weight_concentration),
+        )
+        super().__init__(
+            n_states,
+            component,
+            initial_concentration=initial_concentration,
+            transition_concentration=transition_concentration,
+            stickiness=stickiness,
+        )
 
 
-def _nested(mixture: Any, n_components: int) -> Callable[..., NestedMixture]:
-    return lambda n_states, **own: NestedMixture(n_states, mixture(n_components, **own))
+@pytree
+class BayesianMixtureHMM(HiddenMarkovModel):
+    """A hidden Markov model of a mixture of `n_components` normals in every state, by variational Bayes.
+
+    Data and factors: see `BayesianHiddenMarkovModel`.
+
+    Args:
+        n_states: K.
+        n_components, covariance_type, location, mean_precision, degrees_of_freedom, inverse_scale, scale,
+            missing, weight_prior, weight_concentration: see `vb.components.Mixture` and
+            `vb.components.Gaussian`; `weight_concentration` is of the shares of every state.
+        initial_concentration, transition_concentration, stickiness: see `BayesianHiddenMarkovModel`.
+    """
+
+    points: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        n_states: int,
+        n_components: int,
+        covariance_type: str = "full",
+        *,
+        location: Any = None,
+        mean_precision: Any = None,
+        degrees_of_freedom: Any = None,
+        inverse_scale: Any = None,
+        scale: Any = None,
+        missing: bool = False,
+        weight_prior: str = "dirichlet",
+        weight_concentration: Any = None,
+        initial_concentration: Any = None,
+        transition_concentration: Any = None,
+        stickiness: Any = 0.0,
+    ) -> None:
+        component = Mixture(
+            n_components,
+            Gaussian(
+                covariance_type,
+                location,
+                mean_precision,
+                degrees_of_freedom,
+                inverse_scale,
+                scale=scale,
+                missing=missing,
+            ),
+            weights_of(weight_prior, weight_concentration),
+        )
+        super().__init__(
+            n_states,
+            component,
+            initial_concentration=initial_concentration,
+            transition_concentration=transition_concentration,
+            stickiness=stickiness,
+        )
 
 
-def _chained(
-    mixture: Any, n_states: int, options: dict[str, Any], model: Any = HiddenMarkovModel, **chain: Any
-) -> Any:
-    """The chain takes the options that are its own, the emissions the others."""
-    names = ("initial_concentration", "transition_concentration", "stickiness")
-    chain |= {name: options[name] for name in names if name in options}
-    own = {name: value for name, value in options.items() if name not in names}
-    idle = [name for name in own if name.startswith("weight_")] if isinstance(mixture, type) else []
-    if idle:  # states of one component each have no weights
-        raise ValueError(f"{idle[0]} is of no use in a chain: give {names[0]} or {names[1]}")
-    return model(n_states, mixture(n_states, **own), **chain)
+@pytree
+class PoissonHMM(HiddenMarkovModel):
+    """A hidden Markov model of steps of d independent counts, by EM.
+
+    Data and factors: see `HiddenMarkovModel`.
+
+    Args:
+        n_states: K.
+        concentration, rate: see
+            `vb.components.Poisson`.
+        initial_concentration, transition_concentration, stickiness: see `HiddenMarkovModel`.
+    """
+
+    def __init__(
+        self,
+        n_states: int,
+        *,
+        concentration: Any = None,
+        rate: Any = None,
+        initial_concentration: Any = None,
+        transition_concentration: Any = None,
+        stickiness: Any = 0.0,
+    ) -> None:
+        component = Poisson(concentration, rate)
+        super().__init__(
+            n_states,
+            component,
+            initial_concentration=initial_concentration,
+            transition_concentration=transition_concentration,
+            stickiness=stickiness,
+        )
+
+
+@pytree
+class BayesianPoissonHMM(HiddenMarkovModel):
+    """A hidden Markov model of steps of d independent counts, by variational Bayes.
+
+    Data and factors: see `BayesianHiddenMarkovModel`.
+
+    Args:
+        n_states: K.
+        concentration, rate: see
+            `vb.components.Poisson`.
+        initial_concentration, transition_concentration, stickiness: see `BayesianHiddenMarkovModel`.
+    """
+
+    points: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        n_states: int,
+        *,
+        concentration: Any = None,
+        rate: Any = None,
+        initial_concentration: Any = None,
+        transition_concentration: Any = None,
+        stickiness: Any = 0.0,
+    ) -> None:
+        component = Poisson(concentration, rate)
+        super().__init__(
+            n_states,
+            component,
+            initial_concentration=initial_concentration,
+            transition_concentration=transition_concentration,
+            stickiness=stickiness,
+        )
+
+
+@pytree
+class CategoricalHMM(HiddenMarkovModel):
+    """A hidden Markov model of steps of d independent categories, by EM.
+
+    Data and factors: see `HiddenMarkovModel`.
+
+    Args:
+        n_states: K.
+        n_categories, concentration: see
+            `vb.components.Categorical`.
+        initial_concentration, transition_concentration, stickiness: see `HiddenMarkovModel`.
+    """
+
+    def __init__(
+        self,
+        n_states: int,
+        n_categories: int | None = None,
+        *,
+        concentration: Any = None,
+        initial_concentration: Any = None,
+        transition_concentration: Any = None,
+        stickiness: Any = 0.0,
+    ) -> None:
+        component = Categorical(n_categories, concentration)
+        super().__init__(
+            n_states,
+            component,
+            initial_concentration=initial_concentration,
+            transition_concentration=transition_concentration,
+            stickiness=stickiness,
+        )
+
+
+@pytree
+class BayesianCategoricalHMM(HiddenMarkovModel):
+    """A hidden Markov model of steps of d independent categories, by variational Bayes.
+
+    Data and factors: see `BayesianHiddenMarkovModel`.
+
+    Args:
+        n_states: K.
+        n_categories, concentration: see
+            `vb.components.Categorical`.
+        initial_concentration, transition_concentration, stickiness: see `BayesianHiddenMarkovModel`.
+    """
+
+    points: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        n_states: int,
+        n_categories: int | None = None,
+        *,
+        concentration: Any = None,
+        initial_concentration: Any = None,
+        transition_concentration: Any = None,
+        stickiness: Any = 0.0,
+    ) -> None:
+        component = Categorical(n_categories, concentration)
+        super().__init__(
+            n_states,
+            component,
+            initial_concentration=initial_concentration,
+            transition_concentration=transition_concentration,
+            stickiness=stickiness,
+        )
+
+
+@pytree
+class GammaHMM(HiddenMarkovModel):
+    """A hidden Markov model of steps of d independent positive numbers, by EM.
+
+    Data and factors: see `HiddenMarkovModel`.
+
+    Args:
+        n_states: K.
+        known_shape, concentration, rate, learn_shape: see
+            `vb.components.Gamma`.
+        initial_concentration, transition_concentration, stickiness: see `HiddenMarkovModel`.
+    """
+
+    def __init__(
+        self,
+        n_states: int,
+        *,
+        known_shape: Any = 1.0,
+        concentration: Any = None,
+        rate: Any = None,
+        learn_shape: bool = False,
+        initial_concentration: Any = None,
+        transition_concentration: Any = None,
+        stickiness: Any = 0.0,
+    ) -> None:
+        component = Gamma(known_shape, concentration, rate, learn_shape=learn_shape)
+        super().__init__(
+            n_states,
+            component,
+            initial_concentration=initial_concentration,
+            transition_concentration=transition_concentration,
+            stickiness=stickiness,
+        )
+
+
+@pytree
+class BayesianGammaHMM(HiddenMarkovModel):
+    """A hidden Markov model of steps of d independent positive numbers, by variational Bayes.
+
+    Data and factors: see `BayesianHiddenMarkovModel`.
+
+    Args:
+        n_states: K.
+        known_shape, concentration, rate, learn_shape: see
+            `vb.components.Gamma`.
+        initial_concentration, transition_concentration, stickiness: see `BayesianHiddenMarkovModel`.
+    """
+
+    points: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        n_states: int,
+        *,
+        known_shape: Any = 1.0,
+        concentration: Any = None,
+        rate: Any = None,
+        learn_shape: bool = False,
+        initial_concentration: Any = None,
+        transition_concentration: Any = None,
+        stickiness: Any = 0.0,
+    ) -> None:
+        component = Gamma(known_shape, concentration, rate, learn_shape=learn_shape)
+        super().__init__(
+            n_states,
+            component,
+            initial_concentration=initial_concentration,
+            transition_concentration=transition_concentration,
+            stickiness=stickiness,
+        )

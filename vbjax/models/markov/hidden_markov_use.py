@@ -77,7 +77,7 @@ class HiddenMarkovUse(HiddenMarkovBase):
 
     def read_given(self, given: Any, n_steps: int) -> Any:
         """Read what new steps are drawn for, beside their states."""
-        return self.emissions.read_given(given, n_steps)
+        return self.component.read_given(given, n_steps)
 
     def sample_posterior(self, params: Any, key: Array, n: int | tuple[int, ...] = ()) -> Record:
         """Draws of the parameters."""
@@ -88,7 +88,7 @@ class HiddenMarkovUse(HiddenMarkovBase):
         return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), for_every_step(draws, self, params, data))
 
     def redrawn_steps(self, rows: Any) -> Any:
-        """Return the steps among the emissions' rows."""
+        """Return the steps among the component's rows."""
         return rows
 
     def durations(self, params: Any) -> Float[Array, " k"]:
@@ -101,13 +101,13 @@ class HiddenMarkovUse(HiddenMarkovBase):
 
     @property
     def n_parameters(self) -> int:
-        """Free parameters: of the first state, the transitions and the emissions."""
-        if not self.emissions.points:
+        """Free parameters: of the first state, the transitions and the component."""
+        if not self.points:
             raise ValueError(
                 "n_parameters, aic and bic are of maximum likelihood; after VB compare the bounds"
             )
         k = self.n_states
-        return k - 1 + k * (k - 1) + self.emissions.n_component_parameters
+        return k - 1 + k * (k - 1) + self.component.n_parameters
 
     def bic(self, params: Any, data: Any) -> Float[Array, ""]:
         """-2 log L + (free parameters) log (steps); smaller is better (Schwarz 1978). After EM."""
@@ -129,7 +129,7 @@ class HiddenMarkovUse(HiddenMarkovBase):
         """Steps in the given states, (..., t, ...); `given` has one entry for each t."""
         if given is not None:
             given = jnp.broadcast_to(given, (*states.shape, *given.shape[1:])).reshape(-1, *given.shape[1:])
-        drawn = self.emissions.draw_rows(self.emissions.evenly(params), key, states.reshape(-1), given)
+        drawn = self.component.draw_rows(params, key, states.reshape(-1), given)
         return jax.tree.map(lambda x: x.reshape(*states.shape, *x.shape[1:]), drawn)
 
     def _chain_at_mean(self, params: Any) -> tuple[Array, Array]:
@@ -137,10 +137,10 @@ class HiddenMarkovUse(HiddenMarkovBase):
 
     def _predictive_table(self, params: Any, rows: Steps) -> Float[Array, "n t k"]:
         """Log predictive densities of every step; 0 where nothing is seen."""
-        own = self.emissions.evenly(params)
+        own = params
 
         def score(flat: Any, seen: Array, _: Any) -> tuple[Any, Any]:
-            return (), jnp.where(seen[:, None] > 0, self.emissions.log_components(own, flat), 0)
+            return (), jnp.where(seen[:, None] > 0, self.component.log_components(own, flat), 0)
 
         return self._by_steps(score, rows)
 
@@ -164,7 +164,7 @@ def _replicate(
     model: HiddenMarkovUse, params: Any, data: Sequences, key: Array, n_draws: int
 ) -> tuple[Any, ...]:
     """Steps drawn anew, (n, t, n_draws, ...) part by part, NaN where they are missing."""
-    prepared, own = model.prepare(params), model.emissions.evenly(params)
+    prepared, own = model.prepare(params), params
     chain, dtype = (prepared.initial.log, prepared.transitions.log), float_dtype(data)
     tables = by_part(lambda part: model.table(prepared, part), data)  # the same for every draw
 
@@ -174,7 +174,7 @@ def _replicate(
         states = jax.vmap(path)(table, part.lengths, jax.random.split(keys[0], n))
         rows, there = model.rows_of(part)
         states = jnp.maximum(states, 0).reshape(-1)
-        drawn = model.redrawn_steps(model.emissions.redraw_rows(parameters, keys[1], states, rows))
+        drawn = model.redrawn_steps(model.component.redraw_rows(parameters, keys[1], states, rows))
 
         def placed(new: Array, old: Array) -> Array:
             axes = (n, t, *[1] * (old.ndim - 2))
@@ -185,7 +185,7 @@ def _replicate(
 
     def draw(key: Array) -> tuple[Any, ...]:
         first, *keys = jax.random.split(key, 1 + len(data.parts))
-        parameters = model.emissions.draw_parameters(own, first)
+        parameters = model.component.draw_parameters(own, first)
         each = zip(data.parts, tables, keys, strict=True)
         return tuple(redrawn(part, table, parameters, own_key) for part, table, own_key in each)
 

@@ -17,7 +17,7 @@ from vbjax.families.base import pytree
 from vbjax.families.categorical import Categorical
 from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.normal import Normal, NormalState, NormalStatistics
-from vbjax.models.mixtures.seeding import plus_plus, random_rows
+from vbjax.models.components.seeding import plus_plus, random_rows
 from vbjax.numerics.inputs import read_table
 from vbjax.numerics.record import Record
 

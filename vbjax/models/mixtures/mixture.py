@@ -1,116 +1,271 @@
-"""What all mixtures share: a label for every row, its posterior, and use.
-
-Not a model itself. `gaussian_mixture_base.py` and `conjugate_mixture.py` give the components.
-"""
+"""Mixtures: a component, and weights that draw the label of every row."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import logsumexp
-from jaxtyping import Float, Int, Shaped
+from jax.scipy.special import logsumexp, xlogy
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
 
 from vbjax import terms
-from vbjax.core.model import scored_rows
-from vbjax.core.rows import Expectation, n_rows
+from vbjax.core.hyperparameters import count, part
+from vbjax.core.model import ConjugateModel, scored_rows
+from vbjax.core.rows import Expectation, float_dtype, n_rows, read_row_weights
+from vbjax.families.base import pytree, replace
 from vbjax.families.categorical import Categorical
 from vbjax.inference.replicate import restore_missing, sample_posterior
-from vbjax.models.markov.emissions import Emissions
-from vbjax.numerics.inputs import read_count
+from vbjax.models.components.component import Component
+from vbjax.models.labels.weights import Labels, Weights, from_counts
+from vbjax.numerics.inputs import read_count, read_key
 from vbjax.numerics.record import Record
 
 
-class Mixture(Emissions):
-    """Rows x_n | c_n from component c_n, c_n ~ Categorical(weights).
+@pytree
+class Mixture(ConjugateModel):
+    """Rows x_n | c_n from component c_n, c_n ~ Categorical(weights); maximum likelihood or MAP by EM.
 
-    Subclasses are dataclasses with `n_components`, and factors `weights` and `components`.
+    With responsibilities r_nk proportional to weights_k p(x_n | component k), components maximise
+    sum_n r_nk log p(x_n | component k), and weights_k = sum_n r_nk / N (Bishop 2006, section 9.3).
+    `BayesianMixture` is the same model by variational Bayes.
+
+    Data: as the component takes them. The factors are `weights` and `components`, points (`Delta`).
+
+    Args:
+        n_components: k.
+        component: what a row is like, of `vb.components`.
+        weights: who chooses the component, of `vb.labels`.
+
+    Raises:
+        ValueError: data that are none of the component's; a hyperparameter out of range.
+
+    >>> import jax, vbjax as vb
+    >>> x = jax.numpy.array([[2, 30], [1, 25], [20, 3], [24, 2]])
+    >>> fit = vb.fit(vb.Mixture(2, vb.components.Poisson()), x, key=jax.random.key(0), n_restarts=4)
+    >>> labels = fit.model.predict(fit.params, x)
+    >>> bool(labels[0] == labels[1] != labels[2] == labels[3])
+    True
     """
 
+    n_components: int = count("k")
+    component: Any = part(Component, "a component, such as vb.components.Poisson()")
+    weights: Any = part(Labels, "labels, such as vb.labels.Weights()", default=Weights())
+
     draws_data = True
+    points: ClassVar[bool] = True
+    """Whether weights and components are points, fitted by EM."""
+
+    def __post_init__(self) -> None:
+        for name in ("component", "weights"):
+            if isinstance(value := getattr(self, name), (Component, Labels)):
+                object.__setattr__(self, name, value.of(self.n_components, self.points))
+
+    # -- data ----------------------------------------------------------------------------------------
+
+    def read(self, data: Any) -> Any:
+        return self.component.read(data)
+
+    def sizes(self, data: Any) -> dict[str, int]:
+        return self.component.sizes(data)
+
+    def inspect(self, data: Any) -> Any:
+        return replace(self, component=self.component.inspect(data))
+
+    def resolve(self, data: Any, weights: Array | None = None) -> Any:
+        component = self.component.resolve(data, weights)
+        return replace(self, component=component, weights=self.weights.resolve(float_dtype(data)))
+
+    def annotate(self, data: Any, weights: Array | None = None) -> Any:
+        return self.component.annotate(data, weights)
+
+    def chunk_rows(self, data: Any) -> int:
+        return self.component.chunk_rows(self.component.split(data)[0])
+
+    # -- the model -----------------------------------------------------------------------------------
+
+    @property
+    def factors(self) -> Record:
+        return Record(weights=self.weights.factor) | self.component.factors
 
     def local(self, rows: Any) -> Record:
         return Record(c=Categorical(self.n_components, plate=(n_rows(rows),)))
 
-    def table(self, components: Any, rows: Any) -> Float[Array, "n k"]:
-        """E[log p(row | component)] from the components' statistics, but for a constant in each row."""
-        raise TypeError("given by the subclass")
+    def log_prior(self, s: Record) -> Array:
+        return self.weights.log_prior(s.weights) + self.component.log_prior(s)
 
     def log_likelihood(self, s: Record, rows: Any) -> Float[Array, " n"]:
-        return terms.categorical(s.c, s.weights) + (s.c.p * self.table(s.components, rows)).sum(-1)
+        rows, constant = self.component.split(rows)
+        table = self.component.energy(s, rows)
+        labelled = terms.categorical(s.c, s.weights) + (s.c.p * table).sum(-1)
+        return labelled if constant is None else labelled + constant
 
-    def weights_log_prior(self, weights: Any) -> Float[Array, ""]:
-        """E[log p] of weights from their statistics, of as many sets of them as there are."""
-        raise TypeError("given by the subclass")
+    def prepare(self, params: Any) -> tuple[Any, Any]:
+        weights = self.weights.factor.expected(params["weights"]).with_base(0.0)
+        return weights, self.component.prepare(params)
 
-    def log_prior(self, s: Record) -> Array:
-        return self.weights_log_prior(s.weights) + self.components_prior(s)
+    def e_step(self, prepared: tuple[Any, Any], rows: Any, weights: Array) -> Expectation:
+        """Compute responsibilities and the statistics that they leave.
 
-    def prepare_components(self, params: Any) -> Any:
-        return self.factors["components"].expected(params["components"]).with_base(0.0)
+        Bishop (2006), eq. 10.46 to 10.49; by EM 9.23.
+        """
+        mixing, components = prepared
+        density, pull = self.component.log_density(components, rows)
+        table = mixing.log[:, None] + density
+        bound = logsumexp(table, 0)
+        r = weights * jnp.exp(table - bound)
+        return scored_rows(Record(weights=from_counts(mixing, r.sum(1))) | pull(r), bound, weights)
+
+    def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
+        block = tuple(block)
+        own = [name for name in block if self.points and name in self.component.factors]
+        if not own:
+            return super().m_step(params, statistics, block)
+        statistics = self.component.steady(statistics)
+        moved = super().m_step(params, statistics, block)
+        gradient = self.total_gradient(self.expected(params), statistics, own)
+        return moved | self.component.constrain(params, moved, gradient)
+
+    def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
+        if (why := self.component.whole_steps_only) is not None:
+            raise ValueError(why)
+        return super().mix(params, moved, rho, block)
+
+    def gradient_at(self, s: Record, local: Record, data: Any, weights: Array | None = None) -> Record:
+        if (why := self.component.undrawable) is not None:
+            raise ValueError(why)
+        return super().gradient_at(s, local, data, weights)
+
+    def cancelled(self, params: Any, expectation: Expectation) -> Any:
+        return self.component.cancelled(params, expectation)
+
+    def singular(self, params: Record) -> Array:
+        return self.component.singular(params)
+
+    def ill_conditioned(self, params: Record) -> Array:
+        return self.component.ill_conditioned(params)
+
+    def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
+        """Draw components to start from, equally heavy."""
+        own, k = self.component.start(key, data, weights), self.n_components
+        n = jnp.asarray(n_rows(data), float_dtype(own)) if weights is None else weights.sum()
+        neutral = Record(weights=self.weights.factor.neutral(n.dtype)) | own
+        mixing = neutral.weights.expected()
+        counts = Record(weights=from_counts(mixing, jnp.full(k, n / k, n.dtype)))
+        return ConjugateModel.m_step(self, neutral, counts, ("weights",))
 
     # -- use -----------------------------------------------------------------------------------------
 
     def labels_table(self, params: Record, rows: Any) -> Float[Array, "n k"]:
-        """log q(c_n = k) but for a constant in each row."""
-        s = self.prepare(params)
-        return s.weights.log + self.table(s.components, rows)
+        """Compute log q(c_n = k) but for a constant in each row."""
+        mixing, components = self.prepare(params)
+        return (mixing.log[:, None] + self.component.log_density(components, rows)[0]).T
 
     def responsibilities(self, params: Record, x: Any) -> Float[Array, "n k"]:
-        """Probability of every component for every row, (n, k)."""
+        """Return the probability of every component for every row."""
         return _responsibilities(self, params, self.read(x))
 
     def predict(self, params: Record, x: Any) -> Int[Array, " n"]:
-        """The most probable component of every row, (n,)."""
+        """Return the most probable component of every row."""
         return self.responsibilities(params, x).argmax(-1)
 
     def log_predictive(self, params: Record, x: Any) -> Float[Array, " n"]:
-        """Log density of new rows under the fitted mixture, (n,), in nats."""
+        """Return the log density of new rows under the fitted mixture, in nats."""
         return _log_predictive(self, params, self.read(x))
 
-    def log_density(self, params: Record, x: Any) -> Float[Array, " n"]:
-        """`log_predictive` of rows that have been read."""
-        return logsumexp(jnp.log(self.weights(params)) + self.log_components(params, x), -1)
-
-    def weights(self, params: Record) -> Float[Array, " k"]:
-        """The (expected) mixing weights, (k,)."""
-        return params.weights.mean
-
     def sample_posterior(self, params: Record, key: Array, n: int | tuple[int, ...] = ()) -> Record:
-        """Draws of the parameters: `weights` (n, k), `components` (`.location`, `.precision` if joint)."""
+        """Draw parameters: `weights` (n, k), `components` (`.location`, `.precision` if joint)."""
         return sample_posterior(params, key, n)
 
-    def sample(self, params: Record, key: Array, n: int) -> Shaped[Array, "{n} d"]:
-        """New rows (n, d), each with parameters of its own drawn from q: the predictive density's draws."""
+    def sample(self, params: Record, key: Array, n: int, *, given: Any = None) -> Any:
+        """Draw n new rows, each with parameters of its own drawn from q: draws of the predictive density.
+
+        Args:
+            params: of a fit.
+            key: PRNG key.
+            n: how many.
+            given: what rows are drawn for beside their component: of regressions their x (n, d), y being what
+                is drawn; of multinomials how many counts a row has, a number or (n,), by default 1.
+        """
         n = read_count(n, "n")
-        return _sample(self, params, key, n)
+        return _sample(self, params, read_key(key), self.component.read_given(given, n), n)
 
     def replicate(self, params: Record, key: Array, data: Any, n_draws: int) -> Any:
         return _replicate(self, params, key, self.read(data), n_draws)
 
     def draw_labels(self, params: Record, key: Array, n: int) -> Int[Array, " n"]:
-        """Components of new rows, (n,)."""
-        return jax.random.categorical(key, jnp.log(self.weights(params)), shape=(n,))
+        """Draw the components of n new rows."""
+        return jax.random.categorical(key, jnp.log(params.weights.mean), shape=(n,))
+
+    # -- criteria of point estimates -----------------------------------------------------------------
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: k - 1 weights, and the components'."""
+        if not self.points:
+            raise ValueError(
+                "n_parameters, aic, bic and icl are of maximum likelihood; after VB compare the bounds"
+            )
+        return self.n_components - 1 + self.component.n_parameters
+
+    def total_log_likelihood(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
+        """Return sum_n w_n log p(x_n), in nats."""
+        return _criteria(self, params, *self._read_weighted(x, weights))[0]
+
+    def bic(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
+        """Return -2 log L + (free parameters) log n; smaller is better (Schwarz 1978)."""
+        penalty, (log_likelihood, _, n) = (
+            self.n_parameters,
+            _criteria(self, params, *self._read_weighted(x, weights)),
+        )
+        return -2 * log_likelihood + penalty * jnp.log(n)
+
+    def aic(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
+        """Return -2 log L + 2 (free parameters); smaller is better (Akaike 1974)."""
+        return 2 * self.n_parameters - 2 * self.total_log_likelihood(params, x, weights)
+
+    def icl(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
+        """Return BIC + 2 (entropy of the responsibilities); smaller is better (Biernacki et al. 2000)."""
+        _, entropy, _ = _criteria(self, params, *self._read_weighted(x, weights))
+        return self.bic(params, x, weights) + 2 * entropy
+
+    def _read_weighted(self, x: Any, weights: Any) -> tuple[Any, Float[Array, " n"]]:
+        x = self.read(x)
+        weights = read_row_weights(weights, x)
+        return x, jnp.ones(n_rows(x), float_dtype(x)) if weights is None else weights
 
 
-def labelled_rows(
-    energy: Callable[[Any], Array], s: Any, constant: Array | None, weights: Array
-) -> Expectation:
-    """The E-step of rows with a label each: responsibilities, and the gradient that they leave.
+@pytree
+class BayesianMixture(Mixture):
+    """A mixture by variational Bayes: q(labels) q(weights) prod_k q(component k), each by its exact update.
+
+        r_nk proportional to exp(E[log weights_k] + E[log p(x_n | component k)]),   N_k = sum_n r_nk
+
+    (Bishop 2006, eq. 10.46 to 10.49). The objective is the exact evidence lower bound, so it may be compared
+    over k and over priors. Superfluous components empty themselves where the concentration of the weights is
+    small.
+
+    Data: as the component takes them. The factors are `weights` and `components`.
 
     Args:
-        energy: of the global statistics `s`: E[log p(row n, label k)] as (k, n), components along the leading
-            axis and every row in a column of its own, which is how a CPU sums fastest; but for `constant`.
-        constant: what is the same for every component, (n,).
+        n_components: k, an upper bound.
+        component: what a row is like, of `vb.components`.
+        weights: who chooses the component, of `vb.labels`.
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> process = vb.labels.StickBreaking(concentration=1.0)
+    >>> model = vb.BayesianMixture(6, vb.components.Gaussian("full"), weights=process)
+    >>> fit = vb.fit(model, x, key=jax.random.key(0), n_restarts=4)
+    >>> int((fit.model.responsibilities(fit.params, x).sum(0) > 1).sum())
+    2
     """
-    log, gradient = jax.vjp(energy, s)
-    bound = logsumexp(log, 0)
-    (statistics,) = gradient(weights * jnp.exp(log - bound))
-    return scored_rows(statistics, bound if constant is None else bound + constant, weights)
+
+    points: ClassVar[bool] = False
 
 
 @jax.jit
@@ -120,7 +275,7 @@ def _responsibilities(model: Mixture, params: Record, x: Any) -> Array:
 
 @jax.jit
 def _log_predictive(model: Mixture, params: Record, x: Any) -> Array:
-    return model.log_density(params, x)
+    return logsumexp(jnp.log(params.weights.mean) + model.component.log_components(params, x), -1)
 
 
 @functools.partial(jax.jit, static_argnames="n_draws")
@@ -129,14 +284,21 @@ def _replicate(model: Mixture, params: Record, key: Array, rows: Any, n_draws: i
 
     def draw(key: Array) -> Any:
         keys = jax.random.split(key, 3)
-        parameters = model.draw_parameters(params, keys[0])
+        parameters = model.component.draw_parameters(params, keys[0])
         c = jax.random.categorical(keys[1], labels)
-        return restore_missing(model.redraw_rows(parameters, keys[2], c, rows), rows)
+        return restore_missing(model.component.redraw_rows(parameters, keys[2], c, rows), rows)
 
     return jax.lax.map(draw, jax.random.split(key, n_draws))
 
 
 @functools.partial(jax.jit, static_argnames="n")
-def _sample(model: Mixture, params: Record, key: Array, n: int) -> Array:
+def _sample(model: Mixture, params: Record, key: Array, given: Any, n: int) -> Any:
     keys = jax.random.split(key)
-    return model.draw_rows(params, keys[1], model.draw_labels(params, keys[0], n))
+    return model.component.draw_rows(params, keys[1], model.draw_labels(params, keys[0], n), given)
+
+
+@jax.jit
+def _criteria(model: Mixture, params: Record, x: Any, weights: Array) -> tuple[Array, Array, Array]:
+    table = model.labels_table(params, x)
+    r = jax.nn.softmax(table, -1)
+    return weights @ logsumexp(table, -1), -(weights @ xlogy(r, r).sum(-1)), weights.sum()

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
 from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, REAL, count, hyper
-from vbjax.core.model import ConjugateModel
+from vbjax.core.model import ConjugateModel, scored_rows
 from vbjax.core.rows import Expectation
 from vbjax.data.moments import fill_defaults, weighted_moments
 from vbjax.families.base import pytree
 from vbjax.families.categorical import Categorical
 from vbjax.families.normal import Normal, NormalStatistics
-from vbjax.models.mixtures.mixture import labelled_rows
 from vbjax.numerics.inputs import read_column
 from vbjax.numerics.record import Record
 
@@ -75,8 +76,10 @@ class UnitVarianceMixture(ConjugateModel):
         return prior + (s.c.p * self._table(s.mu, rows).T).sum(-1)
 
     def e_step(self, prepared: Record, rows: Float[Array, " n"], weights: Array) -> Expectation:
-        constant = jnp.full_like(rows, -math.log(self.n_components))
-        return labelled_rows(lambda s: self._table(s.mu, rows), prepared, constant, weights)
+        table, pull = jax.vjp(lambda s: self._table(s.mu, rows), prepared)
+        bound = logsumexp(table, 0)
+        (statistics,) = pull(weights * jnp.exp(table - bound))
+        return scored_rows(statistics, bound - math.log(self.n_components), weights)
 
     def _table(self, mu: NormalStatistics, rows: Float[Array, " n"]) -> Float[Array, "k n"]:
         """log N(x_n | mu_k, 1), each about the own mean: no pivot is amid all of them where one is far."""

@@ -20,7 +20,7 @@ from vbjax.families.base import pytree
 from vbjax.families.dirichlet import DirichletState
 from vbjax.families.stick_breaking import StickBreaking, StickBreakingState
 from vbjax.models.labels.shared_weights import climbed, slack, with_mean
-from vbjax.models.labels.weights import weights_prior
+from vbjax.models.labels.weights import stick_prior
 from vbjax.models.topics.topic_model import TopicModel
 from vbjax.numerics.record import Record
 
@@ -145,7 +145,7 @@ class HDPTopics(TopicModel):
     @property
     def weights_prior(self) -> StickBreakingState:
         """The prior of the topics' weights."""
-        return weights_prior("dirichlet_process", self.n_topics, self.weight_concentration)
+        return stick_prior(self.n_topics, self.weight_concentration)
 
     def step_prior(self, name: str, params: Record, statistics: Any) -> StickBreakingState:
         log, n = statistics

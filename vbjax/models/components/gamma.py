@@ -1,8 +1,7 @@
-"""Mixtures of independent Gamma columns, of known shape or of a shape that is learned."""
+"""Independent Gamma columns, of known shape or of a shape that is learned."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -14,19 +13,20 @@ from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, flag, hyper
 from vbjax.core.rows import Expectation
 from vbjax.data.moments import positive_scale, weighted_moments
-from vbjax.families.base import pytree
+from vbjax.families.base import pytree, replace
 from vbjax.families.delta import DeltaState
-from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
+from vbjax.families.gamma import Gamma as GammaFamily
+from vbjax.families.gamma import GammaState, GammaStatistics
 from vbjax.families.shaped_gamma import MOST, ShapedGamma, ShapedGammaState, ShapedGammaStatistics
-from vbjax.models.mixtures.conjugate_mixture import ConjugateMixture, over_components, require
-from vbjax.models.mixtures.seeding import plus_plus
+from vbjax.models.components.component import Component, for_every_law, require
+from vbjax.models.components.seeding import plus_plus
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI, gammaln_remainder, log_rising
 
 
 @pytree
-class GammaMixture(ConjugateMixture):
-    """x_nj | c_n = k ~ Gamma(s_j, lambda_kj), lambda_kj ~ Gamma(a_j, b_j): positive columns.
+class Gamma(Component):
+    """Positive columns: x_nj | c_n = k ~ Gamma(s_j, lambda_kj), lambda_kj ~ Gamma(a_j, b_j).
 
     With s = 1 it is a mixture of exponentials. With N_k = sum_n r_nk, the components' update is
 
@@ -40,16 +40,14 @@ class GammaMixture(ConjugateMixture):
     of a component are equal: shapes stay below 10,000, a spread of a hundredth of the mean, and by maximum
     likelihood a run that ends there is flagged in `fit.runs.singular` and never wins over a proper one.
 
-    Data: (n, d), positive. The factors are `weights` and `components` (Gamma, (k, d); or `row_shape` (k, d)
-    beside a Gamma of the rates, `components.mean.row_shape` and `.rate`).
+    Data: (n, d), positive. The parameters are a Gamma, (k, d); or `row_shape` (k, d) beside a Gamma of
+    the rates, `mean.row_shape` and `mean.rate`.
 
     Args:
-        n_components: k, an upper bound.
         known_shape: the shape s of every component; a number or (d,); by default 1.
         concentration: a, a number or (d,); by default 1.
         rate: b, a number or (d,); by default a / s times the column's mean: data of the prior's size.
         learn_shape: whether shapes are learned; `known_shape` is then where they begin.
-        weight_prior, weight_concentration: see `ConjugateMixture`.
 
     Raises:
         ValueError: an entry that is not positive; a hyperparameter that is not positive.
@@ -58,11 +56,6 @@ class GammaMixture(ConjugateMixture):
         Wiper, Rios Insua & Ruggeri (2001), Mixtures of gamma distributions with applications, section 2;
         Dubey (1970) for the compound gamma; Choi & Wette (1969) for Newton's method.
 
-    >>> import jax, vbjax as vb
-    >>> x = jax.numpy.array([[0.1], [0.12], [0.09], [10.0], [9.0], [12.0]])
-    >>> fit = vb.fit(vb.GammaMixture(2, known_shape=5.0), x, key=jax.random.key(0), n_restarts=4)
-    >>> sorted(fit.model.responsibilities(fit.params, x).sum(0).round().tolist())
-    [3.0, 3.0]
     """
 
     known_shape: Any = hyper(1.0, POSITIVE, "d")
@@ -71,15 +64,15 @@ class GammaMixture(ConjugateMixture):
     learn_shape: bool = flag(kw_only=True)
 
     @property
-    def component_family(self) -> Gamma | ShapedGamma:
-        plate = (self.n_components, self.columns)
-        return ShapedGamma(plate, point=self.points) if self.learn_shape else Gamma(plate)
+    def family(self) -> GammaFamily | ShapedGamma:
+        plate = (self.n_laws, self.columns)
+        return ShapedGamma(plate, point=self.points) if self.learn_shape else GammaFamily(plate)
 
     @property
-    def component_prior(self) -> GammaState | ShapedGammaState:
+    def prior(self) -> GammaState | ShapedGammaState:
         rates: Any = GammaState(self.concentration, self.rate)
         prior = self._shaped(rates) if self.learn_shape else rates
-        return over_components(prior, self.n_components)
+        return for_every_law(prior, self.n_laws)
 
     def _shaped(self, rates: GammaState) -> ShapedGammaState:
         """Rates beside the shapes with which components begin."""
@@ -101,30 +94,28 @@ class GammaMixture(ConjugateMixture):
     def seeds(self, key: Array, data: Array, weights: Array | None) -> Array:
         log = _log(data)
         scale = positive_scale(weighted_moments(log, weights)[1])
-        return jnp.exp(plus_plus(key, log, self.n_components, weights, scale))
+        return jnp.exp(plus_plus(key, log, self.n_laws, weights, scale))
 
-    def init_at(self, rows: Any, data: Any, weights: Array | None = None) -> Record:
+    def start_at(self, seeds: Any, data: Any, weights: Array | None = None) -> Record:
         if not self.learn_shape:
-            return super().init_at(rows, data, weights)
-        start = dataclasses.replace(self, learn_shape=False).init_at(rows, data, weights)
-        rates = start.components
-        shaped = DeltaState(self._shaped(rates.at)) if self.points else self._shaped(rates)
-        return start | dict(components=shaped)
+            return super().start_at(seeds, data, weights)
+        rates = replace(self, learn_shape=False).start_at(seeds, data, weights).components
+        return Record(components=DeltaState(self._shaped(rates.at)) if self.points else self._shaped(rates))
 
-    def singular(self, params: Record) -> Array:
+    def singular(self, params: Any) -> Array:
         if not (self.learn_shape and self.points):
             return super().singular(params)
         return (params.components.mean.row_shape > 0.99 * MOST).any()
 
     def table(
-        self, components: GammaStatistics | ShapedGammaStatistics, rows: Float[Array, "n d"]
+        self, statistics: GammaStatistics | ShapedGammaStatistics, rows: Float[Array, "n d"]
     ) -> Float[Array, "n k"]:
         pivot = self.concentration / self.rate
-        if isinstance(components, ShapedGammaStatistics):
-            t, scale = components, self.known_shape / pivot
+        if isinstance(statistics, ShapedGammaStatistics):
+            t, scale = statistics, self.known_shape / pivot
             own = t.normalizer + t.row_shape * (1 - jnp.log(t.pivot / scale))
             return _log(rows / scale) @ t.row_shape.T - rows @ t.rate.T + own.sum(-1)
-        return (components.log - jnp.log(pivot)) @ self.known_shape - rows @ (components.value - pivot).T
+        return (statistics.log - jnp.log(pivot)) @ self.known_shape - rows @ (statistics.value - pivot).T
 
     def cancelled(self, params: Any, expectation: Expectation) -> Array:
         """Of a row near its component's mean, s log x - lambda x and what does not depend on x."""
@@ -142,16 +133,16 @@ class GammaMixture(ConjugateMixture):
         return terms.gamma(rows, self.known_shape, self.concentration / self.rate).sum(-1)
 
     def log_predictive_of(
-        self, component: GammaState | ShapedGammaState, rows: Float[Array, "n d"]
+        self, state: GammaState | ShapedGammaState, rows: Float[Array, "n d"]
     ) -> Float[Array, " n"]:
-        a, b = component.concentration, component.rate
-        shape = component.row_shape if isinstance(component, ShapedGammaState) else self.known_shape
+        a, b = state.concentration, state.rate
+        shape = state.row_shape if isinstance(state, ShapedGammaState) else self.known_shape
         # Gamma(a + s) / (Gamma(a) Gamma(s)) x^(s - 1) b^a / (b + x)^(a + s)
         log_gamma = (shape - 0.5) * jnp.log(shape) - shape + 0.5 * LOG_2PI + gammaln_remainder(shape)
         row = log_rising(a, shape) - log_gamma + shape * jnp.log(a * rows / b) - jnp.log(rows)
         return (row - (a + shape) * jnp.log1p(rows / b)).sum(-1)
 
-    def draw(self, key: Array, parameters: Any) -> Float[Array, "n d"]:
+    def draw(self, key: Array, parameters: Any, given: Any) -> Float[Array, "n d"]:
         shape, rate = parameters if self.learn_shape else (self.known_shape, parameters)
         return jax.random.gamma(key, jnp.broadcast_to(shape, rate.shape), dtype=rate.dtype) / rate
 

@@ -1,4 +1,4 @@
-"""What the mixtures of counts share, Poisson and multinomial: log densities that keep their digits.
+"""Counts, Poisson and multinomial: log densities that keep their digits.
 
 Of a large count both parts of a log density are large, x log(mean) and log x!, and their sum is not. About
 the prior's mean one matrix product scores all components, and loses what the two parts have in common: of
@@ -8,20 +8,17 @@ mean, by deviances.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import abc
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
-from vbjax.core.model import scored_rows
 from vbjax.core.rows import Expectation
 from vbjax.families.base import pytree
-from vbjax.models.labels.weights import from_counts
-from vbjax.models.mixtures.conjugate_mixture import Annotated, ConjugateMixture
+from vbjax.models.components.component import Annotated, Component, Pullback
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import gammaln_remainder, log_factorial_remainder, poisson_deviance
 
@@ -43,28 +40,30 @@ class Means(NamedTuple):
 
 
 @pytree
-class CountMixture(ConjugateMixture):
-    """Rows of counts (n, d), whose log density under a component is, with means m and the deviances D,
+class Counts(Component):
+    """Rows of counts (n, d), whose log density under a law is, with means m and the deviances D,
 
-    sum_j [x_j (E[log m_j] - log m_j) - D(x_j, m_j)] - (what does not depend on the component).
+    sum_j [x_j (E[log m_j] - log m_j) - D(x_j, m_j)] - (what does not depend on the law).
     """
 
-    def log_excess(self, components: Any) -> Float[Array, "k d"]:
-        """E[log] - log E of the components' parameters, distributions."""
-        raise TypeError("given by the subclass")
+    @abc.abstractmethod
+    def log_excess(self, state: Any) -> Float[Array, "k d"]:
+        """Compute E[log] - log E of the parameters, distributions."""
 
-    def expected_counts(self, mean: Float[Array, " d"], rows: Float[Array, "n d"]) -> Array:
-        """The counts that rows would have at the mean of one component's parameters, (n, d) or (d,)."""
-        raise TypeError("given by the subclass")
+    @abc.abstractmethod
+    def expected_counts(
+        self, mean: Float[Array, " d"], rows: Float[Array, "n d"]
+    ) -> Float[Array, "n d"] | Float[Array, " d"]:
+        """Compute the counts that rows would have at the mean of one law's parameters."""
 
+    @abc.abstractmethod
     def log_remainder(self, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
-        """The log density of rows that are at their expected counts."""
-        raise TypeError("given by the subclass")
+        """Compute the log density of rows that are at their expected counts."""
 
     @property
+    @abc.abstractmethod
     def prior_mean(self) -> Float[Array, " d"]:
-        """The mean of the components' prior, the pivot of `table`."""
-        raise TypeError("given by the subclass")
+        """The mean of the prior, the pivot of `table`."""
 
     def constant(self, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
         expected = self.expected_counts(self.prior_mean, rows)
@@ -73,16 +72,13 @@ class CountMixture(ConjugateMixture):
     def annotate(self, data: Array, weights: Array | None = None) -> Annotated:
         return super().annotate(data, weights)._replace(largest=data.max(-1))
 
-    def prepare(self, params: Any) -> Record:
-        return super().prepare(params) | dict(means=self.prepare_components(params))
-
-    def prepare_components(self, params: Any) -> Means:
+    def prepare(self, params: Any) -> Means:
         components = params["components"]
         mean = jnp.maximum(components.mean, jnp.finfo(components.mean.dtype).tiny)
         excess = jnp.zeros_like(mean) if self.points else self.log_excess(components)
-        return Means(super().prepare_components(params), mean, excess)
+        return Means(super().prepare(params), mean, excess)
 
-    def scored_components(self, prepared: Means, rows: Any) -> tuple[Array, Callable[[Array], Record]]:
+    def log_density(self, prepared: Means, rows: Any) -> tuple[Float[Array, "k n"], Pullback]:
         if not isinstance(rows, Annotated):
             rows = self.annotate(rows)
         x = rows.rows
@@ -96,25 +92,12 @@ class CountMixture(ConjugateMixture):
         density = jax.lax.cond(large, about_own_means, lambda: contracted + rows.constant)
         return density, lambda r: Record(components=gradient(r)[0])
 
-    def e_step(self, prepared: Record, rows: Any, weights: Array) -> Expectation:
-        density, statistics = self.scored_components(prepared.means, rows)
-        table = prepared.weights.log[:, None] + density
-        bound = logsumexp(table, 0)
-        r = weights * jnp.exp(table - bound)
-        counts = Record(weights=from_counts(prepared.weights, r.sum(1)))
-        return scored_rows(counts | statistics(r), bound, weights)
-
     def cancelled(self, params: Any, expectation: Expectation) -> Array:
-        """Of counts that are not large, what their log density about the prior's mean is made of."""
-        total, mean = expectation.statistics["components"].log, self.prepare_components(params).mean
+        """Return what the log density of counts that are not large is made of, about the prior's mean."""
+        total, mean = expectation.statistics["components"].log, self.prepare(params).mean
         far = 1 + jnp.abs(jnp.log(mean / self.prior_mean))
         large = total.sum() > _LARGE * self.columns * expectation.weight
         return jnp.where(large, 0, (total * far).sum())
-
-    def log_components(self, params: Record, rows: Any) -> Float[Array, "n k"]:
-        if self.points:
-            return self.scored_components(self.prepare_components(params), rows)[0].T
-        return super().log_components(params, rows)
 
 
 def log_negative_binomial(x: Array, a: Array, p: Array, q: Array) -> Array:

@@ -13,7 +13,7 @@ from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE
 from vbjax.families.base import Family
 from vbjax.families.normal_gamma import NormalGamma, NormalGammaState, NormalGammaStatistics
-from vbjax.models.components.structure import Moments, Prepared, Structure
+from vbjax.models.components.covariance.structure import Moments, Prepared, Structure
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""Mixtures of independent categorical columns: latent class analysis."""
+"""Independent categorical columns: latent class analysis."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -13,10 +12,10 @@ from jaxtyping import Float, Int
 
 from vbjax.core.hyperparameters import POSITIVE, count, hyper, size_of
 from vbjax.core.rows import float_dtype
-from vbjax.families.base import pytree
+from vbjax.families.base import pytree, replace
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
-from vbjax.models.mixtures.conjugate_mixture import ConjugateMixture, is_count, over_components, require
-from vbjax.models.mixtures.seeding import plus_plus_by
+from vbjax.models.components.component import Component, for_every_law, is_count, require
+from vbjax.models.components.seeding import plus_plus_by
 from vbjax.numerics.inputs import is_concrete
 
 _MOST_CATEGORIES = 10**6  # where nobody says how many: a slip in a number would take all memory
@@ -24,20 +23,18 @@ _BLOCK_BYTES = 2**23  # the indicators of a block of rows stay in a core's cache
 
 
 @pytree
-class CategoricalMixture(ConjugateMixture):
-    """x_nj | c_n = k ~ Categorical(p_kj), p_kj ~ Dirichlet(alpha_j): columns of categories 0 to v - 1.
+class Categorical(Component):
+    """Columns of categories 0 to v - 1: x_nj | c_n = k ~ Categorical(p_kj), p_kj ~ Dirichlet(alpha_j).
 
     The components' update is alpha_kjv = alpha_jv + sum_n r_nk [x_nj = v], and the predictive density of
     component k is prod_j alpha_kjx_j / sum_v alpha_kjv.
 
-    Data: (n, d), whole numbers. The factors are `weights` and `components` (Dirichlet, (k, d, v)).
+    Data: (n, d), whole numbers. The parameters are a Dirichlet, (k, d, v).
 
     Args:
-        n_components: k, an upper bound.
         n_categories: v, of the column that has most; by default the data's largest number plus one.
         concentration: alpha, a number, (v,) or (d, v); by default 1. A column of fewer categories has
             those it lacks made next to impossible by small numbers.
-        weight_prior, weight_concentration: see `ConjugateMixture`.
 
     Raises:
         ValueError: an entry that is no category; a hyperparameter that is not positive; `n_categories` not
@@ -46,23 +43,18 @@ class CategoricalMixture(ConjugateMixture):
     References:
         Lazarsfeld & Henry (1968), Latent structure analysis; Bishop (2006), exercise 9.19.
 
-    >>> import jax, vbjax as vb
-    >>> x = jax.numpy.array([[0, 2, 1], [0, 2, 0], [1, 0, 1], [1, 0, 0]] * 4)
-    >>> fit = vb.fit(vb.CategoricalMixture(2), x, key=jax.random.key(0), n_restarts=4)
-    >>> sorted(fit.model.responsibilities(fit.params, x).sum(0).round().tolist())
-    [8.0, 8.0]
     """
 
     n_categories: int | None = count("v", default=None)
     concentration: Any = hyper(None, POSITIVE, "v", "d v")
 
     @property
-    def component_family(self) -> Dirichlet:
-        return Dirichlet(self._size, plate=(self.n_components, self.columns))
+    def family(self) -> Dirichlet:
+        return Dirichlet(self._size, plate=(self.n_laws, self.columns))
 
     @property
-    def component_prior(self) -> DirichletState:
-        return over_components(DirichletState(self.concentration), self.n_components)
+    def prior(self) -> DirichletState:
+        return for_every_law(DirichletState(self.concentration), self.n_laws)
 
     @property
     def _size(self) -> int:
@@ -77,7 +69,7 @@ class CategoricalMixture(ConjugateMixture):
             require(lambda x: x < size, x, f"data must be categories below {size}")
         return x.astype(jnp.int32)
 
-    def inspect(self, data: Any) -> CategoricalMixture:
+    def inspect(self, data: Any) -> Categorical:
         size = self.n_categories or size_of(self, "v")[0]
         if size is None and is_concrete(data):
             size = int(np.max(np.asarray(data))) + 1
@@ -86,7 +78,7 @@ class CategoricalMixture(ConjugateMixture):
                     f"data must be categories below {_MOST_CATEGORIES} where n_categories is not given; got "
                     f"{size - 1}; np.unique(data, return_inverse=True)[1] numbers categories from 0"
                 )
-        return dataclasses.replace(self, n_categories=size)
+        return replace(self, n_categories=size)
 
     def chunk_rows(self, data: Array) -> int:
         cached = _BLOCK_BYTES // (data.shape[1] * self._size * jnp.dtype(float_dtype(data)).itemsize)
@@ -101,15 +93,15 @@ class CategoricalMixture(ConjugateMixture):
         def distance(row: Array) -> Array:
             return (data != row).sum(1).astype(dtype)  # columns that differ
 
-        return plus_plus_by(distance, key, data, self.n_components, weights)
+        return plus_plus_by(distance, key, data, self.n_laws, weights)
 
-    def table(self, components: DirichletStatistics, rows: Int[Array, "n d"]) -> Float[Array, "n k"]:
-        log = components.log.reshape(self.n_components, -1)
+    def table(self, statistics: DirichletStatistics, rows: Int[Array, "n d"]) -> Float[Array, "n k"]:
+        log = statistics.log.reshape(self.n_laws, -1)
         seen = jax.nn.one_hot(rows, self._size, dtype=log.dtype)
         return seen.reshape(rows.shape[0], -1) @ log.T
 
-    def log_predictive_of(self, component: DirichletState, rows: Int[Array, "n d"]) -> Float[Array, " n"]:
-        return jnp.log(component.mean)[jnp.arange(self.columns), rows].sum(-1)
+    def log_predictive_of(self, state: DirichletState, rows: Int[Array, "n d"]) -> Float[Array, " n"]:
+        return jnp.log(state.mean)[jnp.arange(self.columns), rows].sum(-1)
 
-    def draw(self, key: Array, parameters: Float[Array, "n d v"]) -> Int[Array, "n d"]:
+    def draw(self, key: Array, parameters: Float[Array, "n d v"], given: Any) -> Int[Array, "n d"]:
         return jax.random.categorical(key, jnp.log(parameters)).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""Mixtures of independent Poisson columns."""
+"""Independent Poisson columns."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vbjax.core.hyperparameters import POSITIVE, hyper
 from vbjax.data.moments import positive_scale, weighted_moments
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
-from vbjax.models.mixtures.conjugate_mixture import is_count, over_components, require
-from vbjax.models.mixtures.count_mixture import CountMixture, log_negative_binomial
+from vbjax.models.components.component import for_every_law, is_count, require
+from vbjax.models.components.counts import Counts, log_negative_binomial
 from vbjax.numerics.special import (
     digamma_remainder,
     log_factorial_remainder,
@@ -22,8 +22,8 @@ from vbjax.numerics.special import (
 
 
 @pytree
-class PoissonMixture(CountMixture):
-    """x_nj | c_n = k ~ Poisson(lambda_kj), lambda_kj ~ Gamma(a_j, b_j): columns of counts.
+class Poisson(Counts):
+    """Columns of counts: x_nj | c_n = k ~ Poisson(lambda_kj), lambda_kj ~ Gamma(a_j, b_j).
 
     With N_k = sum_n r_nk, the components' update is
 
@@ -32,14 +32,12 @@ class PoissonMixture(CountMixture):
     The predictive density of component k is a product of negative binomials, a_kj successes of probability
     b_kj / (b_kj + 1).
 
-    Data: (n, d) of counts. The factors are `weights` and `components` (Gamma, (k, d)).
+    Data: (n, d) of counts. The parameters are a Gamma, (k, d).
 
     Args:
-        n_components: k, an upper bound.
         concentration: a, a number or (d,); by default 1.
         rate: b, a number or (d,); by default a over the column's mean, which is then
             the prior's.
-        weight_prior, weight_concentration: see `ConjugateMixture`.
 
     Raises:
         ValueError: an entry that is no count; a hyperparameter that is not positive.
@@ -47,24 +45,18 @@ class PoissonMixture(CountMixture):
     References:
         Gelman et al. (2013), Bayesian data analysis, sections 2.6 and 22.1.
 
-    >>> import jax, vbjax as vb
-    >>> x = jax.numpy.array([[2, 30], [1, 25], [20, 3], [24, 2]])
-    >>> fit = vb.fit(vb.PoissonMixture(2), x, key=jax.random.key(0), n_restarts=4)
-    >>> labels = fit.model.predict(fit.params, x)
-    >>> bool(labels[0] == labels[1] != labels[2] == labels[3])
-    True
     """
 
     concentration: Any = hyper(None, POSITIVE, "d")
     rate: Any = hyper(None, POSITIVE, "d")
 
     @property
-    def component_family(self) -> Gamma:
-        return Gamma((self.n_components, self.columns))
+    def family(self) -> Gamma:
+        return Gamma((self.n_laws, self.columns))
 
     @property
-    def component_prior(self) -> GammaState:
-        return over_components(GammaState(self.concentration, self.rate), self.n_components)
+    def prior(self) -> GammaState:
+        return for_every_law(GammaState(self.concentration, self.rate), self.n_laws)
 
     def read(self, data: Any) -> Array:
         x = super().read(data)
@@ -80,8 +72,8 @@ class PoissonMixture(CountMixture):
     def prior_mean(self) -> Float[Array, " d"]:
         return self.concentration / self.rate
 
-    def log_excess(self, components: GammaState) -> Float[Array, "k d"]:
-        return digamma_remainder(components.concentration)
+    def log_excess(self, state: GammaState) -> Float[Array, "k d"]:
+        return digamma_remainder(state.concentration)
 
     def expected_counts(self, mean: Float[Array, " d"], rows: Float[Array, "n d"]) -> Float[Array, " d"]:
         return mean
@@ -89,13 +81,13 @@ class PoissonMixture(CountMixture):
     def log_remainder(self, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
         return -log_factorial_remainder(rows).sum(-1)
 
-    def table(self, components: GammaStatistics, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+    def table(self, statistics: GammaStatistics, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
         pivot = self.prior_mean
-        return rows @ (components.log - jnp.log(pivot)).T - (components.value - pivot).sum(-1)
+        return rows @ (statistics.log - jnp.log(pivot)).T - (statistics.value - pivot).sum(-1)
 
-    def log_predictive_of(self, component: GammaState, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
-        b = component.rate
-        return log_negative_binomial(rows, component.concentration, b / (b + 1), 1 / (b + 1)).sum(-1)
+    def log_predictive_of(self, state: GammaState, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
+        b = state.rate
+        return log_negative_binomial(rows, state.concentration, b / (b + 1), 1 / (b + 1)).sum(-1)
 
-    def draw(self, key: Array, parameters: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    def draw(self, key: Array, parameters: Float[Array, "n d"], given: Any) -> Float[Array, "n d"]:
         return jax.random.poisson(key, parameters).astype(parameters.dtype)

@@ -18,7 +18,7 @@ from vbjax.families.matrix_normal_wishart import (
     MatrixNormalWishartStatistics,
 )
 from vbjax.families.normal_wishart import NormalWishartState, NormalWishartStatistics
-from vbjax.models.components.structure import Moments, Prepared, Structure, matrix_root
+from vbjax.models.components.covariance.structure import Moments, Prepared, Structure, matrix_root
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, symmetrize
 
 
@@ -48,6 +48,12 @@ class Tied(Structure):
             jnp.asarray(degrees_of_freedom, dtype),
             inverse_scale,
         )
+
+    def permute(self, state: Any, order: Array) -> Any:
+        if isinstance(state, DeltaState):
+            return DeltaState(self.permute(state.at, order))
+        location, precision = state.location[order], state.mean_precision[order][:, order]
+        return dataclasses.replace(state, location=location, mean_precision=precision)
 
     def prepare(self, state: Any, statistics: MatrixNormalWishartStatistics) -> Prepared:
         at = state.at if isinstance(state, DeltaState) else state

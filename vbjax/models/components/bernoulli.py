@@ -1,4 +1,4 @@
-"""Mixtures of independent Bernoulli columns: latent classes of binary data."""
+"""Independent Bernoulli columns: latent classes of binary data."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jaxtyping import Float
 from vbjax.core.hyperparameters import POSITIVE, hyper
 from vbjax.families.base import pytree
 from vbjax.families.beta import Beta, BetaState, BetaStatistics
-from vbjax.models.mixtures.conjugate_mixture import ConjugateMixture, over_components, require
+from vbjax.models.components.component import Component, for_every_law, require
 
 
 @pytree
-class BernoulliMixture(ConjugateMixture):
-    """x_nj | c_n = k ~ Bernoulli(p_kj), p_kj ~ Beta(a_j, b_j): columns of 0 and 1.
+class Bernoulli(Component):
+    """Columns of 0 and 1: x_nj | c_n = k ~ Bernoulli(p_kj), p_kj ~ Beta(a_j, b_j).
 
     With N_k = sum_n r_nk, the components' update is
 
@@ -25,38 +25,29 @@ class BernoulliMixture(ConjugateMixture):
 
     The predictive density of component k is prod_j Bernoulli(x_j | a_kj / (a_kj + b_kj)).
 
-    Data: (n, d) of 0 and 1. The factors are `weights` and `components` (Beta, (k, d)).
+    Data: (n, d) of 0 and 1. The parameters are a Beta, (k, d).
 
     Args:
-        n_components: k, an upper bound.
         concentration1, concentration0: a and b, numbers or (d,); by default 1.
-        weight_prior, weight_concentration: see `ConjugateMixture`.
 
     Raises:
         ValueError: an entry that is neither 0 nor 1; a hyperparameter that is not positive.
 
     References:
         Bishop (2006), section 9.3.3, eq. 9.47 to 9.59 and exercise 10.36.
-
-    >>> import jax, vbjax as vb
-    >>> x = jax.numpy.array([[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1]])
-    >>> fit = vb.fit(vb.BernoulliMixture(2), x, key=jax.random.key(0), n_restarts=4)
-    >>> labels = fit.model.predict(fit.params, x)
-    >>> bool(labels[0] == labels[1] != labels[2] == labels[3])
-    True
     """
 
     concentration1: Any = hyper(None, POSITIVE, "d")
     concentration0: Any = hyper(None, POSITIVE, "d")
 
     @property
-    def component_family(self) -> Beta:
-        return Beta((self.n_components, self.columns))
+    def family(self) -> Beta:
+        return Beta((self.n_laws, self.columns))
 
     @property
-    def component_prior(self) -> BetaState:
+    def prior(self) -> BetaState:
         prior = BetaState(self.concentration1, self.concentration0)
-        return over_components(prior, self.n_components)
+        return for_every_law(prior, self.n_laws)
 
     def read(self, data: Any) -> Array:
         x = super().read(data)
@@ -67,14 +58,14 @@ class BernoulliMixture(ConjugateMixture):
         one = jnp.ones(data.shape[1], data.dtype)
         return dict(concentration1=one, concentration0=one)
 
-    def table(self, components: BetaStatistics, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+    def table(self, statistics: BetaStatistics, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
         if self.points:  # sums of what is not negative: a difference may round to one that has no mode
-            return rows @ components.log.T + (1 - rows) @ components.log_complement.T
-        return rows @ (components.log - components.log_complement).T + components.log_complement.sum(-1)
+            return rows @ statistics.log.T + (1 - rows) @ statistics.log_complement.T
+        return rows @ (statistics.log - statistics.log_complement).T + statistics.log_complement.sum(-1)
 
-    def log_predictive_of(self, component: BetaState, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
-        a, b = component.concentration1, component.concentration0
+    def log_predictive_of(self, state: BetaState, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
+        a, b = state.concentration1, state.concentration0
         return rows @ jnp.log(a / b) - jnp.log1p(a / b).sum()
 
-    def draw(self, key: Array, parameters: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    def draw(self, key: Array, parameters: Float[Array, "n d"], given: Any) -> Float[Array, "n d"]:
         return jax.random.bernoulli(key, parameters).astype(parameters.dtype)

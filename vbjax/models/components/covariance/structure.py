@@ -1,4 +1,4 @@
-"""The contract of a covariance structure: Gaussian components for every mixture of them.
+"""The contract of a covariance structure of Gaussian components.
 
 A structure says which joint family holds the components' locations and precisions, gives the table of
 expected log densities of a block of rows, and turns responsibilities into the gradient that the
@@ -6,7 +6,7 @@ family's `from_gradient` takes. The layout is (k, d, block): rows along the mino
 of squares of differences from the component's own location, whitened where the covariance is a matrix;
 so they keep float32's digits and are never negative.
 
-Imported by the four structures beside it, and through the package by the mixture models.
+Imported by the four structures beside it, and by `gaussian.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
@@ -25,7 +26,7 @@ from vbjax import terms
 from vbjax.core.hyperparameters import DEFINITE, Range, above
 from vbjax.families.base import Family
 from vbjax.families.delta import DeltaState
-from vbjax.models.components.missing import complete, completed_moments
+from vbjax.models.components.covariance.missing import complete, completed_moments
 from vbjax.numerics.linalg import cholesky, ill_conditioned, rounding_of, solve_lower, symmetrize, transpose
 from vbjax.numerics.special import LOG_2PI
 
@@ -139,6 +140,10 @@ class Structure(abc.ABC):
     def default_inverse_scale(self, covariance: Array) -> Array:
         """Of a prior: the data's covariance, as the structure has it."""
         return covariance
+
+    def permute(self, state: Any, order: Array) -> Any:
+        """Return a state with the components in another order."""
+        return jax.tree.map(lambda leaf: leaf[order], state)
 
     # -- the E-step, for a block of rows -------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from vbjax.families.base import Family
 from vbjax.families.delta import DeltaState
 from vbjax.families.normal_wishart import NormalWishart, NormalWishartState, NormalWishartStatistics
-from vbjax.models.components.structure import Moments, Prepared, Structure, matrix_root
+from vbjax.models.components.covariance.structure import Moments, Prepared, Structure, matrix_root
 from vbjax.numerics.linalg import outer, symmetrize, transpose
 
 

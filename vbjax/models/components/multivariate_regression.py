@@ -1,15 +1,13 @@
-"""Mixtures of linear regressions of several responses, whose noise is correlated."""
+"""Linear regressions of several responses, whose noise is correlated."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from vbjax.core.hyperparameters import DEFINITE, POSITIVE, REAL, above, hyper, read_columns
@@ -22,10 +20,10 @@ from vbjax.families.matrix_normal_wishart import (
     MatrixNormalWishartState,
     MatrixNormalWishartStatistics,
 )
-from vbjax.models.components.structure import below, clip_eigenvalues
+from vbjax.models.components.component import for_every_law
+from vbjax.models.components.covariance.structure import below, clip_eigenvalues
+from vbjax.models.components.responses import Responses
 from vbjax.models.components.student_t import log_student_t
-from vbjax.models.mixtures.conjugate_mixture import over_components
-from vbjax.models.mixtures.regression_mixture_base import RegressionMixtureBase
 from vbjax.numerics.inputs import read_arrays, read_pair
 from vbjax.numerics.linalg import (
     cholesky,
@@ -42,7 +40,7 @@ Rows = tuple[Float[Array, "n d"], Float[Array, "n m"]]
 
 
 @pytree
-class MultivariateRegressionMixture(RegressionMixtureBase):
+class MultivariateRegression(Responses):
     """y_n | x_n, c_n = k ~ N(offset + W_k' [x_n - center; 1], Lam_k^-1), y_n of m responses.
 
         W_k | Lam_k ~ MN(W0, R0^-1, Lam_k^-1),   Lam_k ~ Wishart(nu0, V0),   R0 = diag(mean_precision)
@@ -52,17 +50,16 @@ class MultivariateRegressionMixture(RegressionMixtureBase):
         R_k = R0 + sum u u',   W_k = R_k^-1 (R0 W0 + sum u v'),   nu_k = nu0 + N_k,
         V_k^-1 = V0^-1 + sum (v - W_k' u)(v - W_k' u)' + (W_k - W0)' R0 (W_k - W0).
 
-    The predictive density of component k is Student-t. With `maximum_likelihood=True` the components are
-    least squares of weighted rows and Lam_k^-1 = sum (v - W_k' u)(v - W_k' u)' / N_k. That likelihood is
-    unbounded, so Lam_k^-1 >= covariance_floor x diag(inverse_scale), by clipping eigenvalues in these units,
-    the exact constrained maximiser: EM stays monotone. A run that ends on that boundary is flagged in
-    `fit.runs.singular` and never wins over a proper one.
+    The predictive density of component k is Student-t. Points, by EM, are least squares of weighted rows and
+    Lam_k^-1 = sum (v - W_k' u)(v - W_k' u)' / N_k. That likelihood is unbounded, so Lam_k^-1 >=
+    covariance_floor x diag(inverse_scale), by clipping eigenvalues in these units, the exact constrained
+    maximiser: EM stays monotone. A run that ends on that boundary is flagged in `fit.runs.singular` and never
+    wins over a proper one.
 
-    Data: a pair (x, y), (n, d) and (n, m). The factors are `weights` and `components`
-    (MatrixNormalWishart, (k,)): `components.location` (k, d + 1, m) are the W_k, the intercept last.
+    Data: a pair (x, y), (n, d) and (n, m). The parameters are a MatrixNormalWishart, (k,),
+    whose `location` (k, d + 1, m) are the W_k, the intercept last.
 
     Args:
-        n_components: k, an upper bound.
         location: W0, a number or (d + 1, m); by default the one regression of all rows.
         mean_precision: the diagonal of R0, a number or (d + 1,); by default the mean squares of u: a row.
         degrees_of_freedom: nu0, above m - 1; by default m.
@@ -70,7 +67,6 @@ class MultivariateRegressionMixture(RegressionMixtureBase):
         covariance_floor: by maximum likelihood the smallest variance allowed in any direction, relative to
             the diagonal of inverse_scale.
         center, offset: (d,) and (m,); by default the columns' means.
-        weight_prior, weight_concentration: see `ConjugateMixture`.
 
     Raises:
         ValueError: data that are no such pair; a hyperparameter out of range.
@@ -79,14 +75,6 @@ class MultivariateRegressionMixture(RegressionMixtureBase):
         Bishop (2006), section 14.5.1 (by EM); Rossi, Allenby & McCulloch (2005), Bayesian statistics and
         marketing, section 2.8.5 for a component.
 
-    >>> import jax, vbjax as vb
-    >>> t = jax.numpy.linspace(-1, 1, 40)
-    >>> up = jax.numpy.arange(40) % 2 < 1
-    >>> y = jax.numpy.stack([jax.numpy.where(up, t, -3 * t), jax.numpy.where(up, 2 * t, 5.0)], 1)
-    >>> model = vb.MultivariateRegressionMixture(2)
-    >>> fit = vb.fit(model, (t[:, None], y), key=jax.random.key(0), n_restarts=8)
-    >>> sorted(fit.params.components.location[:, 0, 0].round().tolist())
-    [-3.0, 1.0]
     """
 
     location: Any = hyper(None, REAL, "q m")
@@ -102,21 +90,21 @@ class MultivariateRegressionMixture(RegressionMixtureBase):
         return np.shape(self.offset)
 
     @property
-    def component_family(self) -> MatrixNormalWishart:
-        rows, k = self.columns + 1, self.n_components
+    def family(self) -> MatrixNormalWishart:
+        rows, k = self.columns + 1, self.n_laws
         return MatrixNormalWishart(plate=(k,), rows=rows, size=self.response_shape[0])
 
     @property
-    def component_prior(self) -> MatrixNormalWishartState:
+    def prior(self) -> MatrixNormalWishartState:
         prior = MatrixNormalWishartState(
             self.location, jnp.diag(self.mean_precision), self.degrees_of_freedom, self.inverse_scale
         )
-        return over_components(prior, self.n_components)
+        return for_every_law(prior, self.n_laws)
 
     @property
-    def n_component_parameters(self) -> int:
+    def n_parameters(self) -> int:
         q, m = self.columns + 1, self.response_shape[0]
-        return self.n_components * (q * m + m * (m + 1) // 2)
+        return self.n_laws * (q * m + m * (m + 1) // 2)
 
     def read(self, data: Any) -> Rows:
         x, y = read_pair(data, "(x, y) of shapes (n, d) and (n, m)")
@@ -130,7 +118,7 @@ class MultivariateRegressionMixture(RegressionMixtureBase):
 
     def chunk_rows(self, data: Rows) -> int:
         x, y = data
-        cached = 2**21 // (self.n_components * y.shape[1] * x.dtype.itemsize)
+        cached = 2**21 // (self.n_laws * y.shape[1] * x.dtype.itemsize)
         return max(1, min(super().chunk_rows(data), cached))
 
     def defaults(self, data: Rows, weights: Array | None) -> dict[str, Any]:
@@ -150,22 +138,27 @@ class MultivariateRegressionMixture(RegressionMixtureBase):
     def design(self, x: Float[Array, "n d"]) -> Float[Array, "n q"]:
         return jnp.concatenate([x - self.center, jnp.ones_like(x[:, :1])], 1)
 
-    def table(self, components: MatrixNormalWishartStatistics, rows: Rows) -> Float[Array, "n k"]:
+    def table(self, statistics: MatrixNormalWishartStatistics, rows: Rows) -> Float[Array, "n k"]:
         x, y = self.design(rows[0]), rows[1] - self.offset
-        shift = y - x @ components.pivot  # (k, n, m), as all that follow
+        shift = y - x @ statistics.pivot  # (k, n, m), as all that follow
         # E[(v - W'u)' Lam (v - W'u)] about the pivot
-        pulled = shift @ components.precision - 2 * (x @ components.cross)
-        square = (shift * pulled).sum(-1).T + self.spread(components.square, x)
-        return 0.5 * (components.logdet - y.shape[1] * LOG_2PI - square)
+        pulled = shift @ statistics.precision - 2 * (x @ statistics.cross)
+        square = (shift * pulled).sum(-1).T + self.spread(statistics.square, x)
+        return 0.5 * (statistics.logdet - y.shape[1] * LOG_2PI - square)
 
-    def log_predictive_of(self, component: MatrixNormalWishartState, rows: Rows) -> Float[Array, " n"]:
+    def log_predictive_of(self, state: MatrixNormalWishartState, rows: Rows) -> Float[Array, " n"]:
         x, y = self.design(rows[0]), rows[1] - self.offset
-        m, half = y.shape[1], solve_lower(cholesky(component.mean_precision), x.T)
-        dof = component.degrees_of_freedom + 1 - m
-        scale, root = (1 + (half**2).sum(0)) / dof, cholesky(component.inverse_scale)
-        z = solve_lower(root, (y - x @ component.location).T)
+        m, half = y.shape[1], solve_lower(cholesky(state.mean_precision), x.T)
+        dof = state.degrees_of_freedom + 1 - m
+        scale, root = (1 + (half**2).sum(0)) / dof, cholesky(state.inverse_scale)
+        z = solve_lower(root, (y - x @ state.location).T)
         logdet = logdet_from_cholesky(root) + m * jnp.log(scale)
         return log_student_t((z**2).sum(0) / scale, dof, m, logdet)
+
+    def expected_responses(
+        self, location: Float[Array, "q m"], x: Float[Array, "n d"]
+    ) -> Float[Array, "n m"]:
+        return self.offset + self.design(x) @ location
 
     def responses(self, drawn: LocationPrecision, x: Array, noise: Array) -> Array:
         root = cholesky(drawn.precision)
@@ -179,21 +172,20 @@ class MultivariateRegressionMixture(RegressionMixtureBase):
         """The smallest variances allowed by maximum likelihood, (m,)."""
         return self.covariance_floor * jnp.diagonal(self.inverse_scale)
 
-    def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
-        """Points move by a proximal step where columns are collinear: what rows do not tell apart stays.
+    def steady(self, statistics: Any) -> Any:
+        """Return sums by which collinear columns stay where they are: rows do not tell them apart.
 
-        The term that keeps them is a rounding of sum u u', and zero where they are: the optimum is the same.
+        The term that keeps them, a proximal one, is a rounding of sum u u', and zero where they are: the
+        optimum is the same.
         """
-        if self.points and "components" in block:
-            own = statistics["components"]
-            eye = jnp.eye(own.square.shape[-1], dtype=own.square.dtype)
-            square = own.square * (1 + eye.shape[0] * jnp.finfo(eye.dtype).eps * eye)
-            statistics = Record(statistics) | dict(components=dataclasses.replace(own, square=square))
-        return super().m_step(params, statistics, block)
+        own = statistics["components"]
+        eye = jnp.eye(own.square.shape[-1], dtype=own.square.dtype)
+        square = own.square * (1 + eye.shape[0] * jnp.finfo(eye.dtype).eps * eye)
+        return Record(statistics) | dict(components=dataclasses.replace(own, square=square))
 
-    def bounded(self, components: DeltaState) -> DeltaState:
+    def bound(self, point: DeltaState) -> DeltaState:
         """No covariance below the floor; of one form, whatever the number of rows."""
-        at = components.at
+        at = point.at
         covariance = symmetrize(at.inverse_scale / at.mode_factor[..., None, None])
         (k, q, m), dtype = at.location.shape, at.location.dtype
         number = jnp.full(k, m + q, dtype)
@@ -202,13 +194,13 @@ class MultivariateRegressionMixture(RegressionMixtureBase):
         own = MatrixNormalWishartState(at.location, eye, number + m + 1 - q, inverse_scale)
         return DeltaState(own)
 
-    def singular(self, params: Record) -> Array:
+    def singular(self, params: Any) -> Array:
         if not self.points:
             return super().singular(params)
-        at = params.components.at
+        at = params["components"].at
         return below(at.inverse_scale / at.mode_factor[:, None, None], self.floor)
 
-    def ill_conditioned(self, params: Record) -> Array:
+    def ill_conditioned(self, params: Any) -> Array:
         at = params["components"].at if self.points else params["components"]
         return ill_conditioned(at.inverse_scale) | ill_conditioned(at.mean_precision)
 
@@ -218,13 +210,14 @@ class MultivariateRegressionMixture(RegressionMixtureBase):
         number = 2 * expectation.statistics["components"].logdet
         return rounding_of(at.inverse_scale, number, self.covariance_floor if self.points else 0.0).sum()
 
-    def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
-        if self.points:
-            raise ValueError(
-                "regressions by maximum likelihood cannot take partial steps: their points do not say how "
-                "many rows they rest on; use the Bayesian form"
-            )
-        return super().mix(params, moved, rho, block)
+    @property
+    def whole_steps_only(self) -> str | None:
+        if not self.points:
+            return None
+        return (
+            "regressions by maximum likelihood cannot take partial steps: their points do not say how many "
+            "rows they rest on; use the Bayesian form"
+        )
 
 
 def _one_regression(x: Array, y: Array, weights: Array | None) -> tuple[Array, Array, Array]:

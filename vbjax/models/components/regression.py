@@ -1,4 +1,4 @@
-"""Mixtures of linear regressions: every component has weights and a precision of its own."""
+"""Linear regressions: every law has weights and a precision of its own."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vbjax.families.multivariate_normal_gamma import (
     MultivariateNormalGammaState,
     MultivariateNormalGammaStatistics,
 )
+from vbjax.models.components.component import for_every_law
+from vbjax.models.components.responses import Responses
 from vbjax.models.components.student_t import log_student_t
-from vbjax.models.mixtures.conjugate_mixture import over_components
-from vbjax.models.mixtures.regression_mixture_base import RegressionMixtureBase
 from vbjax.numerics.inputs import read_arrays, read_column, read_pair
 from vbjax.numerics.linalg import cholesky, solve_lower
 from vbjax.numerics.special import LOG_2PI
@@ -27,7 +27,7 @@ Rows = tuple[Float[Array, "n d"], Float[Array, " n"]]
 
 
 @pytree
-class RegressionMixture(RegressionMixtureBase):
+class Regression(Responses):
     """y_n | x_n, c_n = k ~ N(w_k' x_n, 1 / tau_k): lines through the data, each row on one of them.
 
         w_k | tau_k ~ N(w0, (tau_k B0)^-1),   tau_k ~ Gamma(a0, b0),   B0 = diag(mean_precision)
@@ -39,15 +39,13 @@ class RegressionMixture(RegressionMixtureBase):
 
     The predictive density of component k is Student-t.
 
-    Data: a pair (x, y), (n, d) and (n,). A column of ones makes an intercept. The factors are `weights`
-    and `components` (MultivariateNormalGamma, (k,)): `components.location` are the regressions' weights.
+    Data: a pair (x, y), (n, d) and (n,). A column of ones makes an intercept. The parameters are a
+    MultivariateNormalGamma, (k,), whose `location` are the regressions' weights.
 
     Args:
-        n_components: k, an upper bound.
         location: w0, a number or (d,); by default 0.
         mean_precision: the diagonal of B0, a number or (d,); by default the columns' mean squares: a row.
         concentration, rate: a0 and b0; by default 1/2 and half of y's variance: a row.
-        weight_prior, weight_concentration: see `ConjugateMixture`.
 
     Raises:
         ValueError: data that are no such pair; a hyperparameter that is not positive.
@@ -56,12 +54,6 @@ class RegressionMixture(RegressionMixtureBase):
         Bishop (2006), section 14.5.1 (by EM) and eq. 3.50 to 3.56 for a component; Viele & Tong (2002),
         Modeling with mixtures of linear regressions.
 
-    >>> import jax, vbjax as vb
-    >>> t = jax.numpy.linspace(-1, 1, 40)
-    >>> x, y = jax.numpy.stack([jax.numpy.ones(40), t], 1), jax.numpy.where(t * 20 % 2 < 1, 1 + 2 * t, -3 * t)
-    >>> fit = vb.fit(vb.RegressionMixture(2), (x, y), key=jax.random.key(0), n_restarts=8)
-    >>> sorted(fit.params.components.location[:, 1].round().tolist())
-    [-3.0, 2.0]
     """
 
     location: Any = hyper(None, REAL, "d")
@@ -70,15 +62,15 @@ class RegressionMixture(RegressionMixtureBase):
     rate: Any = hyper(None, POSITIVE)
 
     @property
-    def component_family(self) -> MultivariateNormalGamma:
-        return MultivariateNormalGamma(self.columns, plate=(self.n_components,))
+    def family(self) -> MultivariateNormalGamma:
+        return MultivariateNormalGamma(self.columns, plate=(self.n_laws,))
 
     @property
-    def component_prior(self) -> MultivariateNormalGammaState:
+    def prior(self) -> MultivariateNormalGammaState:
         prior = MultivariateNormalGammaState(
             self.location, jnp.diag(self.mean_precision), self.concentration, self.rate
         )
-        return over_components(prior, self.n_components)
+        return for_every_law(prior, self.n_laws)
 
     def read(self, data: Any) -> Rows:
         x, y = read_pair(data, "(x, y) of shapes (n, d) and (n,)")
@@ -101,21 +93,28 @@ class RegressionMixture(RegressionMixtureBase):
             rate=half * positive_scale(weighted_moments(y, weights)[1]),
         )
 
-    def table(self, components: MultivariateNormalGammaStatistics, rows: Rows) -> Float[Array, "n k"]:
+    def table(self, statistics: MultivariateNormalGammaStatistics, rows: Rows) -> Float[Array, "n k"]:
         x, y = rows
-        shift = y[:, None] - x @ components.pivot.T
+        shift = y[:, None] - x @ statistics.pivot.T
         # E[tau (y - w'x)^2] about the pivot
-        square = components.precision * shift**2 - 2 * shift * (x @ components.cross.T)
-        square = square + self.spread(components.square, x)
-        return 0.5 * (components.logdet - LOG_2PI - square)
+        square = statistics.precision * shift**2 - 2 * shift * (x @ statistics.cross.T)
+        square = square + self.spread(statistics.square, x)
+        return 0.5 * (statistics.logdet - LOG_2PI - square)
 
-    def log_predictive_of(self, component: MultivariateNormalGammaState, rows: Rows) -> Float[Array, " n"]:
+    def log_predictive_of(self, state: MultivariateNormalGammaState, rows: Rows) -> Float[Array, " n"]:
         x, y = rows
-        a, b = component.concentration, component.rate
-        half = solve_lower(cholesky(component.mean_precision), x.T)
+        a, b = state.concentration, state.rate
+        half = solve_lower(cholesky(state.mean_precision), x.T)
         scale = b / a * (1 + (half**2).sum(0))
-        square = (y - x @ component.location) ** 2 / scale
+        square = (y - x @ state.location) ** 2 / scale
         return log_student_t(square, 2 * a, 1, jnp.log(scale))
+
+    @property
+    def response_shape(self) -> tuple[int, ...]:
+        return ()
+
+    def expected_responses(self, location: Float[Array, " d"], x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return x @ location
 
     def responses(self, drawn: LocationPrecision, x: Array, noise: Array) -> Array:
         return (x * drawn.location).sum(-1) + noise / jnp.sqrt(drawn.precision)

@@ -16,7 +16,7 @@ from vbjax.families.multivariate_normal_gamma import (
     MultivariateNormalGammaState,
     MultivariateNormalGammaStatistics,
 )
-from vbjax.models.components.structure import Moments, Prepared, Structure
+from vbjax.models.components.covariance.structure import Moments, Prepared, Structure
 from vbjax.numerics.special import LOG_2PI
 
 

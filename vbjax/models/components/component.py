@@ -1,0 +1,316 @@
+"""The contract of a component: what a row is like, given which of k laws it follows.
+
+A component says which family holds the parameters of its laws, what their prior is, and gives the table of
+expected log densities of some rows under all k laws, with its pullback from responsibilities to statistics.
+Models hold components: a mixture draws the law of every row from weights, a hidden Markov model from a chain.
+They tell a component how many laws there are and whether their parameters are points (`Component.of`).
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from vbjax.core.hyperparameters import read_columns, size_of
+from vbjax.core.model import ConjugateModel
+from vbjax.core.rows import Expectation, blank_idle, float_dtype, n_rows, sum_over_rows
+from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
+from vbjax.families.base import Family, pytree, replace, static
+from vbjax.families.delta import Delta, DeltaState, unless_unknown
+from vbjax.families.dirichlet import Dirichlet
+from vbjax.models.components.seeding import plus_plus
+from vbjax.numerics.inputs import is_concrete
+from vbjax.numerics.record import Record
+
+
+class Annotated(NamedTuple):
+    """Rows, and the part of each one's log density that is the same for every component, (n,).
+
+    Of counts also the largest of each row.
+    """
+
+    rows: Any
+    constant: Array
+    largest: Array | None = None
+
+
+Pullback = Callable[[Float[Array, "k n"]], Record]
+"""From responsibilities to the gradient in the statistics of the parameters."""
+
+
+@pytree
+class Component(abc.ABC):
+    """k laws of a row: `family`, `prior`, `defaults`, `table`, `log_predictive_of` and `draw` make one.
+
+    Attributes:
+        n_laws: k, set by the model that holds the component.
+        points: whether the parameters are points that maximise the likelihood (EM), set by that model. The
+            priors then shape the start alone.
+    """
+
+    n_laws: int = static(default=1, kw_only=True, repr=False)
+    points: bool = static(default=False, kw_only=True, repr=False)
+
+    def of(self, n_laws: int, points: bool) -> Component:
+        """Return the component with this number of laws, of points or of distributions."""
+        return replace(self, n_laws=n_laws, points=points)
+
+    # -- what a component says -----------------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def family(self) -> Family:
+        """The family of the parameters, its plate beginning with k."""
+
+    @property
+    @abc.abstractmethod
+    def prior(self) -> Any:
+        """The prior of the parameters of one or all laws, a state of that family."""
+
+    @abc.abstractmethod
+    def table(self, statistics: Any, rows: Any) -> Float[Array, "n k"]:
+        """Compute E[log p(row | law)] from the statistics of `components`, but for `constant`."""
+
+    @abc.abstractmethod
+    def log_predictive_of(self, state: Any, rows: Any) -> Float[Array, " n"]:
+        """Compute the log predictive density of rows under one law, its parameters integrated out."""
+
+    @abc.abstractmethod
+    def draw(self, key: Array, parameters: Any, given: Any) -> Any:
+        """Draw what a component models of a row, for each of n values of the parameters; see `read_given`."""
+
+    def defaults(self, data: Any, weights: Float[Array, " n"] | None) -> dict[str, Any]:
+        """Return every hyperparameter that follows the data as it is by default, in its full shape."""
+        return {}
+
+    def constant(self, rows: Any) -> Float[Array, " n"] | None:
+        """Return what `table` leaves out of every row's log density; None where that is nothing."""
+        return None
+
+    def seeds(self, key: Array, data: Any, weights: Float[Array, " n"] | None) -> Any:
+        """Draw rows in groups of k, one of each group for each law: what they begin with."""
+        scale = positive_scale(weighted_moments(data, weights)[1])
+        return plus_plus(key, data, self.n_laws, weights, scale)
+
+    # -- data ----------------------------------------------------------------------------------------
+
+    @property
+    def columns(self) -> int:
+        """The number of columns, once it is known."""
+        size = size_of(self, "d")[0]
+        if size is None:
+            raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
+        return size
+
+    def read(self, data: Any) -> Any:
+        """Return the rows as arrays of one dtype; raise a ValueError that names what is wrong with them."""
+        return read_columns(self, data)
+
+    def sizes(self, data: Any) -> dict[str, int]:
+        """Return the sizes of the axes that the data give."""
+        return dict(d=data.shape[-1])
+
+    def inspect(self, data: Any) -> Component:
+        """Return the component, with the structure fill_defaults in that follows the values of the data."""
+        return self
+
+    def resolve(self, data: Any, weights: Float[Array, " n"] | None = None) -> Component:
+        """Return the component with every default fill_defaults in that follows the data, in their dtype."""
+        return fill_defaults(self, float_dtype(data), **self.defaults(data, weights))
+
+    def annotate(self, data: Any, weights: Float[Array, " n"] | None = None) -> Any:
+        """Return the rows with what is constant in each beside them."""
+        constant = self.constant(data if weights is None else blank_idle(data, weights))
+        return data if constant is None else Annotated(data, constant)
+
+    def split(self, rows: Any) -> tuple[Any, Float[Array, " n"] | None]:
+        """Return rows, and the constant of each."""
+        return (rows.rows, rows.constant) if isinstance(rows, Annotated) else (rows, self.constant(rows))
+
+    def chunk_rows(self, data: Any) -> int:
+        """Return how many rows a pass takes at a time, so that they stay in a core's cache."""
+        return ConjugateModel.chunk_rows(ConjugateModel(), data)
+
+    @property
+    def undrawable(self) -> str | None:
+        """Why no parameters can be drawn given rows and their laws; None where they can."""
+        return None
+
+    # -- E-step --------------------------------------------------------------------------------------
+
+    @property
+    def factors(self) -> Record:
+        """The factors of the parameters, by name."""
+        return Record(components=Delta(self.family) if self.points else self.family)
+
+    def energy(self, s: Record, rows: Any) -> Float[Array, "n k"]:
+        """Compute `table` from the statistics of all factors, in the derived form that is its oracle."""
+        return self.table(s.components, rows)
+
+    def log_prior(self, s: Record) -> Float[Array, ""]:
+        """Compute E[log p] of the parameters from their statistics; 0 for points."""
+        if self.points:
+            return jnp.zeros((), float_dtype(s.components))
+        return (self.prior.log_density(s.components) + s.components.base).sum()
+
+    def prepare(self, params: Any) -> Any:
+        """Return what `log_density` needs of the parameters, made once for all rows."""
+        return self.factors["components"].expected(params["components"]).with_base(0.0)
+
+    def log_density(self, prepared: Any, rows: Any) -> tuple[Float[Array, "k n"], Pullback]:
+        """Compute E[log p(row | law)] of some rows, and its pullback."""
+        rows, constant = self.split(rows)
+        density, gradient = jax.vjp(lambda t: self.table(t, rows).T, prepared)
+        pull = lambda r: Record(components=gradient(r)[0])
+        return density if constant is None else density + constant, pull
+
+    def cancelled(self, params: Any, expectation: Expectation) -> Any:
+        """Return what cancels within rows and is large, the sum of its absolute terms."""
+        return 0.0
+
+    # -- M-step of points ----------------------------------------------------------------------------
+
+    def bound(self, point: DeltaState) -> DeltaState:
+        """Return a point within the bounds that keep the likelihood finite."""
+        return point
+
+    def steady(self, statistics: Any) -> Any:
+        """Return the statistics from which points are updated."""
+        return statistics
+
+    def constrain(self, previous: Any, moved: Any, gradient: Any) -> Record:
+        """Return points after an update, within bounds; a law without rows keeps its parameters.
+
+        Args:
+            previous: the points before the update.
+            moved: the maximisers of <gradient, t>.
+            gradient: of the expected log joint in the statistics of those parameters that were updated.
+        """
+        return Record(components=unless_unknown(self.bound(moved["components"]), previous["components"], 1))
+
+    @property
+    def whole_steps_only(self) -> str | None:
+        """Why no part of an update can be taken; None where it can."""
+        return None
+
+    def singular(self, params: Any) -> Bool[Array, ""]:
+        """Return whether the parameters lie on a boundary where the objective is not to be trusted."""
+        return jnp.asarray(False)
+
+    def ill_conditioned(self, params: Any) -> Bool[Array, ""]:
+        """Return whether the parameters are beyond what their dtype can tell."""
+        return jnp.asarray(False)
+
+    def permute(self, params: Any, order: Int[Array, " k"]) -> Record:
+        """Return the parameters with the laws in another order."""
+        return Record(components=jax.tree.map(lambda leaf: leaf[order], params["components"]))
+
+    # -- start ---------------------------------------------------------------------------------------
+
+    def start(self, key: Array, data: Any, weights: Float[Array, " n"] | None = None) -> Record:
+        """Draw parameters to start from: the prior and a seed or two, rows far from one another.
+
+        Points start at the moments of the rows that these laws would take.
+        """
+        return self.start_at(self.seeds(key, self.split(data)[0], weights), data, weights)
+
+    def start_at(self, seeds: Any, data: Any, weights: Float[Array, " n"] | None = None) -> Record:
+        """Return the parameters that start from given seeds."""
+        dtype, k = float_dtype(data), self.n_laws
+        full = self.of(k, False)
+        t = full.family.expected(full.family.neutral(dtype)).with_base(0.0)
+        group = jax.nn.one_hot(jnp.arange(n_rows(seeds)) % k, k, dtype=dtype)
+        rows = jax.grad(lambda t: (group * full.table(t, seeds)).sum())(t)
+        prior = jax.grad(lambda t: full.log_prior(Record(components=t)))(t)
+        state = full.family.from_gradient(t, jax.tree.map(jnp.add, rows, prior))
+        if not self.points:
+            return Record(components=state)
+        prepared = full.prepare(Record(components=state))
+
+        def statistics(rows: Any, w: Array) -> Record:
+            density, pull = full.log_density(prepared, rows)
+            return pull(w * jax.nn.softmax(density, 0))
+
+        gradient = sum_over_rows(statistics, data, weights, chunk=self.chunk_rows(self.split(data)[0]))
+        gradient = self.steady(gradient)
+        t, family = state.expected().with_base(0.0), self.factors["components"]
+        neutral = Record(components=family.neutral(dtype))
+        moved = Record(components=family.from_gradient(t, gradient["components"]))
+        return self.constrain(neutral, moved, gradient)
+
+    # -- use -----------------------------------------------------------------------------------------
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of free parameters of all laws."""
+        family = self.family
+        shapes = jax.eval_shape(lambda: family.neutral(float).mean)
+        bound = math.prod(family.plate) if isinstance(family, Dirichlet) else 0  # each adds up to one
+        return sum(leaf.size for leaf in jax.tree.leaves(shapes)) - bound
+
+    def log_components(self, params: Any, rows: Any) -> Float[Array, "n k"]:
+        """Compute the log predictive density of rows under every law."""
+        if self.points:
+            return self.log_density(self.prepare(params), rows)[0].T
+        return jax.lax.map(lambda state: self.log_predictive_of(state, rows), params["components"]).T
+
+    def draw_parameters(self, params: Any, key: Array) -> Any:
+        """Draw the parameters of all laws from q, leaves (k, ...)."""
+        return params["components"].sample(key)
+
+    def redraw_rows(self, parameters: Any, key: Array, c: Int[Array, " n"], rows: Any) -> Any:
+        """Draw rows anew from the given laws (n,), at the same parameters for all rows.
+
+        Args:
+            parameters: of all laws, from `draw_parameters`.
+            key: PRNG key.
+            c: the law of every row.
+            rows: the data, for what stays: totals of a multinomial, x of a regression.
+        """
+        return self.draw(key, jax.tree.map(lambda leaf: leaf[c], parameters), self.given_of(rows))
+
+    def given_of(self, rows: Any) -> Any:
+        """Return what of some rows is not modelled: x of a regression, totals of a multinomial."""
+        return None
+
+    def read_given(self, given: Any, n: int) -> Any:
+        """Read what n rows are drawn for beside their law: x of a regression, totals of a multinomial.
+
+        Raises:
+            ValueError: where they are drawn for nothing else, or it is not such a thing.
+        """
+        if given is not None:
+            raise ValueError(f"given must be None: {type(self).__name__} models all of a row")
+
+    def draw_rows(self, params: Any, key: Array, c: Int[Array, " n"], given: Any = None) -> Any:
+        """Draw a row from each of the given laws (n,), each with parameters of its own drawn from q."""
+        keys = jax.random.split(key)
+        own = jax.tree.map(lambda leaf: leaf[c], params["components"])
+        return self.draw(keys[1], own.sample(keys[0]), given)
+
+
+# -- for the components ----------------------------------------------------------------------------------
+
+
+def for_every_law(prior: Any, k: int) -> Any:
+    """Return a state with a leading axis of k laws, which are alike."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (k, *jnp.shape(leaf))), prior)
+
+
+def require(condition: Callable[[Any], Any], x: Array, what: str) -> None:
+    """Raise where an entry does not obey the condition, as far as its value may be looked at."""
+    if is_concrete(x) and not (fine := condition(np.asarray(x))).all():
+        raise ValueError(f"{what}; got {np.asarray(x)[~fine][0]}")
+
+
+def is_count(x: Any) -> Any:
+    """Return which numbers are 0, 1, 2, ..."""
+    return (x >= 0) & (x == np.round(x))

@@ -1,0 +1,336 @@
+"""Gaussian rows of any covariance structure, by EM or by variational Bayes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from vbjax.core.hyperparameters import POSITIVE, REAL, Range, choice, flag, hyper, read_columns
+from vbjax.core.rows import Expectation
+from vbjax.data.moments import (
+    fill_defaults,
+    observed_covariance,
+    positive_definite,
+    positive_scale,
+    was_flat,
+    weighted_covariance,
+    weighted_moments,
+)
+from vbjax.families.base import Family, pytree
+from vbjax.families.delta import DeltaState
+from vbjax.models.components.component import Component, Pullback
+from vbjax.models.components.covariance import STRUCTURES, Moments, Prepared, Structure
+from vbjax.models.components.seeding import plus_plus
+from vbjax.models.components.student_t import log_predictive, log_predictive_observed
+from vbjax.numerics.inputs import is_concrete, read_table
+from vbjax.numerics.linalg import cholesky, solve_lower
+from vbjax.numerics.record import Record
+
+_BLOCK_BYTES = 2**23  # the whitened differences of a block stay in a core's cache
+
+
+def _degrees_of_freedom(model: Gaussian, sizes: Mapping[str, int]) -> tuple[Range]:
+    """Return what the degrees of freedom of the prior may be."""
+    return (STRUCTURES[model.covariance_type].degrees_of_freedom(sizes.get("d", 1)),)
+
+
+def _inverse_scale(model: Gaussian, sizes: Mapping[str, int]) -> tuple[Any, ...]:
+    """Return what the inverse scale of the prior may be, and its shape."""
+    return STRUCTURES[model.covariance_type].inverse_scale
+
+
+def _without_prior(model: Gaussian) -> str | None:
+    """Return why the rest of a prior has no meaning: points without `mean_precision` have none."""
+    if model.points and model.mean_precision is None:
+        return "points without mean_precision have no prior: give both, or neither"
+    return None
+
+
+def _not_points(model: Gaussian) -> str | None:
+    return (
+        None if model.points else "the floor is for point estimates; here the prior keeps covariances proper"
+    )
+
+
+@pytree
+class Gaussian(Component):
+    """Rows x_n | c_n = k ~ N(mu_k, Lam_k^-1), mu_k | Lam_k ~ N(m0, (beta0 Lam_k)^-1), Lam_k ~ Wishart(nu0,
+    W0).
+
+    With N_k, xbar_k, S_k the moments under the responsibilities, the update of q(mu_k, Lam_k) is (Bishop
+    2006, eq. 10.60 to 10.63)
+
+        beta_k = beta0 + N_k,   nu_k = nu0 + N_k,   m_k = (beta0 m0 + N_k xbar_k) / beta_k,
+        W_k^-1 = W0^-1 + N_k S_k + beta0 N_k / (beta0 + N_k) (xbar_k - m0)(xbar_k - m0)'.
+
+    Points, by EM, maximise the likelihood, or with `mean_precision` the posterior density (MAP). The
+    likelihood is unbounded where a component can collapse on tied rows, so their covariances obey Sigma_k >=
+    covariance_floor x the data's variances, by clipping eigenvalues in the data's units, the exact
+    constrained maximiser: EM stays monotone. A run that ends on that boundary is flagged in
+    `fit.runs.singular` and never wins over a proper one.
+
+    covariance_type "diag" has a NormalGamma for each feature, tau ~ Gamma(nu0 / 2, W0^-1 / 2); "spherical"
+    one Gamma(nu0 / 2, W0^-1 / 2) and a vector location, nu_k = nu0 + d N_k; "tied" one Wishart shared by all
+    locations, nu = nu0 + n.
+
+    Data: (n, d). The parameters are a NormalWishart or its kin, (k,).
+
+    Args:
+        covariance_type: "full", "tied", "diag" or "spherical".
+        location: m0 (d,); by default the data's mean.
+        mean_precision: beta0, prior rows behind the location; by default 1, of points none.
+        degrees_of_freedom: nu0; by default d (diag: 1).
+        inverse_scale: W0^-1, (d, d), diag (d,), spherical a scalar; by default the data's sample covariance
+            (divided by n - 1), its diagonal or its trace; for points the diagonal of the data's variances.
+        covariance_floor: of points, the smallest variance allowed in any direction, relative to the data's;
+            by default 1e-6.
+        scale: (d,), the data's variances, by default from the data: the unit of distance of the start.
+        missing: whether a NaN is an entry that is missing at random. Where features are correlated, the
+            missing entries of a row are latents, normal given its label, with the conditional moments under
+            E[Lam_k]; diag and spherical have the entries that are seen alone. A row of which none is seen
+            counts for the weights alone.
+
+    Raises:
+        ValueError: an unknown covariance type, a hyperparameter out of range, a column of which nothing is
+            seen.
+
+    References:
+        Bishop (2006), sections 9.2.2 and 10.2, eq. 9.23 to 9.28 and 10.38 to 10.82; Attias (1999).
+    """
+
+    covariance_type: str = choice(*STRUCTURES)
+    location: Any = hyper(None, REAL, "d", idle=_without_prior)
+    mean_precision: Any = hyper(None, POSITIVE)
+    degrees_of_freedom: Any = hyper(None, _degrees_of_freedom, idle=_without_prior)
+    inverse_scale: Any = hyper(None, _inverse_scale, idle=_without_prior)
+    covariance_floor: Any = hyper(None, POSITIVE, idle=_not_points)
+    scale: Any = hyper(None, POSITIVE, "d")
+    missing: bool = flag(kw_only=True)
+
+    @property
+    def structure(self) -> Structure:
+        """The covariance structure, in the data's dimension."""
+        if self.scale is None:
+            raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
+        return STRUCTURES[self.covariance_type](self.n_laws, self.scale.shape[-1])
+
+    @property
+    def family(self) -> Family:
+        return self.structure.family
+
+    @property
+    def prior(self) -> Any:
+        return self.structure.state(
+            self.location, self.mean_precision, self.degrees_of_freedom, self.inverse_scale
+        )
+
+    @property
+    def floor(self) -> Float[Array, " d"]:
+        """The smallest variances allowed of points."""
+        return self.covariance_floor * self.scale
+
+    # -- data ----------------------------------------------------------------------------------------
+
+    def read(self, data: Any) -> Float[Array, "n d"]:
+        if self.points and self.scale is None:  # a fit; later uses may be of any number of rows
+            read_table(data, min_rows=self.n_laws, missing=self.missing)
+        x = read_columns(self, data, missing=self.missing)
+        if self.missing and self.scale is None and is_concrete(x) and jnp.isnan(x).all(0).any():
+            raise ValueError("data must have something seen in every column; all of one is NaN")
+        return x
+
+    def chunk_rows(self, data: Any) -> int:
+        numbers = self.n_laws * data.shape[1]  # to whiten a row
+        rows = 2048 if numbers >= 64 else super().chunk_rows(data)
+        cached = _BLOCK_BYTES // (numbers * data.dtype.itemsize)
+        if self.missing and self.structure.correlated:  # a matrix for each row and component
+            return max(8, min(rows, cached // data.shape[1]))
+        return max(256, min(rows, 2 ** ((1 + cached).bit_length() - 1)))
+
+    def resolve(self, data: Float[Array, "n d"], weights: Float[Array, " n"] | None = None) -> Gaussian:
+        if self.missing:
+            mean, covariance, n = observed_covariance(data, weights)
+            n = jnp.sqrt(n[:, None] * n)
+        elif self.points:
+            mean, variance = weighted_moments(data, weights)
+            covariance = jnp.diag(variance)
+        else:
+            mean, covariance = weighted_covariance(data, weights)
+            n = jnp.asarray(data.shape[0], data.dtype) if weights is None else weights.sum()
+        scale = positive_scale(jnp.diagonal(covariance))
+        resolved = fill_defaults(self, data.dtype, scale=scale)
+        structure = resolved.structure
+        if self.points:
+            covariance = jnp.diag(resolved.scale)
+            resolved = fill_defaults(resolved, data.dtype, covariance_floor=1e-6)
+            if self.mean_precision is None:
+                return resolved
+        else:
+            covariance = covariance * jnp.where(n > 1, n / jnp.where(n > 1, n - 1, 1), 1)
+            # a column that does not vary gets a prior of its own unit, so that W0 stays proper
+            covariance = covariance + jnp.diag(jnp.where(jnp.diagonal(covariance) > 0, 0, scale))
+            covariance = positive_definite(covariance)
+        return fill_defaults(
+            resolved,
+            data.dtype,
+            location=mean,
+            mean_precision=1.0,
+            degrees_of_freedom=structure.default_degrees_of_freedom,
+            inverse_scale=structure.default_inverse_scale(covariance),
+        )
+
+    # -- E-step --------------------------------------------------------------------------------------
+
+    def log_prior(self, s: Record) -> Float[Array, ""]:
+        if self.mean_precision is None:
+            return jnp.zeros((), self.scale.dtype)
+        return (self.prior.log_density(s.components) + s.components.base).sum()
+
+    def table(self, statistics: Any, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        if self.missing:
+            return self.structure.log_density_observed(statistics, rows)
+        return self.structure.log_density(statistics, rows)
+
+    def prepare(self, params: Any) -> Prepared:
+        structure, components = self.structure, params["components"]
+        prepare = structure.prepare_observed if self.missing else structure.prepare
+        return prepare(components, self.factors["components"].expected(components))
+
+    def log_density(
+        self, prepared: Prepared, rows: Float[Array, "n d"]
+    ) -> tuple[Float[Array, "k n"], Pullback]:
+        """Compute expected log densities of rows about the pivot, and moments of responsibilities.
+
+        Bishop (2006), eq. 10.64 and 10.51 to 10.53.
+        """
+        structure, x = self.structure, (rows - prepared.pivot).T
+        moments: Callable[[Array], Moments]
+        if self.missing:
+            seen = ~jnp.isnan(x)
+            density, moments = structure.observed(prepared, jnp.where(seen, x, 0), seen)
+        else:
+            density, z = structure.table(prepared, x)
+            moments = lambda r: structure.moments(prepared, r, z, x)
+        return density, lambda r: Record(components=structure.gradient(moments(r)))
+
+    @property
+    def undrawable(self) -> str | None:
+        if not (self.missing and self.structure.correlated):
+            return None
+        return (
+            "data must be whole to draw parameters given them: what is missing is integrated out, not drawn; "
+            'covariance_type "diag" and "spherical" leave it out'
+        )
+
+    def ill_conditioned(self, params: Any) -> Bool[Array, ""]:
+        """Return whether a covariance is narrower than its dtype can tell, as the data's was in the prior."""
+        found = self.structure.ill_conditioned(params["components"])
+        if self.points or not self.structure.correlated:
+            return found
+        return found | was_flat(self.inverse_scale)
+
+    def cancelled(self, params: Any, expectation: Expectation) -> Array:
+        """Return what the rounding of covariances that are narrow somewhere makes of the densities."""
+        number = 2 * expectation.statistics["components"].logdet
+        floor = self.covariance_floor if self.points else 0.0
+        return self.structure.cancelled(params["components"], number, floor)
+
+    # -- M-step of points ----------------------------------------------------------------------------
+
+    def constrain(self, previous: Any, moved: Any, gradient: Any) -> Record:
+        """Return the points of Bishop (2006), eq. 9.24 and 9.25, with the covariance floor."""
+        at, structure = moved["components"].at, self.structure
+        covariance = structure.point_covariance(at, gradient["components"], previous["components"].at)
+        point = structure.at_point(at.location, structure.clip(covariance, self.floor))
+        return Record(components=DeltaState(point))
+
+    @property
+    def whole_steps_only(self) -> str | None:
+        if not self.points:
+            return None
+        return (
+            "GaussianMixture cannot take partial steps: its points do not say how many rows they rest "
+            "on; use BayesianGaussianMixture"
+        )
+
+    def singular(self, params: Any) -> Bool[Array, ""]:
+        if not self.points:
+            return jnp.asarray(False)
+        return self.structure.below(params["components"].at, self.floor)
+
+    def permute(self, params: Any, order: Int[Array, " k"]) -> Record:
+        return Record(components=self.structure.permute(params["components"], order))
+
+    # -- start ---------------------------------------------------------------------------------------
+
+    def start(self, key: Array, data: Float[Array, "n d"], weights: Array | None = None) -> Record:
+        """Draw k-means++ seeds; every component is as wide as its share of the data about one of them."""
+        structure = self.structure
+        if self.missing:
+            data = jnp.where(jnp.isnan(data), observed_covariance(data, weights)[0], data)
+        seeds = plus_plus(key, data, self.n_laws, weights, self.scale)
+        n = jnp.asarray(data.shape[0], data.dtype) if weights is None else weights.sum()
+        width = jnp.diag(self.scale) * self.n_laws ** (-2 / structure.d)
+        count = jnp.full(self.n_laws, n / self.n_laws, data.dtype)
+        at_seeds = structure.at_point(seeds, structure.default_inverse_scale(width))
+        rows = structure.gradient(structure.spread(count, width))
+        start = Record(components=DeltaState(at_seeds) if self.points else at_seeds)
+        family = self.factors["components"]
+        t = family.expected(start.components)
+        joint = lambda t: jax.tree.map(
+            jnp.add, rows, jax.grad(self.log_prior)(Record(components=t)).components
+        )
+        moved = Record(components=family.from_gradient(t.with_base(0.0), joint(t.with_base(0.0))))
+        return self.constrain(start, moved, Record(components=joint(t))) if self.points else moved
+
+    # -- use -----------------------------------------------------------------------------------------
+
+    @property
+    def n_parameters(self) -> int:
+        k, d = self.structure.k, self.structure.d
+        matrix = d * (d + 1) // 2
+        covariances = {"full": k * matrix, "tied": matrix, "diag": k * d, "spherical": k}
+        return k * d + covariances[self.covariance_type]
+
+    def log_components(self, params: Any, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        """Compute Student-t densities (Bishop 2006, eq. 10.81), of points normal ones."""
+        if self.points:
+            return super().log_components(params, rows)
+        density = log_predictive_observed if self.missing else log_predictive
+        return density(self.structure.marginals(params["components"]), rows)
+
+    def log_predictive_of(self, state: Any, rows: Any) -> Float[Array, " n"]:
+        return log_predictive(jax.tree.map(lambda leaf: leaf[None], state), rows)[:, 0]
+
+    def draw_parameters(self, params: Any, key: Array) -> tuple[Array, Array]:
+        location, precision = params["components"].sample(key)
+        tied = self.covariance_type == "tied"
+        return location, jnp.broadcast_to(precision, (len(location), *precision.shape)) if tied else precision
+
+    def draw(self, key: Array, parameters: tuple[Array, Array], given: None) -> Float[Array, "n d"]:
+        location, precision = parameters
+        noise = jax.random.normal(key, location.shape, location.dtype)
+        if self.structure.correlated:
+            return location + solve_lower(cholesky(precision), noise[..., None], transposed=True)[..., 0]
+        return location + noise / jnp.sqrt(precision.reshape(location.shape[0], -1))
+
+    def draw_rows(self, params: Any, key: Array, c: Int[Array, " n"], given: None = None) -> Array:
+        if self.points:
+            return self.redraw_rows(self.draw_parameters(params, key), key, c, given)
+        keys = jax.random.split(key)
+        marginals = self.structure.marginals(params["components"])
+        own = jax.tree.map(lambda leaf: leaf[c], marginals).sample(keys[0])
+        return self.draw(keys[1], own, given)
+
+    def means(self, params: Any) -> Float[Array, "k d"]:
+        """Return the (expected) locations."""
+        return params["components"].mean.location
+
+    def covariances(self, params: Any) -> Float[Array, "k d d"]:
+        """Return the inverse (expected) precision matrices, (k, d, d) for every covariance type."""
+        return self.structure.covariances(self.prepare(params))

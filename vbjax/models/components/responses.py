@@ -1,0 +1,70 @@
+"""Responses y of rows (x, y): what regressions of one response and of several share."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import jax
+from jax import Array
+from jaxtyping import Float
+
+from vbjax.core.hyperparameters import read_columns
+from vbjax.core.rows import n_rows
+from vbjax.families.base import LocationPrecision, pytree
+from vbjax.models.components.component import Component
+from vbjax.numerics.linalg import outer
+
+_BLOCK_BYTES = 2**23  # the squares of a block of rows stay in a core's cache
+
+
+@pytree
+class Responses(Component):
+    """Rows (x_n, y_n), y_n | x_n, c_n from regression c_n, a location and a precision."""
+
+    @property
+    @abc.abstractmethod
+    def response_shape(self) -> tuple[int, ...]:
+        """The shape of one y."""
+
+    @abc.abstractmethod
+    def responses(self, drawn: LocationPrecision, x: Array, noise: Array) -> Array:
+        """Compute y for every row x, given parameters for each, from standard normal noise of y's shape."""
+
+    @abc.abstractmethod
+    def expected_responses(self, location: Array, x: Float[Array, "n d"]) -> Array:
+        """Compute E[y] for every row x at one location."""
+
+    def spread(self, square: Float[Array, "k q q"], x: Float[Array, "n q"]) -> Float[Array, "n k"]:
+        """Compute x' E[(M - C) Lam (M - C)'] x, by one product for all laws."""
+        return outer(x, x).reshape(x.shape[0], -1) @ square.reshape(self.n_laws, -1).T
+
+    def chunk_rows(self, data: Any) -> int:
+        cached = _BLOCK_BYTES // (data[0].shape[1] ** 2 * data[0].dtype.itemsize)
+        return max(1, min(super().chunk_rows(data), cached))
+
+    def seeds(self, key: Array, data: Any, weights: Array | None) -> tuple[Array, Array]:
+        """Draw for each law d + 1 rows by weight: as many as its line passes near."""
+        n, count = n_rows(data), self.n_laws * (self.columns + 1)
+        share = None if weights is None else weights / weights.sum()
+        index = jax.random.choice(key, n, (count,), p=share)
+        x, y = data
+        return x[index], y[index]
+
+    def given_of(self, rows: Any) -> Float[Array, "n d"]:
+        return rows[0]
+
+    def read_given(self, given: Any, n: int) -> Float[Array, "n d"]:
+        if given is None:
+            raise ValueError(f"given must be the x of the {n} rows to draw, ({n}, d), as y depends on them")
+        given = read_columns(self, given, "given")
+        if given.shape[0] != n:
+            raise ValueError(f"given must have a row x for each of the {n} rows; got shape {given.shape}")
+        return given
+
+    def draw(self, key: Array, parameters: LocationPrecision, given: Float[Array, "n d"]) -> Array:
+        noise = jax.random.normal(key, (given.shape[0], *self.response_shape), given.dtype)
+        return self.responses(parameters, given, noise)
+
+    def redraw_rows(self, parameters: Any, key: Array, c: Array, rows: Any) -> tuple[Array, Array]:
+        return rows[0], super().redraw_rows(parameters, key, c, rows)
