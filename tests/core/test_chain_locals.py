@@ -28,7 +28,7 @@ from vbjax.terms import (
 )
 
 KEY = jax.random.key(0)
-LENGTHS = 7, 30, 12, 1, 29  # three parts
+LENGTHS = 7, 30, 6, 1, 29  # two parts
 WEIGHTS = np.array([1, 2, 0, 0.5, 3])
 
 
