@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -119,17 +119,21 @@ class Component(abc.ABC):
         return dict(d=data.shape[-1])
 
     def inspect(self, data: Any) -> Component:
-        """Return the component, with the structure fill_defaults in that follows the values of the data."""
+        """Return the component, with the structure filled in that follows the values of the data."""
         return self
 
     def resolve(self, data: Any, weights: Float[Array, " n"] | None = None) -> Component:
-        """Return the component with every default fill_defaults in that follows the data, in their dtype."""
+        """Return the component with every default filled in that follows the data, in their dtype."""
         return fill_defaults(self, float_dtype(data), **self.defaults(data, weights))
 
     def annotate(self, data: Any, weights: Float[Array, " n"] | None = None) -> Any:
         """Return the rows with what is constant in each beside them."""
         constant = self.constant(data if weights is None else blank_idle(data, weights))
         return data if constant is None else Annotated(data, constant)
+
+    def bare(self, rows: Any) -> Any:
+        """Return rows without what `annotate` puts beside them."""
+        return rows.rows if isinstance(rows, Annotated) else rows
 
     def split(self, rows: Any) -> tuple[Any, Float[Array, " n"] | None]:
         """Return rows, and the constant of each."""
@@ -209,6 +213,24 @@ class Component(abc.ABC):
         """Return whether the parameters are beyond what their dtype can tell."""
         return jnp.asarray(False)
 
+    def move_points(
+        self, model: ConjugateModel, params: Record, statistics: Any, moved: Record, block: Iterable[str]
+    ) -> Record:
+        """Return what an update of a model's block has moved, this component's points within their bounds.
+
+        Args:
+            model: holds the component.
+            params: before the update.
+            statistics: from which the update was made.
+            moved: after the update.
+            block: the factors that it moved.
+        """
+        own = [name for name in block if name in self.factors]
+        if not own:
+            return moved
+        gradient = model.total_gradient(model.expected(params), statistics, own)
+        return moved | self.constrain(params, moved, gradient)
+
     def permute(self, params: Any, order: Int[Array, " k"]) -> Record:
         """Return the parameters with the laws in another order."""
         return Record(components=jax.tree.map(lambda leaf: leaf[order], params["components"]))
@@ -220,7 +242,7 @@ class Component(abc.ABC):
 
         Points start at the moments of the rows that these laws would take.
         """
-        return self.start_at(self.seeds(key, self.split(data)[0], weights), data, weights)
+        return self.start_at(self.seeds(key, self.bare(data), weights), data, weights)
 
     def start_at(self, seeds: Any, data: Any, weights: Float[Array, " n"] | None = None) -> Record:
         """Return the parameters that start from given seeds."""
@@ -239,7 +261,7 @@ class Component(abc.ABC):
             density, pull = full.log_density(prepared, rows)
             return pull(w * jax.nn.softmax(density, 0))
 
-        gradient = sum_over_rows(statistics, data, weights, chunk=self.chunk_rows(self.split(data)[0]))
+        gradient = sum_over_rows(statistics, data, weights, chunk=self.chunk_rows(self.bare(data)))
         gradient = self.steady(gradient)
         t, family = state.expected().with_base(0.0), self.factors["components"]
         neutral = Record(components=family.neutral(dtype))

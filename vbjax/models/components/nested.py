@@ -200,7 +200,7 @@ class Mixture(Component):
             weighted = w * r
             return weighted[:, :-1] @ r[:, 1:].T, weighted.sum(1)
 
-        after, n = sum_over_rows(pairs, data, weights, chunk=self.chunk_rows(self.split(data)[0]))
+        after, n = sum_over_rows(pairs, data, weights, chunk=self.chunk_rows(self.bare(data)))
         profile = jnp.sqrt(jnp.concatenate([after, after.T], 1) / n[:, None])
         affinity = profile @ profile.T
 

@@ -140,7 +140,7 @@ class HiddenMarkovBase(ConjugateModel):
         flat, there = self.rows_of(rows)
         seen = there.reshape(-1).astype(float_dtype(rows))
         blank = jnp.zeros((seen.shape[0], self.n_states), seen.dtype)
-        chunk = self.component.chunk_rows(self.component.split(flat)[0])
+        chunk = self.component.chunk_rows(self.component.bare(flat))
         return sweep_rows(score, flat, seen, blank, chunk=chunk)[1].reshape(*rows.observed.shape, -1)
 
     def posterior_chain(self, prepared: Prepared, table: Array, lengths: Array) -> chains.Posterior:
@@ -166,7 +166,7 @@ class HiddenMarkovBase(ConjugateModel):
             own, r = some
             return self.component.log_density(prepared.components, own)[1](w * r.T)
 
-        chunk = self.component.chunk_rows(self.component.split(flat)[0])
+        chunk = self.component.chunk_rows(self.component.bare(flat))
         components = sum_over_rows(statistics, (flat, r), seen.reshape(-1), chunk=chunk)
         sums = Record(
             initial=from_counts(prepared.initial, weights @ found.marginals[:, 0]),
@@ -186,10 +186,7 @@ class HiddenMarkovBase(ConjugateModel):
         plates = dict(initial=0, transitions=1)
         chain = [name for name in block if name in plates]
         moved |= {name: unless_unknown(moved[name], params[name], plates[name]) for name in chain}
-        if not (own := [name for name in block if name in self.component.factors]):
-            return moved
-        gradient = self.total_gradient(self.expected(params), statistics, own)
-        return moved | self.component.constrain(params, moved, gradient)
+        return self.component.move_points(self, params, statistics, moved, block)
 
     def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
         if (why := self.component.whole_steps_only) is not None:

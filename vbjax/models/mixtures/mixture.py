@@ -84,7 +84,7 @@ class Mixture(ConjugateModel):
         return self.component.annotate(data, weights)
 
     def chunk_rows(self, data: Any) -> int:
-        return self.component.chunk_rows(self.component.split(data)[0])
+        return self.component.chunk_rows(self.component.bare(data))
 
     # -- the model -----------------------------------------------------------------------------------
 
@@ -122,13 +122,11 @@ class Mixture(ConjugateModel):
 
     def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
         block = tuple(block)
-        own = [name for name in block if self.points and name in self.component.factors]
-        if not own:
+        if not self.points:
             return super().m_step(params, statistics, block)
         statistics = self.component.steady(statistics)
         moved = super().m_step(params, statistics, block)
-        gradient = self.total_gradient(self.expected(params), statistics, own)
-        return moved | self.component.constrain(params, moved, gradient)
+        return self.component.move_points(self, params, statistics, moved, block)
 
     def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
         if (why := self.component.whole_steps_only) is not None:
