@@ -126,8 +126,8 @@ def cases() -> dict[str, Case]:
         **mixtures,
         "k-means": Case(vb.KMeans(K), x, K * D),
         "ARD regression": Case(vb.ARDRegression(), (x, y), D * D),
-        "logistic regression": Case(vb.LogisticRegression(), (x, label), D * D),
-        "probit regression": Case(vb.ProbitRegression(), (x, label), D * D),
+        "logistic regression": Case(vb.BayesianLogisticRegression(), (x, label), D * D),
+        "probit regression": Case(vb.BayesianProbitRegression(), (x, label), D * D),
         "PPCA": Case(vb.PPCA(4), few, D * 4),
         "factor analysis": Case(vb.FactorAnalysis(4), few, D * 4),
         "Bayesian PCA": Case(vb.BayesianPCA(4), few, D * 4),
@@ -139,7 +139,7 @@ def cases() -> dict[str, Case]:
         "random effects": Case(
             vb.RandomEffects(256), (column, jnp.arange(N) % 256), 1, written.random_effects
         ),
-        "linear regression": Case(vb.LinearRegression(), (x, y), D * D, written.linear_regression),
+        "linear regression": Case(vb.BayesianLinearRegression(), (x, y), D * D, written.linear_regression),
         "mean field Gaussian": Case(
             vb.MeanFieldGaussian(as_float(np.ones(64)), as_float(precision)),
             None,

@@ -184,13 +184,16 @@ def test_what_has_a_meaning_is_accepted():
          "inverse_scale of the component must be left out: points without mean_precision have no prior"),
         (vb.GaussianMixture(2, degrees_of_freedom=3.0), ROWS,
          "degrees_of_freedom of the component must be left out: points without mean_precision"),
-        (vb.ProbitRegression(b=np.ones(7)), LABELLED, "b must come with ard=True"),
-        (vb.LogisticRegression(ard=True, precision=1.0), LABELLED, "precision must not come with ard=True"),
+        (vb.BayesianProbitRegression(relevance_rate=np.ones(7)), LABELLED,
+         "relevance_rate must come with ard=True"),
+        (vb.BayesianLogisticRegression(ard=True, precision=1.0), LABELLED,
+         "precision must not come with ard=True"),
         (vb.RobustNormal(df=1e-60), ROWS[:, 0], "df must be positive; got 1e-60, 0.0 in float32"),
         (vb.RobustNormal(mu0=1e60), ROWS[:, 0], r"mu0 must be finite; got 1e\+60, inf in float32"),
-        (vb.LinearRegression(offset=1e30), LABELLED, "offset must be finite, as must be its square"),
+        (vb.BayesianLinearRegression(offset=1e30), LABELLED, "offset must be finite, as must be its square"),
         (vb.KMeans(3, scale=[1.0, -1.0]), ROWS, r"scale must be positive; got -1.0 at \[1\]"),
-        (vb.LinearRegression(location=np.ones(2)), LABELLED, r"location must be a number or of shape \(3,\)"),
+        (vb.BayesianLinearRegression(location=np.ones(2)), LABELLED,
+         r"location must be a number or of shape \(3,\)"),
         (vb.BayesianGaussianMixture(2, degrees_of_freedom=1.0), ROWS,
          "degrees_of_freedom of the component must be above 1"),
         (vb.BayesianGaussianMixture(2, "diag", inverse_scale=np.eye(2)), ROWS, r"of shape \(d,\); got"),
@@ -240,7 +243,7 @@ def test_a_wrong_hyperparameter_is_named_before_wrong_data():
     with pytest.raises(ValueError, match="n_components must be a whole number"):
         vb.fit(vb.GaussianMixture(0), "no data", key=key())
     with pytest.raises(ValueError, match="data must be"):
-        vb.fit(vb.LinearRegression(location=np.ones(7)), "no data", key=key())
+        vb.fit(vb.BayesianLinearRegression(location=np.ones(7)), "no data", key=key())
 
 
 def test_shapes_alone_are_read_of_traced_hyperparameters():

@@ -91,9 +91,10 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
         for bayesian in ("", "Bayesian")
     },
     "LinearRegression": ({}, "design"),
+    "BayesianLinearRegression": ({}, "design"),
     "ARDRegression": ({}, "design"),
-    "LogisticRegression": ({}, "labelled"),
-    "ProbitRegression": ({}, "labelled"),
+    "BayesianLogisticRegression": ({}, "labelled"),
+    "BayesianProbitRegression": ({}, "labelled"),
     "PPCA": (dict(n_components=1), "table"),
     "FactorAnalysis": (dict(n_components=1), "table"),
     "BayesianPCA": (dict(n_components=1), "table"),

@@ -272,7 +272,7 @@ def component(good: Any) -> list[Value]:
         + never(
             mixture=lambda: vb.GaussianMixture(2),
             k_means=lambda: vb.KMeans(2),
-            own=lambda: vb.LinearRegression(),
+            own=lambda: vb.BayesianLinearRegression(),
             a_chain=lambda: vb.HiddenMarkovModel(2, good()),
             family=vb.Gamma(),
             mixing=lambda: vb.labels.Weights(),

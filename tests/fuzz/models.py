@@ -189,7 +189,7 @@ def _methods(name: str, group: str, data: str) -> Iterator[Call]:
         responses = name.endswith("RegressionMixture") and method not in ("mean", "sample")
         own = f"x={_few(data)}:{data} " if responses else ""
         own += "n=shape:two" if method == "sample_posterior" else ""
-        if method == "sample" and name.endswith("RegressionMixture"):
+        if method == "sample" and "Regression" in name:
             own += "given=few_rows:three_rows"
         own += "given=total:three" if method == "sample" and name.endswith("MultinomialMixture") else ""
         own += "weights=array_value:simplex2" if method == "params_at" else ""

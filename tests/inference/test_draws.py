@@ -195,13 +195,13 @@ def test_replications_of_regressions_and_factor_models_are_their_predictive(floa
     """y of a Student-t; 0 and 1 as often as they are probable; rows W z + mu with z given the row."""
     x, y, one = np.array([[-1.0], [0.0], [2.0]]), np.array([0.0, 1.0, 0.0]), jnp.ones(1)
     line = MultivariateNormalGammaState(jnp.asarray([1.0, 2.0]), 9 * jnp.eye(2), 9 * one[0], 9 * one[0])
-    model = vb.LinearRegression(center=0 * one, offset=0 * one[0])
+    model = vb.BayesianLinearRegression(center=0 * one, offset=0 * one[0])
     same, drawn = vb.replicate(model, vb.Record(w=line), (x, y), key=KEY, n_draws=N_DRAWS)
     assert (same == x).all()
     within_errors(drawn, 1 + 2 * x[:, 0])
     within_errors((drawn - 1 - 2 * x[:, 0]) ** 2, 9 / 8 * (1 + (1 + x[:, 0] ** 2) / 9))
     w = MultivariateNormalState(jnp.asarray([1.0, 2.0]), 9 * jnp.eye(2))
-    model = vb.ProbitRegression(center=0 * one)
+    model = vb.BayesianProbitRegression(center=0 * one)
     drawn = vb.replicate(model, vb.Record(w=w), (x, y), key=KEY, n_draws=N_DRAWS)[1]
     assert set(np.unique(drawn)) == {0, 1}
     within_errors(drawn[:, :2], model.probabilities(vb.Record(w=w), x)[:2])

@@ -36,12 +36,12 @@ BAD_DATA = {
         r"group must have no masked entry; entry \[1\] is masked",
     ),
     "classes of names": (
-        vb.LogisticRegression(),
+        vb.BayesianLogisticRegression(),
         (Y[:, None], ["a", "b", "a", "b"]),
         "y must be numbers; got an array of <U1; code categories",
     ),
     "classes from 1": (
-        vb.ProbitRegression(),
+        vb.BayesianProbitRegression(),
         (Y[:, None], [1, 2, 1, 2]),
         r"y must be 0 or 1 in every row; got 2.0 in row 1; y == one_class",
     ),

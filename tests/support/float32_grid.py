@@ -144,12 +144,13 @@ GRID = {
     "Student-t": (vb.RobustNormal(3.0), columns()),
     "hierarchical": (vb.HierarchicalNormal(), measured()),
     "random effects": (vb.RandomEffects(6), grouped()),
-    "linear regression": (vb.LinearRegression(), responses(1)),
+    "least squares": (vb.LinearRegression(), responses(1)),
+    "linear regression": (vb.BayesianLinearRegression(), responses(1)),
     "relevance": (vb.ARDRegression(), responses(1)),
     "lines": (vb.BayesianRegressionMixture(2, concentration=0.5), responses(1)),
     "planes": (vb.BayesianMultivariateRegressionMixture(2, degrees_of_freedom=4.0), responses(2)),
-    "logistic": (vb.LogisticRegression(), labelled()),
-    "probit": (vb.ProbitRegression(), labelled()),
+    "logistic": (vb.BayesianLogisticRegression(), labelled()),
+    "probit": (vb.BayesianProbitRegression(), labelled()),
 }
 
 REMAINS = {  # what is wrong and known: a regressor of 1e6 among others of 1, 0.2 nats of 1,100

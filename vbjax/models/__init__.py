@@ -41,9 +41,8 @@ from vbjax.models.mixtures.regression import (
     RegressionMixture,
 )
 from vbjax.models.regression.ard_regression import ARDRegression
-from vbjax.models.regression.linear_regression import LinearRegression
-from vbjax.models.regression.logistic_regression import LogisticRegression
-from vbjax.models.regression.probit_regression import ProbitRegression
+from vbjax.models.regression.label_regressions import BayesianLogisticRegression, BayesianProbitRegression
+from vbjax.models.regression.linear_regression import BayesianLinearRegression, LinearRegression
 from vbjax.models.state_space.linear_gaussian_state_space import (
     BayesianLinearGaussianStateSpace,
     LinearGaussianStateSpace,
@@ -72,6 +71,8 @@ __all__ = [
     "BayesianGaussianMixture",
     "BayesianHiddenMarkovModel",
     "BayesianLinearGaussianStateSpace",
+    "BayesianLinearRegression",
+    "BayesianLogisticRegression",
     "BayesianMixture",
     "BayesianMixtureHMM",
     "BayesianMultinomialMixture",
@@ -79,6 +80,7 @@ __all__ = [
     "BayesianPCA",
     "BayesianPoissonHMM",
     "BayesianPoissonMixture",
+    "BayesianProbitRegression",
     "BayesianRegressionMixture",
     "BernoulliMixture",
     "CategoricalHMM",
@@ -97,7 +99,6 @@ __all__ = [
     "LatentDirichletAllocation",
     "LinearGaussianStateSpace",
     "LinearRegression",
-    "LogisticRegression",
     "MeanFieldGaussian",
     "MeanFieldTable",
     "Mixture",
@@ -106,7 +107,6 @@ __all__ = [
     "MultivariateRegressionMixture",
     "PoissonHMM",
     "PoissonMixture",
-    "ProbitRegression",
     "RandomEffects",
     "RegressionMixture",
     "RobustNormal",

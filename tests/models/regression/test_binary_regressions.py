@@ -32,7 +32,7 @@ KEY = jax.random.key(0)
 N = 30
 PRECISION = 0.5
 PRIOR = dict(precision=PRECISION, intercept_precision=PRECISION)
-LINKS = {vb.LogisticRegression: special.log_expit, vb.ProbitRegression: special.log_ndtr}
+LINKS = {vb.BayesianLogisticRegression: special.log_expit, vb.BayesianProbitRegression: special.log_ndtr}
 
 both = pytest.mark.parametrize("kind", LINKS)
 
@@ -62,7 +62,7 @@ def signed_design(fit, rows):
 
 def test_logistic_makes_the_textbooks_updates(float64):
     """Bishop (2006), eq. 10.156 to 10.164 (the last with the sign of m' S^-1 m put right)."""
-    fit, rows = fitted(vb.LogisticRegression)
+    fit, rows = fitted(vb.BayesianLogisticRegression)
     design, y = np.asarray(fit.model.design(rows[0])), np.asarray(rows[1])
     xi = np.ones(N)
     for _ in range(500):
@@ -97,7 +97,7 @@ def test_points_of_a_logistic_are_penalised_maximum_likelihood(float64):
 
 
 def test_the_mean_of_a_probit_is_the_mode_of_its_posterior(float64):
-    fit, rows = fitted(vb.ProbitRegression)
+    fit, rows = fitted(vb.BayesianProbitRegression)
     design, mean = signed_design(fit, rows), np.asarray(fit.params.w.mean)
     m = design @ mean
     slope = design.T @ np.exp(stats.norm.logpdf(m) - special.log_ndtr(m)) - PRECISION * mean
@@ -116,7 +116,7 @@ def own_probit():
 
 
 def test_a_probit_of_ones_own_has_the_same_fit(float64):
-    fit, rows = fitted(vb.ProbitRegression)
+    fit, rows = fitted(vb.BayesianProbitRegression)
     own = vb.fit(own_probit(), jnp.asarray(signed_design(fit, rows)), key=KEY, tol=0.0)
     np.testing.assert_allclose(own.params.w.mean, fit.params.w.mean, rtol=1e-6)
     close(own.objective, fit.objective, factor=3)
@@ -125,7 +125,9 @@ def test_a_probit_of_ones_own_has_the_same_fit(float64):
 # ---------------------------------------------------------------- both
 
 
-@pytest.mark.parametrize(("kind", "ard"), [(vb.LogisticRegression, True), (vb.ProbitRegression, False)])
+@pytest.mark.parametrize(
+    ("kind", "ard"), [(vb.BayesianLogisticRegression, True), (vb.BayesianProbitRegression, False)]
+)
 def test_the_derived_e_step_is_the_oracle(kind, ard, dtype):
     rows, weights = data(dtype), jnp.linspace(0, 2, N, dtype=dtype)
     model = kind(ard=ard).resolve(rows)
@@ -202,7 +204,7 @@ def test_probabilities_are_the_link_integrated_over_q(kind, float64):
     log = np.where(y[:5] == 1, np.log(exact), np.log1p(-exact))
     np.testing.assert_allclose(fit.model.log_predictive(fit.params, (x[:5], y[:5])), log, rtol=1e-8)
     assert (np.asarray(fit.model.predict(fit.params, x)) == (psi > 0)).all()
-    draws = np.asarray(fit.model.sample(fit.params, KEY, jnp.broadcast_to(x[:1], (5000, 1))))
+    draws = np.asarray(fit.model.sample(fit.params, KEY, 5000, given=jnp.broadcast_to(x[:1], (5000, 1))))
     assert abs(draws.mean() - exact[0]) < 4 * np.sqrt(exact[0] * (1 - exact[0]) / 5000)
 
 
@@ -252,6 +254,6 @@ def test_rows_of_weight_zero_leave_finite_gradients(kind, float64):
 def test_bad_labels_and_priors_of_other_columns_raise():
     x = np.zeros((3, 1))
     with pytest.raises(ValueError, match="y must be 0 or 1"):
-        vb.fit(vb.LogisticRegression(), (x, np.array([0, 1, 2])), key=KEY)
+        vb.fit(vb.BayesianLogisticRegression(), (x, np.array([0, 1, 2])), key=KEY)
     with pytest.raises(ValueError, match="x must have 2 columns, as the model's precision has"):
-        vb.fit(vb.LogisticRegression(precision=np.ones(2)), (x, np.zeros(3)), key=KEY)
+        vb.fit(vb.BayesianLogisticRegression(precision=np.ones(2)), (x, np.zeros(3)), key=KEY)

@@ -1,11 +1,14 @@
-"""Laws of linear regression, exact and with relevance determination.
+"""Laws of linear regression: by least squares, exact, and with relevance determination.
 
+Least squares: numpy's to rounding, with their likelihood; with a prior ridge regression, scikit-learn's, and
+the mode of the exact posterior; weights are repeated rows; a perfect fit is singular, columns that repeat one
+another are refused.
 Conjugate: the bound is the log evidence, a Student-t density; one row more raises it by that row's log
 predictive density; draws of new rows have that density; in the flat limit it is least squares. Relevance
 determination: the fixed point is scikit-learn's (MacKay's updates have it too), the bound lies below the log
-evidence and Gibbs draws have the exact moments, both by quadrature over the precisions; the hand-written
-E-step is the derived one. Both: other units and origins change nothing else, and float32 keeps its digits at
-an offset of 1e4. Input that is no pair of a table and a column raises.
+evidence and Gibbs draws have the exact moments, both by quadrature over the precisions. All: the hand-written
+E-step is the derived one, other units and origins change nothing else, and float32 keeps its digits at an
+offset of 1e4. Input that is no pair of a table and a column raises.
 """
 
 import dataclasses
@@ -16,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special, stats
-from sklearn.linear_model import ARDRegression
+from sklearn.linear_model import ARDRegression, Ridge
 
 import vbjax as vb
 from tests.inference.test_gibbs import agrees
@@ -49,12 +52,74 @@ def fitted(kind, intercept=True, dtype="float64", offset=0.0, unit=1.0):
     return vb.fit(model, rows, key=KEY, tol=0.0, max_iter=5000), rows
 
 
+# ---------------------------------------------------------------- least squares
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_maximum_likelihood_is_least_squares(intercept, dtype):
+    x, y = data(dtype)
+    x = x @ jnp.asarray(
+        [[1.0, 1.0, 0.0], [0.0, 0.1, 0.0], [0.0, 0.0, 100.0]], dtype
+    )  # two columns are nearly one
+    fit = vb.fit(vb.LinearRegression(intercept), (x, y), key=KEY, tol=0.0)
+    exact = np.column_stack([np.ones(N), x] if intercept else [x]).astype("float64")
+    best, (rest,), *_ = np.linalg.lstsq(exact, np.asarray(y, "float64"))
+    close(fit.model.coefficients(fit.params), best[intercept:], scale=np.abs(best).max(), factor=30)
+    close(fit.model.intercept(fit.params), best[0] if intercept else 0.0, scale=np.abs(best).max(), factor=30)
+    close(1 / fit.params.w.mean.precision, rest / N, factor=10)
+    close(fit.objective, stats.norm.logpdf(y, exact @ best, np.sqrt(rest / N)).sum())
+    close(fit.model.log_predictive(fit.params, (x, y)).sum(), fit.objective)
+    assert fit.status == vb.Status.CONVERGED
+    assert not fit.runs.singular.any()
+
+
+def test_a_prior_makes_it_ridge_regression(float64):
+    x, y = data()
+    fit = vb.fit(vb.LinearRegression(mean_precision=7.0), (x, y), key=KEY, tol=0.0)
+    other = Ridge(alpha=7.0).fit(x, y)
+    close(fit.model.coefficients(fit.params), other.coef_, factor=3)
+    close(fit.model.intercept(fit.params), other.intercept_, factor=3)
+    rest = ((y - other.predict(x)) ** 2).sum() + 7 * (other.coef_**2).sum()
+    close(1 / fit.params.w.mean.precision, rest / (N + D + 1), factor=3)
+
+
+def test_with_a_whole_prior_the_point_is_the_mode_of_the_exact_posterior(float64):
+    prior = dict(location=np.array([0.5, 1.0, -1.0, 2.0]), concentration=3.0, rate=4.0)
+    precision = np.array([0.5, 1.0, 2.0, 3.0])
+    point = vb.fit(vb.LinearRegression(mean_precision=precision, **prior), data(), key=KEY, tol=0.0)
+    exact = vb.BayesianLinearRegression(mean_precision=np.diag(precision), **prior)
+    posterior = vb.fit(exact, data(), key=KEY, tol=0.0)
+    close(tuple(point.params.w.mean), tuple(posterior.params.w.mode), factor=10)
+    # log joint = log evidence + log posterior, at the mode
+    mode = posterior.params.w.mode
+    close(point.objective, posterior.objective + posterior.params.w.log_prob(mode), factor=10)
+
+
+def test_weights_are_repeated_rows(float64):
+    (x, y), weights = data(), np.arange(N) % 3
+    once = vb.fit(vb.LinearRegression(), (x, y), weights=weights.astype(float), key=KEY, tol=0.0)
+    rows = np.repeat(np.arange(N), weights)
+    repeated = vb.fit(vb.LinearRegression(), (x[rows], y[rows]), key=KEY, tol=0.0)
+    close(once.objective, repeated.objective)
+    close(once.model.coefficients(once.params), repeated.model.coefficients(repeated.params), factor=3)
+
+
+def test_a_perfect_fit_is_singular_and_columns_that_repeat_are_refused(dtype):
+    x, _ = data(dtype)
+    fit = vb.fit(vb.LinearRegression(), (x, x @ jnp.asarray([1.0, -2.0, 3.0], dtype)), key=KEY)
+    assert fit.runs.singular.all()
+    assert np.isfinite(fit.objective)
+    close(fit.model.coefficients(fit.params), [1.0, -2.0, 3.0], factor=10)
+    with pytest.raises(ValueError, match="the factor 'w'"):
+        vb.fit(vb.LinearRegression(), (x[:, [0, 0]], x[:, 1]), key=KEY)
+
+
 # ---------------------------------------------------------------- conjugate
 
 
 @pytest.mark.parametrize("intercept", [True, False])
 def test_the_bound_is_the_log_evidence(intercept, float64):
-    fit, (x, y) = fitted(vb.LinearRegression, intercept)
+    fit, (x, y) = fitted(vb.BayesianLinearRegression, intercept)
     model, design = fit.model, np.asarray(fit.model.design(x))
     shape = (
         model.rate
@@ -69,7 +134,7 @@ def test_the_bound_is_the_log_evidence(intercept, float64):
 
 
 def test_one_row_more_adds_its_log_predictive_density(float64):
-    fit, (x, y) = fitted(vb.LinearRegression)
+    fit, (x, y) = fitted(vb.BayesianLinearRegression)
     weights = np.append(np.ones(N - 1), 0.0)
     less = vb.fit(fit.model, (x, y), weights=weights, key=KEY, tol=0.0)
     density = fit.model.log_predictive(less.params, (x[-1:], y[-1:]))[0]
@@ -77,19 +142,19 @@ def test_one_row_more_adds_its_log_predictive_density(float64):
 
 
 def test_draws_of_new_rows_have_the_predictive_density(float64):
-    fit, (x, _) = fitted(vb.LinearRegression)
+    fit, (x, _) = fitted(vb.BayesianLinearRegression)
     w, many = fit.params.w, np.broadcast_to(x[:1], (5000, D))
     row = np.asarray(fit.model.design(x[:1]))[0]
     spread = w.rate / w.concentration * (1 + row @ np.linalg.solve(w.mean_precision, row))
     exact = stats.t(2 * w.concentration, fit.model.offset + row @ w.location, np.sqrt(spread))
     close(fit.model.log_predictive(fit.params, (x[:1], np.ones(1))), [exact.logpdf(1.0)])
-    assert stats.kstest(fit.model.sample(fit.params, KEY, many), exact.cdf).pvalue > 1e-3
+    assert stats.kstest(fit.model.sample(fit.params, KEY, 5000, given=many), exact.cdf).pvalue > 1e-3
     close(fit.model.predict(fit.params, x[:1]), [exact.mean()])
 
 
 def test_a_flat_prior_gives_least_squares(float64):
     x, y = data()
-    flat = vb.LinearRegression(mean_precision=1e-12 * np.eye(D + 1), rate=1e-12)
+    flat = vb.BayesianLinearRegression(mean_precision=1e-12 * np.eye(D + 1), rate=1e-12)
     fit = vb.fit(flat, (x, y), key=KEY, tol=0.0)
     design = np.column_stack([np.ones(N), x])
     best, (rest,), *_ = np.linalg.lstsq(design, y)
@@ -108,7 +173,9 @@ def test_a_flat_prior_gives_least_squares(float64):
 def test_the_fixed_point_is_scikit_learns(float64):
     x, y = (z - z.mean(0) for z in data())
     a, b, c, d = 1e-3, 2e-3, 3e-3, 4e-3
-    model = vb.ARDRegression(fit_intercept=False, a=a, b=b, c=c, d=d)
+    model = vb.ARDRegression(
+        fit_intercept=False, relevance_concentration=a, relevance_rate=b, concentration=c, rate=d
+    )
     fit = vb.fit(model, (x, y), key=KEY, tol=0.0, max_iter=20_000)
     other = ARDRegression(
         fit_intercept=False, alpha_1=c, alpha_2=d, lambda_1=a, lambda_2=b,
@@ -121,23 +188,7 @@ def test_the_fixed_point_is_scikit_learns(float64):
     np.testing.assert_allclose(fit.params.w.covariance, other.sigma_, rtol=1e-5, atol=1e-10)
 
 
-def test_the_derived_e_step_is_the_oracle(dtype):
-    rows, weights = data(dtype), jnp.linspace(0, 2, N, dtype=dtype)
-    model = vb.ARDRegression().resolve(rows)
-    params = model.init(KEY, rows)
-    params = params | dict(w=dataclasses.replace(params.w, mean=jnp.asarray([0.5, 1.0, -1.5, 2.0], dtype)))
-
-    @jit
-    def both(params):
-        prepared = model.prepare(params)
-        return model.e_step(prepared, rows, weights), ConjugateModel.e_step(model, prepared, rows, weights)
-
-    own, derived = both(params)
-    close(naturals(own), naturals(derived), factor=3)
-    close((own.bound, own.weight), (derived.bound, derived.weight), scale=float(derived.magnitude))
-
-
-PRIOR = dict(a=2.0, b=1.5, c=3.0, d=2.0)
+PRIOR = dict(relevance_concentration=2.0, relevance_rate=1.5, concentration=3.0, rate=2.0)
 SMALL = np.array([0.5, -1.0, 1.5, 0.3, 2.0, -0.2]), np.array([0.9, -1.2, 1.1, 0.8, 2.5, 0.1])
 
 
@@ -175,7 +226,7 @@ def test_the_bound_lies_below_the_log_evidence(float64):
     assert abs(response.sd.w.first[0] - exact) < abs(own - exact)
 
 
-@pytest.mark.parametrize("kind", [vb.LinearRegression, vb.ARDRegression])
+@pytest.mark.parametrize("kind", [vb.BayesianLinearRegression, vb.ARDRegression])
 def test_gibbs_draws_have_the_exact_moments(kind, float64):
     x, y = SMALL
     sizes = dict(key=KEY, n_draws=1000, n_warmup=100, n_chains=16)
@@ -202,13 +253,31 @@ def test_the_predictive_density_is_the_textbooks(float64):
         fit.model.offset + row @ w.mean, np.sqrt(1 / fit.params.tau.mean + row @ w.covariance @ row)
     )
     close(fit.model.log_predictive(fit.params, (x[:1], y[:1])), [exact.logpdf(y[0])])
-    draws = fit.model.sample(fit.params, KEY, np.broadcast_to(x[:1], (5000, D)))
+    draws = fit.model.sample(fit.params, KEY, 5000, given=np.broadcast_to(x[:1], (5000, D)))
     assert stats.kstest(draws, exact.cdf).pvalue > 1e-3
 
 
-# ---------------------------------------------------------------- both
+# ---------------------------------------------------------------- all
 
-every_kind = pytest.mark.parametrize("kind", [vb.LinearRegression, vb.ARDRegression])
+KINDS = [vb.LinearRegression, vb.BayesianLinearRegression, vb.ARDRegression]
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@every_kind
+def test_the_derived_e_step_is_the_oracle(kind, dtype):
+    rows, weights = data(dtype), jnp.linspace(0, 2, N, dtype=dtype)
+    model = kind().resolve(rows)
+    params = model.init(KEY, rows)
+    prepared = model.prepare(params)
+    prepared = prepared | dict(w=prepared.w.about(jnp.asarray([0.5, 1.0, -1.5, 2.0], dtype)))
+
+    @jit
+    def both(prepared):
+        return model.e_step(prepared, rows, weights), ConjugateModel.e_step(model, prepared, rows, weights)
+
+    own, derived = both(prepared)
+    close(naturals(own), naturals(derived), factor=3)
+    close((own.bound, own.weight), (derived.bound, derived.weight), scale=float(derived.magnitude))
 
 
 @every_kind
@@ -244,11 +313,11 @@ X, Y = np.zeros((4, 2)), np.zeros(4)
 )
 def test_bad_data_raise(bad, match):
     with pytest.raises(ValueError, match=match):
-        vb.fit(vb.LinearRegression(), bad, key=KEY)
+        vb.fit(vb.BayesianLinearRegression(), bad, key=KEY)
 
 
 def test_a_model_without_data_and_other_columns_raise():
-    model = vb.LinearRegression()
+    model = vb.BayesianLinearRegression()
     with pytest.raises(ValueError, match="has not seen data"):
         _ = model.factors
     with pytest.raises(ValueError, match="2 columns"):

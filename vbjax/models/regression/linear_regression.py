@@ -1,28 +1,130 @@
-"""Linear regression with a conjugate prior: the posterior and the evidence are exact."""
+"""Linear regression: least squares and its penalised kin; and with a conjugate prior by exact Bayes."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from vbjax import terms
-from vbjax.core.hyperparameters import DEFINITE, POSITIVE, REAL, flag, hyper
+from vbjax.core.hyperparameters import DEFINITE, NON_NEGATIVE, POSITIVE, REAL, flag, hyper
 from vbjax.core.rows import Expectation
 from vbjax.data.moments import fill_defaults
 from vbjax.families.base import pytree
+from vbjax.families.delta import Delta, DeltaState
+from vbjax.families.gamma import GammaStatistics
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGamma, MultivariateNormalGammaState
-from vbjax.models.components.student_t import log_student_t
-from vbjax.models.regression.base import GaussianRegression
-from vbjax.numerics.linalg import cholesky, rounding_of, solve_lower
+from vbjax.models.regression.regression import Regression, Rows
+from vbjax.models.regression.responses import JointNormalResponse, StudentResponse
+from vbjax.numerics.linalg import least_share, rounding_of
 from vbjax.numerics.record import Record
+from vbjax.numerics.special import LOG_2PI
 
 
 @pytree
-class LinearRegression(GaussianRegression):
+class LinearRegression(Regression):
+    """y_n ~ N(w . x_n, 1 / tau): least squares, maximum likelihood; with a prior, ridge regression, MAP.
+
+    With the rows of the design X, centred and behind a column of ones, and y about its mean:
+
+        w = (X'X)^-1 X'y,   1 / tau = |y - X w|^2 / n,
+
+    or with a prior w | tau ~ N(m0, (tau B0)^-1), B0 diagonal, and another tau ~ Gamma(a0, b0)
+
+        w = (X'X + B0)^-1 (X'y + B0 m0),
+        1 / tau = (2 b0 + |y - X w|^2 + (w - m0)' B0 (w - m0)) / (2 (a0 - 1) + n + p).
+
+    The objective is the log likelihood, with a prior the log joint density. The noise obeys
+    1 / tau >= noise_floor x the mean square of y; a fit that ends there (y is linear in x) is flagged as
+    singular.
+
+    Data: (x, y), (n, d) and (n,). The factor is `w`, a point: w.mean.location (p,), w.mean.precision.
+
+    Args:
+        fit_intercept: whether the first weight is an intercept, p = d + 1; otherwise p = d.
+        mean_precision: the diagonal of B0, a number or (p,): the penalty of ridge regression. By default
+            there is none.
+        location: m0, a number or (p,); by default 0.
+        concentration, rate: a0 and b0; without a rate tau has no prior.
+        center: (d,), subtracted from x; by default the columns' means, 0 without an intercept.
+        offset: subtracted from y; by default its mean, 0 without an intercept.
+        noise_floor: smallest variance of the noise, relative to the mean square of y.
+        scale: the mean square of y, by default from the data.
+
+    Raises:
+        ValueError: data that are not a table and a column with as many rows.
+
+    References:
+        Bishop (2006), section 3.1, eq. 3.15, 3.21 and 3.28.
+
+    >>> import jax, vbjax as vb
+    >>> x, y = jax.numpy.array([[0.0], [1.0], [2.0], [3.0]]), jax.numpy.array([1.0, 3.1, 4.9, 7.0])
+    >>> fit = vb.fit(vb.LinearRegression(), (x, y), key=jax.random.key(0))
+    >>> print(f"{fit.model.intercept(fit.params):.2f} + {fit.model.coefficients(fit.params)[0]:.2f} x")
+    1.03 + 1.98 x
+    """
+
+    fit_intercept: bool = flag(default=True)
+    mean_precision: Any = hyper(None, POSITIVE, "p")
+    location: Any = hyper(None, REAL, "p", requires="mean_precision")
+    concentration: Any = hyper(1.0, POSITIVE)
+    rate: Any = hyper(None, POSITIVE)
+    center: Any = hyper(None, REAL, "d")
+    offset: Any = hyper(None, REAL)
+    noise_floor: Any = hyper(1e-12, NON_NEGATIVE)
+    scale: Any = hyper(None, POSITIVE)
+
+    response = JointNormalResponse()
+
+    @property
+    def factors(self) -> Record:
+        return Record(w=Delta(MultivariateNormalGamma(self.n_weights)))
+
+    def resolve(self, data: Rows, weights: Array | None = None) -> LinearRegression:
+        center, _ = self.units(data[0], weights, self.center)
+        offset, square = self.units(data[1], weights, self.offset)
+        one = jnp.ones(center.shape[-1] + self.fit_intercept)
+        prior = {} if self.mean_precision is None else dict(mean_precision=one, location=0 * one)
+        return fill_defaults(self, data[0].dtype, center=center, offset=offset, scale=square, **prior)
+
+    def init(self, key: Array, data: Rows, weights: Array | None = None) -> Record:
+        """Start at 0: one update is the solution; another, about its own residuals, its last digits."""
+        return Record(w=self.factors.w.neutral(data[0].dtype))
+
+    def log_prior(self, s: Record) -> Float[Array, ""]:
+        t, prior = s.w, jnp.zeros_like(s.w.logdet)
+        if self.mean_precision is not None:
+            square = (self.mean_precision * jnp.diagonal(t.scatter_about(self.location))).sum()
+            logs = jnp.log(self.mean_precision) + t.logdet - LOG_2PI
+            prior = 0.5 * (logs.sum() - square)
+        if self.rate is None:
+            return prior
+        return prior + terms.gamma(
+            GammaStatistics(t.precision, t.logdet, -t.logdet), self.concentration, self.rate
+        )
+
+    def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
+        """Solve for the weights (Bishop 2006, eq. 3.15 and 3.28), and keep the noise (3.21) above its floor.
+
+        Where columns repeat one another there is no solution: the rate of 0 is no rate, and the fit says so.
+        """
+        at = super().m_step(params, statistics, block).w.at
+        least = (at.concentration - 1 + 0.5 * self.n_weights) * self.noise_floor * self.scale
+        clear = least_share(at.mean_precision) > self.n_weights * jnp.finfo(at.rate.dtype).eps
+        rate = jnp.where(clear, jnp.maximum(at.rate, least), 0)
+        return Record(w=DeltaState(dataclasses.replace(at, rate=rate)))
+
+    def singular(self, params: Record) -> Bool[Array, ""]:
+        """Return whether the noise's variance is within twice its floor."""
+        return 1 / params.w.mean.precision <= 2 * self.noise_floor * self.scale
+
+
+@pytree
+class BayesianLinearRegression(Regression):
     """y_n ~ N(w . x_n, 1 / tau), w | tau ~ N(m0, (tau B0)^-1), tau ~ Gamma(a0, b0); q(w, tau) is exact.
 
     With the rows of the design X, centred and behind a column of ones, and y about its mean:
@@ -52,7 +154,7 @@ class LinearRegression(GaussianRegression):
 
     >>> import jax, vbjax as vb
     >>> x, y = jax.numpy.array([[0.0], [1.0], [2.0], [3.0]]), jax.numpy.array([1.0, 3.1, 4.9, 7.0])
-    >>> fit = vb.fit(vb.LinearRegression(), (x, y), key=jax.random.key(0))
+    >>> fit = vb.fit(vb.BayesianLinearRegression(), (x, y), key=jax.random.key(0))
     >>> print(f"{fit.model.intercept(fit.params):.2f} + {fit.model.coefficients(fit.params)[0]:.2f} x")
     1.03 + 1.98 x
     """
@@ -65,71 +167,32 @@ class LinearRegression(GaussianRegression):
     concentration: Any = hyper(1e-3, POSITIVE)
     rate: Any = hyper(None, POSITIVE)
 
+    response = StudentResponse()
+
     @property
     def factors(self) -> Record:
         return Record(w=MultivariateNormalGamma(self.n_weights))
 
-    def resolve(self, data: tuple[Array, Array], weights: Array | None = None) -> LinearRegression:
+    def resolve(self, data: Rows, weights: Array | None = None) -> BayesianLinearRegression:
         center, scale = self.units(data[0], weights, self.center)
         offset, square = self.units(data[1], weights, self.offset)
         rows = jnp.append(1, scale) if self.fit_intercept else scale
-        defaults = dict(
-            center=center,
-            offset=offset,
-            location=jnp.zeros_like(rows),
-            mean_precision=1e-3 * jnp.diag(rows),
-            rate=1e-3 * square,
-        )
-        return fill_defaults(self, data[0].dtype, **defaults)
+        prior = dict(location=jnp.zeros_like(rows), mean_precision=1e-3 * jnp.diag(rows), rate=1e-3 * square)
+        return fill_defaults(self, data[0].dtype, center=center, offset=offset, **prior)
 
     @property
     def prior(self) -> MultivariateNormalGammaState:
         """The prior of (w, tau), once resolved."""
         return MultivariateNormalGammaState(self.location, self.mean_precision, self.concentration, self.rate)
 
-    def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
-        """The prior: an update from it is the posterior, and another, about its own mean, its last digits."""
+    def init(self, key: Array, data: Rows, weights: Array | None = None) -> Record:
+        """Start at the prior: one update is the posterior; another, about its own mean, its last digits."""
         return Record(w=self.prior)
 
-    def log_prior(self, s: Record) -> Array:
+    def log_prior(self, s: Record) -> Float[Array, ""]:
         return self.prior.log_density(s.w) + s.w.base
 
-    def log_likelihood(self, s: Record, rows: tuple[Array, Array]) -> Float[Array, " n"]:
-        return terms.normal(rows[1] - self.offset, terms.linear(self.design(rows[0]), s.w))
-
-    def fit_of(self, s: Record, gram: Array, cross: Array, square: Array) -> tuple[Array, Array]:
-        return s.w.logdet, s.w.precision * square - 2 * s.w.cross @ cross + (s.w.square * gram).sum()
-
-    def cancelled(self, params: Any, expectation: Expectation) -> Array:
-        """Of nearly collinear columns, what rounding makes of the weights' covariance times products."""
+    def cancelled(self, params: Any, expectation: Expectation) -> Float[Array, ""]:
+        """Return what rounding makes of products times the weights' covariance, if columns nearly repeat."""
         precision = params["w"].mean_precision
         return rounding_of(precision, jnp.zeros((), precision.dtype))
-
-    # -- use -----------------------------------------------------------------------------------------
-
-    def log_predictive(self, params: Record, data: Any) -> Float[Array, " n"]:
-        """log p(y_n | x_n, data) of new rows, (n,): Student-t, w and tau integrated out (eq. 3.114)."""
-        return _log_predictive(self, params, *self.read(data))
-
-    def sample(self, params: Record, key: Array, x: Any) -> Float[Array, " n"]:
-        """A draw of y for every row of x, (n,), each with w and tau of its own: the predictive's draws."""
-        return _sample(self, params, key, self.read_design(x))
-
-    def marginal(self, params: Record, x: Array) -> tuple[Array, Array, Array]:
-        """Location and squared scale of each row's Student-t, and its degrees of freedom."""
-        w, design = params.w, self.design(x)
-        half = solve_lower(cholesky(w.mean_precision), design.T)
-        square = w.rate / w.concentration * (1 + (half * half).sum(0))
-        return self.offset + design @ w.location, square, 2 * w.concentration
-
-
-@jax.jit
-def _log_predictive(model: LinearRegression, params: Record, x: Array, y: Array) -> Array:
-    location, square, dof = model.marginal(params, x)
-    return log_student_t((y - location) ** 2 / square, dof, 1, jnp.log(square))
-
-
-@jax.jit
-def _sample(model: LinearRegression, params: Record, key: Array, x: Array) -> Array:
-    location, square, dof = model.marginal(params, x)
-    return location + jnp.sqrt(square) * jax.random.t(key, dof, location.shape, location.dtype)
