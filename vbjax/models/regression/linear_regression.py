@@ -20,7 +20,7 @@ from vbjax.families.gamma import GammaStatistics
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGamma, MultivariateNormalGammaState
 from vbjax.models.regression.regression import Regression, Rows
 from vbjax.models.regression.responses import JointNormalResponse, StudentResponse
-from vbjax.numerics.linalg import least_share, rounding_of
+from vbjax.numerics.linalg import rounding_of
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI
 
@@ -110,13 +110,20 @@ class LinearRegression(Regression):
     def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
         """Solve for the weights (Bishop 2006, eq. 3.15 and 3.28), and keep the noise (3.21) above its floor.
 
-        Where columns repeat one another there is no solution: the rate of 0 is no rate, and the fit says so.
+        Where columns repeat one another it is the shortest of all solutions, in units of the columns.
         """
-        at = super().m_step(params, statistics, block).w.at
-        least = (at.concentration - 1 + 0.5 * self.n_weights) * self.noise_floor * self.scale
-        clear = least_share(at.mean_precision) > self.n_weights * jnp.finfo(at.rate.dtype).eps
-        rate = jnp.where(clear, jnp.maximum(at.rate, least), 0)
-        return Record(w=DeltaState(dataclasses.replace(at, rate=rate)))
+        gradient = self.total_gradient(self.expected(params), statistics, block)["w"]
+        gram, cross = -2 * gradient.square, gradient.cross
+        unit = jnp.sqrt(jnp.where(jnp.diagonal(gram) > 0, jnp.diagonal(gram), 1))
+        values, vectors = jnp.linalg.eigh(gram / (unit[:, None] * unit))
+        clear = values > self.n_weights * jnp.finfo(values.dtype).eps * values[-1]
+        inverse = jnp.where(clear, 1 / jnp.where(clear, values, 1), 0)
+        shift = vectors @ (inverse * (vectors.T @ (cross / unit))) / unit
+        least = gradient.logdet * self.noise_floor * self.scale
+        rate = jnp.maximum(-gradient.precision - 0.5 * shift @ cross, least)
+        moved = super().m_step(params, statistics, block).w.at
+        location = params["w"].mean.location + shift
+        return Record(w=DeltaState(dataclasses.replace(moved, location=location, rate=rate)))
 
     def singular(self, params: Record) -> Bool[Array, ""]:
         """Return whether the noise's variance is within twice its floor."""
