@@ -231,7 +231,7 @@ def test_hyperparameters_are_replaced_wherever_they_are():
     shares = vb.MixtureHMM(2, 3).replace(covariance_floor=0.1, weight_concentration=2.0, stickiness=1.0)
     inner = shares.component
     assert (inner.component.covariance_floor, inner.weights.concentration) == (0.1, 2.0)
-    assert (shares.stickiness, inner.component.n_laws) == (1.0, 6)
+    assert (shares.chain.stickiness, inner.component.n_laws) == (1.0, 6)
     fewer = shares.replace(n_components=1, n_states=4).component
     assert (fewer.n_components, fewer.n_laws, fewer.component.n_laws) == (1, 4, 4)
     for nobody in ("rate", "n_laws", "points", "weight_rate"):

@@ -358,12 +358,12 @@ def objective_by_hand(name, model, params, sequences, weights=WEIGHTS):
     chain = chain_of(model, params)
     each = [log_normalizer(chain, table_of(name, model, params, x)) for x in sequences]
     total = weights @ np.array(each)
-    prior = dict(initial=model.initial_concentration, transitions=model.transition_concentration)
+    prior = dict(initial=model.chain.initial_concentration, transitions=model.chain.transition_concentration)
     if "shares" in params:
         prior["shares"] = shares_prior(model.component.weights)
-    if model.transition_concentration is not None:
-        own = float(model.stickiness) * np.eye(model.n_states)
-        prior["transitions"] = np.asarray(model.transition_concentration, float) + own
+    if model.chain.transition_concentration is not None:
+        own = float(model.chain.stickiness) * np.eye(model.n_states)
+        prior["transitions"] = np.asarray(model.chain.transition_concentration, float) + own
     if model.points:
         for key, alpha in prior.items():
             if alpha is not None:

@@ -163,11 +163,11 @@ def _parameters(model: HiddenMarkovModel, params: Record) -> dict[str, Array]:
 
 def _outputs(model: HiddenMarkovModel, params: Record, own: Any) -> dict[str, Array]:
     """Return parameters of the outputs, by state and, where a state is a mixture, by component."""
-    if isinstance(model, AutoregressiveHMM):
-        found = dict(intercepts=model.intercepts(params), coefficients=model.coefficients(params))
-        found["coefficients_sd"] = model.by_lag(own.sd.location)
-        return found | dict(covariances=model.covariances(params))
     flat = model.component
+    if isinstance(flat, components.Autoregression):
+        found = dict(intercepts=flat.intercepts(params), coefficients=flat.coefficients(params))
+        found["coefficients_sd"] = flat.by_lag(own.sd.location)
+        return found | dict(covariances=flat.covariances(params))
     flat = flat.component if isinstance(flat, components.Mixture) else flat
     if isinstance(flat, components.Gaussian):
         found = dict(means=flat.means(params), covariances=flat.covariances(params))

@@ -361,7 +361,7 @@ class ConjugateModel:
 
     # -- the machinery -------------------------------------------------------------------------------
 
-    def gradient_at(self, s: Record, local: Record, data: Any, weights: Array | None = None) -> Record:
+    def gradient_at(self, s: Record, local: Any, data: Any, weights: Array | None = None) -> Record:
         """The gradient of the log likelihood over all rows, at given statistics of their local latents."""
 
         def gradient(rows: Any, w: Array) -> Record:

@@ -3,10 +3,14 @@
 from vbjax.models.factor.bayesian_pca import BayesianPCA
 from vbjax.models.factor.factor_analysis import FactorAnalysis
 from vbjax.models.factor.ppca import PPCA
-from vbjax.models.markov.autoregressive_hidden_markov import AutoregressiveHMM, BayesianAutoregressiveHMM
-from vbjax.models.markov.hdp_hidden_markov import HDPHiddenMarkovModel
-from vbjax.models.markov.hidden_markov import BayesianHiddenMarkovModel, HiddenMarkovModel
-from vbjax.models.markov.hidden_markov_names import (
+from vbjax.models.markov.hidden_markov import (
+    BayesianHiddenMarkovModel,
+    HDPHiddenMarkovModel,
+    HiddenMarkovModel,
+)
+from vbjax.models.markov.named import (
+    AutoregressiveHMM,
+    BayesianAutoregressiveHMM,
     BayesianCategoricalHMM,
     BayesianGammaHMM,
     BayesianGaussianHMM,

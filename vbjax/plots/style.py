@@ -36,7 +36,7 @@ def objective_name(model: object) -> str:
     priors = (
         [model.weights]
         if isinstance(model, Mixture)
-        else [model.initial_concentration, model.transition_concentration]
+        else [model.chain.initial_concentration, model.chain.transition_concentration]
     )
     component = model.component
     if isinstance(component, components.Mixture):

@@ -183,15 +183,15 @@ def test_forecasts_feed_draws_back(float64):
 def test_a_sample_goes_on_from_its_start(float64):
     model, params, _, regressions = subject()
     start = np.array([[3.0, -2.0]])
-    sample = jax.jit(jax.vmap(lambda key: model.sample(params, key, 2, start)))
+    sample = jax.jit(jax.vmap(lambda key: model.sample(params, key, 2, given=start)))
     states, x = map(np.asarray, sample(jax.random.split(KEY, 4000)))
     assert (states.shape, x.shape) == ((4000, 2), (4000, 2, 2))
     p = np.asarray(params.initial.mean) @ np.asarray(params.transitions.mean)
     near(x[:, 0], moments(*regressions, p, start[0])[1])
     own = regressions[0][states[:, 1]]
     near(x[:, 1] - np.einsum("nq,nqd->nd", np.column_stack([x[:, 0], np.ones(4000)]), own), 0.0)
-    with pytest.raises(ValueError, match=r"start must have order = 1 rows; got shape \(2, 2\)"):
-        model.sample(params, KEY, 2, np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"given must have order = 1 rows; got shape \(2, 2\)"):
+        model.sample(params, KEY, 2, given=np.zeros((2, 2)))
 
 
 def test_planted_oscillations_are_told_apart():
@@ -212,7 +212,7 @@ def test_planted_oscillations_are_told_apart():
 
 X = np.arange(8.0).reshape(4, 2) ** 2
 BAD = [
-    (vb.AutoregressiveHMM(2, order=0), [X], "order must be a whole number of at least 1"),
+    (vb.AutoregressiveHMM(2, order=0), [X], "order of the component must be a whole number of at least 1"),
     (vb.AutoregressiveHMM(2, order=3), [X, X[:2]], "at least order = 3 steps; sequence 1 has 2"),
     (vb.AutoregressiveHMM(2, order=4), [X], "a step that follows order = 4 others"),
     (vb.AutoregressiveHMM(2), [X * [[1], [np.nan], [1], [np.nan]]], "a step that follows order = 1 others"),
@@ -233,8 +233,8 @@ BAD = [
         [X],
         "inverse_scale .* must be symmetric and positive definite",
     ),
-    (vb.AutoregressiveHMM(2).replace(component=None), [X], "component must be a regression, .* None"),
-    (vb.AutoregressiveHMM(2).replace(component=vb.components.Gaussian()), [X], "component must be a regress"),
+    (vb.AutoregressiveHMM(2).replace(component=None), [X], "component must be a component, .* None"),
+    (vb.Mixture(2, vb.components.Autoregression()), X, "component must not be an autoregression here"),
     (vb.AutoregressiveHMM(2, transition_concentration=0.5), [X], "at least 1 by EM"),
 ]
 

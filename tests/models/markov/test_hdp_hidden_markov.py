@@ -12,8 +12,9 @@ from scipy import optimize, special
 import vbjax as vb
 from tests.support.tolerances import close
 from vbjax.core.rows import expectation
+from vbjax.families.dirichlet import DirichletStatistics
+from vbjax.families.shared_sticks import SharedSticks, log_shared_dirichlet
 from vbjax.inference.fit import resolved
-from vbjax.models.labels.shared_weights import climbed, slack
 from vbjax.models.markov.state_merges import _merged
 
 K = 4
@@ -30,19 +31,21 @@ def model(kappa, dtype="float64"):
 
 
 @pytest.mark.parametrize("kappa", [0.0, 5.0])
-def test_the_slack_makes_the_rows_prior_a_lower_bound(float64, kappa):
+def test_the_rows_have_a_lower_bound_of_their_prior(float64, kappa):
     """Of E[log Dirichlet(x | alpha w + kappa at k)] over draws of w, at any x."""
     alpha = 1.7
     q = vb.families.StickBreakingState(*jnp.asarray([[3.0, 5.0, 0.7], [4.0, 6.0, 2.0]]))
     w = np.asarray(jax.jit(lambda key: q.sample(key, 100_000))(jax.random.key(0)))
-    log = np.log([0.1, 0.2, 0.05, 0.65])
-    found_at = jax.jit(slack)(q, jnp.asarray(alpha), jnp.asarray(kappa))
-    for k, found in enumerate(np.asarray(found_at)):
-        density = lambda a: special.gammaln(a.sum(-1)) - special.gammaln(a).sum(-1) + (a - 1) @ log
-        own = kappa * np.eye(K)[k]
-        exact = density(alpha * w + own).mean()
-        bound = density(alpha * np.asarray(q.mean) + own) + found
+    x = np.array([0.1, 0.2, 0.05, 0.65])
+    rows = DirichletStatistics.of(jnp.tile(x, (K, 1)))
+    bounds = jax.jit(log_shared_dirichlet)(rows, SharedSticks(K).expected(q), jnp.asarray(alpha), kappa)
+    for k, bound in enumerate(np.asarray(bounds)):
+        density = lambda a: special.gammaln(a.sum(-1)) - special.gammaln(a).sum(-1) + (a - 1) @ np.log(x)
+        exact = density(alpha * w + kappa * np.eye(K)[k]).mean()
         assert exact - 1.5 < bound < exact
+    if not kappa:
+        first = log_shared_dirichlet(rows[0], SharedSticks(K).expected(q), jnp.asarray(alpha))
+        close(bounds, jnp.broadcast_to(first, K))
 
 
 def test_no_update_lowers_the_bound(dtype):
@@ -82,11 +85,17 @@ def test_the_weights_climb_to_the_optimum_of_their_part_of_the_bound(float64, ka
 
     loss = lambda u: -bound(*np.exp(u.reshape(2, K - 1)))
     best = optimize.minimize(loss, np.zeros(2 * (K - 1)), method="BFGS", options=dict(gtol=1e-7))
-    prior = vb.families.StickBreakingState(jnp.ones(K - 1), jnp.full(K - 1, gamma))
-    number = jnp.full(K, K + 0.0 if kappa else K + 1.0)
-    own = -number * special.gammaln(1 + alpha)
-    own += special.gammaln(kappa) - special.gammaln(kappa + alpha) if kappa else 0
-    climb = lambda _, q: climbed(q, prior, jnp.asarray(alpha), jnp.asarray(logs.sum(0)), number, own)
+    prior, family = vb.families.StickBreakingState(jnp.ones(K - 1), jnp.full(K - 1, gamma)), SharedSticks(K)
+    first, rows = (
+        DirichletStatistics(log, -log.sum(-1)) for log in (jnp.asarray(logs[0]), jnp.asarray(logs[1:]))
+    )
+
+    def log_prior(w):
+        both = log_shared_dirichlet(first, w, jnp.asarray(alpha))
+        both += log_shared_dirichlet(rows, w, jnp.asarray(alpha), kappa).sum()
+        return both + prior.log_density(w) + w.base
+
+    climb = lambda _, q: family.from_gradient(family.expected(q), jax.grad(log_prior)(family.expected(q)))
     q = jax.jit(lambda q: jax.lax.fori_loop(0, 30, climb, q))(prior)
     np.testing.assert_allclose(
         bound(*map(np.asarray, (q.concentration1, q.concentration0))), -best.fun, atol=1e-8
@@ -136,13 +145,13 @@ def test_steps_of_both_count_as_steps_of_the_one():
     seqs = chain.read(COUNTS)
     moved, _ = _merged(chain, params, seqs, None, np.array([2, 1], np.int32))
     sums, renamed = jax.jit(expectation)(chain, params, seqs).statistics, np.eye(6)[[0, 2, 2, 3, 4, 5]]
-    rows, prior = chain._rows_priors(params.weights), chain.component.prior
+    shared, prior = np.asarray(params.weights.mean), chain.component.prior  # alpha = 1, no kappa
     for name, added in dict(concentration=sums.components.log, rate=-sums.components.value).items():
         expected = getattr(prior, name) + renamed.T @ np.asarray(added)
         close(getattr(moved.components, name), expected, factor=10)
-    close(moved.initial.concentration, rows["initial"].concentration + sums.initial.log @ renamed, factor=10)
+    close(moved.initial.concentration, shared + sums.initial.log @ renamed, factor=10)
     pairs = renamed.T @ np.asarray(sums.transitions.log) @ renamed
-    close(moved.transitions.concentration, rows["transitions"].concentration + pairs, factor=10)
+    close(moved.transitions.concentration, shared + pairs, factor=10)
 
 
 @pytest.mark.parametrize(
@@ -150,10 +159,10 @@ def test_steps_of_both_count_as_steps_of_the_one():
     [
         (lambda: vb.HDPHiddenMarkovModel(1, vb.components.Poisson()), "n_states .* at least 2"),
         (lambda: vb.HDPHiddenMarkovModel(2, vb.BayesianPoissonMixture(2)), "component must be a component"),
-        (lambda: vb.HDPHiddenMarkovModel(2, vb.components.Poisson(), stickiness=-1.0), "stickiness must be"),
+        (lambda: vb.HDPHiddenMarkovModel(2, vb.components.Poisson(), stickiness=-1.0), "stickiness of"),
         (
             lambda: vb.HDPHiddenMarkovModel(2, vb.components.Poisson(), weight_concentration=0.0),
-            "weight_concentration must be positive",
+            "weight_concentration of .* must be positive",
         ),
     ],
 )  # fmt: skip

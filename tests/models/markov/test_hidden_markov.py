@@ -31,6 +31,7 @@ from tests.support.hidden_markov_table import (
 from tests.support.registry import read_out, sweeps
 from tests.support.textbook import dirichlet_term, evidence_of_labels, log_beta
 from tests.support.tolerances import close
+from vbjax.core.model import ConjugateModel
 from vbjax.families import DeltaState, DirichletState
 
 # A model in a dtype is a program of some seconds, whatever the values in it.
@@ -48,6 +49,30 @@ def test_the_objective_is_that_of_all_paths(dtype, name):
     model, _, _, (params, _, objective, *_) = trajectory(name, dtype.name)
     for i in (0, len(objective) - 1):
         close(objective[i], hand.objective_by_hand(name, model, at(params, i), series(name)), scale=100)
+
+
+DERIVED = ["EM full", "VB counts", "MAP counts", "VB auto", "VB counts, nested"]
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_the_e_step_is_the_one_derived_from_the_log_joint(name, float64):
+    """The chain as a local factor: its log-normaliser and expectations, by the gradient of the energy."""
+    model, data, weights, (params, *_) = trajectory(name, "float64")
+    params, rows = at(params, 1), data.parts[0]
+
+    @jax.jit
+    def both(model, params, rows, weights):
+        own = model.e_step(model.prepare(params), rows, weights)
+        bare = ConjugateModel.prepare(model, params)
+        return own, ConjugateModel.e_step(model, bare, rows, weights)
+
+    own, derived = both(model, params, rows, weights)
+    close(own.bound, derived.bound, factor=10)
+    for factor, statistics in own.statistics.items():
+        pivot = ConjugateModel.prepare(model, params)[factor]
+        other = derived.statistics[factor]
+        for field in pivot.events:
+            close(getattr(statistics, field), getattr(other, field), factor=100, scale=10)
 
 
 @pytest.mark.parametrize(("dtype", "name"), MONOTONE, indirect=["dtype"])
@@ -102,7 +127,7 @@ def test_the_bound_of_the_only_state_that_is_visited_is_the_evidence(float64):
     bound = same_program(name, x, np.ones(4), params)[2][0]
     initial, transitions = hand.chain_of(model, params)
     chain = len(x) * initial[0] + (sum(LENGTHS) - len(x)) * transitions[0, 0]
-    priors = dict(initial=model.initial_concentration, transitions=model.transition_concentration)
+    priors = dict(initial=model.chain.initial_concentration, transitions=model.chain.transition_concentration)
     for factor, alpha in priors.items():
         chain += dirichlet_term(np.asarray(alpha), np.asarray(params[factor].concentration))
     prior = np.asarray(model.component.prior.concentration)[0]
@@ -301,7 +326,7 @@ def test_variational_bayes_gives_a_state_that_is_not_visited_its_prior(name, flo
     start = with_chain(at(start, 0), initial=never, transitions=np.tile(never, (K, 1)))
     moved = at(updates(model, start, data, weights)[1], 0)
     nothing = learnt_from_nothing(model, start, data, weights)
-    close(nothing.transitions.concentration, model.transition_concentration)
+    close(nothing.transitions.concentration, model.chain.transition_concentration)
     if name == "VB counts":
         close(nothing.components, model.component.prior)
     third = lambda params: jax.tree.map(lambda x: x[2], (params.components, params.transitions))

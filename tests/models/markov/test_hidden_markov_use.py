@@ -5,11 +5,13 @@ steps on everything are coordinate ascent; a fit may be traced, and a second one
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 import vbjax as vb
 from tests.support import hidden_markov_table as hand
@@ -198,21 +200,42 @@ def test_the_optimum_has_the_derivative_of_refitting(float64):
         vb.BayesianPoissonHMM(2, transition_concentration=2.0), apart, "float64", None
     )
     settled = lambda model: at(updates(model, params, data, None, n=6000)[0], -1)
-    other = lambda h: model.replace(transition_concentration=model.transition_concentration + h)
+    other = lambda h: model.replace(transition_concentration=model.chain.transition_concentration + h)
     rate = lambda model, params: vb.optimum(model, params, x).components.mean[0, 0]
-    slope = jax.jit(jax.grad(rate))(model, settled(model)).transition_concentration.sum()
+    slope = jax.jit(jax.grad(rate))(model, settled(model)).chain.transition_concentration.sum()
     above, below = (settled(other(sign * h)).components.mean[0, 0] for sign in (1, -1))
     np.testing.assert_allclose(slope, (above - below) / (2 * h), rtol=1e-5)
 
 
 def test_what_sequences_cannot_do_says_so(float64):
     model, params, x = subject("VB counts")
-    with pytest.raises(ValueError, match="sequences"):
-        vb.gibbs(model, x, key=KEY)
     with pytest.raises(ValueError, match="data must be arrays where observed"):
         vb.replicate(model, params, x, vb.Normal(), key=KEY)
     with pytest.raises(ValueError, match="not seen data"):
         vb.GaussianHMM(2).state_probabilities(params, x)
+
+
+def test_gibbs_draws_have_the_posterior_of_all_paths(float64):
+    """Of two states that the prior tells apart: given a path, rates and rows have conjugate posteriors."""
+    counts, shape = np.array([1, 0, 6, 4, 1]), 2.0
+    first, move = np.array([3.0, 1.0]), np.array([[2.0, 1.0], [0.5, 1.5]])
+    prior = dict(concentration=shape, rate=0.5, initial_concentration=first, transition_concentration=move)
+    model = vb.BayesianPoissonHMM(2, **prior)
+    log_beta = lambda a: special.gammaln(a).sum(-1) - special.gammaln(a.sum(-1))
+    evidence, means = [], []
+    for path in itertools.product(range(2), repeat=len(counts)):
+        z = np.eye(2)[list(path)]
+        a, b, pairs = shape + z.T @ counts, 0.5 + z.sum(0), z[:-1].T @ z[1:]
+        alpha = move + pairs
+        chain = log_beta(first + z[0]) + log_beta(alpha).sum()
+        evidence.append((special.gammaln(a) - a * np.log(b)).sum() + chain)
+        means.append(np.concatenate([a / b, np.diag(alpha) / alpha.sum(1)]))
+    exact = special.softmax(evidence) @ np.array(means)
+    draws = vb.gibbs(model, counts[:, None].astype(float), key=KEY, n_draws=2000, n_chains=8)
+    found = np.concatenate([draws.components[..., 0], np.diagonal(draws.transitions, 0, -2, -1)], -1)
+    means = found.reshape(8, 20, 100, 4).mean(2).reshape(160, 4)  # of batches, nearly independent
+    error = means.std(0) / np.sqrt(len(means))
+    assert (np.abs(means.mean(0) - exact) < STANDARD_ERRORS * error).all()
 
 
 # ---------------------------------------------------------------- input
@@ -225,6 +248,16 @@ BAD = [
         "component must be a component, .* got a PoissonM",
     ),
     (vb.HiddenMarkovModel(2), COUNTS, "component must be a component, .* got None"),
+    (
+        vb.HiddenMarkovModel(2, vb.components.Poisson(), vb.labels.HDPChain()),
+        COUNTS,
+        "chain must be a chain that this model can hold",
+    ),
+    (
+        vb.HiddenMarkovModel(2, vb.components.Poisson(), vb.labels.Weights()),
+        COUNTS,
+        "chain must be a chain .* got a Weights",
+    ),
     (vb.BayesianHiddenMarkovModel(0, vb.components.Poisson()), COUNTS, "n_states must be a whole number"),
     (vb.PoissonHMM(2), [COUNTS[0], COUNTS[1][:0]], "sequence 1 of data must have at least one step"),
     (vb.PoissonHMM(2), [-COUNTS[0]], "data must be counts; got -1.0"),
@@ -235,24 +268,24 @@ BAD = [
     (
         vb.PoissonHMM(2, transition_concentration=0.5),
         COUNTS,
-        "transition_concentration must be at least 1 by EM",
+        "transition_concentration of the chain must be at least 1 by EM",
     ),
     (
         vb.GaussianHMM(2, initial_concentration=[1.0, 0.9]),
         COUNTS,
-        "initial_concentration must be at least 1 by EM",
+        "initial_concentration of the chain must be at least 1 by EM",
     ),
     (
         vb.BayesianPoissonHMM(2, transition_concentration=0.0),
         COUNTS,
-        "transition_concentration must be positive",
+        "transition_concentration of the chain must be positive",
     ),
     (
         vb.BayesianPoissonHMM(2, transition_concentration=np.ones(3)),
         COUNTS,
         r"a number or of shape \(2,\) or of shape \(2, 2\)",
     ),
-    (vb.PoissonHMM(2, stickiness=-1.0), COUNTS, "stickiness must be at least 0"),
+    (vb.PoissonHMM(2, stickiness=-1.0), COUNTS, "stickiness of the chain must be at least 0"),
 ]
 
 

@@ -1,5 +1,6 @@
 """What a row is like, given which of k laws it follows: for mixtures and hidden Markov models."""
 
+from vbjax.models.components.autoregression import Autoregression
 from vbjax.models.components.bernoulli import Bernoulli
 from vbjax.models.components.categorical import Categorical
 from vbjax.models.components.component import Component
@@ -12,6 +13,7 @@ from vbjax.models.components.poisson import Poisson
 from vbjax.models.components.regression import Regression
 
 __all__ = [
+    "Autoregression",
     "Bernoulli",
     "Categorical",
     "Component",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from vbjax.core.hyperparameters import read_columns, size_of
 from vbjax.core.model import ConjugateModel
 from vbjax.core.rows import Expectation, blank_idle, float_dtype, n_rows, sum_over_rows
 from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
+from vbjax.data.sequences import Sequences, Steps
 from vbjax.families.base import Family, pytree, replace, static
 from vbjax.families.delta import Delta, DeltaState, unless_unknown
 from vbjax.families.dirichlet import Dirichlet
@@ -317,6 +318,50 @@ class Component(abc.ABC):
         keys = jax.random.split(key)
         own = jax.tree.map(lambda leaf: leaf[c], params["components"])
         return self.draw(keys[1], own.sample(keys[0]), given)
+
+    # -- steps of sequences --------------------------------------------------------------------------
+
+    n_before: ClassVar[int] = 0
+    """How many steps before a step it depends on."""
+
+    def read_steps(self, data: Sequences) -> Any:
+        """Return the observed steps of all sequences, end to end, as `read` does."""
+        return self.read(data.steps())
+
+    def rows_of(self, part: Steps) -> tuple[Any, Bool[Array, "n t"]]:
+        """Return the rows of all sequences end to end, padding too; and where there is one, (n, t)."""
+        return part.flat, part.observed
+
+    def annotate_steps(self, part: Steps) -> Steps:
+        """Return sequences with what is constant in each step beside it."""
+        rows, seen = self.rows_of(part)
+        flat = self.annotate(rows, seen.reshape(-1).astype(float_dtype(part)))
+        return part._replace(values=jax.tree.map(lambda x: x.reshape(*seen.shape, *x.shape[1:]), flat))
+
+    def steps_among(self, rows: Any) -> Any:
+        """Return the steps of which rows are made."""
+        return rows
+
+    def steps_before(self, data: Sequences) -> Any:
+        """Return the last steps of every sequence, on which the next one depends; None where on none.
+
+        Raises:
+            ValueError: where one of them is missing.
+        """
+        return None
+
+    def read_beginning(self, given: Any, n: int) -> tuple[Any, Any]:
+        """Read what n steps of a new sequence are drawn for: the steps before them, and `read_given`."""
+        return None, self.read_given(given, n)
+
+    def draw_steps(
+        self, params: Any, key: Array, states: Int[Array, "*n t"], before: Any = None, given: Any = None
+    ) -> Any:
+        """Draw steps in the given states, (..., t, ...); `given` has one entry for each t."""
+        if given is not None:
+            given = jnp.broadcast_to(given, (*states.shape, *given.shape[1:])).reshape(-1, *given.shape[1:])
+        drawn = self.draw_rows(params, key, states.reshape(-1), given)
+        return jax.tree.map(lambda x: x.reshape(*states.shape, *x.shape[1:]), drawn)
 
 
 # -- for the components ----------------------------------------------------------------------------------

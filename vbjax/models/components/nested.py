@@ -15,7 +15,7 @@ from vbjax.core.rows import Expectation, float_dtype, sum_over_rows
 from vbjax.families.base import Family, pytree, replace
 from vbjax.families.delta import unless_unknown
 from vbjax.models.components.component import Component, Pullback
-from vbjax.models.labels.weights import Labels, Weights, from_counts
+from vbjax.models.labels.weights import MixingWeights, Weights, from_counts
 from vbjax.numerics.record import Record
 
 
@@ -63,14 +63,14 @@ class Mixture(Component):
         "a component that is no mixture, such as vb.components.Gaussian()",
         lambda model, value: not isinstance(value, Mixture),
     )
-    weights: Any = part(Labels, "labels, such as vb.labels.Weights()", default=Weights())
+    weights: Any = part(MixingWeights, "labels, such as vb.labels.Weights()", default=Weights())
 
     def of(self, n_laws: int, points: bool) -> Mixture:
         component, weights = self.component, self.weights
         sizes = n_laws, self.n_components  # which are read later, and may be no numbers before
         if isinstance(component, Component) and all(isinstance(size, int) for size in sizes):
             component = component.of(n_laws * self.n_components, points)
-        if isinstance(weights, Labels):
+        if isinstance(weights, MixingWeights):
             weights = weights.of(self.n_components, points)
         return replace(self, n_laws=n_laws, points=points, component=component, weights=weights)
 
@@ -131,7 +131,7 @@ class Mixture(Component):
         return logsumexp(s.shares.log + self._nest(self.component.energy(s, rows), 1), -1)
 
     def log_prior(self, s: Record) -> Float[Array, ""]:
-        return self.weights.log_prior(s.shares) + self.component.log_prior(s)
+        return self.weights.log_prior_of(s.shares) + self.component.log_prior(s)
 
     def prepare(self, params: Any) -> tuple[Any, Any]:
         shares = self.factors["shares"].expected(params["shares"])

@@ -17,33 +17,23 @@ from jaxtyping import Float
 
 from vbjax.core.hyperparameters import POSITIVE, Range, at_least, hyper
 from vbjax.data.moments import fill_defaults
-from vbjax.families.base import Family, pytree, replace, static
+from vbjax.families.base import Family, pytree
 from vbjax.families.delta import Delta
 from vbjax.families.dirichlet import Dirichlet, DirichletState
 from vbjax.families.stick_breaking import StickBreaking as StickBreakingFamily
 from vbjax.families.stick_breaking import StickBreakingState
+from vbjax.models.labels.labels import Labels
 from vbjax.numerics.inputs import describe
+from vbjax.numerics.record import Record
 
 _BEYOND = " for MAP (below 1 the mode is on the simplex's boundary; the Bayesian form takes any)"
 
 
 @pytree
-class Labels(abc.ABC):
-    """Who chooses the component of a row: k weights, the same for all rows.
-
-    Attributes:
-        n_components: k, set by the model that holds the labels.
-        points: whether the weights are a point, set by that model.
-    """
-
-    n_components: int = static(default=1, kw_only=True, repr=False)
-    points: bool = static(default=False, kw_only=True, repr=False)
+class MixingWeights(Labels):
+    """k weights, the same for all rows: `family`, `prior` and `default_concentration` make some."""
 
     concentration: Any = None
-
-    def of(self, n_components: int, points: bool) -> Labels:
-        """Return the labels of this number of components, of points or of distributions."""
-        return replace(self, n_components=n_components, points=points)
 
     @property
     @abc.abstractmethod
@@ -65,17 +55,26 @@ class Labels(abc.ABC):
         """The factor of the weights."""
         return Delta(self.family) if self.points else self.family
 
-    def resolve(self, dtype: DTypeLike) -> Labels:
-        """Return the labels with their default concentration; a point without one has no prior."""
+    @property
+    def factors(self) -> Record:
+        return Record(weights=self.factor)
+
+    def resolve(self, dtype: DTypeLike) -> MixingWeights:
         if self.points and self.concentration is None:
             return self
         return fill_defaults(self, dtype, concentration=self.default_concentration)
 
-    def log_prior(self, statistics: Any) -> Float[Array, ""]:
-        """Compute E[log p] of the weights, of as many sets of them as there are; 0 without a prior."""
+    def log_prior(self, s: Record) -> Float[Array, ""]:
+        return self.log_prior_of(s.weights)
+
+    def log_prior_of(self, statistics: Any) -> Float[Array, ""]:
+        """Compute E[log p] of as many sets of weights as there are; 0 without a prior."""
         if self.concentration is None:
             return jnp.zeros((), statistics.log.dtype)
         return (self.prior.log_density(statistics) + statistics.base).sum()
+
+    def prepare(self, params: Record) -> Any:
+        return self.factor.expected(params["weights"]).with_base(0.0)
 
 
 def _positive(labels: Weights, sizes: Any) -> tuple[Range, str]:
@@ -83,7 +82,7 @@ def _positive(labels: Weights, sizes: Any) -> tuple[Range, str]:
 
 
 @pytree
-class Weights(Labels):
+class Weights(MixingWeights):
     """c_n ~ Categorical(weights), weights ~ Dirichlet(alpha0): alpha_k = alpha0 + N_k, N_k = sum_n r_nk.
 
     Points, by EM, are weights_k proportional to N_k + alpha0 - 1, without a prior to N_k.
@@ -111,7 +110,7 @@ class Weights(Labels):
 
 
 @pytree
-class StickBreaking(Labels):
+class StickBreaking(MixingWeights):
     """c_n ~ Categorical(weights), the pieces of a stick: a Dirichlet process truncated at k components.
 
         weights_k = v_k prod_{j<k} (1 - v_j),   v_j ~ Beta(1, alpha0),
@@ -145,7 +144,7 @@ def stick_prior(k: int, concentration: Array) -> StickBreakingState:
     return StickBreakingState(jnp.ones_like(rest), rest)
 
 
-def weights_of(kind: str, concentration: Any) -> Labels:
+def weights_of(kind: str, concentration: Any) -> MixingWeights:
     """Return the labels that `weight_prior` of the named mixtures stands for; refuse what is none."""
     if not isinstance(kind, str) or kind not in ("dirichlet", "dirichlet_process"):
         raise ValueError(

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int
 
-from vbjax.core.hyperparameters import NON_NEGATIVE, POSITIVE, Range, at_least, count, hyper, part
-from vbjax.core.rows import float_dtype
-from vbjax.data.moments import fill_defaults
-from vbjax.data.sequences import Sequences
+from vbjax import terms
+from vbjax.core.hyperparameters import count, part
+from vbjax.core.model import ConjugateModel
+from vbjax.core.rows import Expectation, float_dtype, sum_over_rows, sweep_rows
+from vbjax.data.sequences import Sequences, Steps, for_every_step
 from vbjax.families.base import pytree, replace
-from vbjax.families.delta import Delta
-from vbjax.families.dirichlet import Dirichlet, DirichletState
+from vbjax.families.markov_chain import MarkovChain
+from vbjax.inference.replicate import sample_posterior
 from vbjax.models.components.component import Component
-from vbjax.models.markov.hidden_markov_use import HiddenMarkovUse
+from vbjax.models.labels.chain import Chain, HDPChain, Prepared
+from vbjax.models.markov import uses
+from vbjax.numerics.inputs import read_count, read_key
 from vbjax.numerics.record import Record
 
-
-def _with_mode(model: Any) -> Range:
-    """Return the range of concentrations: by EM of those with a mode inside the simplex."""
-    return at_least(1, " by EM") if model.points else POSITIVE
+_CHUNK = 2**17  # numbers in a chunk's table of sequences x steps x states, which stays in the cache
 
 
 @pytree
-class HiddenMarkovModel(HiddenMarkovUse):
+class HiddenMarkovModel(ConjugateModel):
     """x_t | z_t from component z_t, z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions; by EM.
 
     The algorithm of Baum and Welch (Rabiner 1989, eq. 40a to 40c): from the marginals gamma and the pairs xi
@@ -44,10 +48,7 @@ class HiddenMarkovModel(HiddenMarkovUse):
     Args:
         n_states: K.
         component: what a step is in each state, of `vb.components`.
-        initial_concentration: alpha of the first state, a number or (K,); by default none, at least 1.
-        transition_concentration: alpha of the next state, a number, (K,) or (K, K); by default none, at least
-            1.
-        stickiness: what is added to that of the state itself; by default 0.
+        chain: what chooses the states, `vb.labels.Chain`.
 
     Raises:
         ValueError: data that are no sequences of such rows; a concentration below 1: its mode is on the
@@ -65,41 +66,265 @@ class HiddenMarkovModel(HiddenMarkovUse):
 
     n_states: int = count("k")
     component: Any = part(Component, "a component, such as vb.components.Gaussian()")
-    initial_concentration: Any = hyper(None, lambda m, sizes: (_with_mode(m), "k"), kw_only=True)
-    transition_concentration: Any = hyper(None, lambda m, sizes: (_with_mode(m), "k", "k k"), kw_only=True)
-    stickiness: Any = hyper(0.0, NON_NEGATIVE, kw_only=True)
+    chain: Any = part(
+        Chain,
+        "a chain that this model can hold, such as vb.labels.Chain()",
+        lambda model, chain: chain.fits_points or not model.points,
+        default=Chain(),
+    )
+
+    draws_data = True
+    points: ClassVar[bool] = True
+    """Whether chain and components are points, fitted by EM."""
+
+    def __post_init__(self) -> None:
+        for name in ("component", "chain"):
+            if isinstance(value := getattr(self, name), (Component, Chain)):
+                object.__setattr__(self, name, value.of(self.n_states, self.points))
+
+    # -- data ----------------------------------------------------------------------------------------
+
+    def read(self, data: Any) -> Sequences:
+        data = data if isinstance(data, Sequences) else Sequences.of(data)
+        rows = self.component.read_steps(data)
+        cast_all = lambda x: jax.tree.map(lambda leaf, row: leaf.astype(row.dtype), x, rows)
+        parts = tuple(part._replace(values=cast_all(part.values)) for part in data.parts)
+        return dataclasses.replace(data, parts=parts)
+
+    def sizes(self, data: Sequences) -> dict[str, int]:
+        return self.component.sizes(data.parts[0].values)
+
+    def inspect(self, data: Sequences) -> Any:
+        rows = jax.tree.map(jnp.asarray, data.steps())
+        return replace(self, component=self.component.inspect(rows))
+
+    def resolve(self, data: Sequences, weights: Array | None = None) -> Any:
+        component = self.component.resolve(*self._all_rows(data, weights))
+        return replace(self, component=component, chain=self.chain.resolve(float_dtype(data)))
+
+    def annotate(self, data: Sequences, weights: Array | None = None) -> Sequences:
+        return dataclasses.replace(data, parts=tuple(map(self.component.annotate_steps, data.parts)))
+
+    def chunk_rows(self, data: Steps) -> int:
+        return max(1, _CHUNK // (data.observed.shape[1] * self.n_states))
+
+    def init(self, key: Array, data: Sequences, weights: Array | None = None) -> Record:
+        """Components as the mixture starts, and a chain without preferences."""
+        own, dtype = self.component.start(key, *self._all_rows(data, weights)), float_dtype(data)
+        return Record({name: f.neutral(dtype) for name, f in self.chain.factors.items()}, **own)
+
+    def _all_rows(self, data: Sequences, weights: Array | None) -> tuple[Any, Array]:
+        """Return the component's rows, and their weights: those of their sequence, 0 where there is none."""
+
+        def rows(part: Steps) -> Steps:
+            flat, seen = self.component.rows_of(part)
+            values = jax.tree.map(lambda x: x.reshape(*seen.shape, *x.shape[1:]), flat)
+            return part._replace(values=values, observed=seen)
+
+        return dataclasses.replace(data, parts=tuple(map(rows, data.parts))).weighted_steps(weights)
+
+    # -- the model -----------------------------------------------------------------------------------
 
     @property
     def factors(self) -> Record:
-        initial, transitions = Dirichlet(self.n_states), Dirichlet(self.n_states, plate=(self.n_states,))
-        own = self.component.factors
-        if self.points:
-            return Record(initial=Delta(initial), transitions=Delta(transitions), **own)
-        return Record(initial=initial, transitions=transitions, **own)
+        return self.chain.factors | self.component.factors
 
-    def resolve(self, data: Sequences, weights: Array | None = None) -> HiddenMarkovModel:
-        resolved = replace(self, component=self.resolved_component(data, weights))
-        even = np.full((self.n_states, self.n_states), 1 / self.n_states)
-        defaults = dict(initial_concentration=even[0], transition_concentration=even)
-        if self.points:  # what is not given is no prior
-            defaults = {name: x for name, x in defaults.items() if getattr(self, name) is not None}
-        return fill_defaults(resolved, float_dtype(data), **defaults)
-
-    def _priors(self) -> dict[str, DirichletState]:
-        """Of the chain's factors that have one."""
-        priors: dict[str, DirichletState] = {}
-        if self.initial_concentration is not None:
-            priors["initial"] = DirichletState(self.initial_concentration)
-        if self.transition_concentration is not None:
-            own = self.stickiness * jnp.eye(self.n_states, dtype=self.transition_concentration.dtype)
-            priors["transitions"] = DirichletState(self.transition_concentration + own)
-        return priors
+    def local(self, rows: Steps) -> Record:
+        return Record(z=MarkovChain(self.n_states).of_rows(rows, rows.lengths.shape[0]))
 
     def log_prior(self, s: Record) -> Array:
-        total = self.component.log_prior(s)
-        for name, prior in self._priors().items():
-            total = total + (prior.log_density(s[name]) + s[name].base).sum()
-        return total
+        return self.chain.log_prior(s) + self.component.log_prior(s)
+
+    def log_likelihood(self, s: Record, rows: Steps) -> Float[Array, " n"]:
+        flat, there = self.component.rows_of(rows)
+        bare, constant = self.component.split(flat)
+        table = self.component.energy(s, bare)
+        table = table if constant is None else table + constant[:, None]
+        table = jnp.where(there[..., None], table.reshape(*there.shape, -1), 0)
+        return terms.markov_chain(s.z, s.initial, s.transitions) + (s.z.p * table).sum((1, 2))
+
+    # -- E-step and M-step ---------------------------------------------------------------------------
+
+    def prepare(self, params: Any) -> tuple[Prepared, Any]:
+        return self.chain.prepare(params), self.component.prepare(params)
+
+    def e_step(self, prepared: tuple[Prepared, Any], rows: Steps, weights: Array) -> Expectation:
+        """Compute sums of marginals and pairs, and the components' statistics.
+
+        Rabiner (1989), eq. 27, 37 and 40.
+        """
+        chain, components = prepared
+        flat, there = self.component.rows_of(rows)
+        table = self.table(components, rows)
+        found = self.chain.infer(chain, table, rows.lengths)
+        bound = jnp.where(weights == 0, 0, weights * found.log_normalizer)
+        # densities above and below 1 cancel in a bound, their roundings do not
+        added = jnp.where(found.marginals > 0, found.marginals * jnp.abs(table), 0).sum((1, 2))
+        magnitude = jnp.abs(bound) + jnp.where(weights == 0, 0, weights * added)
+        seen = there.astype(weights.dtype)
+        r = (weights[:, None, None] * seen[..., None] * found.marginals).reshape(-1, self.n_states)
+
+        def statistics(some: Any, w: Array) -> Record:
+            own, r = some
+            return self.component.log_density(components, own)[1](w * r.T)
+
+        chunk = self.component.chunk_rows(self.component.bare(flat))
+        sums = sum_over_rows(statistics, (flat, r), seen.reshape(-1), chunk=chunk)
+        n_steps = weights @ rows.lengths.astype(weights.dtype)
+        own = Record(self.chain.statistics(chain, found, weights), **sums)
+        return Expectation(own, bound.sum(), magnitude.sum(), n_steps)
+
+    def table(self, components: Any, rows: Steps) -> Float[Array, "n t k"]:
+        """Compute E[log p(x_t | z_t)] of every step from the prepared components; 0 where nothing is seen."""
+        return self._by_steps(lambda flat: self.component.log_density(components, flat)[0].T, rows)
+
+    def predictive_table(self, params: Any, rows: Steps) -> Float[Array, "n t k"]:
+        """Compute log predictive densities of every step; 0 where nothing is seen."""
+        return self._by_steps(lambda flat: self.component.log_components(params, flat), rows)
+
+    def _by_steps(self, score: Callable[[Any], Float[Array, "n k"]], rows: Steps) -> Float[Array, "n t k"]:
+        flat, there = self.component.rows_of(rows)
+        seen = there.reshape(-1).astype(float_dtype(rows))
+        blank = jnp.zeros((seen.shape[0], self.n_states), seen.dtype)
+
+        def of_chunk(flat: Any, seen: Array, _: Any) -> tuple[Any, Array]:
+            return (), jnp.where(seen[:, None] > 0, score(flat), 0)
+
+        chunk = self.component.chunk_rows(self.component.bare(flat))
+        return sweep_rows(of_chunk, flat, seen, blank, chunk=chunk)[1].reshape(*there.shape, -1)
+
+    def m_step(self, params: Any, statistics: Any, block: Iterable[str]) -> Record:
+        block = tuple(block)
+        first = [name for name in block if name not in self.chain.last]
+        last = [name for name in block if name in self.chain.last]
+        if not self.points:
+            moved = super().m_step(params, statistics, first)
+            return super().m_step(moved, statistics, last) if last else moved
+        statistics = self.component.steady(statistics)
+        moved = super().m_step(params, statistics, block)
+        moved = self.chain.keep_unknown(params, moved, block)
+        return self.component.move_points(self, params, statistics, moved, block)
+
+    def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
+        if (why := self.component.whole_steps_only) is not None:
+            raise ValueError(why)
+        return super().mix(params, moved, rho, block)
+
+    def gradient_at(self, s: Record, local: Any, data: Any, weights: Array | None = None) -> Record:
+        if (why := self.component.undrawable) is not None:
+            raise ValueError(why)
+        return super().gradient_at(s, local, data, weights)
+
+    def singular(self, params: Record) -> Array:
+        return self.component.singular(params)
+
+    def ill_conditioned(self, params: Record) -> Array:
+        return self.component.ill_conditioned(params)
+
+    def cancelled(self, params: Any, expectation: Expectation) -> Any:
+        return self.component.cancelled(params, expectation)
+
+    # -- use -----------------------------------------------------------------------------------------
+
+    def state_probabilities(self, params: Any, data: Any) -> Any:
+        """Return q(z_t = k) of every step, (t, K): of one sequence an array, of several a list of them."""
+        return for_every_step(uses.marginals, self, params, data)
+
+    def decode(self, params: Any, data: Any) -> Any:
+        """Return the most probable path of states, (t,), by Viterbi's algorithm: an array, or a list."""
+        return for_every_step(uses.paths, self, params, data)
+
+    def log_predictive(self, params: Any, data: Any) -> Float[Array, " n"]:
+        """Return log p of every sequence, (n,), in nats: by EM the log likelihood.
+
+        By variational Bayes with the chain at its mean, and parameters of each step's own, drawn from q.
+        """
+        return uses.log_predictive(self, params, self.read(data))
+
+    def predict_states(self, params: Any, data: Any, n_steps: int) -> Float[Array, "n s k"]:
+        """Return p(z_{T+s}), s = 1 .. n_steps, after the last step of every sequence, (n, n_steps, K)."""
+        return uses.predict_states(self, params, self.read(data), read_count(n_steps, "n_steps"))
+
+    def forecast(
+        self, params: Any, key: Array, data: Any, n_steps: int, n_draws: int = 1000, *, given: Any = None
+    ) -> Any:
+        """Draw what comes after the last step of every sequence, (n_draws, n, n_steps, ...).
+
+        Quantiles of the draws are the forecast's intervals. After variational Bayes each has parameters of
+        its own, drawn from q.
+
+        Args:
+            params: of a fit.
+            key: PRNG key.
+            data: the sequences.
+            n_steps: how many steps come after each.
+            n_draws: how many draws of them.
+            given: what steps are drawn for beside their states: of regressions the x of the steps to come,
+                (n_steps, d), their y being what is drawn; of multinomials how many counts a step has, a
+                number or (n_steps,), by default 1.
+
+        Raises:
+            ValueError: a key, a number or a `given` that is none; regressions without it; of autoregressions
+                a sequence of which one of the last steps is missing.
+        """
+        sizes = read_count(n_steps, "n_steps"), read_count(n_draws, "n_draws")
+        given = self.component.read_given(given, sizes[0])
+        data = self.read(data)
+        before = self.component.steps_before(data)
+        return uses.forecast(self, params, read_key(key), data, before, *sizes, given)
+
+    def sample(
+        self, params: Any, key: Array, n_steps: int, *, given: Any = None
+    ) -> tuple[Int[Array, " t"], Any]:
+        """Draw a new sequence: its states (n_steps,) and steps (n_steps, ...).
+
+        Args:
+            params: of a fit.
+            key: PRNG key.
+            n_steps: how many.
+            given: as of `forecast`; of autoregressions of order L the steps before the new ones, (L, d), the
+                last one last, by default the mean of the fit's data.
+        """
+        n_steps = read_count(n_steps, "n_steps")
+        before, given = self.component.read_beginning(given, n_steps)
+        return uses.sample(self, params, read_key(key), n_steps, before, given)
+
+    def sample_posterior(self, params: Any, key: Array, n: int | tuple[int, ...] = ()) -> Record:
+        """Draw the parameters."""
+        return sample_posterior(params, key, n)
+
+    def replicate(self, params: Any, key: Array, data: Any, n_draws: int) -> Any:
+        return uses.replicate(self, params, key, data, n_draws)
+
+    def durations(self, params: Any) -> Float[Array, " k"]:
+        """Return expected steps in each state before it is left, 1 / (1 - A_kk) at the mean of A, (K,)."""
+        return 1 / (1 - jnp.diagonal(params.transitions.mean))
+
+    # -- criteria of point estimates -----------------------------------------------------------------
+
+    def total_log_likelihood(self, params: Any, data: Any) -> Float[Array, ""]:
+        """Return the log likelihood of all sequences, in nats."""
+        return self.log_predictive(params, data).sum()
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: of the first state, the transitions and the component."""
+        if not self.points:
+            raise ValueError(
+                "n_parameters, aic and bic are of maximum likelihood; after VB compare the bounds"
+            )
+        k = self.n_states
+        return k - 1 + k * (k - 1) + self.component.n_parameters
+
+    def bic(self, params: Any, data: Any) -> Float[Array, ""]:
+        """Return -2 log L + (free parameters) log (steps); smaller is better (Schwarz 1978). After EM."""
+        data, penalty = self.read(data), self.n_parameters
+        log_n = jnp.log(data.n_steps.astype(float_dtype(data)))
+        return penalty * log_n - 2 * self.total_log_likelihood(params, data)
+
+    def aic(self, params: Any, data: Any) -> Float[Array, ""]:
+        """Return -2 log L + 2 (free parameters); smaller is better (Akaike 1974). After EM."""
+        return 2 * self.n_parameters - 2 * self.total_log_likelihood(params, data)
 
 
 @pytree
@@ -117,9 +342,7 @@ class BayesianHiddenMarkovModel(HiddenMarkovModel):
     Args:
         n_states: K.
         component: what a step is in each state, of `vb.components`.
-        initial_concentration: alpha of the first state, a number or (K,); by default 1 / K.
-        transition_concentration: alpha of the next state, a number, (K,) or (K, K); by default 1 / K.
-        stickiness: what is added to that of the state itself; by default 0.
+        chain: what chooses the states, `vb.labels.Chain` or `vb.labels.HDPChain`.
 
     References:
         Beal (2003), Variational algorithms for approximate Bayesian inference, chapter 3; Fox et al. (2011)
@@ -127,10 +350,68 @@ class BayesianHiddenMarkovModel(HiddenMarkovModel):
 
     >>> import jax, vbjax as vb
     >>> x = vb.datasets.earthquakes()
-    >>> model = vb.BayesianHiddenMarkovModel(2, vb.components.Poisson(), stickiness=2.0)
+    >>> model = vb.BayesianHiddenMarkovModel(2, vb.components.Poisson(), vb.labels.Chain(stickiness=2.0))
     >>> fit = vb.fit(model, x, key=jax.random.key(0), n_restarts=4)
     >>> sorted(fit.params.components.mean[:, 0].round().tolist())
     [15.0, 26.0]
     """
 
     points: ClassVar[bool] = False
+
+
+@pytree
+class HDPHiddenMarkovModel(HiddenMarkovModel):
+    """A hidden Markov model whose states have unequal weight; it finds how many are used.
+
+    Its chain is `vb.labels.HDPChain`, the process truncated at `n_states`; else as
+    `BayesianHiddenMarkovModel`. The bound has a lower bound of the rows' prior in its place, so the objective
+    stays below the evidence, and no update lowers it. Where a fit ends with two states that do the work of
+    one, `vb.merge_states` goes on from there.
+
+    Data: see `HiddenMarkovModel`. The factors are `initial` (K,), `transitions` (K, K), `weights`
+    (StickBreaking, (K,)) and the component's own.
+
+    Args:
+        n_states: K, at least 2, where the process is truncated: more than are expected. Every state that is
+            not used costs the bound a few nats.
+        component: what a step is in each state, of `vb.components`.
+        transition_concentration, weight_concentration, stickiness: see `vb.labels.HDPChain`.
+
+    Raises:
+        ValueError: as `HiddenMarkovModel`.
+
+    References:
+        Teh, Jordan, Beal & Blei (2006), Hierarchical Dirichlet processes, section 7; Fox, Sudderth, Jordan &
+        Willsky (2011), A sticky HDP-HMM, section 3; Hughes, Stephenson & Sudderth (2015), Scalable adaptation
+        of state complexity for nonparametric hidden Markov models, section 2.
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.earthquakes()
+    >>> model = vb.HDPHiddenMarkovModel(6, vb.components.Poisson())
+    >>> fit = vb.merge_states(vb.fit(model, x, key=jax.random.key(0)), x)
+    >>> len(set(fit.model.decode(fit.params, x).tolist()))
+    3
+    """
+
+    n_states: int = count("k", least=2)
+    points: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        n_states: int,
+        component: Any,
+        *,
+        transition_concentration: Any = 1.0,
+        weight_concentration: Any = 1.0,
+        stickiness: Any = 0.0,
+    ) -> None:
+        chain = HDPChain(
+            transition_concentration=transition_concentration,
+            weight_concentration=weight_concentration,
+            stickiness=stickiness,
+        )
+        super().__init__(n_states, component, chain)
+
+    def used_states(self, params: Any) -> Bool[Array, " k"]:
+        """Return which states are entered more than once, by the rows that the fit found, (K,)."""
+        return self.chain.used(params)

@@ -18,7 +18,7 @@ from vbjax.core.rows import expectation, read_row_weights, sum_over_rows
 from vbjax.data.sequences import Sequences
 from vbjax.inference.fit import fit
 from vbjax.inference.result import Fit
-from vbjax.models.markov.hdp_hidden_markov import HDPHiddenMarkovModel
+from vbjax.models.markov.hidden_markov import HDPHiddenMarkovModel
 from vbjax.numerics.inputs import read_count, read_number
 from vbjax.numerics.record import Record
 
@@ -28,7 +28,7 @@ _TRIES = 3  # pairs of states whose merge is followed by a fit, before none is b
 def merge_states(
     result: Any, data: Any, weights: Any = None, *, tol: Any = 1e-6, max_iter: Any = 1000
 ) -> Fit:
-    """A fit of a `HDPHiddenMarkovModel`, its states merged two by two as long as that raises the bound.
+    """Merge the states of a fit of `HDPHiddenMarkovModel` two by two as long as that raises the bound.
 
     Every pair of states that are used is merged on trial: the steps of both count as steps of the one, and
     one update follows. From the pairs that are best then, by the bound, the model is fitted on; the first
@@ -78,7 +78,8 @@ def _merged(
 ) -> tuple[Record, Array]:
     """The parameters after one update in which the second state counts as the first, and their bound."""
     itself = jnp.eye(model.n_states, dtype=params.initial.concentration.dtype)
-    prepared = model.prepare(params)._replace(counts_as=itself.at[pair[1]].set(itself[pair[0]]))
+    chain, components = model.prepare(params)
+    prepared = chain._replace(counts_as=itself.at[pair[1]].set(itself[pair[0]])), components
     chunk = by_part(model.chunk_rows, data)
     total = sum_over_rows(lambda rows, w: model.e_step(prepared, rows, w), data, weights, chunk=chunk)
     moved = model.m_step(params, total.statistics, model.factors)

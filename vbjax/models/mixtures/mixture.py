@@ -21,7 +21,7 @@ from vbjax.families.base import pytree, replace
 from vbjax.families.categorical import Categorical
 from vbjax.inference.replicate import restore_missing, sample_posterior
 from vbjax.models.components.component import Component
-from vbjax.models.labels.weights import Labels, Weights, from_counts
+from vbjax.models.labels.weights import MixingWeights, Weights, from_counts
 from vbjax.numerics.inputs import read_count, read_key
 from vbjax.numerics.record import Record
 
@@ -54,7 +54,7 @@ class Mixture(ConjugateModel):
 
     n_components: int = count("k")
     component: Any = part(Component, "a component, such as vb.components.Poisson()")
-    weights: Any = part(Labels, "labels, such as vb.labels.Weights()", default=Weights())
+    weights: Any = part(MixingWeights, "labels, such as vb.labels.Weights()", default=Weights())
 
     draws_data = True
     points: ClassVar[bool] = True
@@ -62,7 +62,7 @@ class Mixture(ConjugateModel):
 
     def __post_init__(self) -> None:
         for name in ("component", "weights"):
-            if isinstance(value := getattr(self, name), (Component, Labels)):
+            if isinstance(value := getattr(self, name), (Component, MixingWeights)):
                 object.__setattr__(self, name, value.of(self.n_components, self.points))
 
     # -- data ----------------------------------------------------------------------------------------
@@ -90,13 +90,13 @@ class Mixture(ConjugateModel):
 
     @property
     def factors(self) -> Record:
-        return Record(weights=self.weights.factor) | self.component.factors
+        return self.weights.factors | self.component.factors
 
     def local(self, rows: Any) -> Record:
         return Record(c=Categorical(self.n_components, plate=(n_rows(rows),)))
 
     def log_prior(self, s: Record) -> Array:
-        return self.weights.log_prior(s.weights) + self.component.log_prior(s)
+        return self.weights.log_prior(s) + self.component.log_prior(s)
 
     def log_likelihood(self, s: Record, rows: Any) -> Float[Array, " n"]:
         rows, constant = self.component.split(rows)
@@ -105,8 +105,7 @@ class Mixture(ConjugateModel):
         return labelled if constant is None else labelled + constant
 
     def prepare(self, params: Any) -> tuple[Any, Any]:
-        weights = self.weights.factor.expected(params["weights"]).with_base(0.0)
-        return weights, self.component.prepare(params)
+        return self.weights.prepare(params), self.component.prepare(params)
 
     def e_step(self, prepared: tuple[Any, Any], rows: Any, weights: Array) -> Expectation:
         """Compute responsibilities and the statistics that they leave.
@@ -133,7 +132,7 @@ class Mixture(ConjugateModel):
             raise ValueError(why)
         return super().mix(params, moved, rho, block)
 
-    def gradient_at(self, s: Record, local: Record, data: Any, weights: Array | None = None) -> Record:
+    def gradient_at(self, s: Record, local: Any, data: Any, weights: Array | None = None) -> Record:
         if (why := self.component.undrawable) is not None:
             raise ValueError(why)
         return super().gradient_at(s, local, data, weights)

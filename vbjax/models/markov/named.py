@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from jax import Array
+from jaxtyping import Float
+
 from vbjax.families.base import pytree
-from vbjax.models.components import Categorical, Gamma, Gaussian, Mixture, Poisson
+from vbjax.models.components import Autoregression, Categorical, Gamma, Gaussian, Mixture, Poisson
+from vbjax.models.labels.chain import Chain
 from vbjax.models.labels.weights import Weights, weights_of
 from vbjax.models.markov.hidden_markov import HiddenMarkovModel
+from vbjax.numerics.record import Record
 
 
 @pytree
@@ -20,7 +25,7 @@ class GaussianHMM(HiddenMarkovModel):
         n_states: K.
         covariance_type, location, mean_precision, degrees_of_freedom, inverse_scale, covariance_floor, scale,
             missing: see `vb.components.Gaussian`.
-        initial_concentration, transition_concentration, stickiness: see `HiddenMarkovModel`.
+        initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
     """
 
     def __init__(
@@ -39,23 +44,10 @@ class GaussianHMM(HiddenMarkovModel):
         transition_concentration: Any = None,
         stickiness: Any = 0.0,
     ) -> None:
-        component = Gaussian(
-            covariance_type,
-            location,
-            mean_precision,
-            degrees_of_freedom,
-            inverse_scale,
-            covariance_floor,
-            scale=scale,
-            missing=missing,
-        )
-        super().__init__(
-            n_states,
-            component,
-            initial_concentration=initial_concentration,
-            transition_concentration=transition_concentration,
-            stickiness=stickiness,
-        )
+        prior = location, mean_precision, degrees_of_freedom, inverse_scale
+        component = Gaussian(covariance_type, *prior, covariance_floor, scale=scale, missing=missing)
+        chain = Chain(initial_concentration, transition_concentration, stickiness)
+        HiddenMarkovModel.__init__(self, n_states, component, chain)
 
 
 @pytree
@@ -68,7 +60,7 @@ class BayesianGaussianHMM(HiddenMarkovModel):
         n_states: K.
         covariance_type, location, mean_precision, degrees_of_freedom, inverse_scale, scale, missing: see
             `vb.components.Gaussian`.
-        initial_concentration, transition_concentration, stickiness: see `BayesianHiddenMarkovModel`.
+        initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
     """
 
     points: ClassVar[bool] = False
@@ -88,22 +80,10 @@ class BayesianGaussianHMM(HiddenMarkovModel):
         transition_concentration: Any = None,
         stickiness: Any = 0.0,
     ) -> None:
-        component = Gaussian(
-            covariance_type,
-            location,
-            mean_precision,
-            degrees_of_freedom,
-            inverse_scale,
-            scale=scale,
-            missing=missing,
-        )
-        super().__init__(
-            n_states,
-            component,
-            initial_concentration=initial_concentration,
-            transition_concentration=transition_concentration,
-            stickiness=stickiness,
-        )
+        prior = location, mean_precision, degrees_of_freedom, inverse_scale
+        component = Gaussian(covariance_type, *prior, scale=scale, missing=missing)
+        chain = Chain(initial_concentration, transition_concentration, stickiness)
+        HiddenMarkovModel.__init__(self, n_states, component, chain)
 
 
 @pytree
@@ -117,7 +97,7 @@ class MixtureHMM(HiddenMarkovModel):
         n_components, covariance_type, location, mean_precision, degrees_of_freedom, inverse_scale,
             covariance_floor, scale, missing, weight_concentration: see `vb.components.Mixture` and
             `vb.components.Gaussian`; `weight_concentration` is of the shares of every state.
-        initial_concentration, transition_concentration, stickiness: see `HiddenMarkovModel`.
+        initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
     """
 
     def __init__(
@@ -138,27 +118,11 @@ class MixtureHMM(HiddenMarkovModel):
         transition_concentration: Any = None,
         stickiness: Any = 0.0,
     ) -> None:
-        component = Mixture(
-            n_components,
-            Gaussian(
-                covariance_type,
-                location,
-                mean_precision,
-                degrees_of_freedom,
-                inverse_scale,
-                covariance_floor,
-                scale=scale,
-                missing=missing,
-            ),
-            Weights(weight_concentration),
-        )
-        super().__init__(
-            n_states,
-            component,
-            initial_concentration=initial_concentration,
-            transition_concentration=transition_concentration,
-            stickiness=stickiness,
-        )
+        prior = location, mean_precision, degrees_of_freedom, inverse_scale
+        own = Gaussian(covariance_type, *prior, covariance_floor, scale=scale, missing=missing)
+        component = Mixture(n_components, own, Weights(weight_concentration))
+        chain = Chain(initial_concentration, transition_concentration, stickiness)
+        HiddenMarkovModel.__init__(self, n_states, component, chain)
 
 
 @pytree
@@ -172,7 +136,7 @@ class BayesianMixtureHMM(HiddenMarkovModel):
         n_components, covariance_type, location, mean_precision, degrees_of_freedom, inverse_scale, scale,
             missing, weight_prior, weight_concentration: see `vb.components.Mixture` and
             `vb.components.Gaussian`; `weight_concentration` is of the shares of every state.
-        initial_concentration, transition_concentration, stickiness: see `BayesianHiddenMarkovModel`.
+        initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
     """
 
     points: ClassVar[bool] = False
@@ -195,26 +159,11 @@ class BayesianMixtureHMM(HiddenMarkovModel):
         transition_concentration: Any = None,
         stickiness: Any = 0.0,
     ) -> None:
-        component = Mixture(
-            n_components,
-            Gaussian(
-                covariance_type,
-                location,
-                mean_precision,
-                degrees_of_freedom,
-                inverse_scale,
-                scale=scale,
-                missing=missing,
-            ),
-            weights_of(weight_prior, weight_concentration),
-        )
-        super().__init__(
-            n_states,
-            component,
-            initial_concentration=initial_concentration,
-            transition_concentration=transition_concentration,
-            stickiness=stickiness,
-        )
+        prior = location, mean_precision, degrees_of_freedom, inverse_scale
+        own = Gaussian(covariance_type, *prior, scale=scale, missing=missing)
+        component = Mixture(n_components, own, weights_of(weight_prior, weight_concentration))
+        chain = Chain(initial_concentration, transition_concentration, stickiness)
+        HiddenMarkovModel.__init__(self, n_states, component, chain)
 
 
 @pytree
@@ -225,9 +174,8 @@ class PoissonHMM(HiddenMarkovModel):
 
     Args:
         n_states: K.
-        concentration, rate: see
-            `vb.components.Poisson`.
-        initial_concentration, transition_concentration, stickiness: see `HiddenMarkovModel`.
+        concentration, rate: see `vb.components.Poisson`.
+        initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
     """
 
     def __init__(
@@ -241,13 +189,8 @@ class PoissonHMM(HiddenMarkovModel):
         stickiness: Any = 0.0,
     ) -> None:
         component = Poisson(concentration, rate)
-        super().__init__(
-            n_states,
-            component,
-            initial_concentration=initial_concentration,
-            transition_concentration=transition_concentration,
-            stickiness=stickiness,
-        )
+        chain = Chain(initial_concentration, transition_concentration, stickiness)
+        HiddenMarkovModel.__init__(self, n_states, component, chain)
 
 
 @pytree
@@ -258,31 +201,12 @@ class BayesianPoissonHMM(HiddenMarkovModel):
 
     Args:
         n_states: K.
-        concentration, rate: see
-            `vb.components.Poisson`.
-        initial_concentration, transition_concentration, stickiness: see `BayesianHiddenMarkovModel`.
+        concentration, rate: see `vb.components.Poisson`.
+        initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
     """
 
     points: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        n_states: int,
-        *,
-        concentration: Any = None,
-        rate: Any = None,
-        initial_concentration: Any = None,
-        transition_concentration: Any = None,
-        stickiness: Any = 0.0,
-    ) -> None:
-        component = Poisson(concentration, rate)
-        super().__init__(
-            n_states,
-            component,
-            initial_concentration=initial_concentration,
-            transition_concentration=transition_concentration,
-            stickiness=stickiness,
-        )
+    __init__ = PoissonHMM.__init__
 
 
 @pytree
@@ -293,9 +217,8 @@ class CategoricalHMM(HiddenMarkovModel):
 
     Args:
         n_states: K.
-        n_categories, concentration: see
-            `vb.components.Categorical`.
-        initial_concentration, transition_concentration, stickiness: see `HiddenMarkovModel`.
+        n_categories, concentration: see `vb.components.Categorical`.
+        initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
     """
 
     def __init__(
@@ -309,13 +232,8 @@ class CategoricalHMM(HiddenMarkovModel):
         stickiness: Any = 0.0,
     ) -> None:
         component = Categorical(n_categories, concentration)
-        super().__init__(
-            n_states,
-            component,
-            initial_concentration=initial_concentration,
-            transition_concentration=transition_concentration,
-            stickiness=stickiness,
-        )
+        chain = Chain(initial_concentration, transition_concentration, stickiness)
+        HiddenMarkovModel.__init__(self, n_states, component, chain)
 
 
 @pytree
@@ -326,31 +244,12 @@ class BayesianCategoricalHMM(HiddenMarkovModel):
 
     Args:
         n_states: K.
-        n_categories, concentration: see
-            `vb.components.Categorical`.
-        initial_concentration, transition_concentration, stickiness: see `BayesianHiddenMarkovModel`.
+        n_categories, concentration: see `vb.components.Categorical`.
+        initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
     """
 
     points: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        n_states: int,
-        n_categories: int | None = None,
-        *,
-        concentration: Any = None,
-        initial_concentration: Any = None,
-        transition_concentration: Any = None,
-        stickiness: Any = 0.0,
-    ) -> None:
-        component = Categorical(n_categories, concentration)
-        super().__init__(
-            n_states,
-            component,
-            initial_concentration=initial_concentration,
-            transition_concentration=transition_concentration,
-            stickiness=stickiness,
-        )
+    __init__ = CategoricalHMM.__init__
 
 
 @pytree
@@ -361,9 +260,8 @@ class GammaHMM(HiddenMarkovModel):
 
     Args:
         n_states: K.
-        known_shape, concentration, rate, learn_shape: see
-            `vb.components.Gamma`.
-        initial_concentration, transition_concentration, stickiness: see `HiddenMarkovModel`.
+        known_shape, concentration, rate, learn_shape: see `vb.components.Gamma`.
+        initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
     """
 
     def __init__(
@@ -379,13 +277,8 @@ class GammaHMM(HiddenMarkovModel):
         stickiness: Any = 0.0,
     ) -> None:
         component = Gamma(known_shape, concentration, rate, learn_shape=learn_shape)
-        super().__init__(
-            n_states,
-            component,
-            initial_concentration=initial_concentration,
-            transition_concentration=transition_concentration,
-            stickiness=stickiness,
-        )
+        chain = Chain(initial_concentration, transition_concentration, stickiness)
+        HiddenMarkovModel.__init__(self, n_states, component, chain)
 
 
 @pytree
@@ -396,30 +289,89 @@ class BayesianGammaHMM(HiddenMarkovModel):
 
     Args:
         n_states: K.
-        known_shape, concentration, rate, learn_shape: see
-            `vb.components.Gamma`.
-        initial_concentration, transition_concentration, stickiness: see `BayesianHiddenMarkovModel`.
+        known_shape, concentration, rate, learn_shape: see `vb.components.Gamma`.
+        initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
     """
 
     points: ClassVar[bool] = False
+    __init__ = GammaHMM.__init__
+
+
+@pytree
+class AutoregressiveHMM(HiddenMarkovModel):
+    """A hidden Markov model whose steps (d,) are regressions on the L steps before them, by EM.
+
+    Data and factors: see `HiddenMarkovModel`.
+
+    Args:
+        n_states: K.
+        order: L, steps on which a step depends.
+        location, mean_precision, degrees_of_freedom, inverse_scale, covariance_floor, center, offset: see
+            `vb.components.Autoregression`.
+        initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
+
+    >>> import jax, vbjax as vb
+    >>> t = jax.numpy.arange(120.0)
+    >>> x = jax.numpy.sin(jax.numpy.where(t // 30 % 2 == 1, 0.3, 1.2) * t)[:, None]
+    >>> x = x + 0.01 * jax.random.normal(jax.random.key(1), x.shape)
+    >>> fit = vb.fit(vb.AutoregressiveHMM(2, order=2), x, key=jax.random.key(0), n_restarts=8)
+    >>> len(set(fit.model.decode(fit.params, x)[32:58].tolist()))
+    1
+    """
 
     def __init__(
         self,
         n_states: int,
+        order: int = 1,
         *,
-        known_shape: Any = 1.0,
-        concentration: Any = None,
-        rate: Any = None,
-        learn_shape: bool = False,
+        location: Any = None,
+        mean_precision: Any = None,
+        degrees_of_freedom: Any = None,
+        inverse_scale: Any = None,
+        covariance_floor: Any = 1e-6,
+        center: Any = None,
+        offset: Any = None,
         initial_concentration: Any = None,
         transition_concentration: Any = None,
         stickiness: Any = 0.0,
     ) -> None:
-        component = Gamma(known_shape, concentration, rate, learn_shape=learn_shape)
-        super().__init__(
-            n_states,
-            component,
-            initial_concentration=initial_concentration,
-            transition_concentration=transition_concentration,
-            stickiness=stickiness,
-        )
+        prior = location, mean_precision, degrees_of_freedom, inverse_scale
+        component = Autoregression(*prior, covariance_floor, center, offset, order=order)
+        chain = Chain(initial_concentration, transition_concentration, stickiness)
+        HiddenMarkovModel.__init__(self, n_states, component, chain)
+
+    def coefficients(self, params: Record) -> Float[Array, "k l d d"]:
+        """Return the (expected) matrices by state and lag: [k, l - 1] multiplies x_{t-l}, (K, L, d, d)."""
+        return self.component.coefficients(params)
+
+    def intercepts(self, params: Record) -> Float[Array, "k d"]:
+        """Return what is added to these products, (K, d), expected."""
+        return self.component.intercepts(params)
+
+    def covariances(self, params: Record) -> Float[Array, "k d d"]:
+        """Return the inverse (expected) precision matrices of the noise, (K, d, d)."""
+        return self.component.covariances(params)
+
+
+@pytree
+class BayesianAutoregressiveHMM(HiddenMarkovModel):
+    """A hidden Markov model of regressions on the L steps before, by variational Bayes.
+
+    By default the prior follows what one autoregression of all steps leaves. Draws have parameters of their
+    own.
+
+    Data and factors: see `BayesianHiddenMarkovModel`.
+
+    Args:
+        n_states: K.
+        order: L, steps on which a step depends.
+        location, mean_precision, degrees_of_freedom, inverse_scale, covariance_floor, center, offset: see
+            `vb.components.Autoregression`.
+        initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
+    """
+
+    points: ClassVar[bool] = False
+    __init__ = AutoregressiveHMM.__init__
+    coefficients = AutoregressiveHMM.coefficients
+    intercepts = AutoregressiveHMM.intercepts
+    covariances = AutoregressiveHMM.covariances
