@@ -39,7 +39,7 @@ from vbjax.numerics.record import Record
 
 
 def in_dtype(model: Any, dtype: Any) -> Any:
-    """The model with its hyperparameters as arrays of one dtype."""
+    """Return the model with its hyperparameters as arrays of one dtype."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), model)
 
 
@@ -48,7 +48,7 @@ def _without_base(statistics: Mapping[str, Any]) -> Record:
 
 
 def scored_rows(statistics: Any, bound: Array, weights: Array) -> Expectation:
-    """The expectation of a chunk from its statistics and the bound of each row."""
+    """Return the expectation of a chunk from its statistics and the bound of each row."""
     bound = jnp.where(weights == 0, 0, weights * bound)
     return Expectation(statistics, bound.sum(), jnp.abs(bound).sum(), weights.sum())
 
@@ -124,27 +124,27 @@ class ConjugateModel:
         return (tuple(self.factors),)
 
     def local(self, rows: Any) -> Mapping[str, Family]:
-        """The local factors, whose plates begin with the rows; none by default."""
+        """Return the local factors, whose plates begin with the rows; none by default."""
         return {}
 
     def log_prior(self, s: Record) -> Any:
-        """E[log p] of the global latents, a scalar; 0 by default (maximum likelihood)."""
+        """Compute E[log p] of the global latents, a scalar; 0 by default (maximum likelihood)."""
         return 0.0
 
     def log_likelihood(self, s: Record, rows: Any) -> Array:
-        """E[log p] of every row given the latents, local ones and their priors included: (n,)."""
+        """Compute E[log p] of every row given the latents, local ones and their priors included: (n,)."""
         raise TypeError(f"{type(self).__name__} declares no likelihood")
 
     def namespace(self, s: Record) -> Record:
-        """What the log joint sees as `s`: the statistics, and in `Model` the hyperparameters too."""
+        """Return what the log joint sees as `s`: the statistics, and in `Model` the hyperparameters too."""
         return s
 
     def read(self, data: Any) -> Any:
-        """The data as arrays of one dtype, or a ValueError that names what is wrong with it."""
+        """Return the data as arrays of one dtype, or a ValueError that names what is wrong with it."""
         return read_arrays(data, "data")
 
     def resolve(self, data: Any, weights: Array | None = None) -> Any:
-        """The model with every default that follows the data filled in, its leaves in the data's dtype."""
+        """Return the model with every default that follows the data filled in, in the data's dtype."""
         return in_dtype(self, float_dtype(data))
 
     def replace(self, **values: Any) -> Any:
@@ -160,11 +160,11 @@ class ConjugateModel:
         return {}
 
     def annotate(self, data: Any, weights: Array | None = None) -> Any:
-        """The data of a fit, what is constant in each row beside them; asked of the resolved model, once."""
+        """Return the data of a fit with what is constant in each row beside them; asked for once."""
         return data
 
     def inspect(self, data: Any) -> Any:
-        """The model, examined before its first fit; `Model` refuses here what is not conjugate."""
+        """Return the model, examined before its first fit; `Model` refuses here what is not conjugate."""
         return self
 
     def inspect_options(self, data: Any, options: Options) -> None:
@@ -176,15 +176,15 @@ class ConjugateModel:
         return ascent(self, jnp.asarray(options.tol, float_dtype((self, data))), options.check)
 
     def chunk_rows(self, data: Any) -> int:
-        """How many rows a pass takes at a time: so few that XLA keeps them on one core, and in its cache."""
+        """Return how many rows a pass takes at a time: so few that they stay on one core, and in its cache."""
         return 8192 // jnp.dtype(float_dtype(data)).itemsize
 
     def unit(self, expectation: Expectation) -> Array:
-        """What the tolerance of a fit multiplies: the rows' weight, so that `tol` is per row."""
+        """Return what the tolerance of a fit multiplies: the rows' weight, so that `tol` is per row."""
         return expectation.weight
 
     def singular(self, params: Record) -> Array:
-        """Whether the parameters lie on a boundary where the objective is not to be trusted."""
+        """Return whether the parameters lie on a boundary where the objective is not to be trusted."""
         return jnp.asarray(False)
 
     def ill_conditioned(self, params: Record) -> Array:
@@ -192,7 +192,7 @@ class ConjugateModel:
         return jnp.asarray(False)
 
     def diagnose(self, params: Any, data: Any) -> Any:
-        """What is known of the approximation beyond the bound, kept as `Fit.diagnostics`; None by default."""
+        """Return what is known of the approximation beyond the bound, for `Fit.diagnostics`."""
         return None
 
     draws_data = False
@@ -205,11 +205,11 @@ class ConjugateModel:
     # -- what follows from it ------------------------------------------------------------------------
 
     def expected(self, params: Mapping[str, State]) -> Record:
-        """E[t] of every global factor."""
+        """Compute E[t] of every global factor."""
         return Record({name: family.expected(params[name]) for name, family in self.factors.items()})
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
-        """Neutral global factors, moved once by rows whose local latents are drawn at random.
+        """Return neutral global factors, moved once by rows whose local latents are drawn at random.
 
         Factors that are not conjugate start at random, and are not moved. Those among `random_starts` are
         moved by the prior alone, if that leaves them proper, and start about a standard deviation from there:
@@ -247,13 +247,13 @@ class ConjugateModel:
         return params
 
     def posterior(self, params: Mapping[str, State], rows: Any) -> Record:
-        """The optimal local factors of rows given the global ones, in the order of the rows."""
+        """Return the optimal local factors of rows given the global ones, in the order of the rows."""
         s = _without_base(self.expected(params))
         found = by_part(lambda rows: self._optimum(s, rows)[0], rows)
         return rows.join(found) if isinstance(rows, Ragged) else found
 
     def local_entropies(self, params: Mapping[str, State]) -> Callable[[Any], dict[str, Array]]:
-        """Of some rows, the entropy of every local factor in each of them, (n,), by name."""
+        """Return a function of rows: the entropy of every local factor in each of them, (n,), by name."""
         s = _without_base(self.expected(params))
 
         def entropies(rows: Any) -> dict[str, Array]:
@@ -263,20 +263,20 @@ class ConjugateModel:
         return entropies
 
     def neutral_local(self, data: Any) -> Any:
-        """Where local factors of some rows begin, where they interact."""
+        """Return where local factors of some rows begin, where they interact."""
         dtype = float_dtype(data)
         return Record({name: family.neutral(dtype) for name, family in self.local(data).items()})
 
     def start_locals(self, params: Mapping[str, State], data: Any) -> Any:
-        """Where those of all rows begin at given parameters; None where no local factors interact."""
+        """Return where the local factors of all rows begin; None where none interact."""
         return by_part(self.neutral_local, data) if self.interacting_locals else None
 
     def prepare(self, params: Mapping[str, State]) -> Any:
-        """What the E-step needs of the parameters, made once before a pass over chunks of rows."""
+        """Return what the E-step needs of the parameters, made once before a pass over chunks of rows."""
         return _without_base(self.expected(params))
 
     def e_step(self, prepared: Any, rows: Any, weights: Array) -> Expectation:
-        """One chunk of rows: the local factors' optimum, its bound, and the gradient it leaves.
+        """Compute the local factors' optimum of a chunk of rows, its bound, and the gradient it leaves.
 
         The bound's local part is collapsed in closed form; its gradient is taken at fixed local factors
         (the envelope theorem).
@@ -284,7 +284,7 @@ class ConjugateModel:
         return self._scored_rows(prepared, rows, weights, *self._optimum(prepared, rows))._replace(local=None)
 
     def carried_e_step(self, prepared: Any, rows: Any, weights: Array, local: Record) -> Expectation:
-        """The same where local factors interact: they go on from `local`, and come back beside the sums."""
+        """Run `e_step` where local factors interact: they go on from `local`, and come back too."""
         return self._scored_rows(prepared, rows, weights, *settle(self, prepared, rows, local))
 
     def _scored_rows(
@@ -294,7 +294,7 @@ class ConjugateModel:
         return scored_rows(gradient, bound, weights)._replace(local=local)
 
     def collect(self, expectation: Expectation) -> Expectation:
-        """The sums of a pass over all rows, in the form that the updates take."""
+        """Return the sums of a pass over all rows, in the form that the updates take."""
         return expectation
 
     def m_step(self, params: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
@@ -304,15 +304,15 @@ class ConjugateModel:
         return params | {name: self.factors[name].from_gradient(s[name], gradient[name]) for name in block}
 
     def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
-        """A part rho of the way from `params` to `moved`, in the natural parameters of the block."""
+        """Go a part rho of the way from `params` to `moved`, in the natural parameters of the block."""
         return params | {name: self.factors[name].mix(params[name], moved[name], rho) for name in block}
 
     def guarded(self, block: Iterable[str]) -> bool:
-        """Whether the block has no coordinate update, but steps that must be scored."""
+        """Return whether the block has no coordinate update, but steps that must be scored."""
         return any(self.factors[name].guarded for name in block)
 
     def require_conjugate(self, what: str) -> None:
-        """A ValueError where a factor is not conjugate, so that `what` is not known in closed form."""
+        """Raise where a factor is not conjugate, so that `what` is not known in closed form."""
         if guarded := [name for name in self.factors if self.guarded((name,))]:
             raise ValueError(
                 f"model must be conjugate: {what} is not known in closed form for the factor {guarded[0]!r}"
@@ -321,7 +321,7 @@ class ConjugateModel:
     def partial_step(
         self, params: Record, statistics: Mapping[str, Any], block: Iterable[str], rho: ArrayLike
     ) -> Record:
-        """A part rho of the way of the block's update, in natural parameters; not scored."""
+        """Go a part rho of the way of the block's update, in natural parameters; not scored."""
         if not self.guarded(block):
             return self.mix(params, self.m_step(params, statistics, block), rho, block)
         s = _without_base(self.expected(params))
@@ -329,23 +329,23 @@ class ConjugateModel:
         return params | {n: self.factors[n].step(params[n], s[n], gradient[n], rho) for n in block}
 
     def objective(self, params: Mapping[str, State], expectation: Expectation) -> Array:
-        """The bound (the log likelihood or log posterior where factors are points), without the data."""
+        """Compute the bound (log likelihood or log posterior where factors are points), without the data."""
         return self.scored(params, expectation)[0]
 
     def scored(self, params: Mapping[str, State], expectation: Expectation) -> tuple[Array, Array]:
-        """The objective, and the sum of its absolute terms: what its rounding error is proportional to."""
+        """Compute the objective, and the sum of its absolute terms, for its rounding error."""
         terms = self._global_terms(params, expectation).values()
         magnitude = expectation.magnitude + self.cancelled(params, expectation)
         return sum(terms) + expectation.bound, sum(map(jnp.abs, terms)) + magnitude
 
     def cancelled(self, params: Mapping[str, State], expectation: Expectation) -> Any:
-        """What cancels within rows and is large, the sum of its absolute terms: for the rounding error."""
+        """Compute the absolute sum of what is large and cancels within rows: part of the rounding error."""
         return 0.0
 
     def elbo_terms(
         self, params: Mapping[str, State], data: Any, weights: Array | None = None
     ) -> dict[str, Array]:
-        """The objective term by term; the terms add up to it.
+        """Compute the objective term by term; the terms add up to it.
 
         Returns:
             `log_likelihood`, `log_prior`, and the entropy of every local and global factor by name.
@@ -354,7 +354,7 @@ class ConjugateModel:
         return _elbo_terms(self, params, data, read_row_weights(weights, data))
 
     def no_rows(self, params: Mapping[str, State]) -> Expectation:
-        """The expectation over no data at all."""
+        """Return the expectation over no data at all."""
         s = self.expected(params)
         zero = jnp.zeros((), float_dtype(s))
         return Expectation(jax.tree.map(jnp.zeros_like, s), zero, zero, jnp.ones_like(zero))
@@ -362,7 +362,7 @@ class ConjugateModel:
     # -- the machinery -------------------------------------------------------------------------------
 
     def gradient_at(self, s: Record, local: Any, data: Any, weights: Array | None = None) -> Record:
-        """The gradient of the log likelihood over all rows, at given statistics of their local latents."""
+        """Compute the gradient of the log likelihood over all rows, at given statistics of local latents."""
 
         def gradient(rows: Any, w: Array) -> Record:
             return self.likelihood_gradient(s, rows[1], rows[0], w)[1]
@@ -371,12 +371,12 @@ class ConjugateModel:
         return sum_over_rows(gradient, beside(data, local), weights, chunk=chunk)
 
     def total_gradient(self, s: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
-        """The gradient of the expected log joint, prior and likelihood, in the statistics of the block."""
+        """Compute the gradient of the expected log joint in the statistics of the block."""
         prior = jax.grad(self._scalar_prior)(s)
         return Record({name: jax.tree.map(jnp.add, prior[name], statistics[name]) for name in block})
 
     def expected_log_prior(self, params: Mapping[str, State]) -> Array:
-        """E[log p] of the global latents, a scalar."""
+        """Compute E[log p] of the global latents, a scalar."""
         return self._scalar_prior(self.expected(params))
 
     def _scalar_prior(self, s: Record) -> Array:
@@ -391,7 +391,7 @@ class ConjugateModel:
         return mean_over_draws(scalar, self.namespace(s))
 
     def likelihood(self, s: Record, rows: Any) -> Array:
-        """`log_likelihood` at statistics of the latents, hyperparameters beside them; checked to be (n,)."""
+        """Compute `log_likelihood`, hyperparameters beside the statistics; checked to be (n,)."""
         row = mean_over_draws(lambda s: self.log_likelihood(s, rows), self.namespace(s))
         if row.shape != (n_rows(rows),):
             raise ValueError(
@@ -432,7 +432,7 @@ class ConjugateModel:
     def likelihood_gradient(
         self, s: Record, local: Record, rows: Any, weights: Array
     ) -> tuple[Array, Record]:
-        """The weighted expected log likelihood at fixed local statistics, and its gradient."""
+        """Compute the weighted expected log likelihood at fixed local statistics, and its gradient."""
 
         def energy(s: Record) -> Array:
             row = self.likelihood(s | local, rows)

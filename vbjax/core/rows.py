@@ -38,7 +38,7 @@ class Expectation(NamedTuple):
 
 
 def rounding_error(magnitude: Array) -> Array:
-    """A few units in the last place of everything that was added up, whose absolute sum is `magnitude`."""
+    """Return a few units in the last place of what was added up, whose absolute sum is `magnitude`."""
     return 4 * jnp.finfo(magnitude.dtype).eps * magnitude
 
 
@@ -54,16 +54,16 @@ class Scattered:
     size: int = static()
 
     def zeros(self) -> Array:
-        """The empty table."""
+        """Return the empty table."""
         return jnp.zeros((self.size, *self.values.shape[1:]), self.values.dtype)
 
     def onto(self, table: Array) -> Array:
-        """The table with these values added."""
+        """Return the table with these values added."""
         return table.at[self.index].add(self.values)
 
 
 def n_rows(data: Any) -> int:
-    """The number of rows: the leading axis that every leaf of the data shares."""
+    """Return the number of rows: the leading axis that every leaf of the data shares."""
     if isinstance(data, Ragged):
         return data.n_rows
     return jax.tree.leaves(data)[0].shape[0]
@@ -83,13 +83,13 @@ def read_row_weights(weights: Any, data: Any) -> Array | None:
 
 
 def float_dtype(data: Any) -> Any:
-    """The dtype of the data's floating leaves, the default float where there are none."""
+    """Return the dtype of the data's floating leaves, the default float where there are none."""
     dtypes = [x.dtype for x in jax.tree.leaves(data) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.result_type(*dtypes) if dtypes else jnp.result_type(float)
 
 
 def blank_idle(rows: Any, weights: Array) -> Any:
-    """The rows, zeros in place of those of weight 0."""
+    """Return the rows, zeros in place of those of weight 0."""
     return jax.tree.map(
         lambda x: jnp.where(weights.reshape(-1, *[1] * (x.ndim - 1)) != 0, x, jnp.zeros_like(x)), rows
     )
@@ -102,7 +102,7 @@ def sum_over_rows(
     *,
     chunk: int | tuple[int, ...],
 ) -> Any:
-    """Sum of `function(rows, weights)` over chunks of `chunk` rows, by one scan.
+    """Sum `function(rows, weights)` over chunks of `chunk` rows, by one scan.
 
     Args:
         function: additive in its rows; returns a pytree of sums.
@@ -121,7 +121,7 @@ def sweep_rows(
     *,
     chunk: int | tuple[int, ...],
 ) -> tuple[Any, Any]:
-    """The same with something of each row's own beside it, which the function returns moved.
+    """Sum as `sum_over_rows` does, with something of each row's own beside it that the function moves.
 
     The last chunk overlaps the one before it and its repeated rows weigh 0, so no padded copy is made.
     Rows of weight 0 are replaced by zeros before the function sees them: whatever they hold, infinities
@@ -147,7 +147,7 @@ def _sweep_part(
     chunk: int,
     total: Any,
 ) -> tuple[Any, Any]:
-    """Rows of one shape, added to `total` where there is one."""
+    """Sum over rows of one shape, added to `total` where there is one."""
     n, dtype = n_rows(data), float_dtype(data)
 
     def call(rows: Any, row_weights: Array, own: Any) -> tuple[Any, Any]:
@@ -193,7 +193,7 @@ def _zeros(like: Any) -> Any:
 
 
 def _added(total: Any, more: Any) -> Any:
-    """The sums of a chunk added to those before it."""
+    """Add the sums of a chunk to those before it."""
     if total is None:
         if not any(map(_scattered, jax.tree.leaves(more, is_leaf=_scattered))):
             return more
@@ -205,7 +205,7 @@ def _added(total: Any, more: Any) -> Any:
 def expectation(
     model: Any, params: Any, data: Any, weights: Array | None = None, local: Any = None
 ) -> Expectation:
-    """One E-step over all rows: the model's `e_step`, chunk by chunk.
+    """Run the model's `e_step` over all rows, chunk by chunk.
 
     Args:
         model: gives `prepare(params)`, `e_step(prepared, rows, weights)`, `collect(sums)` and
@@ -224,7 +224,7 @@ def expectation(
 
 
 def _sums(model: Any, prepared: Any, data: Any, weights: Array | None, local: Any) -> tuple[Expectation, Any]:
-    """The E-step of all rows, before `collect`; and local factors after it, where they are carried."""
+    """Run the E-step of all rows, before `collect`; return local factors after it too, where carried."""
     chunk = by_part(model.chunk_rows, data)
     if local is None:
         e_step = lambda rows, w: model.e_step(prepared, rows, w)
@@ -240,7 +240,7 @@ def _sums(model: Any, prepared: Any, data: Any, weights: Array | None, local: An
 def _sums_of_shards(
     model: Any, prepared: Any, data: Ragged, weights: Array | None, local: Any
 ) -> tuple[Expectation, Any]:
-    """The same on every device for its own rows; the sums are added up. Parts not divided come last."""
+    """Run `_sums` on every device for its own rows; add the sums up. Parts not divided come last."""
     mesh = cast(Mesh, data.mesh)
     n = sum(n_rows(part) % mesh.size == 0 for part in data.parts)
     parts = (data.parts, None if weights is None else data.split(weights), local)

@@ -91,7 +91,7 @@ class Model(ConjugateModel):
         raise AttributeError("a Model is immutable; model.replace(name=value) changes hyperparameters")
 
     def replace(self, **hyper: Any) -> Model:
-        """The same model with other hyperparameters; compiled programs are reused."""
+        """Return the same model with other hyperparameters; compiled programs are reused."""
         unknown = set(hyper) - set(self.hyper)
         if unknown:
             raise ValueError(f"hyper has no {', '.join(sorted(unknown))}; it has {', '.join(self.hyper)}")
@@ -111,7 +111,7 @@ class Model(ConjugateModel):
         return {name: family.of_rows(rows, n) for name, family in self._structure[3].items()}
 
     def read(self, data: Any) -> Any:
-        """The data as arrays of one dtype; `Sequences` as they are."""
+        """Return the data as arrays of one dtype; `Sequences` as they are."""
         return data if isinstance(data, Ragged) else super().read(data)
 
     def chunk_rows(self, data: Any) -> int:

@@ -16,6 +16,7 @@ closed form: `from_gradient` climbs from where the statistics were taken.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ class SharedSticks(StickBreaking):
 
     def from_gradient(
         self,
-        statistics: StickBreakingStatistics,
+        statistics: Any,
         gradient: StickBreakingStatistics,
         weight: ArrayLike = 1.0,
     ) -> StickBreakingState:
@@ -75,7 +76,7 @@ class SharedSticks(StickBreaking):
 
 
 def log_shared_dirichlet(
-    x: DirichletStatistics, weights: SharedSticksStatistics, alpha: Array, kappa: ArrayLike = 0.0
+    x: DirichletStatistics, weights: SharedSticksStatistics, alpha: Array, kappa: Array | float = 0.0
 ) -> Float[Array, "*plate"]:
     """Compute a lower bound of E[log Dirichlet(x | alpha w)], or of E[log Dirichlet(x_k | alpha w + kappa at
     k)] where kappa is not 0: then x has a plate of K.

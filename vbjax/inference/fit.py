@@ -159,7 +159,7 @@ def _read(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
 
 
 def resolved(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
-    """The model with every default filled in from the data, and data and weights as its updates take them.
+    """Return the model with every default filled in, and data and weights as its updates take them.
 
     Raises:
         ValueError: data or weights out of range; a model that is not conjugate.
@@ -206,7 +206,7 @@ def _algorithm(
 
 
 def _start(given: Any, data: Any, weights: Array | None, tol: Any, key: Array, *, options: Options) -> Any:
-    """Parameters such as a run starts from."""
+    """Return parameters such as a run starts from."""
     algorithm, data = _algorithm(given, data, weights, tol, options)
     return algorithm.init(key, data, weights)
 
@@ -329,7 +329,7 @@ def _leave_saddles(fit: Fit, race: Race, fixed: Any, key: Array) -> Fit:
 
 @jax.jit
 def _shaken(race: Race, algorithm: Any, key: Array, data: Any) -> Race:
-    """A race of one run for each lane, from the best parameters of this one, shaken."""
+    """Return a race of one run for each lane, from the best parameters of this one, shaken."""
     params = race.best.params
     keys = jax.random.split(key, (len(race.run), len(params)))
 

@@ -93,7 +93,7 @@ def begin(
     lanes: int,
     max_iter: int,
 ) -> tuple[Race, Any]:
-    """The first runs in the lanes, and the parameters that all runs start from.
+    """Return the first runs in the lanes, and the parameters that all runs start from.
 
     `params` is the first run's start.
 
@@ -237,7 +237,7 @@ def _harvest(
 
 
 def _better(race: Race, row: Runs, params: Any, done: Array) -> Best:
-    """The best so far, of the ended runs and those before them; the first run where none is finite."""
+    """Return the best so far, of the ended runs and those before them; the first run where none is finite."""
     objective, best = row.objective, race.best
     # sound runs before singular and fallen ones, then by objective; what is not finite ranks below all
     finite = done & jnp.isfinite(objective)
@@ -260,7 +260,7 @@ def _better(race: Race, row: Runs, params: Any, done: Array) -> Best:
 
 
 def _thinned(race: Race, points: int) -> Array:
-    """The traces of the lanes' runs at the sweeps that the table keeps, (lanes, points)."""
+    """Return the traces of the lanes' runs at the sweeps that the table keeps, (lanes, points)."""
     n_iter = race.n_iter[:, None]
     sweeps = _kept_sweeps(n_iter, points, jnp)
     kept = jnp.take_along_axis(race.trace, sweeps, 1, mode="clip")
@@ -268,7 +268,7 @@ def _thinned(race: Race, points: int) -> Array:
 
 
 def _kept_sweeps(n_iter: Any, points: int, xp: Any) -> Any:
-    """The sweeps, from 0, of a trace of so many points: all of them, or evenly spaced from first to last."""
+    """Return the sweeps, from 0, of a trace of so many points: all, or evenly spaced from first to last."""
     point, gaps = xp.arange(points, dtype=np.int32), max(points - 1, 1)
     whole, rest = xp.divmod(n_iter - 1, gaps)
     spaced = point * whole + point * rest // gaps  # by parts: no product beyond 32 bits
@@ -290,7 +290,7 @@ def _require_memory(race: Race, starts: Any) -> None:
 
 
 def _memory() -> int:
-    """Bytes of the default device, or of this machine or what it lets a process have."""
+    """Return the bytes of the default device, or of this machine or what it lets a process have."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit", 2**63)
@@ -304,12 +304,12 @@ def _memory() -> int:
 
 
 def _started(algorithm: Algorithm, params: Any, data: Any) -> Any:
-    """The states of lanes that begin at these parameters."""
+    """Return the states of lanes that begin at these parameters."""
     return jax.tree.map(_strong, _in_lanes(lambda p: algorithm.start(p, data), params))
 
 
 def _in_lanes(function: Callable[[Any], Any], state: Any) -> Any:
-    """The function of every lane's state; one lane needs no batching."""
+    """Return the function of every lane's state; one lane needs no batching."""
     if jax.tree.leaves(state)[0].shape[0] > 1:
         return jax.vmap(function)(state)
     return jax.tree.map(lambda x: jnp.asarray(x)[None], function(jax.tree.map(lambda x: x[0], state)))

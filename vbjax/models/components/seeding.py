@@ -14,7 +14,7 @@ from vbjax.core.rows import float_dtype
 
 
 def _pick(uniform: Array, mass: Array) -> Array:
-    """The row at which the cumulative mass passes a uniform share of the total."""
+    """Return the row at which the cumulative mass passes a uniform share of the total."""
     total = jnp.cumsum(mass)
     row = (total <= total[-1] * uniform).sum().clip(max=mass.shape[0] - 1)
     return jnp.where(mass[row] > 0, row, jnp.argmax(mass))  # rounding may point behind the last mass
@@ -23,7 +23,7 @@ def _pick(uniform: Array, mass: Array) -> Array:
 def plus_plus(
     key: Array, x: Float[Array, "n d"], k: int, weights: Float[Array, " n"] | None, scale: Float[Array, " d"]
 ) -> Float[Array, "{k} d"]:
-    """k-means++ seeds (k, d): each next row drawn in proportion to its squared distance to the others.
+    """Draw k-means++ seeds (k, d): each next row in proportion to its squared distance to the others.
 
     Args:
         key: PRNG key.
@@ -43,7 +43,7 @@ def plus_plus(
 def plus_plus_by(
     distance: Callable[[Array], Array], key: Array, x: Shaped[Array, "n d"], k: int, weights: Any
 ) -> Shaped[Array, "{k} d"]:
-    """The same by a distance of one's own: from a row to all rows, (n,)."""
+    """Draw k-means++ seeds by a distance of one's own: from a row to all rows, (n,)."""
     dtype = float_dtype(x) if weights is None else weights.dtype
     mass = jnp.ones(x.shape[0], dtype) if weights is None else weights
     uniform = jax.random.uniform(key, (k,), dtype)
@@ -66,7 +66,7 @@ def plus_plus_by(
 def random_rows(
     key: Array, x: Float[Array, "n d"], k: int, weights: Float[Array, " n"] | None
 ) -> Float[Array, "{k} d"]:
-    """k different rows (k, d), drawn by weight without replacement."""
+    """Draw k different rows (k, d), by weight, without replacement."""
     if weights is None:
         return x[jax.random.choice(key, x.shape[0], (k,), replace=False)]
     noise = jax.random.gumbel(key, weights.shape, weights.dtype)

@@ -18,21 +18,21 @@ from vbjax.numerics.special import LOG_2PI, log_rising
 
 
 def log_student_t(square: Array, dof: Array, d: ArrayLike, logdet: Array) -> Array:
-    """log St of squared distance `square`, in d dimensions, with log det of the scale matrix (B.68)."""
+    """Compute log St at a squared distance, in d dimensions, with log det of the scale matrix (B.68)."""
     constant = log_rising(0.5 * dof, jnp.asarray(0.5 * d, dof.dtype)) - 0.5 * d * LOG_2PI
     return constant - 0.5 * logdet - 0.5 * (dof + d) * jnp.log1p(square / dof)
 
 
 @functools.singledispatch
 def log_predictive(components: Any, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
-    """log p(x | component) of rows (n, d) under each of k factors, (n, k): Student-t densities."""
+    """Compute log p(x | component) of rows (n, d) under each of k factors, (n, k): Student-t densities."""
     raise TypeError(f"no predictive density for {type(components).__name__}")
 
 
 def _matrix_square(
     x: Float[Array, "n d"], location: Float[Array, "k d"], lower: Float[Array, "k d d"]
 ) -> Float[Array, "n k"]:
-    """(x - m_k)' (L_k L_k')^-1 (x - m_k), (n, k), by triangular solves."""
+    """Compute (x - m_k)' (L_k L_k')^-1 (x - m_k), (n, k), by triangular solves."""
     z = solve_lower(lower, jnp.moveaxis(x[:, None, :] - location, 0, -1))  # (k, d, n)
     return (z * z).sum(1).T
 
@@ -69,12 +69,12 @@ def _(components: MultivariateNormalGammaState, x: Array) -> Array:
 
 @functools.singledispatch
 def log_predictive_observed(components: Any, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
-    """The same of the entries that are not NaN: marginals of the Student-t densities, 0 where nothing is."""
+    """Compute `log_predictive` of the entries that are not NaN, by marginals; 0 where nothing is seen."""
     raise TypeError(f"no predictive density for {type(components).__name__}")
 
 
 def _marginal_student_t(location: Array, scale: Array, dof: Array, x: Array) -> Array:
-    """log St(x | location, scale) over the entries that are seen, (n, k); by one component at a time."""
+    """Compute log St(x | location, scale) over the entries that are seen, (n, k), component by component."""
     seen = ~jnp.isnan(x)
     inside, eye = seen[:, :, None] & seen[:, None, :], jnp.eye(x.shape[-1], dtype=x.dtype)
     size, x = seen.sum(-1).astype(x.dtype), jnp.where(seen, x, 0)

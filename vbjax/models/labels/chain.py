@@ -44,33 +44,9 @@ class Prepared(NamedTuple):
         return self.s.initial.log, self.s.transitions.log
 
 
-def _with_mode(chain: Any) -> Range:
-    """Return the range of concentrations: by EM of those with a mode inside the simplex."""
-    return at_least(1, " by EM") if chain.points else POSITIVE
-
-
 @pytree
-class Chain(Labels):
-    """z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions, each ~ Dirichlet.
-
-    Points, by EM, are the expected numbers of first states and of transitions, each row divided by its sum
-    (Rabiner 1989, eq. 40a and 40b), with a prior plus its concentration less 1. By variational Bayes a row is
-    Dirichlet(concentration + stickiness at itself + expected transitions).
-
-    Args:
-        initial_concentration: alpha of the first state, a number or (K,); by default 1 / K, of points none.
-            Of points at least 1.
-        transition_concentration: alpha of the next state, a number, (K,) or (K, K); likewise.
-        stickiness: what is added to that of the state itself; by default 0.
-
-    References:
-        Rabiner (1989), A tutorial on hidden Markov models; Beal (2003), Variational algorithms for
-        approximate Bayesian inference, chapter 3; Fox et al. (2011) for stickiness.
-    """
-
-    initial_concentration: Any = hyper(None, lambda chain, sizes: (_with_mode(chain), "k"))
-    transition_concentration: Any = hyper(None, lambda chain, sizes: (_with_mode(chain), "k", "k k"))
-    stickiness: Any = hyper(0.0, NON_NEGATIVE)
+class MarkovLabels(Labels):
+    """z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions; what they are drawn from makes a chain."""
 
     fits_points: ClassVar[bool] = True
     """Whether the chain may be of points."""
@@ -83,22 +59,6 @@ class Chain(Labels):
         k = self.n_components
         rows = dict(initial=Dirichlet(k), transitions=Dirichlet(k, plate=(k,)))
         return Record({name: Delta(family) if self.points else family for name, family in rows.items()})
-
-    def resolve(self, dtype: DTypeLike) -> Chain:
-        even = np.full((self.n_components, self.n_components), 1 / self.n_components)
-        defaults = dict(initial_concentration=even[0], transition_concentration=even)
-        if self.points:  # what is not given is no prior
-            defaults = {name: x for name, x in defaults.items() if getattr(self, name) is not None}
-        return fill_defaults(self, dtype, **defaults)
-
-    def log_prior(self, s: Record) -> Float[Array, ""]:
-        total = jnp.zeros((), s.initial.log.dtype)
-        if (alpha := self.initial_concentration) is not None:
-            total = total + DirichletState(alpha).log_density(s.initial) + s.initial.base
-        if (alpha := self.transition_concentration) is not None:
-            prior = DirichletState(alpha + self.stickiness * jnp.eye(self.n_components, dtype=alpha.dtype))
-            total = total + (prior.log_density(s.transitions) + s.transitions.base).sum()
-        return total
 
     def prepare(self, params: Record) -> Prepared:
         return Prepared(Record({name: f.expected(params[name]) for name, f in self.factors.items()}))
@@ -144,8 +104,53 @@ class Chain(Labels):
         return jnp.log(params.initial.mean), jnp.log(params.transitions.mean)
 
 
+def _with_mode(chain: Any) -> Range:
+    """Return the range of concentrations: by EM of those with a mode inside the simplex."""
+    return at_least(1, " by EM") if chain.points else POSITIVE
+
+
 @pytree
-class HDPChain(Chain):
+class Chain(MarkovLabels):
+    """z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions, each ~ Dirichlet.
+
+    Points, by EM, are the expected numbers of first states and of transitions, each row divided by its sum
+    (Rabiner 1989, eq. 40a and 40b), with a prior plus its concentration less 1. By variational Bayes a row is
+    Dirichlet(concentration + stickiness at itself + expected transitions).
+
+    Args:
+        initial_concentration: alpha of the first state, a number or (K,); by default 1 / K, of points none.
+            Of points at least 1.
+        transition_concentration: alpha of the next state, a number, (K,) or (K, K); likewise.
+        stickiness: what is added to that of the state itself; by default 0.
+
+    References:
+        Rabiner (1989), A tutorial on hidden Markov models; Beal (2003), Variational algorithms for
+        approximate Bayesian inference, chapter 3; Fox et al. (2011) for stickiness.
+    """
+
+    initial_concentration: Any = hyper(None, lambda chain, sizes: (_with_mode(chain), "k"))
+    transition_concentration: Any = hyper(None, lambda chain, sizes: (_with_mode(chain), "k", "k k"))
+    stickiness: Any = hyper(0.0, NON_NEGATIVE)
+
+    def resolve(self, dtype: DTypeLike) -> Chain:
+        even = np.full((self.n_components, self.n_components), 1 / self.n_components)
+        defaults = dict(initial_concentration=even[0], transition_concentration=even)
+        if self.points:  # what is not given is no prior
+            defaults = {name: x for name, x in defaults.items() if getattr(self, name) is not None}
+        return fill_defaults(self, dtype, **defaults)
+
+    def log_prior(self, s: Record) -> Float[Array, ""]:
+        total = jnp.zeros((), s.initial.log.dtype)
+        if (alpha := self.initial_concentration) is not None:
+            total = total + DirichletState(alpha).log_density(s.initial) + s.initial.base
+        if (alpha := self.transition_concentration) is not None:
+            prior = DirichletState(alpha + self.stickiness * jnp.eye(self.n_components, dtype=alpha.dtype))
+            total = total + (prior.log_density(s.transitions) + s.transitions.base).sum()
+        return total
+
+
+@pytree
+class HDPChain(MarkovLabels):
     """A chain of a hierarchical Dirichlet process: all rows share the weights of the states.
 
         w ~ GEM(gamma), pieces of a stick:  w_k = v_k prod_{j<k} (1 - v_j),  v_k ~ Beta(1, gamma),
@@ -163,9 +168,9 @@ class HDPChain(Chain):
         Teh, Jordan, Beal & Blei (2006), section 7; Fox, Sudderth, Jordan & Willsky (2011), section 3.
     """
 
-    initial_concentration: ClassVar[None] = None
     transition_concentration: Any = hyper(1.0, POSITIVE)
-    weight_concentration: Any = hyper(1.0, POSITIVE, kw_only=True)
+    weight_concentration: Any = hyper(1.0, POSITIVE)
+    stickiness: Any = hyper(0.0, NON_NEGATIVE)
 
     fits_points: ClassVar[bool] = False
     last: ClassVar[tuple[str, ...]] = ("weights",)

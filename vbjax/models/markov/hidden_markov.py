@@ -21,7 +21,7 @@ from vbjax.families.base import pytree, replace
 from vbjax.families.markov_chain import MarkovChain
 from vbjax.inference.replicate import sample_posterior
 from vbjax.models.components.component import Component
-from vbjax.models.labels.chain import Chain, HDPChain, Prepared
+from vbjax.models.labels.chain import Chain, HDPChain, MarkovLabels, Prepared
 from vbjax.models.markov import uses
 from vbjax.numerics.inputs import read_count, read_key
 from vbjax.numerics.record import Record
@@ -67,7 +67,7 @@ class HiddenMarkovModel(ConjugateModel):
     n_states: int = count("k")
     component: Any = part(Component, "a component, such as vb.components.Gaussian()")
     chain: Any = part(
-        Chain,
+        MarkovLabels,
         "a chain that this model can hold, such as vb.labels.Chain()",
         lambda model, chain: chain.fits_points or not model.points,
         default=Chain(),
@@ -79,7 +79,7 @@ class HiddenMarkovModel(ConjugateModel):
 
     def __post_init__(self) -> None:
         for name in ("component", "chain"):
-            if isinstance(value := getattr(self, name), (Component, Chain)):
+            if isinstance(value := getattr(self, name), (Component, MarkovLabels)):
                 object.__setattr__(self, name, value.of(self.n_states, self.points))
 
     # -- data ----------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ class HiddenMarkovModel(ConjugateModel):
         return max(1, _CHUNK // (data.observed.shape[1] * self.n_states))
 
     def init(self, key: Array, data: Sequences, weights: Array | None = None) -> Record:
-        """Components as the mixture starts, and a chain without preferences."""
+        """Start components as a mixture does, and a chain without preferences."""
         own, dtype = self.component.start(key, *self._all_rows(data, weights)), float_dtype(data)
         return Record({name: f.neutral(dtype) for name, f in self.chain.factors.items()}, **own)
 
@@ -405,11 +405,7 @@ class HDPHiddenMarkovModel(HiddenMarkovModel):
         weight_concentration: Any = 1.0,
         stickiness: Any = 0.0,
     ) -> None:
-        chain = HDPChain(
-            transition_concentration=transition_concentration,
-            weight_concentration=weight_concentration,
-            stickiness=stickiness,
-        )
+        chain = HDPChain(transition_concentration, weight_concentration, stickiness)
         super().__init__(n_states, component, chain)
 
     def used_states(self, params: Any) -> Bool[Array, " k"]:

@@ -76,7 +76,7 @@ def merge_states(
 def _merged(
     model: HDPHiddenMarkovModel, params: Record, data: Sequences, weights: Array | None, pair: Array
 ) -> tuple[Record, Array]:
-    """The parameters after one update in which the second state counts as the first, and their bound."""
+    """Return parameters after one update in which the second state counts as the first, and their bound."""
     itself = jnp.eye(model.n_states, dtype=params.initial.concentration.dtype)
     chain, components = model.prepare(params)
     prepared = chain._replace(counts_as=itself.at[pair[1]].set(itself[pair[0]])), components

@@ -44,10 +44,9 @@ def paths(model: HiddenMarkovModel, params: Record, data: Sequences) -> tuple[Ar
 @jax.jit
 def log_predictive(model: HiddenMarkovModel, params: Record, data: Sequences) -> Float[Array, " n"]:
     """Compute log p of every sequence by the forward pass (Rabiner 1989, eq. 19 to 21)."""
-    normalizer = jax.vmap(functools.partial(chains.log_normalizer, *model.chain.log_at_mean(params)))
-    return data.join(
-        by_part(lambda part: normalizer(model.predictive_table(params, part), part.lengths), data)
-    )
+    initial, moves = model.chain.log_at_mean(params)
+    normalizer = jax.vmap(lambda table, length: chains.log_normalizer(initial, moves, table, length))
+    return data.join(by_part(lambda x: normalizer(model.predictive_table(params, x), x.lengths), data))
 
 
 @functools.partial(jax.jit, static_argnames="n_steps")
@@ -55,10 +54,9 @@ def predict_states(
     model: HiddenMarkovModel, params: Record, data: Sequences, n_steps: int
 ) -> Float[Array, "n s k"]:
     """Compute the probabilities of the states after the last step of every sequence."""
-    chain = model.chain.log_at_mean(params)
-    predict = jax.vmap(functools.partial(chains.predict, *chain, n_steps=n_steps))
-    ahead = lambda part: predict(model.predictive_table(params, part), part.lengths)
-    return data.join(by_part(ahead, data))
+    initial, moves = model.chain.log_at_mean(params)
+    predict = jax.vmap(lambda table, length: chains.predict(initial, moves, table, length, n_steps=n_steps))
+    return data.join(by_part(lambda x: predict(model.predictive_table(params, x), x.lengths), data))
 
 
 @functools.partial(jax.jit, static_argnames=("n_steps", "n_draws"))

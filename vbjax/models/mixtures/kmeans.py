@@ -73,7 +73,7 @@ class KMeans(ConjugateModel):
         return fill_defaults(self, data.dtype, scale=positive_scale(weighted_moments(data, weights)[1]))
 
     def unit(self, expectation: Expectation) -> Array:
-        """The tolerance is relative to the inertia."""
+        """Return the inertia, to which the tolerance is relative."""
         return expectation.magnitude
 
     def init(self, key: Array, data: Array, weights: Array | None = None) -> Record:
@@ -82,7 +82,7 @@ class KMeans(ConjugateModel):
         return self.params_at(plus_plus(key, data, self.n_clusters, weights, jnp.ones_like(self.scale)))
 
     def params_at(self, centers: Any) -> Record:
-        """Parameters at given centres (k, d)."""
+        """Return parameters at given centres (k, d)."""
         centers = read_table(centers, "centers")
         return Record(centers=DeltaState(NormalState(centers, jnp.ones_like(centers))))
 
@@ -93,7 +93,7 @@ class KMeans(ConjugateModel):
         return params.centers.mean
 
     def e_step(self, prepared: Array, rows: Array, weights: Array) -> Expectation:
-        """Labels by one product of rows and centres; the inertia itself from differences."""
+        """Find labels by one product of rows and centres; the inertia itself from differences."""
         centers = prepared
         labels = self._labels(centers, rows)
         shift = rows - centers[labels]
@@ -104,7 +104,7 @@ class KMeans(ConjugateModel):
         return scored_rows(Record(centers=gradient), -(shift * shift).sum(1), weights)
 
     def _labels(self, centers: Float[Array, "k d"], x: Float[Array, "n d"]) -> Int[Array, " n"]:
-        """The nearest centre, the first of equally near ones."""
+        """Return the nearest centre, the first of equally near ones."""
         pivot = jnp.sort(centers, 0)[(self.n_clusters - 1) // 2]  # amid most of them, wherever one outlier is
         centers, x = centers - pivot, x - pivot
         half = centers @ x.T - 0.5 * (centers**2).sum(1)[:, None]  # (k, block), larger is nearer
@@ -114,15 +114,15 @@ class KMeans(ConjugateModel):
     # -- use -----------------------------------------------------------------------------------------
 
     def centers(self, params: Record) -> Float[Array, "k d"]:
-        """The centres, (k, d)."""
+        """Return the centres, (k, d)."""
         return params.centers.mean
 
     def predict(self, params: Record, x: Any) -> Int[Array, " n"]:
-        """The nearest centre of every row, (n,)."""
+        """Return the nearest centre of every row, (n,)."""
         return _predict(self, params, self.read(x))
 
     def inertia(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
-        """sum_n w_n |x_n - mu_{c_n}|^2, from differences."""
+        """Compute sum_n w_n |x_n - mu_{c_n}|^2, from differences."""
         x = self.read(x)
         weights = read_row_weights(weights, x)
         square = ((x - self.centers(params)[self.predict(params, x)]) ** 2).sum(1)

@@ -73,7 +73,7 @@ class GaussianMeanPrecision(ConjugateModel):
         return terms.normal(rows, s.mu, s.tau)
 
     def exact_posterior(self, data: Any, weights: Any = None) -> NormalGammaState:
-        """The exact joint posterior of (mu, tau), a NormalGamma, under this (resolved) model's prior.
+        """Return the exact joint posterior of (mu, tau), a NormalGamma, under this (resolved) model's prior.
 
         Returns:
             The posterior; its `precision` is the exact marginal of tau, and `mean`, `variance` and `sd`
@@ -90,7 +90,7 @@ class GaussianMeanPrecision(ConjugateModel):
         return NormalGammaState(location, strength, model.a + 0.5 * n, rate)
 
     def log_evidence(self, data: Any, weights: Any = None) -> Float[Array, ""]:
-        """log p(x), exact: what the bound of q(mu) q(tau) falls short of is the factorisation's price."""
+        """Compute log p(x), exact: what the bound falls short of it is the factorisation's price."""
         data = self.read(data)
         weights = read_row_weights(weights, data)
         model = self.resolve(data, weights)

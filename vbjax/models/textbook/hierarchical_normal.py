@@ -104,7 +104,7 @@ class HierarchicalNormal(ConjugateModel):
         return terms.normal(y, s.theta, precision) + terms.normal(s.theta, s.mu, s.tau)
 
     def effects(self, params: Record, data: Any) -> NormalState:
-        """q(theta_j) of every group, pooled: its `mean`, `sd`, `quantile(p)`, `sample`."""
+        """Return q(theta_j) of every group, pooled: its `mean`, `sd`, `quantile(p)`, `sample`."""
         return _effects(self, params, self.read(data))
 
 

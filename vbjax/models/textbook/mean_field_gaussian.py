@@ -92,7 +92,7 @@ class MeanFieldGaussian(ConjugateModel):
         return MultivariateNormalState(read.mean, read.precision)
 
     def moment_matched(self) -> NormalState:
-        """The minimiser of the other divergence, KL(p || q): p's marginals (eq. 10.17)."""
+        """Return the minimiser of the other divergence, KL(p || q): p's marginals (eq. 10.17)."""
         return NormalState(self.exact.mean, 1 / self.exact.variance)
 
     def kl_from(self, z: Any) -> Float[Array, ""]:

@@ -95,16 +95,16 @@ class MeanFieldTable(ConjugateModel):
     # -- beside it -----------------------------------------------------------------------------------
 
     def log_evidence(self) -> Float[Array, ""]:
-        """log p(x), exact: the sum over all cells."""
+        """Compute log p(x), exact: the sum over all cells."""
         return logsumexp(self._table())
 
     def marginals(self) -> Record:
-        """The exact p(z_i | x), by name: the factors that minimise the other divergence, KL(p || q)."""
+        """Return the exact p(z_i | x), by name: they minimise the other divergence, KL(p || q)."""
         table = self._table()
         axes = range(table.ndim)
         others = {name: tuple(j for j in axes if j != i) for i, name in enumerate(self.factors)}
         return Record({name: CategoricalState(logsumexp(table, rest)) for name, rest in others.items()})
 
     def _table(self) -> Array:
-        """The table, read as `fit` reads it."""
+        """Return the table, read as `fit` reads it."""
         return as_floating(read_hyperparameters(self, None).log_joint, "log_joint")

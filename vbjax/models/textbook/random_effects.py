@@ -99,7 +99,7 @@ class RandomEffects(ConjugateModel):
         return fill_defaults(self, float_dtype(data), mu0=mean, tau0=1e-3 / unit, b=0.5 * unit, d=1e-3 * unit)
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
-        """Every group at the mean of y, half of the variance between them."""
+        """Start every group at the mean of y, half of the variance between them."""
         mean, variance = weighted_moments(data[0], weights)
         unit = positive_scale(variance)
         half = GammaState(jnp.ones_like(unit), 0.5 * unit)

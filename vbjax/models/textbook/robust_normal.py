@@ -94,7 +94,7 @@ class RobustNormal(ConjugateModel):
         return terms.normal(rows, s.mu, s.tau * s.u) + terms.gamma(s.u, 0.5 * self.df, 0.5 * self.df)
 
     def weights(self, params: Record, x: Any) -> Float[Array, " n"]:
-        """E[u_n] of every row, (n,): near 1 or above for ordinary rows, small for outliers."""
+        """Compute E[u_n] of every row, (n,): near 1 or above for ordinary rows, small for outliers."""
         return _weights(self, params, self.read(x))
 
 

@@ -82,9 +82,9 @@ class UnitVarianceMixture(ConjugateModel):
         return scored_rows(statistics, bound - math.log(self.n_components), weights)
 
     def _table(self, mu: NormalStatistics, rows: Float[Array, " n"]) -> Float[Array, "k n"]:
-        """log N(x_n | mu_k, 1), each about the own mean: no pivot is amid all of them where one is far."""
+        """Compute log N(x_n | mu_k, 1), each about the own mean: no pivot is amid all where one is far."""
         return terms.normal(rows, mu[:, None], 1.0)
 
     def responsibilities(self, params: Any, x: Any) -> Float[Array, "n k"]:
-        """q(c_n = k), (n, K)."""
+        """Return q(c_n = k), (n, K)."""
         return self.posterior(params, self.read(x)).c.probabilities
