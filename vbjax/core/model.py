@@ -176,7 +176,7 @@ class ConjugateModel:
         return ascent(self, jnp.asarray(options.tol, float_dtype((self, data))), options.check)
 
     def chunk_rows(self, data: Any) -> int:
-        """Return how many rows a pass takes at a time: so few that they stay on one core, and in its cache."""
+        """Return how many rows a pass takes at a time: so few that they stay on one core and in its cache."""
         return 8192 // jnp.dtype(float_dtype(data)).itemsize
 
     def unit(self, expectation: Expectation) -> Array:
@@ -333,7 +333,7 @@ class ConjugateModel:
         return self.scored(params, expectation)[0]
 
     def scored(self, params: Mapping[str, State], expectation: Expectation) -> tuple[Array, Array]:
-        """Compute the objective, and the sum of its absolute terms, for its rounding error."""
+        """Compute the objective, and the absolute sum of its terms, for its rounding error."""
         terms = self._global_terms(params, expectation).values()
         magnitude = expectation.magnitude + self.cancelled(params, expectation)
         return sum(terms) + expectation.bound, sum(map(jnp.abs, terms)) + magnitude
@@ -372,14 +372,14 @@ class ConjugateModel:
 
     def total_gradient(self, s: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
         """Compute the gradient of the expected log joint in the statistics of the block."""
-        prior = jax.grad(self._scalar_prior)(s)
+        prior = jax.grad(self.scalar_prior)(s)
         return Record({name: jax.tree.map(jnp.add, prior[name], statistics[name]) for name in block})
 
     def expected_log_prior(self, params: Mapping[str, State]) -> Array:
         """Compute E[log p] of the global latents, a scalar."""
-        return self._scalar_prior(self.expected(params))
+        return self.scalar_prior(self.expected(params))
 
-    def _scalar_prior(self, s: Record) -> Array:
+    def scalar_prior(self, s: Record) -> Array:
         dtype = float_dtype(s)
 
         def scalar(s: Record) -> Array:
@@ -402,9 +402,9 @@ class ConjugateModel:
 
     def _optimum(self, s: Record, rows: Any) -> tuple[Record, Array]:
         """Optimal local states and the bound of each row."""
-        return settle(self, s, rows) if self.interacting_locals else self._collapse(s, rows)
+        return settle(self, s, rows) if self.interacting_locals else self.collapse(s, rows)
 
-    def _collapse(self, s: Record, rows: Any) -> tuple[Record, Array]:
+    def collapse(self, s: Record, rows: Any) -> tuple[Record, Array]:
         """Optimal local states and the bound of each row: energy at t = 0 plus log-normalisers.
 
         Of a local location, t = 0 is at the origin, which may be far away: there the bound is the energy at
@@ -448,7 +448,7 @@ class ConjugateModel:
         self, names: Iterable[str], params: Mapping[str, State], expectation: Expectation
     ) -> dict[str, Array]:
         """`log_prior`, and the entropies of these factors."""
-        prior, gradient = jax.value_and_grad(self._scalar_prior)(_without_base(self.expected(params)))
+        prior, gradient = jax.value_and_grad(self.scalar_prior)(_without_base(self.expected(params)))
         terms = {"log_prior": prior}
         for name in names:
             n_densities = gradient[name].log_base + expectation.statistics[name].log_base

@@ -183,7 +183,7 @@ def _require_shapes(model: Any, rows: Any) -> Reads:
     for name in ("log_prior",) if rows is None else ("log_prior", "log_likelihood"):
         try:
             if name == "log_prior":
-                jax.eval_shape(model._scalar_prior, s)
+                jax.eval_shape(model.scalar_prior, s)
             else:
                 reads = find_reads(model, s, rows)
         except (AttributeError, TypeError, IndexError, ValueError) as error:

@@ -102,7 +102,7 @@ def operations_on(model: Any, rows: Any, name: str) -> set[str]:
     s = _generic_statistics(families, float_dtype((model, rows)), np.random.default_rng(0))
 
     def energy(t: Any) -> Array:
-        total = model._scalar_prior(s | {name: t})
+        total = model.scalar_prior(s | {name: t})
         return total if rows is None else total + model.likelihood(s | {name: t}, rows).sum()
 
     return set(operations(jax.make_jaxpr(energy)(s[name]).jaxpr))
@@ -176,7 +176,7 @@ def _score(model: Any, rows: Any, s: Record) -> tuple[Array, Array | None, Recor
     """The expected log joint at statistics, every row's part of it, and its gradient: one program for all."""
 
     def energy(s: Record) -> tuple[Array, Array | None]:
-        total = model._scalar_prior(s)
+        total = model.scalar_prior(s)
         row = None if rows is None else model.likelihood(s, rows)
         return (total if row is None else total + row.sum()), row
 

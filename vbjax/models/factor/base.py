@@ -254,7 +254,7 @@ def _transform(model: FactorModel, params: Record, x: Array) -> Array:
 @jax.jit
 def _log_predictive(model: FactorModel, params: Record, x: Array) -> Array:
     s = _plug_in(params)
-    return model._collapse(s, x)[1] if model.missing else model._complete(s, x)[3]
+    return model.collapse(s, x)[1] if model.missing else model._complete(s, x)[3]
 
 
 @functools.partial(jax.jit, static_argnames="n")

@@ -95,7 +95,7 @@ class KMeans(ConjugateModel):
     def e_step(self, prepared: Array, rows: Array, weights: Array) -> Expectation:
         """Find labels by one product of rows and centres; the inertia itself from differences."""
         centers = prepared
-        labels = self._labels(centers, rows)
+        labels = self.nearest(centers, rows)
         shift = rows - centers[labels]
         total = jax.ops.segment_sum(2 * weights[:, None] * shift, labels, self.n_clusters)
         count = jax.ops.segment_sum(weights, labels, self.n_clusters)
@@ -103,7 +103,7 @@ class KMeans(ConjugateModel):
         gradient = NormalStatistics(jnp.zeros_like(centers), total, -n)
         return scored_rows(Record(centers=gradient), -(shift * shift).sum(1), weights)
 
-    def _labels(self, centers: Float[Array, "k d"], x: Float[Array, "n d"]) -> Int[Array, " n"]:
+    def nearest(self, centers: Float[Array, "k d"], x: Float[Array, "n d"]) -> Int[Array, " n"]:
         """Return the nearest centre, the first of equally near ones."""
         pivot = jnp.sort(centers, 0)[(self.n_clusters - 1) // 2]  # amid most of them, wherever one outlier is
         centers, x = centers - pivot, x - pivot
@@ -131,4 +131,4 @@ class KMeans(ConjugateModel):
 
 @jax.jit
 def _predict(model: KMeans, params: Record, x: Array) -> Array:
-    return model._labels(model.prepare(params), x)
+    return model.nearest(model.prepare(params), x)
