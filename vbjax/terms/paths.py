@@ -5,6 +5,9 @@ Imported by terms.py, where users find them.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
@@ -107,18 +110,14 @@ def gauss_markov(
     """
     term = "gauss_markov"
     x = read_statistics(GaussMarkovStatistics, x, f"{term}: x", axes=2)
-    regression = _regression(transitions, precision)
+    regression = transition_regression(transitions, precision)
     b, size = regression.pivot, x.pivot.shape[-1]
     if b.shape[-2:] != (size, size):
         raise ValueError(
             f"{term}: transitions must be ({size}, {size}), as x has vectors of {size}; got {b.shape}"
         )
     start = _start(x, initial_mean, initial_precision)
-    number, gram, cross, square = _moments(x, b)
-    constant = number * (regression.logdet - size * LOG_2PI)
-    misfit = (regression.precision * square).sum((-1, -2)) - 2 * (regression.cross * cross).sum((-1, -2))
-    misfit = misfit + (regression.square * gram).sum((-1, -2))
-    return _first(x.here, -1) * start + 0.5 * (constant - misfit)
+    return _first(x.here, -1) * start + sum(log_density_of(regression, _transition_sums(x, b)))
 
 
 def _start(x: GaussMarkovStatistics, mean: Argument, precision: Argument) -> Float[Array, "*plate"]:
@@ -138,26 +137,64 @@ def _first(x: Array, axis: int) -> Array:
     return lax.index_in_dim(x, 0, axis, keepdims=False)
 
 
-def _moments(x: GaussMarkovStatistics, b: Float[Array, "*plate d d"]) -> tuple[Array, Array, Array, Array]:
-    """Return sums over transitions: their number, E[x x'], E[x r'] and E[r r'] of r = x_t+1 - b' x_t."""
-    goes_on = x.here[..., 1:]
-    each = goes_on[..., None]
-    here, ahead = each * x.pivot[..., :-1, :], each * x.pivot[..., 1:, :]
-    first, first_ahead = each * x.first[..., :-1, :], each * x.first[..., 1:, :]
-    second = (each[..., None] * x.second[..., :-1, :, :]).sum(-3)
-    second_ahead = (each[..., None] * x.second[..., 1:, :, :]).sum(-3)
-    # of x = c + d the residual is that of the pivots, and that of the deviations
-    residual, deviation = ahead - here @ b, first_ahead - first @ b
-    gram = transpose(here) @ here + transpose(here) @ first + transpose(first) @ here + second
-    between = x.pairs - second @ b
-    cross = transpose(here) @ (residual + deviation) + transpose(first) @ residual + between
-    square = transpose(residual) @ (residual + deviation) + transpose(deviation) @ residual
-    square = square + second_ahead - transpose(b) @ x.pairs - transpose(between) @ b
-    return goes_on.sum(-1), gram, cross, square
+class Sums(NamedTuple):
+    """Sums of a regression y = B'x + r over its steps, about a pivot B.
+
+    Attributes:
+        number: of steps.
+        gram, cross, square: sums of E[x x'], E[x r'] and E[r r'].
+    """
+
+    number: Float[Array, "*plate"]
+    gram: Float[Array, "*plate d d"]
+    cross: Float[Array, "*plate d s"]
+    square: Float[Array, "*plate s s"]
 
 
-def _regression(transitions: Argument, precision: Argument) -> MatrixNormalWishartStatistics:
-    """Return A' and Lam as one joint factor has them."""
+def log_density_of(regression: MatrixNormalWishartStatistics, sums: Sums) -> tuple[Array, Array]:
+    """Compute the expected log density of a regression over its steps: constants, and squares.
+
+    The sums are about the pivot of the regression.
+    """
+    t, size = regression, regression.pivot.shape[-1]
+    misfit = (t.precision * sums.square).sum((-1, -2)) - 2 * (t.cross * sums.cross).sum((-1, -2))
+    misfit = misfit + (t.square * sums.gram).sum((-1, -2))
+    return 0.5 * sums.number * (t.logdet - size * LOG_2PI), -0.5 * misfit
+
+
+def path_sums(
+    path: Float[Array, "*plate t d"], here: Float[Array, "*plate t"], b: Float[Array, "*plate d d"]
+) -> Sums:
+    """Sum over the transitions of a path, a regression of every state on the one before."""
+    goes_on = here[..., 1:]
+    before, ahead = goes_on[..., None] * path[..., :-1, :], goes_on[..., None] * path[..., 1:, :]
+    residual = ahead - before @ b
+    gram, cross = transpose(before) @ before, transpose(before) @ residual
+    return Sums(goes_on.sum(-1), gram, cross, transpose(residual) @ residual)
+
+
+def spread_sums(
+    second: Float[Array, "*plate t d d"],
+    pairs: Float[Array, "*plate d d"],
+    here: Float[Array, "*plate t"],
+    b: Float[Array, "*plate d d"],
+) -> Sums:
+    """Sum over the transitions what moments about a path add, `pairs` a sum over them already."""
+    goes_on = here[..., 1:, None, None]
+    gram = (goes_on * second[..., :-1, :, :]).sum(-3)
+    cross = pairs - gram @ b
+    square = (goes_on * second[..., 1:, :, :]).sum(-3) - transpose(b) @ pairs - transpose(cross) @ b
+    return Sums(jnp.zeros_like(here[..., 0]), gram, cross, square)
+
+
+def _transition_sums(x: GaussMarkovStatistics, b: Float[Array, "*plate d d"]) -> Sums:
+    """Sum over the transitions of a path in expectation; products of deviations are moments of their own."""
+    sums = jax.jvp(lambda path: path_sums(path, x.here, b), (x.pivot,), (x.first,))
+    return jax.tree.map(lambda *parts: sum(parts), *sums, spread_sums(x.second, x.pairs, x.here, b))
+
+
+def transition_regression(transitions: Argument, precision: Argument = None) -> MatrixNormalWishartStatistics:
+    """Return A' and Lam, as `gauss_markov` takes them, as one joint factor has them."""
     term = "gauss_markov"
     if isinstance(transitions, (MatrixNormalWishartStatistics, MultivariateNormalGammaStatistics)):
         require_alone(precision, term, transitions)

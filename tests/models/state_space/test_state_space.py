@@ -21,7 +21,7 @@ import vbjax as vb
 from tests.support.registry import sweeps
 from tests.support.tolerances import STANDARD_ERRORS, close
 from vbjax.chains import gaussian as gaussian_chains
-from vbjax.models.state_space.base import Start
+from vbjax.models.state_space.state_space_model import Start
 
 KEY = jax.random.key(0)
 D, P, STEPS = 2, 3, (12, 11, 12)
@@ -171,7 +171,7 @@ def test_the_gradient_of_the_bound_are_the_statistics(float64, model):
     """Fisher's identity: with q(x) optimised away, the bound's gradient is that of the expected log joint."""
     model, data, params, _, _ = ascended(model, given(model))
     s, rows = model.prepare(params), data.parts[0]
-    through = jax.jit(jax.grad(lambda s: model._scored(s, rows)[0].sum()))(s)
+    through = jax.jit(jax.grad(lambda s: model.scored_sequences(s, rows)[0].sum()))(s)
     fixed = jax.jit(lambda s: model.e_step(s, rows, jnp.ones(len(STEPS))))(s).statistics
     for name in fixed:
         for field, known in fixed[name].natural.items():
@@ -236,7 +236,7 @@ def test_the_bound_is_the_evidence_where_q_is_exact(float64):
         center=jnp.zeros(1),
         initial_precision=1e12 * jnp.eye(1),
         transition_precision=1e12,
-        emission_precision=1e12,
+        mean_precision=1e12,
         concentration=2.0,
         rate=jnp.full(1, 3.0),
     )
@@ -323,9 +323,10 @@ def close_to(estimate, covariance, n):
 
 def test_a_forecast_is_the_filter_over_missing_steps(float64):
     model, read, params, _, _ = ascended(EM, sequences())
-    found, of = model.forecast(params, read, 4), model.matrices(params)
+    found, of = model.forecast_moments(params, read, 4), model.matrices(params)
     assert found.means.shape == (3, 4, P)
-    traced = jax.jit(lambda *x: (model.forecast(params, [*x], 4), model.filtered(params, [*x])))(*sequences())
+    both = lambda *x: (model.forecast_moments(params, [*x], 4), model.filtered(params, [*x]))
+    traced = jax.jit(both)(*sequences())
     close(traced[0], found)
     for own, outside in zip(traced[1], model.filtered(params, read), strict=True):
         close(tuple(own), tuple(outside))
@@ -335,6 +336,12 @@ def test_a_forecast_is_the_filter_over_missing_steps(float64):
         close(found.means[i], model.center + ahead.predicted_means[-4:] @ of.emission_matrix.T, factor=10)
         known = of.emission_matrix @ ahead.predicted_covariances[-4:] @ of.emission_matrix.T
         close(found.covariances[i], known + of.emission_covariance, factor=10)
+    draws = np.asarray(model.forecast(params, KEY, read, 4, n_draws=4000))
+    assert draws.shape == (4000, 3, 4, P)
+    error = np.sqrt(np.diagonal(found.covariances, axis1=-2, axis2=-1) / len(draws))
+    assert (np.abs(draws.mean(0) - found.means) <= STANDARD_ERRORS * error).all()
+    for i, t in np.ndindex(3, 4):
+        close_to(np.cov(draws[:, i, t].T), np.asarray(found.covariances[i, t]), len(draws))
 
 
 def test_one_step_two_steps_and_numbers(float64):

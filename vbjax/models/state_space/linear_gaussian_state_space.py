@@ -22,14 +22,16 @@ from vbjax.families.matrix_normal_wishart import MatrixNormalWishartStatistics a
 from vbjax.families.multivariate_normal import MultivariateNormal, MultivariateNormalState
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGamma, MultivariateNormalGammaState
 from vbjax.families.normal_wishart import NormalWishart, NormalWishartState
-from vbjax.models.state_space.base import Start, StateSpaceModel
+from vbjax.models.state_space.regressions import Regressions
+from vbjax.models.state_space.state_space_model import Start, StateSpaceModel
 from vbjax.numerics.linalg import cholesky, ill_conditioned, least_share, logdet_from_cholesky
 from vbjax.numerics.record import Record
+from vbjax.terms.paths import transition_regression
 
 
 @pytree
 class LinearGaussianStateSpace(StateSpaceModel):
-    """x_1 ~ N(m0, V0), x_t ~ N(A x_{t-1}, Q), y_t ~ N(center + C x_t, R); maximum likelihood by EM.
+    """Latents x_1 ~ N(m0, V0), x_t ~ N(A x_{t-1}, Q), y_t ~ N(center + C x_t, R); maximum likelihood by EM.
 
     The E-step is a Kalman smoother, in information form. With E over q(x) and sums over all steps and
     sequences, the M-step is
@@ -68,7 +70,7 @@ class LinearGaussianStateSpace(StateSpaceModel):
     >>> steps, noise = np.random.default_rng(0).normal(size=(2, 100, 2))
     >>> y = np.cumsum(steps[:, :1], 0) + noise
     >>> fit = vb.fit(vb.LinearGaussianStateSpace(1), y, key=jax.random.key(0))
-    >>> fit.model.smoothed(fit.params, y).means.shape, fit.model.forecast(fit.params, y, 5).means.shape
+    >>> fit.smoothed(y).means.shape, fit.forecast_moments(y, 5).means.shape
     ((100, 1), (1, 5, 2))
     """
 
@@ -93,20 +95,11 @@ class LinearGaussianStateSpace(StateSpaceModel):
         center, scale = self.unit_scale(data, weights)
         return fill_defaults(self, scale.dtype, center=center, scale=scale)
 
-    def regressions(self, s: Record) -> tuple[Regression, Regression, Regression]:
-        first = s.initial
-        initial = Regression(
-            first.pivot[None],
-            first.precision,
-            first.logdet,
-            first.cross[None],
-            first.square[None, None],
-            first.base,
-        )
-        return initial, s.transitions, _grouped(s.emissions)
-
-    def at_mean(self, params: Any) -> Record:
-        return self.prepare(params)
+    def regressions(self, s: Record) -> Regressions:
+        t = s.initial
+        square = t.square[None, None]
+        initial = Regression(t.pivot[None], t.precision, t.logdet, t.cross[None], square, t.base)
+        return Regressions(initial, s.transitions, _grouped(s.emissions))
 
     def states(self, start: Start) -> Record:
         q, one = self.n_latent, jnp.ones_like(start.steps)
@@ -145,21 +138,21 @@ class LinearGaussianStateSpace(StateSpaceModel):
         return ill_conditioned(params["emissions"].at.inverse_scale)
 
     def cancelled(self, params: Any, expectation: Expectation) -> Any:
-        """Of a full R, what cancels in the squares of residuals under its inverse."""
+        """Return what cancels in the squares of residuals under the inverse of a full R."""
         if self.covariance_type != "full":
             return 0.0
         number = 2 * expectation.statistics["emissions"].logdet
         return number * self.n_features / least_share(params["emissions"].at.inverse_scale)
 
     def singular(self, params: Record) -> Array:
-        """Whether a variance in R is within twice its floor: on its way there."""
+        """Return whether a variance in R is within twice its floor: on its way there."""
         r, unit = self.matrices(params).emission_covariance, jnp.sqrt(self.scale)
         return (jnp.linalg.eigvalsh(r / (unit[:, None] * unit)) <= 2 * self.noise_floor).any()
 
 
 @pytree
 class BayesianLinearGaussianStateSpace(StateSpaceModel):
-    """The same with Q = I and diagonal R, and q(A) prod_j q(c_j, rho_j) q(x) over A, rows of C, and 1 / R.
+    """A state space model by variational Bayes, q(A) prod_j q(c_j, rho_j) q(x); with Q = I and diagonal R.
 
         x_1 ~ N(m0, V0),   x_t ~ N(A x_{t-1}, I),   y_tj ~ N(center_j + c_j . x_t, 1 / rho_j),
         a_i ~ N(0, I / alpha),   c_j | rho_j ~ N(0, (rho_j beta)^-1 I),   rho_j ~ Gamma(a, b).
@@ -183,7 +176,7 @@ class BayesianLinearGaussianStateSpace(StateSpaceModel):
         center: (p,), subtracted from the data; by default the columns' means.
         initial_mean, initial_precision: m0 (D,) and V0^-1 (D, D); by default 0, and I / 100.
         transition_precision: alpha.
-        emission_precision: beta; by default 1e-3.
+        mean_precision: beta; by default 1e-3.
         concentration, rate: a and b, numbers or (p,); by default 1e-3, and 1e-3 x the columns' variances.
         scale: (p,), the columns' variances, by default from the data.
 
@@ -207,7 +200,7 @@ class BayesianLinearGaussianStateSpace(StateSpaceModel):
     initial_mean: Any = hyper(None, REAL, "D", kw_only=True)
     initial_precision: Any = hyper(None, DEFINITE, "D D", kw_only=True)
     transition_precision: Any = hyper(1.0, POSITIVE, kw_only=True)
-    emission_precision: Any = hyper(1e-3, POSITIVE, kw_only=True)
+    mean_precision: Any = hyper(1e-3, POSITIVE, kw_only=True)
     concentration: Any = hyper(1e-3, POSITIVE, "p", kw_only=True)
     rate: Any = hyper(None, POSITIVE, "p", kw_only=True)
     scale: Any = hyper(None, POSITIVE, "p", kw_only=True)
@@ -225,31 +218,21 @@ class BayesianLinearGaussianStateSpace(StateSpaceModel):
         defaults = dict(initial_mean=jnp.zeros_like(eye[0]), initial_precision=0.01 * eye)
         return fill_defaults(model, scale.dtype, rate=1e-3 * model.scale, **defaults)
 
-    def regressions(self, s: Record) -> tuple[Regression, Regression, Regression]:
-        rows, precision, eye = (
-            s.transitions,
-            self.initial_precision,
-            jnp.eye(self.n_latent, dtype=s.transitions.pivot.dtype),
-        )
-        zero = jnp.zeros_like(eye[0, 0])
-        nothing = jnp.zeros_like(eye[:1])
-        logdet = logdet_from_cholesky(cholesky(precision))
-        initial = Regression(self.initial_mean[None], precision, logdet, nothing, nothing[:, :1], zero)
-        transitions = Regression(rows.pivot.T, eye, zero, rows.first.T, rows.second.sum(0), zero)
-        return initial, transitions, _grouped(s.emissions)
+    def regressions(self, s: Record) -> Regressions:
+        precision, mean = self.initial_precision, self.initial_mean[None]
+        logdet, nothing = logdet_from_cholesky(cholesky(precision)), jnp.zeros_like(mean)
+        zero = jnp.zeros_like(logdet)
+        initial = Regression(mean, precision, logdet, nothing, nothing[:, :1], zero)
+        return Regressions(initial, transition_regression(s.transitions, zero + 1), _grouped(s.emissions))
 
-    def at_mean(self, params: Any) -> Record:
+    def at_mean(self, params: Record) -> Record:
         return Record({name: q.statistics(q.mean) for name, q in params.items()})
 
     def log_prior(self, s: Record) -> Array:
-        eye = jnp.eye(self.n_latent, dtype=self.scale.dtype)
-        zero = jnp.zeros_like(eye[0])
-        of_a = terms.multivariate_normal(s.transitions, zero, self.transition_precision * eye).sum()
-        prior = self.emission_precision * eye
-        return (
-            of_a
-            + terms.multivariate_normal_gamma(s.emissions, zero, prior, self.concentration, self.rate).sum()
-        )
+        eye, noise = jnp.eye(self.n_latent, dtype=self.scale.dtype), (self.concentration, self.rate)
+        zero, own = jnp.zeros_like(eye[0]), self.mean_precision * eye
+        transitions = terms.multivariate_normal(s.transitions, zero, self.transition_precision * eye).sum()
+        return transitions + terms.multivariate_normal_gamma(s.emissions, zero, own, *noise).sum()
 
     def states(self, start: Start) -> Record:
         c, noise = start.emission_matrix, start.noise
@@ -265,7 +248,7 @@ class BayesianLinearGaussianStateSpace(StateSpaceModel):
 
 
 def _grouped(emissions: Any) -> Regression:
-    """Regressions of groups of columns, with a leading axis: of every column, or of all at once."""
+    """Return the regressions of groups of columns: of every column by itself, or of all at once."""
     if isinstance(emissions, Regression):
         return jax.tree.map(lambda x: x[None], emissions)
     t = emissions

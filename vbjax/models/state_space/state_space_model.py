@@ -1,17 +1,15 @@
 """What linear-Gaussian state space models share: their E-step in information form, their start, and use.
 
-Not a model itself: EM and variational Bayes give the factors. A state space model is three regressions, of
-the first state on 1, of every state on the one before, and of groups of columns on the state. All three are
-taken as y ~ N(M' x, Lam^-1) with expected statistics of (M, Lam): the weights of the Gaussian chain
-q(x_1, ..., x_T) and the bound are read off them, and so are the factors' updates.
+Not a model itself: EM and variational Bayes give the factors. Their three regressions are in regressions.py.
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +24,11 @@ from vbjax.core.ragged import by_part
 from vbjax.core.rows import Expectation, n_rows
 from vbjax.data.moments import observed_moments, positive_scale
 from vbjax.data.sequences import Sequences, Steps, for_every_step
-from vbjax.families.matrix_normal_wishart import MatrixNormalWishartStatistics as Regression
-from vbjax.models.state_space.moments import Moments, chain_of, energies, moments_at, moments_of_spread
+from vbjax.models.state_space.regressions import Groups, Regressions, chain_of, sums_at, sums_of_spread
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, symmetrize
 from vbjax.numerics.record import Record
+from vbjax.terms.paths import Sums, log_density_of
 
 _CHUNK = 2**22  # numbers in a chunk's moments, of sequences x (steps + columns) x states x states
 _PERSISTENCE = 0.9  # of the latents at the start of a run: the absolute eigenvalues of A
@@ -39,15 +37,18 @@ _PERSISTENCE = 0.9  # of the latents at the start of a run: the absolute eigenva
 class States(NamedTuple):
     """Means and covariances of the latents of a sequence."""
 
-    means: Any
-    covariances: Any
+    means: Float[Array, "*t d"]
+    covariances: Float[Array, "*t d d"]
+
+
+OfSequences: TypeAlias = States | list[States]
 
 
 class Forecast(NamedTuple):
-    """Means (n, n_steps, p) and covariances (n, n_steps, p, p) of steps to come."""
+    """Means and covariances of steps to come."""
 
-    means: Array
-    covariances: Array
+    means: Float[Array, "n t p"]
+    covariances: Float[Array, "n t p p"]
 
 
 class StateSpaceMatrices(NamedTuple):
@@ -71,7 +72,7 @@ class Start(NamedTuple):
     steps: Array
 
 
-class StateSpaceModel(ConjugateModel):
+class StateSpaceModel(ConjugateModel, abc.ABC):
     """x_1 ~ N(m0, V0), x_t ~ N(A x_{t-1}, Q), y_t ~ N(center + C x_t, R), t = 1 .. T, of every sequence.
 
     Subclasses are dataclasses with `n_latent` and, once resolved, `center` and `scale` (p,).
@@ -89,17 +90,17 @@ class StateSpaceModel(ConjugateModel):
             raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
         return self.scale.shape[-1]
 
-    def regressions(self, s: Record) -> tuple[Regression, Regression, Regression]:
-        """The three of the module's text; that of the columns with a leading axis of groups."""
-        raise TypeError("given by the subclass")
+    @abc.abstractmethod
+    def regressions(self, s: Record) -> Regressions:
+        """Return the statistics of the three regressions."""
 
-    def at_mean(self, params: Any) -> Record:
-        """The statistics of the parameters' means."""
-        raise TypeError("given by the subclass")
-
+    @abc.abstractmethod
     def states(self, start: Start) -> Record:
-        """The factors' states where a run starts."""
-        raise TypeError("given by the subclass")
+        """Return the factors' states where a run starts."""
+
+    def at_mean(self, params: Record) -> Record:
+        """Return the statistics of the parameters' means, of points those of the points."""
+        return self.prepare(params)
 
     # -- data ----------------------------------------------------------------------------------------
 
@@ -130,7 +131,7 @@ class StateSpaceModel(ConjugateModel):
         return dict(p=data.parts[0].values.shape[-1])
 
     def unit_scale(self, data: Sequences, weights: Array | None) -> tuple[Array, Array]:
-        """Mean and scale of every column, of what is observed."""
+        """Return mean and scale of every column, of what is observed."""
         mean, variance = observed_moments(*data.weighted_steps(weights))
         return mean, positive_scale(variance)
 
@@ -139,7 +140,7 @@ class StateSpaceModel(ConjugateModel):
         return max(1, _CHUNK // numbers)
 
     def init(self, key: Array, data: Sequences, weights: Array | None = None) -> Record:
-        """Stationary latents that turn at random, A = 0.9 x orthogonal; random C, half of the variances."""
+        """Draw A = 0.9 x orthogonal, of stationary latents, and a C that leaves half of the variances."""
         q, half, dtype = self.n_latent, 0.5 * self.scale, self.scale.dtype
         key_transition, key_emission = jax.random.split(key)
         turn = jax.random.orthogonal(key_transition, q, dtype=dtype)
@@ -158,46 +159,40 @@ class StateSpaceModel(ConjugateModel):
 
     # -- E-step --------------------------------------------------------------------------------------
 
-    def _groups(self, rows: Steps) -> tuple[Float[Array, "n t g s"], Float[Array, "n t g"]]:
-        """The columns about their centre, in groups whose noise is correlated, and whether they are seen."""
+    def groups(self, rows: Steps) -> Groups:
+        """Return the columns about their centre, in groups whose noise is correlated; (n, ...) each."""
         seen = rows.observed[..., None] & ~jnp.isnan(rows.values)
         y = jnp.where(seen, rows.values - self.center, 0)
         if self.covariance_type == "full":
             y, seen = y[..., None, :], seen[..., :1]
         else:
             y = y[..., None]
-        return y, seen.astype(y.dtype)
+        return Groups(y, seen.astype(y.dtype), rows.lengths)
 
     def posterior_chain(self, s: Record, rows: Steps) -> gaussian_chains.Posterior:
-        """q(x_1, ..., x_T) of some sequences."""
-        return jax.vmap(functools.partial(chain_of, self.regressions(s)))(*self._groups(rows), rows.lengths)
+        """Return q(x_1, ..., x_T) of some sequences."""
+        return jax.vmap(functools.partial(chain_of, self.regressions(s)))(self.groups(rows))
 
-    def _scored(self, s: Record, rows: Steps) -> tuple[Array, Array, tuple[Moments, ...]]:
-        """Bound and sum of absolute terms of every sequence, (n,), and its moments."""
+    def scored_sequences(self, s: Record, rows: Steps) -> tuple[Array, Array, tuple[Sums, ...]]:
+        """Return bound and sum of absolute terms of every sequence, (n,), and its sums."""
         regressions = self.regressions(s)
 
-        def one(y: Array, seen: Array, length: Array) -> tuple[Array, Array, tuple[Moments, ...]]:
-            chain = chain_of(regressions, y, seen, length)
-            mode = moments_at(regressions, chain.means, y, seen, length)
-            spread = moments_of_spread(regressions, chain, seen, length)
+        def one(rows: Groups) -> tuple[Array, Array, tuple[Sums, ...]]:
+            chain = chain_of(regressions, rows)
+            mode = sums_at(regressions, chain.means, rows)
             # E_q[log p] + entropy, where the spread's part of the energy is -T D / 2 whatever the weights:
             # the log joint at the mode is a sum of squares, and nothing large cancels
-            parts = [part for of, at in zip(regressions, mode, strict=True) for part in energies(of, at)]
-            parts += [chain.entropy, -0.5 * self.n_latent * length.astype(y.dtype)]
-            terms = jnp.stack(parts)
+            parts = [*_densities(regressions, mode), chain.entropy, -0.5 * self.n_latent * rows.here.sum()]
+            terms, spread = jnp.stack(parts), sums_of_spread(regressions, chain, rows)
             return terms.sum(), jnp.abs(terms).sum(), jax.tree.map(jnp.add, mode, spread)
 
-        return jax.vmap(one)(*self._groups(rows), rows.lengths)
+        return jax.vmap(one)(self.groups(rows))
 
-    def e_step(self, prepared: Record, rows: Steps, weights: Array) -> Expectation:
+    def e_step(self, prepared: Record, rows: Steps, weights: Float[Array, " n"]) -> Expectation:
         """Beal (2003), section 5.3, and Bishop (2006), eq. 13.105 to 13.107: moments of states and pairs."""
-        bound, magnitude, moments = self._scored(prepared, rows)
-        total = jax.tree.map(lambda x: jnp.tensordot(weights, x, 1), moments)
-
-        def energy(s: Record) -> Array:
-            each = zip(self.regressions(s), total, strict=True)
-            return jnp.stack([part for of, sums in each for part in energies(of, sums)]).sum()
-
+        bound, magnitude, sums = self.scored_sequences(prepared, rows)
+        total = jax.tree.map(lambda x: jnp.tensordot(weights, x, 1), sums)
+        energy = lambda s: jnp.stack(_densities(self.regressions(s), total)).sum()
         bound, magnitude = (jnp.where(weights == 0, 0, weights * x).sum() for x in (bound, magnitude))
         steps = weights @ rows.lengths.astype(weights.dtype)
         return Expectation(jax.grad(energy)(prepared), bound, magnitude, steps)
@@ -208,8 +203,8 @@ class StateSpaceModel(ConjugateModel):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def matrices(self, params: Any) -> StateSpaceMatrices:
-        """m0, V0, A, Q, C and R, where the precisions of V0, Q and R are at their means."""
+    def matrices(self, params: Record) -> StateSpaceMatrices:
+        """Return m0, V0, A, Q, C and R, where the precisions of V0, Q and R are at their means."""
         initial, transitions, emissions = self.regressions(self.at_mean(params))
         noise = inverse_from_cholesky(cholesky(emissions.precision))  # (g, s, s)
         return StateSpaceMatrices(
@@ -221,97 +216,131 @@ class StateSpaceModel(ConjugateModel):
             noise[0] if self.covariance_type == "full" else jnp.diag(noise[:, 0, 0]),
         )
 
-    def smoothed(self, params: Any, data: Any) -> Any:
-        """Means (t, D) and covariances (t, D, D) of the latents of every step given all of their sequence.
+    def smoothed(self, params: Record, data: Any) -> OfSequences:
+        """Return means (t, D) and covariances (t, D, D) of every step's latents given its whole sequence.
 
-        Of one sequence a pair of arrays, `means` and `covariances`; of several a list of such pairs. By
-        variational Bayes they are those of q(x).
+        Of several sequences, a list of such pairs. By variational Bayes they are those of q(x).
         """
         return for_every_step(_smoothed, self, params, data)
 
-    def filtered(self, params: Any, data: Any) -> Any:
-        """The same given the steps up to each, by the Kalman filter, with the parameters at their means."""
+    def filtered(self, params: Record, data: Any) -> OfSequences:
+        """Return what `smoothed` does, given the steps up to each, with the parameters at their means."""
         return for_every_step(_filtered, self, params, data)
 
-    def log_predictive(self, params: Any, data: Any) -> Float[Array, " n"]:
-        """log p of every sequence, (n,), in nats: by EM the log likelihood.
-
-        By variational Bayes with the parameters at their means.
-        """
+    def log_predictive(self, params: Record, data: Any) -> Float[Array, " n"]:
+        """Return log p of every sequence, in nats, with the parameters at their means."""
         return _log_predictive(self, params, self.read(data))
 
-    def forecast(self, params: Any, data: Any, n_steps: int) -> Forecast:
-        """What comes after the last step of every sequence, with the parameters at their means.
+    def forecast_moments(self, params: Record, data: Any, n_steps: int) -> Forecast:
+        """Return means and covariances of the steps that `forecast` draws, the noise included."""
+        return _forecast_moments(self, params, self.read(data), read_count(n_steps, "n_steps"))
 
-        Returns:
-            `means` (n, n_steps, p) and `covariances` (n, n_steps, p, p) of the steps, the noise included.
+    def forecast(
+        self, params: Record, key: Array, data: Any, n_steps: int, n_draws: int = 1000
+    ) -> Float[Array, "{n_draws} n {n_steps} p"]:
+        """Draw what comes after the last step of every sequence, with the parameters at their means.
+
+        The draws' quantiles are the forecast's intervals; `forecast_moments` has their moments, exactly.
         """
-        return _forecast(self, params, self.read(data), read_count(n_steps, "n_steps"))
+        sizes = read_count(n_steps, "n_steps"), read_count(n_draws, "n_draws")
+        return _forecast(self, params, read_key(key), self.read(data), *sizes)
 
-    def sample(
-        self, params: Any, key: Array, n_steps: int
-    ) -> tuple[Float[Array, "{n_steps} d"], Float[Array, "{n_steps} p"]]:
-        """A new sequence, with the parameters at their means: latents (n_steps, D), steps (n_steps, p)."""
-        return _sample(self, params, read_key(key), read_count(n_steps, "n_steps"))
+    def sample(self, params: Record, key: Array, n: int) -> tuple[Array, Array]:
+        """Draw latents (n, D) and steps (n, p) of a new sequence, with the parameters at their means."""
+        of = self.matrices(params)
+        first = States(of.initial_mean, of.initial_covariance)
+        return _simulate(self, params, read_key(key), first, read_count(n, "n"))
+
+
+def _densities(regressions: Regressions, sums: tuple[Sums, ...]) -> list[Array]:
+    """Return the terms of the expected log joint."""
+    each = zip(regressions, sums, strict=True)
+    return [part.sum() for of, own in each for part in log_density_of(of, own)]
 
 
 # -- compiled ------------------------------------------------------------------------------------------------
 
 
 @jax.jit
-def _smoothed(model: StateSpaceModel, params: Any, data: Sequences) -> tuple[States, ...]:
+def _smoothed(model: StateSpaceModel, params: Record, data: Sequences) -> tuple[States, ...]:
     prepared = model.prepare(params)
     chains = by_part(lambda part: model.posterior_chain(prepared, part), data)
     return tuple(States(chain.means, chain.covariances) for chain in chains)
 
 
-def _kalman(model: StateSpaceModel, params: Any, part: Steps) -> gaussian_chains.Filtered:
+def _kalman(model: StateSpaceModel, params: Record, part: Steps) -> gaussian_chains.Filtered:
     y = jnp.where(part.observed[..., None], part.values - model.center, jnp.nan)
     run = lambda y, length: gaussian_chains.kalman_filter(y, *model.matrices(params), length)
     return jax.vmap(run)(y, part.lengths)
 
 
 @jax.jit
-def _filtered(model: StateSpaceModel, params: Any, data: Sequences) -> tuple[States, ...]:
+def _filtered(model: StateSpaceModel, params: Record, data: Sequences) -> tuple[States, ...]:
     found = by_part(lambda part: _kalman(model, params, part), data)
     return tuple(States(part.means, part.covariances) for part in found)
 
 
 @jax.jit
-def _log_predictive(model: StateSpaceModel, params: Any, data: Sequences) -> Array:
+def _log_predictive(model: StateSpaceModel, params: Record, data: Sequences) -> Array:
     s = model.at_mean(params)
-    return data.join(by_part(lambda part: model._scored(s, part)[0], data))
+    return data.join(by_part(lambda part: model.scored_sequences(s, part)[0], data))
 
 
-@functools.partial(jax.jit, static_argnames="n_steps")
-def _forecast(model: StateSpaceModel, params: Any, data: Sequences, n_steps: int) -> Forecast:
-    _, _, a, q, c, r = model.matrices(params)
+def _ahead(model: StateSpaceModel, params: Record, state: States) -> States:
+    """Return the moments of the next states (n, D), from those of these."""
+    of = model.matrices(params)
+    a = of.transition_matrix
+    return States(state.means @ a.T, symmetrize(a @ state.covariances @ a.T) + of.transition_covariance)
 
-    def step(state: States, _: None) -> tuple[States, Forecast]:
-        ahead = States(state.means @ a.T, symmetrize(a @ state.covariances @ a.T) + q)
-        return ahead, Forecast(model.center + ahead.means @ c.T, c @ ahead.covariances @ c.T + r)
+
+def _next(model: StateSpaceModel, params: Record, data: Sequences) -> States:
+    """Return the moments of the states after the last step of every sequence, (n, D)."""
 
     def last(part: Steps) -> States:
         found = _kalman(model, params, part)
         take = lambda x: jax.vmap(lambda own, length: own[length - 1])(x, part.lengths)
         return States(take(found.means), take(found.covariances))
 
-    found = jax.lax.scan(step, data.join(by_part(last, data)), None, length=n_steps)[1]
-    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), found)
+    return _ahead(model, params, data.join(by_part(last, data)))
 
 
 @functools.partial(jax.jit, static_argnames="n_steps")
-def _sample(model: StateSpaceModel, params: Any, key: Array, n_steps: int) -> tuple[Array, Array]:
-    m0, v0, a, q, c, r = model.matrices(params)
+def _forecast_moments(model: StateSpaceModel, params: Record, data: Sequences, n_steps: int) -> Forecast:
+    of = model.matrices(params)
+    c, r = of.emission_matrix, of.emission_covariance
+
+    def step(state: States, _: None) -> tuple[States, Forecast]:
+        found = Forecast(model.center + state.means @ c.T, c @ state.covariances @ c.T + r)
+        return _ahead(model, params, state), found
+
+    found = jax.lax.scan(step, _next(model, params, data), None, length=n_steps)[1]
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), found)
+
+
+@functools.partial(jax.jit, static_argnames=("n_steps", "n_draws"))
+def _forecast(
+    model: StateSpaceModel, params: Record, key: Array, data: Sequences, n_steps: int, n_draws: int
+) -> Array:
+    first = _next(model, params, data)
+    draw = lambda key, first: _simulate(model, params, key, first, n_steps)[1]
+    return jax.vmap(jax.vmap(draw), (0, None))(jax.random.split(key, (n_draws, len(data))), first)
+
+
+@functools.partial(jax.jit, static_argnames="n_steps")
+def _simulate(
+    model: StateSpaceModel, params: Record, key: Array, first: States, n_steps: int
+) -> tuple[Array, Array]:
+    """Draw states and steps of one sequence, whose first state has these moments."""
+    _, _, a, q, c, r = model.matrices(params)
     keys = jax.random.split(key)
-    drawn = jax.random.normal(keys[0], (n_steps, len(m0)), m0.dtype)
-    noise = jax.random.normal(keys[1], (n_steps, len(c)), m0.dtype) @ cholesky(r).T
+    drawn = jax.random.normal(keys[0], (n_steps, len(a)), a.dtype)
+    noise = jax.random.normal(keys[1], (n_steps, len(c)), a.dtype) @ cholesky(r).T
     root = cholesky(q)
 
     def step(x: Array, own: Array) -> tuple[Array, Array]:
         x = a @ x + root @ own
         return x, x
 
-    first = m0 + cholesky(v0) @ drawn[0]
-    states = jnp.concatenate([first[None], jax.lax.scan(step, first, drawn[1:])[1]])
+    start = first.means + cholesky(first.covariances) @ drawn[0]
+    states = jnp.concatenate([start[None], jax.lax.scan(step, start, drawn[1:])[1]])
     return states, model.center + states @ c.T + noise
