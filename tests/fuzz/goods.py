@@ -65,6 +65,7 @@ SUPPORT = dict(x=vb.real(2), scale=vb.positive())
 
 # every component and all labels: what they must be given, and data of a mixture with them
 COMPONENTS: dict[str, tuple[dict[str, Any], str]] = {
+    "Autoregression": ({}, "series"),
     "Bernoulli": ({}, "binary"),
     "Categorical": ({}, "categories"),
     "Gamma": ({}, "positives"),
@@ -75,7 +76,12 @@ COMPONENTS: dict[str, tuple[dict[str, Any], str]] = {
     "Poisson": ({}, "counts"),
     "Regression": ({}, "design"),
 }
-LABELS: dict[str, tuple[dict[str, Any], str]] = {"StickBreaking": ({}, "table"), "Weights": ({}, "table")}
+LABELS: dict[str, tuple[dict[str, Any], str]] = {
+    "Chain": ({}, "series"),
+    "HDPChain": ({}, "series"),
+    "StickBreaking": ({}, "table"),
+    "Weights": ({}, "table"),
+}
 
 # a model of every kind: what it must be given, and its data
 MODELS: dict[str, tuple[dict[str, Any], str]] = {
@@ -87,7 +93,7 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
     **{
         f"{bayesian}{name}Mixture": (dict(n_components=K), COMPONENTS[name][1])
         for name in COMPONENTS
-        if name not in ("Gaussian", "Mixture")
+        if name not in ("Autoregression", "Gaussian", "Mixture")
         for bayesian in ("", "Bayesian")
     },
     "LinearRegression": ({}, "design"),

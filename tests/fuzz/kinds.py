@@ -304,6 +304,23 @@ def mixing(good: Any) -> list[Value]:
     )
 
 
+def chaining(good: Any) -> list[Value]:
+    """Who chooses a step's state."""
+    import vbjax as vb
+
+    return (
+        values.other(good)
+        + never(
+            component=lambda: vb.components.Poisson(),
+            family=lambda: vb.MarkovChain(2),
+            mixing=lambda: vb.labels.Weights(),
+            base=lambda: vb.labels.Labels,
+            bad_inside=lambda: vb.labels.Chain(stickiness="1"),
+        )
+        + perhaps(hdp=lambda: vb.labels.HDPChain(), of_five=lambda: vb.labels.Chain(n_components=5))
+    )
+
+
 KINDS: dict[str, Callable[[Any], list[Value]]] = {
     **{
         name: getattr(values, name)
@@ -372,6 +389,7 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     "blocks": own.blocks,
     "component": component,
     "mixing": mixing,
+    "chaining": chaining,
     "score": without(values.real, "huge", "five_axes", "empty"),
     "forgetting": without(values.share, "zero"),
     "total": without(values.count_or_zero, "beyond", "vast", "float"),

@@ -44,6 +44,7 @@ HYPER = dict(
     df="positive_or_inf",
     component="component",
     weights="mixing",
+    chain="chaining",
     log_joint="rows",
     mean="value",
     precision="matrix_value",
@@ -116,9 +117,11 @@ def of_part(module: str, name: str) -> Iterator[Call]:
     gaussian = vb.components.Gaussian()
 
     def model(part: Any) -> Any:
+        if name.endswith("Chain"):
+            return vb.BayesianHiddenMarkovModel(goods.K, gaussian, part)
         if module == "labels":
             return vb.BayesianMixture(goods.K, gaussian, part)
-        if name == "Mixture":
+        if name in ("Autoregression", "Mixture"):
             return vb.HiddenMarkovModel(goods.K, part)
         bounded = "covariance_floor" in inspect.signature(maker).parameters  # of points
         return (vb.Mixture if bounded else vb.BayesianMixture)(goods.K, part)
@@ -147,7 +150,8 @@ def _hyperparameters(group: str, name: str, maker: Any, required: dict[str, Any]
         if kind is None:
             yield no_row(group, f"{name}({argument}=?)", "hyperparameter has no row")
             continue
-        good_one = lambda argument=argument: required.get(argument, vb.labels.Weights())
+        labels = vb.labels.Chain() if argument == "chain" else vb.labels.Weights()
+        good_one = lambda argument=argument, labels=labels: required.get(argument, labels)
         for value, chosen in with_choice(KINDS[kind](good_one), f"{name}({argument}", 4):
             if value.label == "none" and _default(maker, argument) is None:
                 continue
