@@ -22,7 +22,7 @@ from tests.support.tolerances import TOLERANCE, close
 
 # sweeps multiply a rounding by the rate at which they still move: hundreds of roundings after eight of them
 SWEPT = 1000
-CHUNKED = ["k-means", "EM full", "EM tied", "EM diag", "own, local", "logistic"]
+CHUNKED = ["k-means", "EM full", "EM tied", "EM diag", "VB of a product", "own, local", "logistic"]
 X64 = [
     "mean and precision",
     "unit variance",
@@ -39,6 +39,7 @@ X64 = [
     *(f"mixture of {name}" for name in ("binary", "counts", "profiles", "positive", "lines")),
     "EM full, holes",
     "process of VB tied",
+    "EM of a product",
     "own, local",
     "own, no data",
 ]

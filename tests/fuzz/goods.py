@@ -74,8 +74,10 @@ COMPONENTS: dict[str, tuple[dict[str, Any], str]] = {
     "Multinomial": ({}, "counts"),
     "MultivariateRegression": ({}, "planes"),
     "Poisson": ({}, "counts"),
+    "Product": (dict(height=vb.components.Gaussian(), visits=vb.components.Poisson()), "mixed"),
     "Regression": ({}, "design"),
 }
+MADE_OF_OTHERS = ("Mixture", "Product")
 LABELS: dict[str, tuple[dict[str, Any], str]] = {
     "Chain": ({}, "series"),
     "HDPChain": ({}, "series"),
@@ -93,7 +95,7 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
     **{
         f"{bayesian}{name}Mixture": (dict(n_components=K), COMPONENTS[name][1])
         for name in COMPONENTS
-        if name not in ("Autoregression", "Gaussian", "Mixture")
+        if name not in ("Autoregression", "Gaussian", *MADE_OF_OTHERS)
         for bayesian in ("", "Bayesian")
     },
     "LinearRegression": ({}, "design"),
@@ -193,6 +195,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "table": _table,
     "column": lambda: _table()[:, 0],
     "counts": _counts,
+    "mixed": lambda: dict(height=_table(), visits=_counts()),
     "binary": lambda: (_table() > 1).astype("float32"),
     "categories": lambda: (_table() > 1).astype("int32") + (_table() > 3),
     "positives": lambda: np.exp(0.3 * _table()),

@@ -43,6 +43,8 @@ HYPER = dict(
     initial_mean="real",
     df="positive_or_inf",
     component="component",
+    height="component",
+    visits="component",
     weights="mixing",
     chain="chaining",
     log_joint="rows",
@@ -63,6 +65,7 @@ POSITIVE = str.split("""
 """)
 OPTIONS = dict(
     BayesianGaussianHMM="nonsense",
+    **{"components.Product": "height visits"},
     AutoregressiveHMM="stickiness initial_concentration",
     BayesianAutoregressiveHMM="transition_concentration nonsense",
 )

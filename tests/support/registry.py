@@ -305,6 +305,17 @@ CONJUGATE = {
     "planes": (vb.BayesianMultivariateRegressionMixture(N_COMPONENTS, degrees_of_freedom=4.0), planes),
 }
 
+
+def mixed(rng):
+    """A table, and categories beside it: columns of different kinds."""
+    return dict(place=table(rng), kind=categories(rng))
+
+
+def product():
+    """A component for such rows."""
+    return vb.components.Product(place=vb.components.Gaussian("full"), kind=vb.components.Categorical(4))
+
+
 MODELS = {
     "mean and precision": Entry(vb.GaussianMeanPrecision(), column, neutral),
     "unit variance": Entry(vb.UnitVarianceMixture(N_COMPONENTS), column, normal_seeds),
@@ -329,6 +340,8 @@ MODELS = {
     "process of VB tied": Entry(
         vb.BayesianGaussianMixture(N_COMPONENTS, "tied", weight_prior="dirichlet_process"), table, drawn
     ),
+    "EM of a product": Entry(vb.Mixture(N_COMPONENTS, product()), mixed, drawn),
+    "VB of a product": Entry(vb.BayesianMixture(N_COMPONENTS, product()), mixed, drawn),
     "mean field table": Entry(vb.MeanFieldTable(np.sin(np.arange(24.0)).reshape(2, 3, 4)), None, neutral),
     "factor analysis, missing": Entry(vb.FactorAnalysis(1, missing=True), holed, neutral),
     "Bayesian PCA": Entry(vb.BayesianPCA(N_FEATURES), table, neutral),

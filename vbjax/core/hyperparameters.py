@@ -1,10 +1,10 @@
 """Tables of models: which values and shapes each field may have, declared with the field and read at once.
 
 A model declares its fields by `hyper` (numbers: leaves of the pytree), `count`, `flag` and `choice`
-(structure: static), and `part` (a model inside the model). Each field keeps its row of the model's table:
-which values it may hold, which shapes it may have, and when it has no meaning. Shapes are named by axes
-("d", "k k"), whose sizes come from counts, from the data, or from the first field that has them; a number may
-stand for an array. None is allowed if it is the default, and then follows the data.
+(structure: static), and `part` or `parts` (models inside the model). Each field keeps its row of the model's
+table: which values it may hold, which shapes it may have, and when it has no meaning. Shapes are named by
+axes ("d", "k k"), whose sizes come from counts, from the data, or from the first field that has them; a
+number may stand for an array. None is allowed if it is the default, and then follows the data.
 
 `read_hyperparameters` reads a whole model by its table, on the host and before anything is traced, so that a
 bad value costs no compilation. Of traced values the shapes alone are read. Models import the declarations,
@@ -27,6 +27,7 @@ from jaxtyping import Float
 from vbjax.core.rows import float_dtype
 from vbjax.families.base import replace
 from vbjax.numerics.inputs import as_numbers, describe, read_count, read_table
+from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given
 
 # ---------------------------------------------------------------- ranges of numbers
@@ -210,6 +211,25 @@ class Part:
         return value
 
 
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Record of models inside the model, each read by its own table; sizes of their axes go by their names.
+
+    The size of axis "d" of the part "height" is that of "height d".
+    """
+
+    def read(self, value: Given, name: str, context: Context) -> Record:
+        def sizes(part: str) -> dict[str, int]:
+            return {axis.removeprefix(f"{part} "): size for axis, size in context.known.items()}
+
+        return Record(
+            {
+                part: _read_table(x, sizes(part), context.dtype, f" of the part {part!r}")
+                for part, x in value.items()
+            }
+        )
+
+
 def _is_on(model: object, name: str) -> bool:
     """Return whether a field is given, or a flag is true."""
     return not any(getattr(model, name) is off for off in (None, False))
@@ -332,6 +352,11 @@ def part(
     return _field(Part(kind, words, fits), default, False, static=False)
 
 
+def parts() -> Any:
+    """Declare a field of several models inside the model, a `Record` of them by name."""
+    return _field(Parts(), dataclasses.MISSING, False, static=False)
+
+
 # ---------------------------------------------------------------- reading
 
 
@@ -401,18 +426,26 @@ def replace_values(model: Any, values: Mapping[str, Any]) -> Any:
 
 def _with_value(model: Any, place: Sequence[str], value: Any) -> Any:
     name, *inner = place
-    return replace(model, **{name: _with_value(getattr(model, name), inner, value) if inner else value})
+    value = _with_value(getattr(model, name), inner, value) if inner else value
+    return model | {name: value} if isinstance(model, Record) else replace(model, **{name: value})
 
 
 def _place_of(model: Any, name: str, fields: Iterable[str]) -> tuple[str, ...]:
     """Return the parts that lead to a field, the outermost first, and its name there; () if there is none."""
     if name in fields:
         return (name,)
-    parts = {place: getattr(model, place) for place, row in table(model).items() if isinstance(row, Part)}
+    rows = table(model).items()
+    inner: dict[tuple[str, ...], Any] = {
+        (place,): getattr(model, place) for place, row in rows if isinstance(row, Part)
+    }
+    for place, row in rows:
+        if isinstance(row, Parts):
+            inner |= {(place, own): part for own, part in getattr(model, place).items()}
     found = [
-        (place, *path)
-        for place, part in parts.items()
-        for own in dict.fromkeys((name, name.removeprefix(place.removesuffix("s") + "_")))
+        (*place, *path)
+        for place, part in inner.items()
+        for end in (place[-1], place[-1].removesuffix("s"))
+        for own in dict.fromkeys((name, name.removeprefix(f"{end}_")))
         if (path := _place_of(part, own, table(part)))
     ]
     return min(found, key=len, default=())

@@ -10,6 +10,7 @@ from vbjax.models.components.multinomial import Multinomial
 from vbjax.models.components.multivariate_regression import MultivariateRegression
 from vbjax.models.components.nested import Mixture
 from vbjax.models.components.poisson import Poisson
+from vbjax.models.components.product import Product
 from vbjax.models.components.regression import Regression
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "Multinomial",
     "MultivariateRegression",
     "Poisson",
+    "Product",
     "Regression",
 ]

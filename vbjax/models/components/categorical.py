@@ -15,7 +15,7 @@ from vbjax.core.rows import float_dtype
 from vbjax.families.base import pytree, replace
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
 from vbjax.models.components.component import Component, for_every_law, is_count, require
-from vbjax.models.components.seeding import plus_plus_by
+from vbjax.models.components.seeding import Distance
 from vbjax.numerics.inputs import is_concrete
 
 _MOST_CATEGORIES = 10**6  # where nobody says how many: a slip in a number would take all memory
@@ -87,13 +87,9 @@ class Categorical(Component):
     def defaults(self, data: Array, weights: Array | None) -> dict[str, Any]:
         return dict(concentration=jnp.ones((data.shape[1], self._size), float_dtype(data)))
 
-    def seeds(self, key: Array, data: Array, weights: Array | None) -> Array:
-        dtype = float_dtype(data) if weights is None else weights.dtype
-
-        def distance(row: Array) -> Array:
-            return (data != row).sum(1).astype(dtype)  # columns that differ
-
-        return plus_plus_by(distance, key, data, self.n_laws, weights)
+    def distance(self, data: Array, weights: Array | None) -> Distance | None:
+        dtype = float_dtype((self, data))
+        return lambda row: (data != data[row]).sum(1).astype(dtype)  # columns that differ
 
     def table(self, statistics: DirichletStatistics, rows: Int[Array, "n d"]) -> Float[Array, "n k"]:
         log = statistics.log.reshape(self.n_laws, -1)

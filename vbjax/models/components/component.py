@@ -8,10 +8,9 @@ They tell a component how many laws there are and whether their parameters are p
 
 from __future__ import annotations
 
-import abc
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ from vbjax.data.sequences import Sequences, Steps
 from vbjax.families.base import Family, pytree, replace, static
 from vbjax.families.delta import Delta, DeltaState, unless_unknown
 from vbjax.families.dirichlet import Dirichlet
-from vbjax.models.components.seeding import plus_plus
+from vbjax.models.components.seeding import Distance, draw_seeds, squared_distance
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.record import Record
 
@@ -48,8 +47,8 @@ Pullback = Callable[[Float[Array, "k n"]], Record]
 
 
 @pytree
-class Component(abc.ABC):
-    """k laws of a row: `family`, `prior`, `defaults`, `table`, `log_predictive_of` and `draw` make one.
+class Component:
+    """k laws of a row; where their parameters are of one family, `family`, `prior` and `table` make one.
 
     Attributes:
         n_laws: k, set by the model that holds the component.
@@ -64,29 +63,26 @@ class Component(abc.ABC):
         """Return the component with this number of laws, of points or of distributions."""
         return replace(self, n_laws=n_laws, points=points)
 
-    # -- what a component says -----------------------------------------------------------------------
+    # -- what a component says whose parameters are of one family --------------------------------------
 
-    @property
-    @abc.abstractmethod
-    def family(self) -> Family:
-        """The family of the parameters, its plate beginning with k."""
+    if TYPE_CHECKING:  # those made of several have the methods instead that models call
 
-    @property
-    @abc.abstractmethod
-    def prior(self) -> Any:
-        """The prior of the parameters of one or all laws, a state of that family."""
+        @property
+        def family(self) -> Family:
+            """The family of the parameters, its plate beginning with k."""
 
-    @abc.abstractmethod
-    def table(self, statistics: Any, rows: Any) -> Float[Array, "n k"]:
-        """Compute E[log p(row | law)] from the statistics of `components`, but for `constant`."""
+        @property
+        def prior(self) -> Any:
+            """The prior of the parameters of one or all laws, a state of that family."""
 
-    @abc.abstractmethod
-    def log_predictive_of(self, state: Any, rows: Any) -> Float[Array, " n"]:
-        """Compute the log predictive density of rows under one law, its parameters integrated out."""
+        def table(self, statistics: Any, rows: Any) -> Float[Array, "n k"]:
+            """Compute E[log p(row | law)] from the statistics of `components`, but for `constant`."""
 
-    @abc.abstractmethod
-    def draw(self, key: Array, parameters: Any, given: Any) -> Any:
-        """Draw what a component models of a row, for each of n values of the parameters; see `read_given`."""
+        def log_predictive_of(self, state: Any, rows: Any) -> Float[Array, " n"]:
+            """Compute the log predictive density of rows under one law, its parameters integrated out."""
+
+        def draw(self, key: Array, parameters: Any, given: Any) -> Any:
+            """Draw what a component models of a row, for each of n values of the parameters."""
 
     def defaults(self, data: Any, weights: Float[Array, " n"] | None) -> dict[str, Any]:
         """Return every hyperparameter that follows the data as it is by default, in its full shape."""
@@ -96,10 +92,14 @@ class Component(abc.ABC):
         """Return what `table` leaves out of every row's log density; None where that is nothing."""
         return None
 
-    def seeds(self, key: Array, data: Any, weights: Float[Array, " n"] | None) -> Any:
-        """Draw rows in groups of k, one of each group for each law: what they begin with."""
-        scale = positive_scale(weighted_moments(data, weights)[1])
-        return plus_plus(key, data, self.n_laws, weights, scale)
+    def distance(self, data: Any, weights: Float[Array, " n"] | None) -> Distance | None:
+        """Return how far rows are from one another, for seeds; None where any rows are as good as others."""
+        return squared_distance(data, positive_scale(weighted_moments(data, weights)[1]))
+
+    @property
+    def rows_to_start(self) -> int:
+        """The number of rows that one law starts from."""
+        return 1
 
     # -- data ----------------------------------------------------------------------------------------
 
@@ -243,11 +243,14 @@ class Component(abc.ABC):
 
         Points start at the moments of the rows that these laws would take.
         """
-        return self.start_at(self.seeds(key, self.bare(data), weights), data, weights)
+        rows = self.bare(data)
+        distance, each = self.distance(rows, weights), self.rows_to_start
+        seeds = draw_seeds(key, rows, weights, distance, self.n_laws, each)
+        return self.start_at(jax.tree.map(lambda x: x[seeds], rows), data, weights)
 
     def start_at(self, seeds: Any, data: Any, weights: Float[Array, " n"] | None = None) -> Record:
-        """Return the parameters that start from given seeds."""
-        dtype, k = float_dtype(data), self.n_laws
+        """Return the parameters that start from given rows, of which one in turn is for each law."""
+        dtype, k = float_dtype((self, data)), self.n_laws
         full = self.of(k, False)
         t = full.family.expected(full.family.neutral(dtype)).with_base(0.0)
         group = jax.nn.one_hot(jnp.arange(n_rows(seeds)) % k, k, dtype=dtype)
@@ -358,8 +361,8 @@ class Component(abc.ABC):
         self, params: Any, key: Array, states: Int[Array, "*n t"], before: Any = None, given: Any = None
     ) -> Any:
         """Draw steps in the given states, (..., t, ...); `given` has one entry for each t."""
-        if given is not None:
-            given = jnp.broadcast_to(given, (*states.shape, *given.shape[1:])).reshape(-1, *given.shape[1:])
+        repeat = lambda x: jnp.broadcast_to(x, (*states.shape, *x.shape[1:])).reshape(-1, *x.shape[1:])
+        given = jax.tree.map(repeat, given)
         drawn = self.draw_rows(params, key, states.reshape(-1), given)
         return jax.tree.map(lambda x: x.reshape(*states.shape, *x.shape[1:]), drawn)
 

@@ -40,7 +40,7 @@ class Means(NamedTuple):
 
 
 @pytree
-class Counts(Component):
+class Counts(Component, abc.ABC):
     """Rows of counts (n, d), whose log density under a law is, with means m and the deviances D,
 
     sum_j [x_j (E[log m_j] - log m_j) - D(x_j, m_j)] - (what does not depend on the law).

@@ -19,7 +19,7 @@ from vbjax.families.gamma import Gamma as GammaFamily
 from vbjax.families.gamma import GammaState, GammaStatistics
 from vbjax.families.shaped_gamma import MOST, ShapedGamma, ShapedGammaState, ShapedGammaStatistics
 from vbjax.models.components.component import Component, for_every_law, require
-from vbjax.models.components.seeding import plus_plus
+from vbjax.models.components.seeding import Distance
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI, gammaln_remainder, log_rising
 
@@ -91,10 +91,8 @@ class Gamma(Component):
         rate = one * a / jnp.asarray(self.known_shape, data.dtype) * mean
         return dict(known_shape=one, concentration=one, rate=rate)
 
-    def seeds(self, key: Array, data: Array, weights: Array | None) -> Array:
-        log = _log(data)
-        scale = positive_scale(weighted_moments(log, weights)[1])
-        return jnp.exp(plus_plus(key, log, self.n_laws, weights, scale))
+    def distance(self, data: Array, weights: Array | None) -> Distance | None:
+        return super().distance(_log(data), weights)
 
     def start_at(self, seeds: Any, data: Any, weights: Array | None = None) -> Record:
         if not self.learn_shape:

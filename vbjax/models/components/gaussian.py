@@ -25,7 +25,7 @@ from vbjax.families.base import Family, pytree
 from vbjax.families.delta import DeltaState
 from vbjax.models.components.component import Component, Pullback
 from vbjax.models.components.covariance import STRUCTURES, Moments, Prepared, Structure
-from vbjax.models.components.seeding import plus_plus
+from vbjax.models.components.seeding import Distance, squared_distance
 from vbjax.models.components.student_t import log_predictive, log_predictive_observed
 from vbjax.numerics.inputs import is_concrete, read_table
 from vbjax.numerics.linalg import cholesky, solve_lower
@@ -268,12 +268,18 @@ class Gaussian(Component):
 
     # -- start ---------------------------------------------------------------------------------------
 
-    def start(self, key: Array, data: Float[Array, "n d"], weights: Array | None = None) -> Record:
-        """Draw k-means++ seeds; every component is as wide as its share of the data about one of them."""
-        structure = self.structure
-        if self.missing:
-            data = jnp.where(jnp.isnan(data), observed_covariance(data, weights)[0], data)
-        seeds = plus_plus(key, data, self.n_laws, weights, self.scale)
+    def distance(self, data: Float[Array, "n d"], weights: Array | None) -> Distance | None:
+        return squared_distance(self._filled(data, data, weights), self.scale)
+
+    def _filled(self, rows: Array, data: Array, weights: Array | None) -> Float[Array, "n d"]:
+        """Return rows with the data's means in the place of what is missing."""
+        if not self.missing:
+            return rows
+        return jnp.where(jnp.isnan(rows), observed_covariance(data, weights)[0], rows)
+
+    def start_at(self, seeds: Array, data: Float[Array, "n d"], weights: Array | None = None) -> Record:
+        """Return components about their seeds, each as wide as its share of the data."""
+        structure, seeds = self.structure, self._filled(seeds, data, weights)
         n = jnp.asarray(data.shape[0], data.dtype) if weights is None else weights.sum()
         width = jnp.diag(self.scale) * self.n_laws ** (-2 / structure.d)
         count = jnp.full(self.n_laws, n / self.n_laws, data.dtype)

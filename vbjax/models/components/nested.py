@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Int
 
 from vbjax.core.hyperparameters import count, part
 from vbjax.core.rows import Expectation, float_dtype, sum_over_rows
-from vbjax.families.base import Family, pytree, replace
+from vbjax.families.base import pytree, replace
 from vbjax.families.delta import unless_unknown
 from vbjax.models.components.component import Component, Pullback
+from vbjax.models.components.seeding import Distance
 from vbjax.models.labels.weights import MixingWeights, Weights, from_counts
 from vbjax.numerics.record import Record
 
@@ -79,14 +80,6 @@ class Mixture(Component):
         return x.reshape(*x.shape[:axis], self.n_laws, -1, *x.shape[axis + 1 :])
 
     @property
-    def family(self) -> Family:
-        return self.component.family
-
-    @property
-    def prior(self) -> Any:
-        return self.component.prior
-
-    @property
     def factors(self) -> Record:
         return Record(shares=self.weights.factor.repeated(self.n_laws)) | self.component.factors
 
@@ -108,6 +101,9 @@ class Mixture(Component):
     def annotate(self, data: Any, weights: Array | None = None) -> Any:
         return self.component.annotate(data, weights)
 
+    def bare(self, rows: Any) -> Any:
+        return self.component.bare(rows)
+
     def split(self, rows: Any) -> tuple[Any, Float[Array, " n"] | None]:
         return self.component.split(rows)
 
@@ -123,9 +119,6 @@ class Mixture(Component):
         return self.component.whole_steps_only
 
     # -- E-step --------------------------------------------------------------------------------------
-
-    def table(self, statistics: Any, rows: Any) -> Float[Array, "n k"]:
-        return self.component.table(statistics, rows)
 
     def energy(self, s: Record, rows: Any) -> Float[Array, "n k"]:
         return logsumexp(s.shares.log + self._nest(self.component.energy(s, rows), 1), -1)
@@ -163,8 +156,8 @@ class Mixture(Component):
         kept = Record()
         if "shares" in gradient:  # what is in a law that has no rows is not known
             kept |= dict(shares=unless_unknown(moved["shares"], previous["shares"], 1))
-        if "components" in gradient:
-            kept |= self.component.constrain(previous, moved, gradient)
+        if own := {name: gradient[name] for name in self.component.factors if name in gradient}:
+            kept |= self.component.constrain(previous, moved, Record(own))
         return kept
 
     def singular(self, params: Any) -> Bool[Array, ""]:
@@ -183,7 +176,25 @@ class Mixture(Component):
     def start(self, key: Array, data: Any, weights: Array | None = None) -> Record:
         """Draw a start of all components as of one mixture, those alike in time in a law; equal shares."""
         own = self.component.start(key, data, weights)
-        own = self.component.permute(own, self._order(own, data, weights))
+        return self._with_equal_shares(self.component.permute(own, self._order(own, data, weights)))
+
+    def distance(self, data: Any, weights: Array | None) -> Distance | None:
+        return self.component.distance(data, weights)
+
+    @property
+    def rows_to_start(self) -> int:
+        return self.n_components * self.component.rows_to_start
+
+    def start_at(self, seeds: Any, data: Any, weights: Array | None = None) -> Record:
+        def by_component(x: Array) -> Array:  # one in turn for each law, to one in turn for each component
+            turns = x.reshape(-1, self.n_components, self.n_laws, *x.shape[1:])
+            return turns.swapaxes(1, 2).reshape(x.shape)
+
+        return self._with_equal_shares(
+            self.component.start_at(jax.tree.map(by_component, seeds), data, weights)
+        )
+
+    def _with_equal_shares(self, own: Record) -> Record:
         return Record(shares=self.factors["shares"].neutral(float_dtype(own))) | own
 
     def _order(self, params: Any, data: Any, weights: Array | None) -> Int[Array, " km"]:
@@ -223,16 +234,10 @@ class Mixture(Component):
         density = self.component.log_components(params, rows)
         return logsumexp(jnp.log(params["shares"].mean) + self._nest(density, 1), -1)
 
-    def log_predictive_of(self, state: Any, rows: Any) -> Float[Array, " n"]:
-        return self.component.log_predictive_of(state, rows)
-
     def draw_parameters(self, params: Any, key: Array) -> tuple[Array, Any]:
         keys = jax.random.split(key)
         own = self.component.draw_parameters(params, keys[1])
         return jnp.log(params["shares"].sample(keys[0])), own
-
-    def draw(self, key: Array, parameters: Any, given: Any) -> Any:
-        return self.component.draw(key, parameters, given)
 
     def redraw_rows(self, parameters: Any, key: Array, c: Int[Array, " n"], rows: Any) -> Any:
         (shares, own), keys = parameters, jax.random.split(key)

@@ -10,16 +10,16 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax.core.hyperparameters import read_columns
-from vbjax.core.rows import n_rows
 from vbjax.families.base import LocationPrecision, pytree
 from vbjax.models.components.component import Component
+from vbjax.models.components.seeding import Distance
 from vbjax.numerics.linalg import outer
 
 _BLOCK_BYTES = 2**23  # the squares of a block of rows stay in a core's cache
 
 
 @pytree
-class Responses(Component):
+class Responses(Component, abc.ABC):
     """Rows (x_n, y_n), y_n | x_n, c_n from regression c_n, a location and a precision."""
 
     @property
@@ -43,13 +43,12 @@ class Responses(Component):
         cached = _BLOCK_BYTES // (data[0].shape[1] ** 2 * data[0].dtype.itemsize)
         return max(1, min(super().chunk_rows(data), cached))
 
-    def seeds(self, key: Array, data: Any, weights: Array | None) -> tuple[Array, Array]:
-        """Draw for each law d + 1 rows by weight: as many as its line passes near."""
-        n, count = n_rows(data), self.n_laws * (self.columns + 1)
-        share = None if weights is None else weights / weights.sum()
-        index = jax.random.choice(key, n, (count,), p=share)
-        x, y = data
-        return x[index], y[index]
+    def distance(self, data: Any, weights: Array | None) -> Distance | None:
+        return None
+
+    @property
+    def rows_to_start(self) -> int:
+        return self.columns + 1  # as many as a line passes near
 
     def given_of(self, rows: Any) -> Float[Array, "n d"]:
         return rows[0]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int
 
-from vbjax.core.rows import float_dtype
+from vbjax.core.rows import float_dtype, n_rows
+
+Distance: TypeAlias = Callable[[Array], Float[Array, " n"]]  # of a row, given by its number, from all rows
 
 
 def _pick(uniform: Array, mass: Array) -> Array:
@@ -23,44 +25,55 @@ def _pick(uniform: Array, mass: Array) -> Array:
 def plus_plus(
     key: Array, x: Float[Array, "n d"], k: int, weights: Float[Array, " n"] | None, scale: Float[Array, " d"]
 ) -> Float[Array, "{k} d"]:
-    """Draw k-means++ seeds (k, d): each next row in proportion to its squared distance to the others.
+    """Draw k-means++ seeds (k, d) among the rows of a table; `scale` (d,) is a unit of squared distance."""
+    mass = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
+    return x[plus_plus_rows(key, squared_distance(x, scale), mass, k)]
+
+
+def squared_distance(x: Float[Array, "n d"], scale: Float[Array, " d"]) -> Distance:
+    """Return the squared distance of a row from all rows, in units of `scale` (a variance)."""
+    return lambda row: ((x - x[row]) ** 2 / scale).sum(1)
+
+
+def plus_plus_rows(key: Array, distance: Distance, mass: Float[Array, " n"], k: int) -> Int[Array, " {k}"]:
+    """Draw the numbers of k rows, each next row in proportion to its distance from the nearest of the others.
 
     Args:
         key: PRNG key.
-        x: (n, d).
+        distance: of a row, given by its number, from all rows.
+        mass: (n,), the rows' weights.
         k: number of seeds.
-        weights: (n,) or None.
-        scale: (d,), what a unit of distance is in each column (a variance).
 
     Once every row has been taken (fewer distinct rows than seeds), rows are drawn by weight alone.
 
     References:
         Arthur, D. & Vassilvitskii, S. (2007), k-means++: the advantages of careful seeding, section 2.2.
     """
-    return plus_plus_by(lambda row: ((x - row) ** 2 / scale).sum(1), key, x, k, weights)
-
-
-def plus_plus_by(
-    distance: Callable[[Array], Array], key: Array, x: Shaped[Array, "n d"], k: int, weights: Any
-) -> Shaped[Array, "{k} d"]:
-    """Draw k-means++ seeds by a distance of one's own: from a row to all rows, (n,)."""
-    dtype = float_dtype(x) if weights is None else weights.dtype
-    mass = jnp.ones(x.shape[0], dtype) if weights is None else weights
-    uniform = jax.random.uniform(key, (k,), dtype)
-
-    def to(row: Array) -> Array:
-        far = distance(row)
-        return far if weights is None else jnp.where(weights == 0, 0, far)  # such rows may be NaN
+    uniform = jax.random.uniform(key, (k,), mass.dtype)
+    to = lambda row: jnp.where(mass == 0, 0, distance(row))  # rows without weight may be NaN
 
     def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         seeds, nearest = carry
         pull = mass * nearest
-        row = x[_pick(uniform[i], jnp.where(pull.sum() > 0, pull, mass))]
+        row = _pick(uniform[i], jnp.where(pull.sum() > 0, pull, mass))
         return seeds.at[i].set(row), jnp.minimum(nearest, to(row))
 
-    first = x[_pick(uniform[0], mass)]
-    seeds = jnp.zeros((k, x.shape[1]), x.dtype).at[0].set(first)
-    return lax.fori_loop(1, k, take, (seeds, to(first)))[0]
+    first = _pick(uniform[0], mass)
+    return lax.fori_loop(1, k, take, (jnp.full(k, first), to(first)))[0]
+
+
+def draw_seeds(
+    key: Array, rows: Any, weights: Float[Array, " n"] | None, distance: Distance | None, k: int, each: int
+) -> Int[Array, " m"]:
+    """Draw the numbers of k rows far from one another, and of others by weight: `each` for each of k laws."""
+    if distance is None:
+        share = None if weights is None else weights / weights.sum()
+        return jax.random.choice(key, n_rows(rows), (k * each,), p=share)
+    mass = jnp.ones(n_rows(rows), float_dtype(rows)) if weights is None else weights
+    far = plus_plus_rows(key, distance, mass, k)
+    if each == 1:
+        return far
+    return jnp.append(far, draw_seeds(jax.random.fold_in(key, 1), rows, weights, None, k, each - 1))
 
 
 def random_rows(
