@@ -334,7 +334,7 @@ class ConjugateModel:
 
     def scored(self, params: Mapping[str, State], expectation: Expectation) -> tuple[Array, Array]:
         """Compute the objective, and the absolute sum of its terms, for its rounding error."""
-        terms = self._global_terms(params, expectation).values()
+        terms = self.global_terms(params, expectation).values()
         magnitude = expectation.magnitude + self.cancelled(params, expectation)
         return sum(terms) + expectation.bound, sum(map(jnp.abs, terms)) + magnitude
 
@@ -440,19 +440,17 @@ class ConjugateModel:
 
         return jax.value_and_grad(energy)(s)
 
-    def _global_terms(self, params: Mapping[str, State], expectation: Expectation) -> dict[str, Array]:
-        """Prior and entropies relative to the base measures, which cancel where there is one prior."""
-        return self._terms_of(self.factors, params, expectation)
+    def global_terms(self, params: Mapping[str, State], expectation: Expectation) -> dict[str, Array]:
+        """Compute the bound's terms beside the rows': `log_prior`, and the entropy of every factor.
 
-    def _terms_of(
-        self, names: Iterable[str], params: Mapping[str, State], expectation: Expectation
-    ) -> dict[str, Array]:
-        """`log_prior`, and the entropies of these factors."""
+        They are relative to the base measures, which cancel where there is one prior. A model may give what
+        adds up to the same, so that nothing large cancels: minus the divergence of a factor from its prior.
+        """
         prior, gradient = jax.value_and_grad(self.scalar_prior)(_without_base(self.expected(params)))
         terms = {"log_prior": prior}
-        for name in names:
+        for name, family in self.factors.items():
             n_densities = gradient[name].log_base + expectation.statistics[name].log_base
-            terms[name] = share_of_bound(self.factors[name], params[name], n_densities).sum()
+            terms[name] = share_of_bound(family, params[name], n_densities).sum()
         return terms
 
 

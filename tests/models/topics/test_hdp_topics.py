@@ -108,8 +108,8 @@ def test_the_weights_climb_to_their_optimum(float64):
 
     loss = lambda u: -bound(*np.exp(u.reshape(2, 4)))
     best = optimize.minimize(loss, np.full(8, 4.0), method="BFGS", options=dict(gtol=1e-6))
-    statistics = (jnp.asarray(log), jnp.asarray(float(n)))
-    step = lambda _, params: params | dict(weights=model.step_prior("weights", params, statistics))
+    statistics = dict(weights=(jnp.asarray(log), jnp.asarray(float(n))))
+    step = lambda _, params: model.m_step(params, statistics, ("weights",))
     q = jax.jit(lambda params: jax.lax.fori_loop(0, 20, step, params))(model.neutral_prior()).weights
     np.testing.assert_allclose(bound(q.concentration1, q.concentration0), -best.fun, atol=1e-6)
     mean = vb.families.StickBreakingState(*np.exp(best.x).reshape(2, 4)).mean

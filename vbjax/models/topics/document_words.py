@@ -29,7 +29,7 @@ class Topics(NamedTuple):
 
     @classmethod
     def of(cls, log: Float[Array, "k v"]) -> Topics:
-        """From E[log beta]."""
+        """Return the topics of E[log beta]."""
         top = log.max(0)
         return cls(log, top, jnp.pad(jnp.exp(log - top).T, ((0, 0), (0, -log.shape[0] % _SIMD))))
 
@@ -53,18 +53,18 @@ class Words(NamedTuple):
 
     @classmethod
     def of(cls, topics: Topics, rows: Bags, alpha: Float[Array, " k"]) -> Words:
-        """The words of a chunk. The sum of gamma_d is that of alpha and the document's words."""
+        """Return the words of a chunk. The sum of gamma_d is that of alpha and the document's words."""
         even = (alpha.sum() + rows.counts.sum(1, keepdims=True)) / alpha.size
         return cls(rows, topics, topics.table[rows.ids], jnp.maximum(psi(even), -30))
 
     def pull(self, gamma: Float[Array, "n k"]) -> Float[Array, "n k"]:
-        """sum_i c_di phi_dik."""
+        """Compute sum_i c_di phi_dik (Blei et al. 2003, eq. 6 and 7)."""
         share, norm, lost = self._shares(gamma)
         fast = share * jnp.einsum("nlk,nl->nk", self.table, self.rows.counts / norm)
         return _unless(lost, fast, lambda: self._in_logarithms(gamma)[0].sum(1))[:, : gamma.shape[1]]
 
     def scored(self, gamma: Float[Array, "n k"]) -> tuple[Float[Array, "n l padded"], Float[Array, " n"]]:
-        """c_di phi_dik; and sum_i c_di log sum_k exp(E[log theta_dk] + E[log beta_kw])."""
+        """Compute c_di phi_dik; and sum_i c_di log sum_k exp(E[log theta_dk] + E[log beta_kw])."""
         share, norm, lost = self._shares(gamma)
         words = self.table * share[:, None, :] * (self.rows.counts / norm)[..., None]
         logs = jnp.log(norm) + self.unit + self.topics.top[self.rows.ids]
@@ -72,7 +72,7 @@ class Words(NamedTuple):
         return words, (self.rows.counts * (logs - psi(gamma.sum(1, keepdims=True)))).sum(1)
 
     def _shares(self, gamma: Array) -> tuple[Array, Array, Array]:
-        """exp E[log theta] but for a factor; the words' sums over topics; whether the mass of any is lost."""
+        """Return exp E[log theta] up to a factor, the words' sums over topics, and whether mass is lost."""
         share = jnp.pad(jnp.exp(psi(gamma) - self.unit), ((0, 0), (0, self._padding(gamma))))
         norm = jnp.einsum("nlk,nk->nl", self.table, share)
         none = norm < float(jnp.finfo(norm.dtype).tiny) ** 0.5
@@ -88,13 +88,13 @@ class Words(NamedTuple):
 
 
 def psi(gamma: Array) -> Array:
-    """The digamma function."""
+    """Compute the digamma function."""
     return jnp.log(gamma) + digamma_remainder(gamma)
 
 
 def _unless(lost: Array, fast: Any, exact: Callable[[], Any]) -> Any:
-    """`exact()` where anything is lost. A loop of one turn or none, which costs nothing where none is needed,
-    under `vmap` too; no derivative goes through it.
+    """Return `exact()` where anything is lost: by a loop of one turn or none, which costs nothing where none
+    is needed, under `vmap` too; no derivative goes through it.
     """
     start = (lost, *jax.tree.leaves(lax.stop_gradient(fast)))
     once = lambda _: (jnp.zeros_like(lost), *jax.tree.leaves(exact()))

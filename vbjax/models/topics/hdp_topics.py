@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -11,18 +12,18 @@ from jax import Array, lax
 from jax.scipy.special import gammaln
 from jaxtyping import Bool, Float
 
-from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, count, hyper
-from vbjax.core.rows import float_dtype
+from vbjax.core.rows import Expectation, float_dtype
 from vbjax.data.documents import Documents
 from vbjax.data.moments import fill_defaults
-from vbjax.families.base import pytree
+from vbjax.families.base import State, pytree
 from vbjax.families.dirichlet import DirichletState
-from vbjax.families.stick_breaking import StickBreaking, StickBreakingState
-from vbjax.models.labels.shared_weights import climbed, slack, with_mean
+from vbjax.families.shared_sticks import SharedSticks, SharedSticksStatistics
+from vbjax.families.stick_breaking import StickBreakingState
 from vbjax.models.labels.weights import stick_prior
 from vbjax.models.topics.topic_model import TopicModel
 from vbjax.numerics.record import Record
+from vbjax.numerics.special import digamma_remainder
 
 _TRIES, _LEFT = 3, 0.01  # of the start: attempts to merge, for each topic; what a topic keeps of its weight
 
@@ -78,26 +79,32 @@ class HDPTopics(TopicModel):
 
     @property
     def factors(self) -> Record:
-        return Record(topics=self.topics_family, weights=StickBreaking(self.n_topics))
+        return super().factors | dict(weights=SharedSticks(self.n_topics))
 
     def resolve(self, data: Documents, weights: Array | None = None) -> HDPTopics:
         return fill_defaults(self, float_dtype(data), topic_concentration=np.full(data.n_words, 0.1))
 
     @property
-    def learned_prior(self) -> str:
+    def shared(self) -> str:
         return "weights"
 
     def alpha(self, params: Any) -> Float[Array, " k"]:
         return self.doc_concentration * params.weights.mean
 
     def slack(self, params: Any) -> Float[Array, ""]:
-        return slack(params.weights, self.doc_concentration, jnp.zeros_like(self.doc_concentration))[0]
+        """Return what log Gamma at its chords has beyond the log density of Dirichlet(alpha E[w])."""
+        q, alpha = params.weights, self.doc_concentration
+        # E[log w_k] - log E[w_k], without cancellation
+        total = digamma_remainder(q.concentration1 + q.concentration0)
+        rest = jnp.cumsum(digamma_remainder(q.concentration0) - total)
+        excess = jnp.pad(digamma_remainder(q.concentration1) - total, (0, 1)) + jnp.pad(rest, (1, 0))
+        return (excess + gammaln(1 + alpha * q.mean) - q.mean * gammaln(1 + alpha)).sum()
 
     def neutral_prior(self) -> Record:
-        return Record(weights=StickBreaking(self.n_topics).neutral(self.topic_concentration.dtype))
+        return Record(weights=SharedSticks(self.n_topics).neutral(self.topic_concentration.dtype))
 
     def init(self, key: Array, data: Documents, weights: Array | None = None) -> Record:
-        """As `TopicModel.init`, and then topics merge, which coordinate ascent seldom achieves.
+        """Start as every topic model, then merge topics, which coordinate ascent seldom achieves.
 
         The lightest topic is joined to the one whose words are likeliest to be drawn together with its own.
         Both ways are given two passes in which documents begin anew, and the better one by the bound goes on,
@@ -106,7 +113,7 @@ class HDPTopics(TopicModel):
         params = super().init(key, data, weights)
 
         def trained(params: Record) -> tuple[Record, Array]:
-            """After a pass, and the bound before it."""
+            """Make a pass; return also the bound before it."""
             total = self.anew(params, data, weights)
             return self.m_step(params, total.statistics, self.factors), self.objective(params, total)
 
@@ -131,7 +138,7 @@ class HDPTopics(TopicModel):
         return _heavy_first(lax.while_loop(unfinished, attempt, start)[0])
 
     def _joined(self, params: Record, light: Array) -> Record:
-        """The parameters with the words of one topic in another."""
+        """Return the parameters with the words of one topic in another."""
         eta, topics = self.topic_concentration, params.topics.concentration
         both = topics + topics[light] - eta
         gain = _log_beta(both) - _log_beta(topics)
@@ -140,50 +147,60 @@ class HDPTopics(TopicModel):
         share = jnp.where(other, params.weights.mean, _LEFT * params.weights.mean)
         share = share.at[heir].add((1 - _LEFT) * params.weights.mean[light])
         topics = topics.at[heir].set(both[heir]).at[light].set(eta)
-        return params | dict(topics=DirichletState(topics), weights=with_mean(params.weights, share))
+        return params | dict(topics=DirichletState(topics), weights=_with_mean(params.weights, share))
 
     @property
     def weights_prior(self) -> StickBreakingState:
         """The prior of the topics' weights."""
         return stick_prior(self.n_topics, self.weight_concentration)
 
-    def step_prior(self, name: str, params: Record, statistics: Any) -> StickBreakingState:
-        log, n = statistics
-        number = jnp.full(self.n_topics, n)
-        return climbed(params.weights, self.weights_prior, self.doc_concentration, log, number)
+    def log_prior(self, s: Record) -> Float[Array, ""]:
+        return super().log_prior(s) + self.weights_prior.log_density(s.weights) + s.weights.base
 
-    def log_prior(self, s: Record) -> Array:
-        prior = self.weights_prior
-        return (
-            terms.dirichlet(s.topics, self.topic_concentration).sum()
-            + prior.log_density(s.weights)
-            + s.weights.base
-        )
+    def m_step(self, params: Any, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
+        """Update the topics, then climb in q(v) (Hughes, Kim & Sudderth 2015, eq. 9)."""
+        moved = super().m_step(params, statistics, block)
+        if "weights" not in block:
+            return moved
+        family, (log, n) = SharedSticks(self.n_topics), statistics["weights"]
+        t = family.expected(moved.weights)
 
-    def _global_terms(self, params: Any, expectation: Any) -> dict[str, Array]:
-        """Prior and entropy of topics and weights, paired."""
-        topics = -params.topics.kl(DirichletState(self.topic_concentration)).sum()
-        return {"topics": topics, "weights": -params.weights.kl(self.weights_prior)}
+        def energy(t: SharedSticksStatistics) -> Array:
+            own = self.weights_prior.log_density(t) + t.base
+            return own + n * t.log.sum() + self.doc_concentration * (t.value @ log)
+
+        return moved | dict(weights=family.from_gradient(t, jax.grad(energy)(t)))
+
+    def global_terms(self, params: Mapping[str, State], expectation: Expectation) -> dict[str, Array]:
+        own = {"weights": -params["weights"].kl(self.weights_prior)}
+        return super().global_terms(params, expectation) | own
 
     # -- use -----------------------------------------------------------------------------------------
 
     def words_of_topics(self, params: Any) -> Float[Array, " k"]:
-        """The expected number of words in each topic, of those it was fitted to, (K,)."""
+        """Return the expected number of words in each topic, of those it was fitted to."""
         return (params.topics.concentration - self.topic_concentration).sum(-1)
 
     def used_topics(self, params: Any) -> Bool[Array, " k"]:
-        """Which topics hold more than one word, (K,)."""
+        """Return which topics hold more than one word."""
         return self.words_of_topics(params) > 1
 
 
 def _heavy_first(params: Record) -> Record:
-    """The topics in the order of their weight, as pieces of a stick are on average."""
+    """Return the topics in the order of their weight, as pieces of a stick are on average."""
     mean = params.weights.mean
     order = jnp.argsort(-mean)
     topics = DirichletState(params.topics.concentration[order])
-    return params | dict(topics=topics, weights=with_mean(params.weights, mean[order]))
+    return params | dict(topics=topics, weights=_with_mean(params.weights, mean[order]))
+
+
+def _with_mean(q: StickBreakingState, mean: Float[Array, " k"]) -> StickBreakingState:
+    """Return a stick whose pieces have this mean, with the shares' precisions kept."""
+    left = jnp.cumsum(mean[::-1])[::-1]
+    total = q.concentration1 + q.concentration0
+    return StickBreakingState(total * mean[:-1] / left[:-1], total * left[1:] / left[:-1])
 
 
 def _log_beta(concentration: Float[Array, "k v"]) -> Float[Array, " k"]:
-    """The logarithm of the multivariate beta function."""
+    """Return the logarithm of the multivariate beta function."""
     return gammaln(concentration).sum(-1) - gammaln(concentration.sum(-1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,9 +15,8 @@ from vbjax.core.hyperparameters import POSITIVE, count, flag, hyper
 from vbjax.core.rows import float_dtype
 from vbjax.data.documents import Documents
 from vbjax.data.moments import fill_defaults
-from vbjax.families.base import Family, pytree
-from vbjax.families.delta import Delta, DeltaState
-from vbjax.families.dirichlet import DirichletState
+from vbjax.families.base import pytree
+from vbjax.families.delta import Delta
 from vbjax.families.gamma import Gamma
 from vbjax.families.newton import point, step_concentration, step_symmetric_concentration
 from vbjax.models.topics.topic_model import TopicModel
@@ -80,12 +80,10 @@ class LatentDirichletAllocation(TopicModel):
 
     @property
     def factors(self) -> Record:
-        factors: dict[str, Family] = dict(topics=self.topics_family)
-        if self.learn_doc_concentration:
-            factors["doc_concentration"] = Delta(Gamma((self.n_topics,)))
+        learned = dict(doc_concentration=Delta(Gamma((self.n_topics,)))) if self.shared else {}
         if self.learn_topic_concentration:
-            factors["topic_concentration"] = Delta(Gamma())
-        return Record(factors)
+            learned["topic_concentration"] = Delta(Gamma())
+        return super().factors | learned
 
     def resolve(self, data: Documents, weights: Array | None = None) -> LatentDirichletAllocation:
         sizes = dict(doc_concentration=self.n_topics, topic_concentration=data.n_words)
@@ -93,19 +91,16 @@ class LatentDirichletAllocation(TopicModel):
         return fill_defaults(self, float_dtype(data), **even)
 
     @property
-    def learned_prior(self) -> str | None:
+    def shared(self) -> str | None:
         return "doc_concentration" if self.learn_doc_concentration else None
 
     def alpha(self, params: Any) -> Float[Array, " k"]:
-        """The documents' concentration, given or learned."""
         return params.doc_concentration.mean if self.learn_doc_concentration else self.doc_concentration
 
     def eta(self, params: Any) -> Float[Array, " v"]:
-        """The topics' concentration, given or learned."""
-        given = self.topic_concentration
-        return (
-            jnp.full_like(given, params.topic_concentration.mean) if self.learn_topic_concentration else given
-        )
+        if not self.learn_topic_concentration:
+            return self.topic_concentration
+        return jnp.full_like(self.topic_concentration, params.topic_concentration.mean)
 
     def neutral_prior(self) -> Record:
         priors = {}
@@ -115,17 +110,20 @@ class LatentDirichletAllocation(TopicModel):
             priors["topic_concentration"] = point(self.topic_concentration.mean())
         return Record(priors)
 
-    def step_prior(self, name: str, params: Record, statistics: Any) -> DeltaState:
-        if name == "doc_concentration":
-            log, n = statistics
-            return point(step_concentration(log / n, params.doc_concentration.mean))
-        log = params.topics.expected().log
-        return point(step_symmetric_concentration(log, params.topic_concentration.mean))
+    def m_step(self, params: Any, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
+        """Update the topics, then the concentrations, each by a Newton step (Minka 2000)."""
+        moved = super().m_step(params, statistics, block)
+        if "doc_concentration" in block:
+            log, n = statistics["doc_concentration"]
+            alpha = step_concentration(log / n, moved.doc_concentration.mean)
+            moved |= dict(doc_concentration=point(alpha))
+        if "topic_concentration" in block:
+            log = moved.topics.expected().log
+            eta = step_symmetric_concentration(log, moved.topic_concentration.mean)
+            moved |= dict(topic_concentration=point(eta))
+        return moved
 
-    def log_prior(self, s: Record) -> Array:
-        eta = s.topic_concentration.value if self.learn_topic_concentration else self.topic_concentration
-        return terms.dirichlet(s.topics, eta).sum()
-
-    def _global_terms(self, params: Any, expectation: Any) -> dict[str, Array]:
-        """Prior and entropy of the topics, paired; the concentrations have neither."""
-        return {"topics": -params.topics.kl(DirichletState(self.eta(params))).sum()}
+    def log_prior(self, s: Record) -> Float[Array, ""]:
+        if not self.learn_topic_concentration:
+            return super().log_prior(s)
+        return terms.dirichlet(s.topics, s.topic_concentration.value).sum()

@@ -16,6 +16,7 @@ from jax import Array, lax
 from jax.scipy.special import xlogy
 from jaxtyping import Float
 
+from vbjax import terms
 from vbjax.core.model import ConjugateModel
 from vbjax.core.ragged import by_part
 from vbjax.core.rows import Expectation, Scattered, float_dtype, sum_over_rows, sweep_rows
@@ -32,9 +33,7 @@ _SETTLED = 1e-4  # a document has settled where a turn moves less than this shar
 
 
 class Prepared(NamedTuple):
-    """The topics; the documents' concentration; what their prior's expected log density has beyond that of
-    Dirichlet(alpha), for each of them.
-    """
+    """What the E-step needs of the parameters: E[log beta], and `TopicModel.alpha` and `.slack`."""
 
     topics: Topics
     alpha: Float[Array, " k"]
@@ -44,51 +43,58 @@ class Prepared(NamedTuple):
 class TopicModel(ConjugateModel):
     """Word i of document d comes from topic z_di ~ theta_d, and is w_di ~ beta_z, beta_k ~ Dirichlet(eta).
 
-    Subclasses are dataclasses with `n_topics`, `topic_concentration`, `document_sweeps`; they say of theta_d
-    what Dirichlet(alpha) stands for its prior, and which factor that depends on.
+    Subclasses are dataclasses with these hyperparameters. Here theta_d ~ Dirichlet(doc_concentration), and
+    both concentrations are given; a subclass may learn them, each a factor, or have the documents share more.
     """
 
     n_topics: int
     topic_concentration: Any
+    doc_concentration: Any
     document_sweeps: int
 
     interacting_locals = True
     lanes_on_cpu = 1
 
-    # -- what a model says ---------------------------------------------------------------------------
-
-    @property
-    def learned_prior(self) -> str | None:
-        """The factor that the documents' prior depends on; None where it is given."""
-        raise TypeError("given by the subclass")
-
-    def alpha(self, params: Any) -> Float[Array, " k"]:
-        """The documents' concentration."""
-        raise TypeError("given by the subclass")
-
-    def slack(self, params: Any) -> Float[Array, ""]:
-        """E[log p(theta_d)] less the log density of Dirichlet(alpha)."""
-        return jnp.zeros((), float_dtype(params))
-
-    def eta(self, params: Any) -> Float[Array, " v"]:
-        """The topics' concentration."""
-        return self.topic_concentration
-
-    def neutral_prior(self) -> Record:
-        """Of the factors but the topics: where they begin."""
-        raise TypeError("given by the subclass")
-
-    def step_prior(self, name: str, params: Record, statistics: Any) -> State:
-        """A factor but the topics after its update, given q(theta) and q(beta)."""
-        raise TypeError("given by the subclass")
-
-    # -- what follows --------------------------------------------------------------------------------
+    # -- the model -----------------------------------------------------------------------------------
 
     @property
     def topics_family(self) -> Dirichlet:
         """The family of the topics, once the vocabulary is known."""
         self._require_resolved()
         return Dirichlet(self.topic_concentration.shape[0], plate=(self.n_topics,))
+
+    @property
+    def factors(self) -> Record:
+        return Record(topics=self.topics_family)
+
+    @property
+    def shared(self) -> str | None:
+        """The factor that the prior of all documents depends on; None where that prior is given."""
+        return None
+
+    def neutral_prior(self) -> Record:
+        """Return where the factors but the topics begin."""
+        return Record()
+
+    def alpha(self, params: Record) -> Float[Array, " k"]:
+        """Return the documents' concentration."""
+        return self.doc_concentration
+
+    def slack(self, params: Record) -> Float[Array, ""]:
+        """Return E[log p(theta_d)] less the log density of Dirichlet(alpha)."""
+        return jnp.zeros((), float_dtype(params))
+
+    def eta(self, params: Record) -> Float[Array, " v"]:
+        """Return the topics' concentration."""
+        return self.topic_concentration
+
+    def log_prior(self, s: Record) -> Float[Array, ""]:
+        return terms.dirichlet(s.topics, self.topic_concentration).sum()
+
+    def global_terms(self, params: Mapping[str, State], expectation: Expectation) -> dict[str, Array]:
+        return {"topics": -params["topics"].kl(DirichletState(self.eta(Record(params)))).sum()}
+
+    # -- data ----------------------------------------------------------------------------------------
 
     def _require_resolved(self) -> None:
         if np.ndim(self.topic_concentration) != 1:
@@ -110,7 +116,7 @@ class TopicModel(ConjugateModel):
         return dict(v=data.n_words)
 
     def init(self, key: Array, data: Documents, weights: Array | None = None) -> Record:
-        """Nearly even topics, after a few passes in which every document begins anew.
+        """Draw nearly even topics, and make a few passes in which every document begins anew.
 
         Documents that are carried stay with the topics that they have found: until topics have taken shape it
         is better that they do not.
@@ -134,11 +140,11 @@ class TopicModel(ConjugateModel):
         return Record(theta=DirichletState(self.alpha(self.neutral_prior()) + even))
 
     def start_locals(self, params: Any, data: Documents) -> Any:
-        """After a few turns from even documents. A sweep with even ones would blur the topics again."""
+        """Start documents a few turns after even ones: a sweep with even ones would blur the topics again."""
         return self.settled(params, data, _TURNS)
 
     def settled(self, params: Any, data: Documents, turns: int) -> Any:
-        """q(theta) of every document, part by part: from even ones, after so many turns or settled."""
+        """Return q(theta) of all documents, by part, after so many turns from even ones or settled before."""
         prepared = self.prepare(params)
 
         def settle(rows: Bags, _: Array, own: Any) -> tuple[Any, Any]:
@@ -153,14 +159,14 @@ class TopicModel(ConjugateModel):
         return Prepared(Topics.of(params.topics.expected().log), self.alpha(params), self.slack(params))
 
     def e_step(self, prepared: Prepared, rows: Bags, weights: Array) -> Expectation:
-        """From even documents, until they have settled."""
+        """Turn from even documents until they have settled (Blei et al. 2003, eq. 6 and 7)."""
         return self._pass(prepared, rows, weights, self.neutral_local(rows), _MOST)._replace(local=None)
 
     def carried_e_step(self, prepared: Prepared, rows: Bags, weights: Array, local: Any) -> Expectation:
         return self._pass(prepared, rows, weights, local, self.document_sweeps - 1)
 
     def anew(self, params: Any, data: Documents, weights: Array | None) -> Expectation:
-        """A pass in which every document begins from even topics, for a few turns."""
+        """Make a pass in which every document begins from even topics, for a few turns."""
         prepared = self.prepare(params)
 
         def anew(rows: Bags, w: Array) -> Expectation:
@@ -169,7 +175,7 @@ class TopicModel(ConjugateModel):
         return self.collect(sum_over_rows(anew, data, weights, chunk=by_part(self.chunk_rows, data)))
 
     def _pass(self, prepared: Prepared, rows: Bags, weights: Array, local: Any, turns: int) -> Expectation:
-        """So many turns of documents and words; then the bound, the sums, and the documents' next turn."""
+        """Make so many turns of documents and words; return bound and sums, and the documents' next turn."""
         words = Words.of(prepared.topics, rows, prepared.alpha)
         gamma = self._settled(words, prepared.alpha, local.theta.concentration, turns)
         shares, bound = words.scored(gamma)
@@ -180,13 +186,13 @@ class TopicModel(ConjugateModel):
         sums: dict[str, Any] = dict(
             topics=Scattered(rows.ids.reshape(-1), values, prepared.topics.top.shape[0])
         )
-        if self.learned_prior:
-            sums[self.learned_prior] = (weights @ moved.expected().log, weights.sum())
+        if self.shared:
+            sums[self.shared] = (weights @ moved.expected().log, weights.sum())
         tokens = (weights * rows.counts.sum(1)).sum()
         return Expectation(Record(sums), bound.sum(), jnp.abs(bound).sum(), tokens, Record(theta=moved))
 
     def _settled(self, words: Words, alpha: Array, gamma: Array, turns: int) -> Float[Array, "n k"]:
-        """The documents' concentrations after so many turns, or once they have settled."""
+        """Return the documents' concentrations after so many turns, or once they have settled."""
         if turns == 0:
             return gamma
         words, alpha, gamma = lax.stop_gradient((words, alpha, gamma))
@@ -208,15 +214,11 @@ class TopicModel(ConjugateModel):
     # -- the M-step ----------------------------------------------------------------------------------
 
     def m_step(self, params: Any, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
-        """lambda = eta + the words' sums; and a step of what the documents' topics are drawn from."""
-        moved = Record(params)
-        for name in block:
-            if name == "topics":
-                state: Any = DirichletState(self.eta(params) + statistics["topics"].log)
-            else:
-                state = self.step_prior(name, moved, statistics.get(name))
-            moved |= {name: state}
-        return moved
+        """Add the words' sums to eta (Hoffman, Blei & Bach 2010, eq. 5; Blei et al. 2003, section 5.4)."""
+        if "topics" not in block:
+            return Record(params)
+        topics = DirichletState(self.eta(params) + statistics["topics"].log)
+        return Record(params) | dict(topics=topics)
 
     def local_entropies(self, params: Any) -> Callable[[Bags], dict[str, Array]]:
         prepared = self.prepare(params)
@@ -233,7 +235,7 @@ class TopicModel(ConjugateModel):
     # -- use -----------------------------------------------------------------------------------------
 
     def document_topics(self, params: Any, data: Any) -> DirichletState:
-        """q(theta_d) of documents, seen or new, (n, K): `.mean`, the shares of the topics, and `.sd`."""
+        """Return q(theta_d) of documents, seen or new, (n, K): `.mean`, the shares of topics, and `.sd`."""
         self._require_resolved()
         return _document_topics(self, params, self.read(data))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +17,13 @@ import numpy as np
 from jax import Array, lax
 from jax.scipy.special import xlogy
 
-from vbjax.core.model import ConjugateModel
 from vbjax.core.ragged import by_part
 from vbjax.core.rows import float_dtype, sum_over_rows, sweep_rows
 from vbjax.data.documents import Bags, Documents, read_vocabulary
 from vbjax.families.dirichlet import DirichletState
+from vbjax.models.topics.topic_model import TopicModel
 from vbjax.numerics.inputs import as_floating, as_numbers, describe, is_concrete, read_count, read_key
 from vbjax.numerics.types import Given
-
-if TYPE_CHECKING:
-    from vbjax.models import LatentDirichletAllocation
 
 _CELLS = 2**20  # numbers in a chunk's table of documents x top words
 
@@ -34,7 +31,7 @@ _CELLS = 2**20  # numbers in a chunk's table of documents x top words
 
 
 def top_ids(scores: Given, n: Given = 10) -> Array:
-    """The n words of the highest score in every topic, the highest first.
+    """Return the n words of the highest score in every topic, the highest first.
 
     Args:
         scores: topics, which are scored by expected probability; or any table of scores (K, V), such as
@@ -58,7 +55,7 @@ def top_ids(scores: Given, n: Given = 10) -> Array:
 
 
 def top_words(scores: Given, vocabulary: Given, n: Given = 10) -> list[list[str]]:
-    """The same as words.
+    """Return the words that `top_ids` gives the numbers of.
 
     Arguments and errors are those of `top_ids`, but for `vocabulary`: V words, `vocabulary[i]` the one of
     number i, as a list or a dict. Of another length, or with a word twice, it is a ValueError.
@@ -79,7 +76,7 @@ def top_words(scores: Given, vocabulary: Given, n: Given = 10) -> list[list[str]
 
 
 def relevance(topics: Given, word_probabilities: Given, weight: Given = 0.6) -> Array:
-    """How telling a word is of a topic: weight log p(w | k) + (1 - weight) log(p(w | k) / p(w)).
+    """Compute how telling a word is of a topic: weight log p(w | k) + (1 - weight) log(p(w | k) / p(w)).
 
     By weight 1 the words of a topic rank as by probability, by weight 0 as by lift p(w | k) / p(w), which
     favours words that are rare elsewhere.
@@ -118,7 +115,7 @@ def relevance(topics: Given, word_probabilities: Given, weight: Given = 0.6) -> 
 
 
 def halves(docs: Given, key: Given) -> tuple[Documents, Documents]:
-    """Two halves of every document: a word of count c goes Binomial(c, 1/2) times to the first one.
+    """Divide every document into two halves: a word of count c goes Binomial(c, 1/2) times to the first one.
 
     Both are corpora of the documents' number, order and shapes, with counts of 0 for what went to the other
     half.
@@ -132,7 +129,7 @@ def halves(docs: Given, key: Given) -> tuple[Documents, Documents]:
 
 
 def log_completion(model: Given, params: Given, observed: Given, held_out: Given) -> Array:
-    """Log probability of the held-out words of documents of which other words are observed, (n,), in nats.
+    """Compute the log probability of documents' held-out words given their observed ones, (n,), in nats.
 
         sum_i c_di log sum_k E[theta_dk] E[beta_kw_i]   over the held-out words i of document d,
 
@@ -164,7 +161,7 @@ def log_completion(model: Given, params: Given, observed: Given, held_out: Given
 
 
 def held_out_perplexity(model: Given, params: Given, docs: Given, key: Given) -> Array:
-    """Perplexity of documents that the fit has not seen, by document completion; the lower, the better.
+    """Compute the perplexity of documents that the fit has not seen, by document completion; less is better.
 
         exp(-(log probability of the second halves' tokens, given the first) / (number of these tokens)):
 
@@ -204,7 +201,7 @@ def held_out_perplexity(model: Given, params: Given, docs: Given, key: Given) ->
 
 
 def umass(top_ids: Given, docs: Given) -> Array:
-    """UMass coherence: sum over i = 2 .. n and j < i of log((D(w_i, w_j) + 1) / D(w_j)).
+    """Compute the UMass coherence: the sum over i = 2 .. n and j < i of log((D(w_i, w_j) + 1) / D(w_j)).
 
     D counts the documents that hold a word, or both. Near 0 where the lesser words of a topic come with the
     greater ones. It is a sum over pairs: compare topics of the same n.
@@ -241,7 +238,7 @@ def umass(top_ids: Given, docs: Given) -> Array:
 
 
 def npmi(top_ids: Given, docs: Given) -> Array:
-    """Coherence by normalised pointwise mutual information, the mean over pairs of a topic's words of
+    """Compute the normalised pointwise mutual information, averaged over pairs of a topic's words,
 
         log(p(w, v) / (p(w) p(v))) / -log p(w, v),
 
@@ -283,7 +280,7 @@ class Alignment(NamedTuple):
 
 
 def align(topics_a: Given, topics_b: Given) -> Alignment:
-    """Which topic of run b is which of run a: the pairing of the least total Hellinger distance,
+    """Pair the topics of run b with those of run a, by the least total Hellinger distance,
 
         H(p, q)^2 = 1/2 sum_w (sqrt p_w - sqrt q_w)^2,   of topics' expected distributions.
 
@@ -315,7 +312,7 @@ def align(topics_a: Given, topics_b: Given) -> Alignment:
 
 
 def _table(name: str, topics: Given) -> Array:
-    """Expected probabilities of a posterior, or the table that was given."""
+    """Return the expected probabilities of a posterior, or the table that was given."""
     table = as_floating(topics.mean if isinstance(topics, DirichletState) else topics, name)
     if table.ndim != 2 or 0 in table.shape:
         raise ValueError(f"{name} must have shape (topics, words), at least one of each; got {table.shape}")
@@ -334,8 +331,8 @@ def _probabilities(name: str, topics: Given) -> Array:
 
 
 def _fitted_topics(model: Any, params: Any) -> DirichletState:
-    """The posterior of the topics of a resolved model."""
-    if not isinstance(model, ConjugateModel) or not hasattr(model, "topics_family"):
+    """Return the posterior of the topics of a resolved model."""
+    if not isinstance(model, TopicModel):
         raise ValueError(f"model must be a fitted topic model, fit.model; got {describe(model)}")
     found = params["topics"] if isinstance(params, Mapping) and "topics" in params else None
     shape = (*model.topics_family.plate, model.topics_family.size)
@@ -353,7 +350,7 @@ def _require_documents(docs: Any) -> None:
 
 
 def _document_counts(top_ids: Given, docs: Given) -> tuple[np.ndarray, int]:
-    """In how many documents every two words of a topic are, (K, n, n); how many documents are not empty."""
+    """Count documents: those that every two words of a topic are in, (K, n, n), and those not empty."""
     _require_documents(docs)
     ids = np.asarray(as_numbers(top_ids, "top_ids"))
     if ids.ndim != 2 or ids.shape[1] < 2 or not np.issubdtype(ids.dtype, np.integer):
@@ -388,7 +385,7 @@ def _halves(docs: Documents, key: Array) -> tuple[Documents, Documents]:
 
 @jax.jit
 def _log_completion(
-    model: LatentDirichletAllocation, topics: DirichletState, theta: DirichletState, docs: Documents
+    model: TopicModel, topics: DirichletState, theta: DirichletState, docs: Documents
 ) -> Array:
     word = topics.mean.T
 
@@ -408,7 +405,7 @@ def _perplexity(log_probabilities: Array, held_out: Documents) -> Array:
 
 @jax.jit
 def _meetings(ids: Array, docs: Documents) -> tuple[Array, Array]:
-    """Counts of documents, exact: by a table of documents x top words, chunk by chunk."""
+    """Count documents exactly, by a table of documents x top words, chunk by chunk."""
     columns = jnp.arange(ids.size, dtype=jnp.int32)
     column = jnp.full(docs.n_words, ids.size, jnp.int32).at[ids.ravel()].set(columns)
 
@@ -426,6 +423,6 @@ def _meetings(ids: Array, docs: Documents) -> tuple[Array, Array]:
 
 @jax.jit
 def _hellinger(a: Array, b: Array) -> Array:
-    """(K, K). By differences, so that no digits cancel where topics are nearly the same; a row at a time."""
+    """Return all distances, (K, K), by differences: no digits cancel where topics are nearly the same."""
     a, b = jnp.sqrt(a), jnp.sqrt(b)
     return lax.map(lambda row: jnp.sqrt(((row - b) ** 2).sum(1) / 2), a)
