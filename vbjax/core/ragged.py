@@ -5,6 +5,7 @@ Imported by core's expectation, and by what describes such data.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import reprlib
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ ROWS = "rows"  # the axis of a mesh
 
 
 @pytree
-class Ragged:
+class Ragged(abc.ABC):
     """Rows in parts, those of one part padded to the same length.
 
     Attributes:
@@ -43,13 +44,13 @@ class Ragged:
         return self.order.shape[0]
 
     def split(self, x: Any) -> tuple[Any, ...]:
-        """What is given for every row, leaves (n, ...), part by part."""
+        """Divide what is given for every row, leaves (n, ...), into parts."""
         sizes = [jax.tree.leaves(part)[0].shape[0] for part in self.parts]
         places = jnp.split(self.order, np.cumsum(sizes)[:-1])
         return tuple(jax.tree.map(lambda leaf, own=own: leaf[own], x) for own in places)
 
     def join(self, parts: Sequence[Any]) -> Any:
-        """What is there for every row of every part, in the order in which the rows were given.
+        """Join what is there for every row of every part, in the order in which the rows were given.
 
         Where the arrays of some parts are shorter along other axes, they end in zeros.
         """
@@ -64,20 +65,20 @@ class Ragged:
         return jax.tree.map(joined, *parts)
 
     def only(self, parts: Sequence[Any]) -> Self:
-        """Rows of some parts, numbered part after part."""
+        """Return rows of some parts, numbered part after part."""
         n = sum(len(jax.tree.leaves(part)[0]) for part in parts)
         return dataclasses.replace(self, parts=tuple(parts), order=jnp.arange(n, dtype=jnp.int32), mesh=None)
 
+    @abc.abstractmethod
     def in_parts_of(self, other: Self) -> Self:
-        """The same rows, and empty ones after them, in parts of the shapes that others have."""
-        raise TypeError("given by the subclass")
+        """Return these rows, followed by empty ones, in parts of the shapes that others have."""
 
+    @abc.abstractmethod
     def in_parts_for(self, n_devices: int) -> Self:
-        """The same rows in parts that so many devices divide, but for what is left over."""
-        raise TypeError("given by the subclass")
+        """Return these rows in parts whose sizes so many devices divide, except for the last few."""
 
     def sharded(self, devices: Sequence[jax.Device] | None = None) -> Self:
-        """The same rows, divided over devices: an E-step runs on all of them, and their sums are added up.
+        """Divide the rows over devices: an E-step runs on all of them, and their sums are added up.
 
         Every part has as many rows on each device; the few that are left over are on all of them.
 
@@ -117,7 +118,7 @@ def beside(data: Any, own: Any) -> Any:
 
 
 def by_part(function: Callable[[Any], Any], data: Any) -> Any:
-    """A function of rows, of every part where they are `Ragged`."""
+    """Return a function of rows; of `Ragged` rows, of every part."""
     return tuple(map(function, data.parts)) if isinstance(data, Ragged) else function(data)
 
 
@@ -129,12 +130,12 @@ def by_part_with_key(function: Callable[..., Any], key: Array, data: Any, *own: 
 
 
 def placed(x: np.ndarray, dtype: DTypeLike | None = None) -> Array:
-    """A table of the host on the device. It compiles nothing: minibatches of a stream differ in shape."""
+    """Put a table of the host on the device. It compiles nothing: minibatches of a stream differ in shape."""
     return jax.device_put(np.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype if dtype is None else dtype)))
 
 
 def row_numbers(rows: ArrayLike, n: int, what: str) -> np.ndarray:
-    """Numbers of rows (m,), at least one, from numbers or a mask (n,); errors call the rows `what`."""
+    """Read numbers of rows (m,), at least one, from numbers or a mask (n,); errors call the rows `what`."""
     if isinstance(rows, jax.core.Tracer):
         raise ValueError(f"rows must be known numbers of {what}, not traced")
     chosen = np.asarray(as_numbers(rows, "rows"))
@@ -151,10 +152,10 @@ def row_numbers(rows: ArrayLike, n: int, what: str) -> np.ndarray:
 def groups_of(
     lengths: np.ndarray, n_devices: int = 1, few: int | None = None
 ) -> tuple[list[np.ndarray], list[int]]:
-    """Numbers of the rows of every part, by `buckets` from all lengths (n,), and the length of its rows.
+    """Return the numbers of the rows of every part, by `buckets` of all lengths (n,), and its rows' length.
 
-    Of several devices the number divides that of the rows: what is left over of a part, its longest rows,
-    goes into the next; what is left in the end is the last.
+    The number of devices divides the number of rows: what is left over of a part, its longest rows, goes into
+    the next; what is left in the end is the last.
     """
     groups, left = [], np.zeros(0, int)
     for rows in buckets(lengths, few=few):
@@ -168,10 +169,10 @@ def groups_of(
 def groups_like(
     lengths: np.ndarray, shapes: Sequence[tuple[int, int]], what: str
 ) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
-    """Rows, and empty ones after them, for parts of the shapes that the parts of others have.
+    """Divide rows, followed by empty ones, into parts of the shapes that the parts of others have.
 
-    Where a row is longer than its part, all parts become a half longer than they need: minibatches compile
-    one program, and few others.
+    If a row is longer than its part, all parts become a half longer than they need: minibatches compile one
+    program, and few others.
 
     Args:
         lengths: (n,), the rows' lengths.
@@ -198,7 +199,7 @@ def groups_like(
 
 
 def buckets(lengths: np.ndarray, spare: float = 1 / 6, few: int | None = None) -> list[np.ndarray]:
-    """Rows grouped by length, in as few groups as leave at most a share `spare` of padding.
+    """Group rows by length, in as few groups as leave at most a share `spare` of padding.
 
     Args:
         lengths: (n,), the rows' lengths, at least 1 once padded.
