@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 from jax import Array
 
 from vbjax.core.conjugacy.check import Inspection, inspect_model
@@ -13,12 +12,23 @@ from vbjax.core.model import ConjugateModel
 from vbjax.core.model_arguments import read_blocks, read_factors, read_function, read_hyper
 from vbjax.core.ragged import Ragged
 from vbjax.core.rows import n_rows
-from vbjax.families.base import Family
+from vbjax.families.base import Family, pytree, replace, static
 from vbjax.families.delta import Delta
 from vbjax.numerics.record import Record
 
 
-@jax.tree_util.register_pytree_node_class
+class _Structure(NamedTuple):
+    """What of a model is no number: its functions and factors, and what `fit` found of its log joint."""
+
+    factors: Mapping[str, Family]
+    log_prior: Callable[[Record], Any] | None
+    log_likelihood: Callable[[Record, Any], Array] | None
+    local: Mapping[str, Family]
+    blocks: tuple[tuple[str, ...], ...] | None
+    inspection: Inspection | None = None
+
+
+@pytree
 class Model(ConjugateModel):
     """A conjugate-exponential model: the log joint once, over statistics; everything else is derived.
 
@@ -57,7 +67,7 @@ class Model(ConjugateModel):
     """
 
     hyper: Record
-    _structure: tuple[Any, ...]
+    structure: _Structure = static()
 
     def __init__(
         self,
@@ -81,34 +91,29 @@ class Model(ConjugateModel):
                     f"{where} takes conjugate factors alone, one that is not is global; got {wrong[0]}"
                 )
         functions = read_function(log_prior, "log_prior"), read_function(log_likelihood, "log_likelihood")
-        self._set(of_hyper, (factors, *functions, of_rows, read_blocks(blocks), None))
-
-    def _set(self, hyper: Record, structure: tuple[Any, ...]) -> None:
-        object.__setattr__(self, "hyper", hyper)
-        object.__setattr__(self, "_structure", structure)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError("a Model is immutable; model.replace(name=value) changes hyperparameters")
+        structure = _Structure(factors, *functions, of_rows, read_blocks(blocks))
+        object.__setattr__(self, "hyper", of_hyper)
+        object.__setattr__(self, "structure", structure)
 
     def replace(self, **hyper: Any) -> Model:
         """Return the same model with other hyperparameters; compiled programs are reused."""
         unknown = set(hyper) - set(self.hyper)
         if unknown:
             raise ValueError(f"hyper has no {', '.join(sorted(unknown))}; it has {', '.join(self.hyper)}")
-        return self.tree_unflatten(self._structure, (self.hyper | read_hyper(hyper),))
+        return replace(self, hyper=self.hyper | read_hyper(hyper))
 
     @property
     def factors(self) -> Mapping[str, Family]:
-        return self._structure[0]
+        return self.structure.factors
 
     @property
     def blocks(self) -> tuple[tuple[str, ...], ...]:
-        found = self._inspection
-        return found.blocks if found else self._structure[4] or tuple((name,) for name in self.factors)
+        found = self.structure.inspection
+        return found.blocks if found else self.structure.blocks or tuple((name,) for name in self.factors)
 
     def local(self, rows: Any) -> Mapping[str, Family]:
         n = n_rows(rows)
-        return {name: family.of_rows(rows, n) for name, family in self._structure[3].items()}
+        return {name: family.of_rows(rows, n) for name, family in self.structure.local.items()}
 
     def read(self, data: Any) -> Any:
         """Return the data as arrays of one dtype; `Sequences` as they are."""
@@ -119,48 +124,34 @@ class Model(ConjugateModel):
         return min((family.chunk_rows(usual) for family in self.local(data).values()), default=usual)
 
     @property
-    def _inspection(self) -> Inspection | None:
-        """What was found of the log joint, once `fit` has inspected the model."""
-        return self._structure[5]
-
-    @property
     def interacting_locals(self) -> bool:  # type: ignore[override]
-        return self._inspection is not None and self._inspection.interacting_locals
+        return (found := self.structure.inspection) is not None and found.interacting_locals
 
     @property
     def random_starts(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self._inspection.random_starts if self._inspection else ()
+        return found.random_starts if (found := self.structure.inspection) else ()
 
     @property
     def may_have_saddles(self) -> bool:  # type: ignore[override]
-        return self._inspection is not None and self._inspection.may_have_saddles
+        return (found := self.structure.inspection) is not None and found.may_have_saddles
 
     def log_prior(self, s: Record) -> Any:
-        return 0.0 if self._structure[1] is None else self._structure[1](s)
+        return 0.0 if (prior := self.structure.log_prior) is None else prior(s)
 
     def log_likelihood(self, s: Record, rows: Any) -> Array:
-        return self._structure[2](s, rows)
+        return self.structure.log_likelihood(s, rows)  # type: ignore[misc]
 
     def namespace(self, s: Record) -> Record:
         return Record({**self.hyper, **s})
 
     def inspect(self, data: Any) -> Model:
-        structure = self._structure[:5]
-        if (data is None) != (self._structure[2] is None):
+        bare = self.structure._replace(inspection=None)
+        if (data is None) != (bare.log_likelihood is None):
             have = "there is none" if data is not None else "it takes rows"
             raise ValueError(f"data must be given exactly where there is a log_likelihood; {have}")
-        bare = self.tree_unflatten((*structure, None), (self.hyper,))
-        return self.tree_unflatten((*structure, inspect_model(bare, data, structure[4])), (self.hyper,))
+        found = inspect_model(replace(self, structure=bare), data, bare.blocks)
+        return replace(self, structure=bare._replace(inspection=found))
 
     def __repr__(self) -> str:
         factors = ", ".join(f"{name}: {family}" for name, family in self.factors.items())
         return f"Model({factors}; {self.hyper})"
-
-    def tree_flatten(self) -> tuple[tuple[Record], tuple[Any, ...]]:
-        return (self.hyper,), self._structure
-
-    @classmethod
-    def tree_unflatten(cls, structure: tuple[Any, ...], children: tuple[Any, ...]) -> Model:
-        model = object.__new__(cls)
-        model._set(children[0], structure)
-        return model
