@@ -73,11 +73,13 @@ COMPONENTS: dict[str, tuple[dict[str, Any], str]] = {
     "Mixture": (dict(n_components=K, component=vb.components.Gaussian()), "series"),
     "Multinomial": ({}, "counts"),
     "MultivariateRegression": ({}, "planes"),
+    "Noise": ({}, "table"),
     "Poisson": ({}, "counts"),
     "Product": (dict(height=vb.components.Gaussian(), visits=vb.components.Poisson()), "mixed"),
     "Regression": ({}, "design"),
+    "Union": (dict(classes=(1, vb.components.Gaussian()), noise=(1, vb.components.Noise())), "table"),
 }
-MADE_OF_OTHERS = ("Mixture", "Product")
+UNNAMED = ("Autoregression", "Gaussian", "Mixture", "Noise", "Product", "Union")
 LABELS: dict[str, tuple[dict[str, Any], str]] = {
     "Chain": ({}, "series"),
     "HDPChain": ({}, "series"),
@@ -95,7 +97,7 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
     **{
         f"{bayesian}{name}Mixture": (dict(n_components=K), COMPONENTS[name][1])
         for name in COMPONENTS
-        if name not in ("Autoregression", "Gaussian", *MADE_OF_OTHERS)
+        if name not in UNNAMED
         for bayesian in ("", "Bayesian")
     },
     "LinearRegression": ({}, "design"),

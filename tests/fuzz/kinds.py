@@ -284,6 +284,18 @@ def component(good: Any) -> list[Value]:
     )
 
 
+def laws(good: Any) -> list[Value]:
+    """A number of laws, and what they are."""
+    return values.other(good) + never(
+        component=lambda: good()[1],
+        none_of_them=lambda: (0, good()[1]),
+        half_of_them=lambda: (0.5, good()[1]),
+        too_many=lambda: (7, good()[1]),
+        a_type=lambda: (1, type(good()[1])),
+        three=lambda: (*good(), 1),
+    )
+
+
 def mixing(good: Any) -> list[Value]:
     """Who chooses a row's component."""
     import vbjax as vb
@@ -388,6 +400,7 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     "local": own.local,
     "blocks": own.blocks,
     "component": component,
+    "laws": laws,
     "mixing": mixing,
     "chaining": chaining,
     "score": without(values.real, "huge", "five_axes", "empty"),

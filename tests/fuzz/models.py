@@ -45,6 +45,10 @@ HYPER = dict(
     component="component",
     height="component",
     visits="component",
+    classes="laws",
+    noise="laws",
+    low="real",
+    high="real",
     weights="mixing",
     chain="chaining",
     log_joint="rows",
@@ -65,7 +69,7 @@ POSITIVE = str.split("""
 """)
 OPTIONS = dict(
     BayesianGaussianHMM="nonsense",
-    **{"components.Product": "height visits"},
+    **{"components.Product": "height visits", "components.Union": "classes noise"},
     AutoregressiveHMM="stickiness initial_concentration",
     BayesianAutoregressiveHMM="transition_concentration nonsense",
 )
@@ -136,7 +140,7 @@ def of_part(module: str, name: str) -> Iterator[Call]:
 def _hyperparameters(group: str, name: str, maker: Any, required: dict[str, Any], fit: Any) -> Iterator[Call]:
     """Each hyperparameter, judged by a fit with it."""
     hyper = [n for n, p in inspect.signature(maker).parameters.items() if p.kind is not p.VAR_KEYWORD]
-    hyper += [option for option in OPTIONS.get(name, "").split()]
+    hyper = list(dict.fromkeys([*hyper, *OPTIONS.get(name, "").split()]))
     part = issubclass(maker, (vb.components.Component, vb.labels.Labels))
     by_the_model = (
         ("n_laws", "points") if issubclass(maker, vb.components.Component) else ("n_components", "points")

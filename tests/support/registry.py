@@ -316,6 +316,12 @@ def product():
     return vb.components.Product(place=vb.components.Gaussian("full"), kind=vb.components.Categorical(4))
 
 
+def classes_and_noise():
+    """Two laws and the noise."""
+    noise = (1, vb.components.Noise())
+    return vb.components.Union(classes=(N_COMPONENTS - 1, vb.components.Gaussian("full")), noise=noise)
+
+
 MODELS = {
     "mean and precision": Entry(vb.GaussianMeanPrecision(), column, neutral),
     "unit variance": Entry(vb.UnitVarianceMixture(N_COMPONENTS), column, normal_seeds),
@@ -342,6 +348,7 @@ MODELS = {
     ),
     "EM of a product": Entry(vb.Mixture(N_COMPONENTS, product()), mixed, drawn),
     "VB of a product": Entry(vb.BayesianMixture(N_COMPONENTS, product()), mixed, drawn),
+    "VB of classes and noise": Entry(vb.BayesianMixture(N_COMPONENTS, classes_and_noise()), table, drawn),
     "mean field table": Entry(vb.MeanFieldTable(np.sin(np.arange(24.0)).reshape(2, 3, 4)), None, neutral),
     "factor analysis, missing": Entry(vb.FactorAnalysis(1, missing=True), holed, neutral),
     "Bayesian PCA": Entry(vb.BayesianPCA(N_FEATURES), table, neutral),

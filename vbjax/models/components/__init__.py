@@ -9,9 +9,11 @@ from vbjax.models.components.gaussian import Gaussian
 from vbjax.models.components.multinomial import Multinomial
 from vbjax.models.components.multivariate_regression import MultivariateRegression
 from vbjax.models.components.nested import Mixture
+from vbjax.models.components.noise import Noise
 from vbjax.models.components.poisson import Poisson
 from vbjax.models.components.product import Product
 from vbjax.models.components.regression import Regression
+from vbjax.models.components.union import Union
 
 __all__ = [
     "Autoregression",
@@ -23,7 +25,9 @@ __all__ = [
     "Mixture",
     "Multinomial",
     "MultivariateRegression",
+    "Noise",
     "Poisson",
     "Product",
     "Regression",
+    "Union",
 ]

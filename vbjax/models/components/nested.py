@@ -16,6 +16,7 @@ from vbjax.families.base import pytree, replace
 from vbjax.families.delta import unless_unknown
 from vbjax.models.components.component import Component, Pullback
 from vbjax.models.components.seeding import Distance
+from vbjax.models.components.union import Union
 from vbjax.models.labels.weights import MixingWeights, Weights, from_counts
 from vbjax.numerics.record import Record
 
@@ -61,8 +62,8 @@ class Mixture(Component):
     n_components: int = count("m")
     component: Any = part(
         Component,
-        "a component that is no mixture, such as vb.components.Gaussian()",
-        lambda model, value: not isinstance(value, Mixture),
+        "a component of laws of one kind, such as vb.components.Gaussian()",
+        lambda model, value: not isinstance(value, (Mixture, Union)),
     )
     weights: Any = part(MixingWeights, "labels, such as vb.labels.Weights()", default=Weights())
 

@@ -1,0 +1,96 @@
+"""Rows that are of no class: uniform noise over the box that the data fill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from vbjax.core.hyperparameters import REAL, flag, hyper, read_columns
+from vbjax.data.moments import positive_scale
+from vbjax.families.base import pytree
+from vbjax.models.components.component import Component, Pullback
+from vbjax.models.components.seeding import Distance
+from vbjax.numerics.record import Record
+
+
+@pytree
+class Noise(Component):
+    """x_n | c_n = k ~ Uniform(low, high), whatever k: log p(x_n) = -sum_j log(high_j - low_j).
+
+    There are no parameters. The density is that of the box beyond it too, so that new rows that are far from
+    everything are noise.
+
+    Data: (n, d). There are no factors.
+
+    Args:
+        low, high: corners of the box, numbers or (d,); by default the data's least and largest. A column that
+            does not vary is one unit wide.
+        missing: whether a NaN is an entry that is missing at random.
+
+    References:
+        Banfield & Raftery (1993), Model-based Gaussian and non-Gaussian clustering, section 2.4.
+    """
+
+    low: Any = hyper(None, REAL, "d")
+    high: Any = hyper(None, REAL, "d")
+    missing: bool = flag(kw_only=True)
+
+    @property
+    def factors(self) -> Record:
+        return Record()
+
+    def read(self, data: Any) -> Float[Array, "n d"]:
+        return read_columns(self, data, missing=self.missing)
+
+    def defaults(self, data: Array, weights: Array | None) -> dict[str, Any]:
+        seen = ~jnp.isnan(data) if weights is None else ~jnp.isnan(data) & (weights[:, None] > 0)
+        low, high = jnp.where(seen, data, jnp.inf).min(0), jnp.where(seen, data, -jnp.inf).max(0)
+        return dict(low=low, high=high)
+
+    @property
+    def log_width(self) -> Float[Array, " d"]:
+        """The logarithm of the box's sides."""
+        return jnp.log(positive_scale(self.high - self.low))
+
+    def energy(self, s: Record, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        row = -jnp.where(jnp.isnan(rows), 0, self.log_width).sum(1)
+        return jnp.broadcast_to(row[:, None], (len(row), self.n_laws))
+
+    def log_prior(self, s: Record) -> Float[Array, ""]:
+        return jnp.zeros((), self.low.dtype)
+
+    def prepare(self, params: Any) -> None:
+        return None
+
+    def log_density(self, prepared: None, rows: Float[Array, "n d"]) -> tuple[Float[Array, "k n"], Pullback]:
+        return self.energy(Record(), rows).T, lambda r: Record()
+
+    def permute(self, params: Any, order: Int[Array, " k"]) -> Record:
+        return Record()
+
+    def distance(self, data: Array, weights: Array | None) -> Distance | None:
+        return None
+
+    def start_at(self, seeds: Any, data: Any, weights: Array | None = None) -> Record:
+        return Record()
+
+    @property
+    def n_parameters(self) -> int:
+        return 0
+
+    def log_components(self, params: Any, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        return self.energy(Record(), rows)
+
+    def draw_parameters(self, params: Any, key: Array) -> Record:
+        return Record()
+
+    def redraw_rows(self, parameters: Any, key: Array, c: Int[Array, " n"], rows: Any) -> Float[Array, "n d"]:
+        return self.draw_rows(parameters, key, c)
+
+    def draw_rows(self, params: Any, key: Array, c: Array, given: Any = None) -> Float[Array, "n d"]:
+        place = jax.random.uniform(key, (len(c), len(self.low)), self.low.dtype)
+        return self.low + jnp.exp(self.log_width) * place
