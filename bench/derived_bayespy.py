@@ -63,7 +63,7 @@ def peer_relevance(model: Any, data: Any, start: Any) -> VB:
 def peer_pca(model: Any, x: np.ndarray, start: Any) -> VB:
     p, q = start.w.mean.shape
     alpha = nodes.Gamma(model.relevance_concentration, model.relevance_rate, plates=(q,))
-    tau = nodes.Gamma(model.noise_concentration, model.noise_rate)
+    tau = nodes.Gamma(model.concentration, model.rate)
     w = nodes.GaussianARD(0, alpha, shape=(q,), plates=(p, 1))
     z = nodes.GaussianARD(0, 1, shape=(q,), plates=(1, len(x)))
     mu = nodes.GaussianARD(model.location[:, None], model.location_precision[:, None], plates=(p, 1))

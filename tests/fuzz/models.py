@@ -64,7 +64,7 @@ POSITIVE = str.split("""
     scale intercept_precision a b c d initial_concentration transition_concentration
     weight_concentration mean_precision degrees_of_freedom inverse_scale initial_precision
     transition_precision concentration rate location_precision
-    relevance_concentration relevance_rate noise_concentration noise_rate concentration1
+    relevance_concentration relevance_rate concentration1
     concentration0 known_shape tau0 prior_variance topic_concentration doc_concentration
 """)
 OPTIONS = dict(

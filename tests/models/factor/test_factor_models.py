@@ -191,7 +191,7 @@ def test_superfluous_columns_vanish(float64):
 def test_the_bound_is_monte_carlos(float64):
     """E_q[log p - log q], which is below the log evidence: with latents, relevances and all."""
     x, weights = jnp.asarray(rows()[:6, :2]), jnp.ones(6)
-    model, q = begun(vb.BayesianPCA(1, relevance_concentration=2.0, noise_concentration=2.0), x, weights)
+    model, q = begun(vb.BayesianPCA(1, relevance_concentration=2.0, concentration=2.0), x, weights)
     norm, gamma = jax.scipy.stats.norm.logpdf, jax.scipy.stats.gamma.logpdf
 
     @jax.jit
@@ -204,7 +204,7 @@ def test_the_bound_is_monte_carlos(float64):
         log_p = norm(w, 0, alpha[:, None] ** -0.5).sum((1, 2)) + norm(z).sum((1, 2))
         log_p += norm(mu, model.location, model.location_precision**-0.5).sum(1)
         log_p += gamma(alpha, model.relevance_concentration, scale=1 / model.relevance_rate).sum(1)
-        log_p += gamma(tau, model.noise_concentration, scale=1 / model.noise_rate)
+        log_p += gamma(tau, model.concentration, scale=1 / model.rate)
         mean = jnp.einsum("snq,spq->snp", z, w) + mu[:, None]
         return log_p + norm(x, mean, tau[:, None, None] ** -0.5).sum((1, 2)) - log_q
 

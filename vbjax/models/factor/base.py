@@ -1,8 +1,8 @@
 """What probabilistic PCA, Bayesian PCA and factor analysis share: E-step, start, and use.
 
-Not a model itself: the three give the factors' kind (points or distributions), the plate of the noise
-and the prior. Complete rows share one covariance of their latents, and the E-step is matrix products;
-rows with missing entries have one each, and are derived from the masked log joint.
+Not a model itself: it has points, in the place of which Bayesian PCA has distributions. Complete rows share
+one covariance of their latents, and the E-step is matrix products; rows with missing entries have one each,
+and are derived from the masked log joint.
 """
 
 from __future__ import annotations
@@ -37,14 +37,17 @@ from vbjax.numerics.special import LOG_2PI
 
 
 class FactorModel(ConjugateModel):
-    """Rows x_n ~ N(W z_n + mu, diag(1 / tau)), z_n ~ N(0, I).
+    """Rows x_n ~ N(W z_n + mu, diag(1 / tau)), z_n ~ N(0, I); maximum likelihood by EM.
 
-    Subclasses are dataclasses with `n_components`, `missing` and, once resolved, `scale` (p,), the
-    columns' variances; their factors are `w`, rows of W, `mu`, `tau` and perhaps others.
+    The factors are `w`, rows of W, `mu` and `tau`, points, and the noise keeps away from 0. Subclasses are
+    dataclasses with `n_components`, `missing`, `noise_floor`, the smallest variance of the noise relative to
+    the data's, and, once resolved, `scale` (p,), the columns' variances. A subclass may have distributions,
+    and a prior of them.
     """
 
     n_components: int
     missing: bool
+    noise_floor: Any
     scale: Any
     noise_per_column = False
     draws_data = True
@@ -56,15 +59,20 @@ class FactorModel(ConjugateModel):
             raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
         return self.scale.shape[-1]
 
-    def _over_noise(self, columns: Array) -> Array:
-        return columns if self.noise_per_column else columns.sum(-1)
-
     @property
     def parts(self) -> Record:
         """The families of loadings, mean and noise."""
         p = self.n_features
         w = MultivariateNormal(self.n_components, plate=(p,))
         return Record(w=w, mu=Normal((p,)), tau=Gamma((p,) if self.noise_per_column else ()))
+
+    @property
+    def factors(self) -> Record:
+        return Record({name: Delta(of=family) for name, family in self.parts.items()})
+
+    @property
+    def blocks(self) -> tuple[tuple[str, ...], ...]:
+        return ("w",), ("mu",), ("tau",)
 
     @property
     def noise_scale(self) -> Array:
@@ -85,13 +93,16 @@ class FactorModel(ConjugateModel):
     def sizes(self, data: Array) -> dict[str, int]:
         return dict(p=data.shape[-1])
 
-    def moments(self, data: Array, weights: Array | None) -> tuple[Array, Array]:
-        """Mean and scale of every column, of what is observed."""
+    def resolve(self, data: Array, weights: Array | None = None) -> Any:
+        return fill_defaults(self, data.dtype, scale=self.moments(data, weights)[1])
+
+    def moments(self, data: Array, weights: Array | None) -> tuple[Float[Array, " p"], Float[Array, " p"]]:
+        """Return mean and scale of every column, of what is observed."""
         mean, variance = observed_moments(data, weights)
         return mean, positive_scale(variance)
 
     def init(self, key: Array, data: Array, weights: Array | None = None) -> Record:
-        """The columns' means; loadings in random directions that leave half of the variances to the noise."""
+        """Draw loadings in random directions, which leave half of the variances to the noise."""
         mean, q = self.moments(data, weights)[0], self.n_components
         half = 0.5 * self.scale
         rows = jnp.asarray(data.shape[0], half.dtype) if weights is None else weights.sum()
@@ -104,8 +115,8 @@ class FactorModel(ConjugateModel):
         )
 
     def states(self, **states: Any) -> Record:
-        """The factors' states where a run starts, from those of w, mu and tau."""
-        raise TypeError("given by the subclass")
+        """Return the factors' states where a run starts, from those of w, mu and tau."""
+        return Record({name: DeltaState(at) for name, at in states.items()})
 
     def log_likelihood(self, s: Record, rows: Float[Array, "n p"]) -> Float[Array, " n"]:
         mean = terms.matmul(s.w, s.z) + s.mu
@@ -118,10 +129,13 @@ class FactorModel(ConjugateModel):
         return table.sum(-1) + terms.multivariate_normal(s.z, jnp.zeros_like(eye[0]), eye)
 
     def e_step(self, prepared: Record, rows: Array, weights: Array) -> Expectation:
-        """One chunk: E[z_n] and the residuals by products, the latents' covariance once for all rows."""
+        """Compute E[z_n] and residuals by products, with one covariance of the latents for all rows.
+
+        Bishop (2006), eq. 12.54, 12.55 and 12.66; Bishop (1999), eq. 16 to 18.
+        """
         if self.missing:
             return super().e_step(prepared, rows, weights)
-        s, (z, covariance, residual, bound) = prepared, self._complete(prepared, rows)
+        s, (z, covariance, residual, bound) = prepared, self.complete(prepared, rows)
         w, n, tau = s.w.pivot, weights.sum(), jnp.broadcast_to(s.tau.value, self.scale.shape)
         weighted = weights[:, None] * residual
         of_z = (weights[:, None] * z).T @ z + n * covariance  # sum_n E[z z']
@@ -132,12 +146,14 @@ class FactorModel(ConjugateModel):
         gradient = jax.tree.map(jnp.zeros_like, s) | dict(
             w=MultivariateNormalStatistics(jnp.zeros_like(w), pull, -0.5 * tau[:, None, None] * of_z),
             mu=NormalStatistics(jnp.zeros_like(tau), tau * weighted.sum(0), -tau * half),
-            tau=GammaStatistics(*map(self._over_noise, (-0.5 * square, half, jnp.zeros_like(half)))),
+            tau=GammaStatistics(
+                *(x if self.noise_per_column else x.sum() for x in (-0.5 * square, half, 0 * half))
+            ),
         )
         return scored_rows(gradient, bound, weights)
 
-    def _complete(self, s: Record, x: Array) -> tuple[Array, Array, Array, Array]:
-        """Of complete rows: E[z] (n, q), its covariance (q, q), residuals (n, p), bound (n,)."""
+    def complete(self, s: Record, x: Float[Array, "n p"]) -> tuple[Array, Array, Array, Array]:
+        """Return E[z] (n, q) of complete rows, its covariance (q, q), residuals (n, p) and bound (n,)."""
         w, tau = s.w.pivot, jnp.broadcast_to(s.tau.value, self.scale.shape)
         scaled = tau[:, None] * w
         spread = jnp.tensordot(tau, s.w.second, 1)  # what the loadings' own covariance adds
@@ -149,79 +165,19 @@ class FactorModel(ConjugateModel):
         constant = jnp.broadcast_to(s.tau.log, self.scale.shape).sum() - self.n_features * LOG_2PI
         return z, covariance, residual, 0.5 * (constant - square - logdet_from_cholesky(root))
 
-    # -- use -----------------------------------------------------------------------------------------
-
-    def replicate(self, params: Record, key: Array, data: Any, n_draws: int) -> Any:
-        return redraw_data(self, params, key, self.read(data), n_draws)
-
-    def redraw(self, values: Record, local: Record, key: Array, data: Float[Array, "n p"]) -> Any:
-        """Draw the rows anew, given values of W, mu and tau, and of every row's z."""
-        noise = jax.random.normal(key, data.shape, data.dtype) / jnp.sqrt(values.tau)
-        return local.z @ values.w.T + values.mu + noise
-
-    def loadings(self, params: Record) -> Float[Array, "p q"]:
-        """The (expected) W, (p, q): determined up to a rotation of its columns."""
-        return params.w.mean
-
-    def noise_variance(self, params: Record) -> Float[Array, " p"]:
-        """1 / E[tau] of every column, (p,)."""
-        return jnp.broadcast_to(1 / params.tau.mean, self.scale.shape)
-
-    def covariance(self, params: Record) -> Float[Array, "p p"]:
-        """W W' + diag(1 / tau) of a row, (p, p), at the (expected) loadings and noise."""
-        w = self.loadings(params)
-        return w @ w.T + jnp.diag(self.noise_variance(params))
-
-    def transform(self, params: Record, x: Any) -> Float[Array, "n q"]:
-        """E[z | x] of every row, (n, q)."""
-        return _transform(self, params, self.read(x))
-
-    def reconstruct(self, params: Record, x: Any) -> Float[Array, "n p"]:
-        """W E[z | x] + mu of every row, (n, p): what missing entries are expected to be."""
-        return self.transform(params, x) @ self.loadings(params).T + params.mu.mean
-
-    def log_predictive(self, params: Record, x: Any) -> Float[Array, " n"]:
-        """log N(x | mu, W W' + diag(1 / tau)) of new rows, (n,), of what is observed of them.
-
-        Exact of points; of distributions, the density at their means.
-        """
-        return _log_predictive(self, params, self.read(x))
-
-    def sample(self, params: Record, key: Array, n: int) -> Float[Array, "{n} p"]:
-        """New rows (n, p), at the (expected) parameters."""
-        return _sample(self, params, key, read_count(n, "n"))
-
-
-class FactorPoints(FactorModel):
-    """Maximum likelihood by EM: the parameters are points, and the noise keeps away from 0.
-
-    Subclasses have a leaf `noise_floor`, the smallest variance of the noise relative to the data's.
-    """
-
-    noise_floor: Any
-
-    @property
-    def factors(self) -> Record:
-        return Record({name: Delta(of=family) for name, family in self.parts.items()})
-
-    @property
-    def blocks(self) -> tuple[tuple[str, ...], ...]:
-        return ("w",), ("mu",), ("tau",)
-
-    def resolve(self, data: Array, weights: Array | None = None) -> Any:
-        return fill_defaults(self, data.dtype, scale=self.moments(data, weights)[1])
-
-    def states(self, **states: Any) -> Record:
-        return Record({name: DeltaState(at) for name, at in states.items()})
+    # -- M-step --------------------------------------------------------------------------------------
 
     def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
-        """The maximiser, with two additions; both keep EM monotone.
+        """Update factors (Bishop 2006, eq. 12.56, 12.57, 12.69 and 12.70), then move the latents."""
+        return self.move_latents(super().m_step(params, statistics, block), statistics, block)
+
+    def move_latents(self, moved: Record, statistics: Any, block: Iterable[str]) -> Record:
+        """Return points after an update with two additions, both of which keep EM monotone.
 
         The noise's variance stays at its floor or above, the exact constrained maximum. And the latents'
         covariance, were it free, would be R = sum_n E[z_n z_n'] / n; W R^(1/2) has it too, and saves most
         of the sweeps (parameter-expanded EM: Liu, Rubin & Wu 1998). With missing entries R is not at hand.
         """
-        moved = super().m_step(params, statistics, block)
         if "w" in block and "mu" in statistics and not self.missing:  # a perturbed block comes alone
             w, free = moved.w.at, statistics["w"].second[0] / statistics["mu"].second[0]
             moved = moved | dict(w=DeltaState(MultivariateNormalState(w.mean @ cholesky(free), w.precision)))
@@ -235,9 +191,48 @@ class FactorPoints(FactorModel):
         return (at.concentration - 1) * self.noise_floor * self.noise_scale
 
     def singular(self, params: Record) -> Array:
-        """Whether a noise variance is within twice its floor: on its way there."""
+        """Return whether a noise variance is within twice its floor: on its way there."""
         at = params.tau.at
         return (at.rate <= 2 * self._least(at)).any()
+
+    # -- use -----------------------------------------------------------------------------------------
+
+    def replicate(self, params: Record, key: Array, data: Any, n_draws: int) -> Any:
+        return redraw_data(self, params, key, self.read(data), n_draws)
+
+    def redraw(self, values: Record, local: Record, key: Array, data: Float[Array, "n p"]) -> Any:
+        """Draw the rows anew, given values of W, mu and tau, and of every row's z."""
+        noise = jax.random.normal(key, data.shape, data.dtype) / jnp.sqrt(values.tau)
+        return local.z @ values.w.T + values.mu + noise
+
+    def loadings(self, params: Record) -> Float[Array, "p q"]:
+        """Return the (expected) W, determined up to a rotation of its columns."""
+        return params.w.mean
+
+    def noise_variance(self, params: Record) -> Float[Array, " p"]:
+        """Return 1 / E[tau] of every column."""
+        return jnp.broadcast_to(1 / params.tau.mean, self.scale.shape)
+
+    def covariance(self, params: Record) -> Float[Array, "p p"]:
+        """Return W W' + diag(1 / tau), a row's covariance, at the (expected) loadings and noise."""
+        w = self.loadings(params)
+        return w @ w.T + jnp.diag(self.noise_variance(params))
+
+    def transform(self, params: Record, x: Any) -> Float[Array, "n q"]:
+        """Return E[z | x] of every row."""
+        return _transform(self, params, self.read(x))
+
+    def reconstruct(self, params: Record, x: Any) -> Float[Array, "n p"]:
+        """Return W E[z | x] + mu of every row: what missing entries are expected to be."""
+        return self.transform(params, x) @ self.loadings(params).T + params.mu.mean
+
+    def log_predictive(self, params: Record, x: Any) -> Float[Array, " n"]:
+        """Return log N(x | mu, W W' + diag(1 / tau)) of what is observed of new rows, at mean parameters."""
+        return _log_predictive(self, params, self.read(x))
+
+    def sample(self, params: Record, key: Array, n: int) -> Float[Array, "{n} p"]:
+        """Draw n new rows, at the (expected) parameters."""
+        return _sample(self, params, key, read_count(n, "n"))
 
 
 def _plug_in(params: Record) -> Record:
@@ -248,13 +243,13 @@ def _plug_in(params: Record) -> Record:
 def _transform(model: FactorModel, params: Record, x: Array) -> Array:
     if model.missing:
         return model.posterior(params, x).z.mean
-    return model._complete(model.prepare(params), x)[0]
+    return model.complete(model.prepare(params), x)[0]
 
 
 @jax.jit
 def _log_predictive(model: FactorModel, params: Record, x: Array) -> Array:
     s = _plug_in(params)
-    return model.collapse(s, x)[1] if model.missing else model._complete(s, x)[3]
+    return model.collapse(s, x)[1] if model.missing else model.complete(s, x)[3]
 
 
 @functools.partial(jax.jit, static_argnames="n")

@@ -25,7 +25,7 @@ def _of_noise(model: Any, sizes: Mapping[str, int]) -> tuple[Any, ...]:
 
 @pytree
 class BayesianPCA(FactorModel):
-    """x_n ~ N(W z_n + mu, I / tau), z_n ~ N(0, I), with a relevance for each column of W.
+    """Rows x_n ~ N(W z_n + mu, I / tau), z_n ~ N(0, I), with a relevance for each column of W.
 
         w_ji ~ N(0, 1 / alpha_i),   alpha_i ~ Gamma(a, b),   tau ~ Gamma(c, d),   mu_j ~ N(m0_j, 1 / beta_j)
 
@@ -51,7 +51,7 @@ class BayesianPCA(FactorModel):
         location_precision: beta (p,); by default 1e-3 over the columns' variances.
         relevance_concentration, relevance_rate: a and b, numbers or (q,); by default 1e-3, and 1e-3 x the
             columns' mean variance.
-        noise_concentration, noise_rate: c and d, numbers or, with `noise_per_column`, (p,); by default 1e-3,
+        concentration, rate: c and d, numbers or, with `noise_per_column`, (p,); by default 1e-3,
             and 1e-3 x the mean variance (or, for each column, its own).
         scale: (p,), the columns' variances, by default from the data.
 
@@ -77,8 +77,8 @@ class BayesianPCA(FactorModel):
     location_precision: Any = hyper(None, POSITIVE, "p")
     relevance_concentration: Any = hyper(1e-3, POSITIVE, "q")
     relevance_rate: Any = hyper(None, POSITIVE, "q")
-    noise_concentration: Any = hyper(1e-3, _of_noise)
-    noise_rate: Any = hyper(None, _of_noise)
+    concentration: Any = hyper(1e-3, _of_noise)
+    rate: Any = hyper(None, _of_noise)
     scale: Any = hyper(None, POSITIVE, "p")
 
     @property
@@ -98,22 +98,21 @@ class BayesianPCA(FactorModel):
             location=mean,
             location_precision=1e-3 / model.scale,
             relevance_rate=1e-3 * model.scale.mean(),
-            noise_rate=1e-3 * model.noise_scale,
+            rate=1e-3 * model.noise_scale,
         )
 
     def states(self, **states: Any) -> Record:
-        """Relevances of the start's own loadings."""
+        """Return the states of w, mu and tau, and relevances of these loadings."""
         half = jnp.full(self.n_components, 0.5 * self.n_features, self.scale.dtype)
         rate = half * 0.5 * self.scale.mean() / self.n_components
         return Record(states) | dict(alpha=GammaState(half, rate))
 
-    def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
-        """The coordinate updates; then W is turned to its principal axes, the largest the most relevant.
+    def move_latents(self, moved: Record, statistics: Any, block: Iterable[str]) -> Record:
+        """Turn W to its principal axes, the largest the most relevant.
 
         A rotation of the latents changes the bound only by E[log p(W | alpha)], and this one maximises it:
         some ten times fewer sweeps (Luttinen & Ilin 2010). At an optimum it is the identity.
         """
-        moved = super().m_step(params, statistics, block)
         if "w" not in block:
             return moved
         w = moved.w
@@ -122,8 +121,11 @@ class BayesianPCA(FactorModel):
         turn = lax.stop_gradient(turn * jnp.where(jnp.diagonal(turn) < 0, -1, 1))  # no column changes sign
         return moved | dict(w=MultivariateNormalState(w.mean @ turn, symmetrize(turn.T @ w.precision @ turn)))
 
+    def singular(self, params: Record) -> Array:
+        return jnp.asarray(False)
+
     def log_prior(self, s: Record) -> Array:
         loadings = terms.normal(s.w, 0.0, s.alpha).sum()
         loadings = loadings + terms.gamma(s.alpha, self.relevance_concentration, self.relevance_rate).sum()
         mean = terms.normal(s.mu, self.location, self.location_precision).sum()
-        return loadings + mean + terms.gamma(s.tau, self.noise_concentration, self.noise_rate).sum()
+        return loadings + mean + terms.gamma(s.tau, self.concentration, self.rate).sum()

@@ -6,12 +6,12 @@ from typing import Any
 
 from vbjax.core.hyperparameters import NON_NEGATIVE, POSITIVE, count, flag, hyper
 from vbjax.families.base import pytree
-from vbjax.models.factor.base import FactorPoints
+from vbjax.models.factor.base import FactorModel
 
 
 @pytree
-class FactorAnalysis(FactorPoints):
-    """x_n ~ N(W z_n + mu, Psi), z_n ~ N(0, I), Psi = diag(1 / tau); maximum likelihood by EM.
+class FactorAnalysis(FactorModel):
+    """Rows x_n ~ N(W z_n + mu, Psi), z_n ~ N(0, I), Psi = diag(1 / tau); maximum likelihood by EM.
 
     E-step, S = (I + W' Psi^-1 W)^-1: E[z_n] = S W' Psi^-1 (x_n - mu), E[z_n z_n'] = S + E[z_n] E[z_n]'.
     M-step:

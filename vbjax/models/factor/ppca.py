@@ -6,12 +6,12 @@ from typing import Any
 
 from vbjax.core.hyperparameters import NON_NEGATIVE, POSITIVE, count, flag, hyper
 from vbjax.families.base import pytree
-from vbjax.models.factor.base import FactorPoints
+from vbjax.models.factor.base import FactorModel
 
 
 @pytree
-class PPCA(FactorPoints):
-    """x_n ~ N(W z_n + mu, I / tau), z_n ~ N(0, I); maximum likelihood by EM.
+class PPCA(FactorModel):
+    """Rows x_n ~ N(W z_n + mu, I / tau), z_n ~ N(0, I); maximum likelihood by EM.
 
     E-step, S = (I + tau W'W)^-1: E[z_n] = tau S W'(x_n - mu), E[z_n z_n'] = S + E[z_n] E[z_n]'. M-step:
 
