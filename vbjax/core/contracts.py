@@ -132,7 +132,7 @@ class Model(Protocol):
         """Return the model with every default that follows the data filled in."""
 
     def annotate(self, data: Any, weights: Float[Array, " n"] | None = None) -> Any:
-        """Return the data of a fit with what is constant in each row beside them."""
+        """Return the data of a fit, as they are, or rows `Annotated` with what is constant in each."""
 
     def inspect_options(self, data: Any, options: Options) -> None:
         """Raise a ValueError for an option that the model's algorithm does not take."""

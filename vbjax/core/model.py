@@ -160,7 +160,7 @@ class ConjugateModel:
         return {}
 
     def annotate(self, data: Any, weights: Array | None = None) -> Any:
-        """Return the data of a fit with what is constant in each row beside them; asked for once."""
+        """Return the data of a fit, as they are, or rows `Annotated` with what is constant in each."""
         return data
 
     def inspect(self, data: Any) -> Any:

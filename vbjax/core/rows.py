@@ -17,6 +17,21 @@ from jax.sharding import Mesh, PartitionSpec
 from vbjax.core.ragged import ROWS, Ragged, by_part
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import read_weights
+from vbjax.numerics.types import Data
+
+
+class Annotated(NamedTuple):
+    """Rows, and beside them what a fit computes of each once: what models return from `annotate`.
+
+    Attributes:
+        rows: a pytree of rows, as they were given.
+        constant: the part of each one's log density that is the same for all parameters, (n,).
+        largest: of counts the largest of each row, (n,).
+    """
+
+    rows: Data
+    constant: Array
+    largest: Array | None = None
 
 
 class Expectation(NamedTuple):

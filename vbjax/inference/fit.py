@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from vbjax.core.contracts import Algorithm, Options, Status
 from vbjax.core.hyperparameters import read_model
 from vbjax.core.model import require_model
-from vbjax.core.rows import read_row_weights
+from vbjax.core.rows import Annotated, read_row_weights
 from vbjax.families.coordinates import displace
 from vbjax.inference import restarts
 from vbjax.inference.interrupts import compiling
@@ -128,10 +129,10 @@ def fit(
         params = read_params(params, jax.eval_shape(start, given, data, weights, tol, key))
 
     with compiling():
-        race, starts, algorithm, annotated = _begin(
+        race, starts, algorithm, emptied = _begin(
             given, data, weights, tol, key, params, options=options, **sizes
         )
-    data = _refilled(annotated, jax.tree.leaves(data))
+    data = _refilled(emptied, data)
     if is_concrete((algorithm, data, weights, key, params)):
         fixed = starts, algorithm, data, weights
         race, result = _advance_in_slices(race, fixed, progress)
@@ -165,14 +166,14 @@ def resolved(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | Non
         ValueError: data or weights out of range; a model that is not conjugate.
     """
     model, data, weights = _read(model, data, weights)
-    model, annotated = _resolve(model, data, weights)
-    return model, _refilled(annotated, jax.tree.leaves(data)), weights
+    model, emptied = _resolve(model, data, weights)
+    return model, _refilled(emptied, data), weights
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class _Given:
-    """In the place of one of the data's own leaves: a program would return it as a copy."""
+    """In the place of a leaf of the data: a program would return it as a copy."""
 
     leaf: int
 
@@ -180,17 +181,23 @@ class _Given:
 @jax.jit
 def _resolve(model: Any, data: Any, weights: Array | None) -> tuple[Any, Any]:
     model = model.resolve(data, weights)
-    return model, _emptied(model.annotate(data, weights), data)
+    return model, _emptied(model.annotate(data, weights))
 
 
-def _emptied(annotated: Any, data: Any) -> Any:
-    given = {id(x): _Given(i) for i, x in enumerate(jax.tree.leaves(data))}
-    return jax.tree.map(lambda x: given.get(id(x), x), annotated)
+def _emptied(annotated: Any) -> Any:
+    """Return what a model puts beside the rows, without the rows: their leaves are numbered in order."""
+    number = itertools.count()
+    given = lambda x: jax.tree.map(lambda _: _Given(next(number)), x)
+    noted = lambda x: isinstance(x, Annotated)
+    return jax.tree.map(
+        lambda x: x._replace(rows=given(x.rows)) if noted(x) else given(x), annotated, is_leaf=noted
+    )
 
 
-def _refilled(annotated: Any, given: list[Any]) -> Any:
-    is_given = lambda x: isinstance(x, _Given)
-    return jax.tree.map(lambda x: given[x.leaf] if is_given(x) else x, annotated, is_leaf=is_given)
+def _refilled(emptied: Any, data: Any) -> Any:
+    """Return the data with what was put beside them."""
+    leaves, is_given = jax.tree.leaves(data), lambda x: isinstance(x, _Given)
+    return jax.tree.map(lambda x: leaves[x.leaf] if is_given(x) else x, emptied, is_leaf=is_given)
 
 
 def _algorithm(
@@ -226,7 +233,7 @@ def _begin(
     """All that comes before the first sweep, in one program: each takes time and memory maps of its own."""
     algorithm, annotated = _algorithm(given, data, weights, tol, options)
     race, starts = restarts.begin(algorithm, key, annotated, weights, params, **sizes)
-    return race, starts, algorithm, _emptied(annotated, data)
+    return race, starts, algorithm, _emptied(annotated)
 
 
 def _go_on(

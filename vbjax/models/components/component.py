@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 
 from vbjax.core.hyperparameters import read_columns, size_of
 from vbjax.core.model import ConjugateModel
-from vbjax.core.rows import Expectation, blank_idle, float_dtype, n_rows, sum_over_rows
+from vbjax.core.rows import Annotated, Expectation, blank_idle, float_dtype, n_rows, sum_over_rows
 from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.data.sequences import Sequences, Steps
 from vbjax.families.base import Family, pytree, replace, static
@@ -29,18 +29,6 @@ from vbjax.families.dirichlet import Dirichlet
 from vbjax.models.components.seeding import Distance, draw_seeds, squared_distance
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.record import Record
-
-
-class Annotated(NamedTuple):
-    """Rows, and the part of each one's log density that is the same for every component, (n,).
-
-    Of counts also the largest of each row.
-    """
-
-    rows: Any
-    constant: Array
-    largest: Array | None = None
-
 
 Pullback = Callable[[Float[Array, "k n"]], Record]
 """From responsibilities to the gradient in the statistics of the parameters."""

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from vbjax.core.rows import Expectation
+from vbjax.core.rows import Annotated, Expectation
 from vbjax.families.base import pytree
-from vbjax.models.components.component import Annotated, Component, Pullback
+from vbjax.models.components.component import Component, Pullback
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import gammaln_remainder, log_factorial_remainder, poisson_deviance
 
