@@ -117,7 +117,9 @@ def gauss_markov(
             f"{term}: transitions must be ({size}, {size}), as x has vectors of {size}; got {b.shape}"
         )
     start = _start(x, initial_mean, initial_precision)
-    return _first(x.here, -1) * start + sum(log_density_of(regression, _transition_sums(x, b)))
+    at, spread = path_sums(x.pivot, x.here, b, x.first), spread_sums(x.second, x.pairs, x.here, b)
+    density = sum(log_density_of(regression, jax.tree.map(jnp.add, at, spread)))
+    return _first(x.here, -1) * start + density
 
 
 def _start(x: GaussMarkovStatistics, mean: Argument, precision: Argument) -> Float[Array, "*plate"]:
@@ -163,14 +165,27 @@ def log_density_of(regression: MatrixNormalWishartStatistics, sums: Sums) -> tup
 
 
 def path_sums(
-    path: Float[Array, "*plate t d"], here: Float[Array, "*plate t"], b: Float[Array, "*plate d d"]
+    path: Float[Array, "*plate t d"],
+    here: Float[Array, "*plate t"],
+    b: Float[Array, "*plate d d"],
+    first: Float[Array, "*plate t d"] | None = None,
 ) -> Sums:
-    """Sum over the transitions of a path, a regression of every state on the one before."""
-    goes_on = here[..., 1:]
-    before, ahead = goes_on[..., None] * path[..., :-1, :], goes_on[..., None] * path[..., 1:, :]
-    residual = ahead - before @ b
-    gram, cross = transpose(before) @ before, transpose(before) @ residual
-    return Sums(goes_on.sum(-1), gram, cross, transpose(residual) @ residual)
+    """Sum over the transitions of a path, a regression of every state on the one before.
+
+    Mean deviations from the path, `first`, count to first order: products of two are in `spread_sums`.
+    """
+    number, goes_on = here[..., 1:].sum(-1), here[..., 1:, None]
+    before = goes_on * path[..., :-1, :]
+    residual = goes_on * path[..., 1:, :] - before @ b
+    if first is None:
+        gram, cross = transpose(before) @ before, transpose(before) @ residual
+        return Sums(number, gram, cross, transpose(residual) @ residual)
+    shift = goes_on * first[..., :-1, :]
+    deviation = goes_on * first[..., 1:, :] - shift @ b
+    gram = transpose(before) @ (before + shift) + transpose(shift) @ before
+    cross = transpose(before) @ (residual + deviation) + transpose(shift) @ residual
+    square = transpose(residual) @ (residual + deviation) + transpose(deviation) @ residual
+    return Sums(number, gram, cross, square)
 
 
 def spread_sums(
@@ -185,12 +200,6 @@ def spread_sums(
     cross = pairs - gram @ b
     square = (goes_on * second[..., 1:, :, :]).sum(-3) - transpose(b) @ pairs - transpose(cross) @ b
     return Sums(jnp.zeros_like(here[..., 0]), gram, cross, square)
-
-
-def _transition_sums(x: GaussMarkovStatistics, b: Float[Array, "*plate d d"]) -> Sums:
-    """Sum over the transitions of a path in expectation; products of deviations are moments of their own."""
-    sums = jax.jvp(lambda path: path_sums(path, x.here, b), (x.pivot,), (x.first,))
-    return jax.tree.map(lambda *parts: sum(parts), *sums, spread_sums(x.second, x.pairs, x.here, b))
 
 
 def transition_regression(transitions: Argument, precision: Argument = None) -> MatrixNormalWishartStatistics:
