@@ -27,6 +27,7 @@ from vbjax.core.rows import Expectation, expectation
 from vbjax.core.user_model import Model
 from vbjax.data import datasets
 from vbjax.data.documents import Documents
+from vbjax.data.labelled import Labelled
 from vbjax.data.sequences import Sequences
 from vbjax.families import (
     Beta,
@@ -170,6 +171,7 @@ __all__ = [
     "HierarchicalNormal",
     "Info",
     "KMeans",
+    "Labelled",
     "LatentDirichletAllocation",
     "LinearGaussianStateSpace",
     "LinearRegression",

@@ -316,6 +316,12 @@ def product():
     return vb.components.Product(place=vb.components.Gaussian("full"), kind=vb.components.Categorical(4))
 
 
+def half_labelled(rng):
+    """The table, and the labels of every other row."""
+    known = np.arange(N_ROWS) % 2 == 0
+    return vb.Labelled(table(rng), np.where(known, np.arange(N_ROWS) % N_COMPONENTS, -1))
+
+
 def classes_and_noise():
     """Two laws and the noise."""
     noise = (1, vb.components.Noise())
@@ -349,6 +355,9 @@ MODELS = {
     "EM of a product": Entry(vb.Mixture(N_COMPONENTS, product()), mixed, drawn),
     "VB of a product": Entry(vb.BayesianMixture(N_COMPONENTS, product()), mixed, drawn),
     "VB of classes and noise": Entry(vb.BayesianMixture(N_COMPONENTS, classes_and_noise()), table, drawn),
+    "VB of known labels": Entry(
+        vb.BayesianMixture(N_COMPONENTS, vb.components.Gaussian("full")), half_labelled, drawn
+    ),
     "mean field table": Entry(vb.MeanFieldTable(np.sin(np.arange(24.0)).reshape(2, 3, 4)), None, neutral),
     "factor analysis, missing": Entry(vb.FactorAnalysis(1, missing=True), holed, neutral),
     "Bayesian PCA": Entry(vb.BayesianPCA(N_FEATURES), table, neutral),

@@ -201,7 +201,7 @@ def _from_iterator(
             return like, jnp.arange(size) < size - missing
         batch = jax.tree.map(lambda x: jnp.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))), batch)
         got = jax.tree.map(jnp.shape, batch)
-        if got != shapes:
+        if jax.tree.flatten(got) != jax.tree.flatten(shapes):
             raise ValueError(
                 f"minibatches must have the first one's shapes {shapes}, or fewer rows; got {got}"
             )

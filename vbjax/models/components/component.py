@@ -26,7 +26,7 @@ from vbjax.data.sequences import Sequences, Steps
 from vbjax.families.base import Family, pytree, replace, static
 from vbjax.families.delta import Delta, DeltaState, unless_unknown
 from vbjax.families.dirichlet import Dirichlet
-from vbjax.models.components.seeding import Distance, draw_seeds, squared_distance
+from vbjax.models.components.seeding import Distance, draw_labelled_seeds, draw_seeds, squared_distance
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.record import Record
 
@@ -234,6 +234,16 @@ class Component:
         rows = self.bare(data)
         distance, each = self.distance(rows, weights), self.rows_to_start
         seeds = draw_seeds(key, rows, weights, distance, self.n_laws, each)
+        return self.start_at(jax.tree.map(lambda x: x[seeds], rows), data, weights)
+
+    def start_labelled(
+        self, key: Array, data: Any, weights: Float[Array, " n"] | None, labels: Int[Array, " n"]
+    ) -> Record:
+        """Draw parameters to start from: a law of a known label at rows with it, others at rows without."""
+        rows = self.bare(data)
+        mass = jnp.ones(n_rows(rows), float_dtype(rows)) if weights is None else weights
+        distance, each = self.distance(rows, weights), self.rows_to_start
+        seeds = draw_labelled_seeds(key, mass, distance, self.n_laws, each, labels)
         return self.start_at(jax.tree.map(lambda x: x[seeds], rows), data, weights)
 
     def start_at(self, seeds: Any, data: Any, weights: Float[Array, " n"] | None = None) -> Record:

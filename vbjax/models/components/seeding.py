@@ -76,6 +76,37 @@ def draw_seeds(
     return jnp.append(far, draw_seeds(jax.random.fold_in(key, 1), rows, weights, None, k, each - 1))
 
 
+def draw_labelled_seeds(
+    key: Array,
+    mass: Float[Array, " n"],
+    distance: Distance | None,
+    k: int,
+    each: int,
+    labels: Int[Array, " n"],
+) -> Int[Array, " m"]:
+    """Draw such seeds where some labels are known (not -1): of laws with labelled rows first, among these.
+
+    The seeds of the others are far from them, among rows without a label.
+    """
+    own = jnp.where(labels == jnp.arange(k, dtype=labels.dtype)[:, None], mass, 0)
+    free = jnp.where(labels < 0, mass, 0)
+    known = own.sum(1) > 0
+    pools = jnp.where(known[:, None], own, jnp.where(free.sum() > 0, free, mass))
+    uniform, order = jax.random.uniform(key, (each, k), mass.dtype), jnp.argsort(~known)
+
+    def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        seeds, nearest = carry
+        pool = pools[order[i]]
+        pull = pool * nearest
+        row = _pick(uniform[0, order[i]], jnp.where(pull.sum() > 0, pull, pool))
+        far = jnp.ones_like(mass) if distance is None else jnp.where(mass == 0, 0, distance(row))
+        return seeds.at[order[i]].set(row), jnp.where(i == 0, far, jnp.minimum(nearest, far))
+
+    first = lax.fori_loop(0, k, take, (jnp.zeros_like(order), jnp.ones_like(mass)))[0]
+    others = jax.vmap(lambda u: jax.vmap(_pick)(u, pools))(uniform[1:])
+    return jnp.concatenate([first[None], others]).reshape(-1)
+
+
 def random_rows(
     key: Array, x: Float[Array, "n d"], k: int, weights: Float[Array, " n"] | None
 ) -> Float[Array, "{k} d"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,6 @@ from vbjax.models.components.parts import Parts, read_name
 from vbjax.models.components.seeding import Distance
 from vbjax.numerics.inputs import describe, read_count
 from vbjax.numerics.record import Record
-
-
-class Views(NamedTuple):
-    """Rows as every part of a union takes them, by name."""
-
-    by_part: Mapping[str, Any]
 
 
 @pytree
@@ -78,7 +72,7 @@ class Union(Parts):
     # -- data ----------------------------------------------------------------------------------------
 
     def rows_by_part(self, rows: Any) -> Mapping[str, Any]:
-        return rows.by_part if isinstance(rows, Views) else dict.fromkeys(self.parts, rows)
+        return dict.fromkeys(self.parts, rows)
 
     def read(self, data: Any) -> Any:
         if sum(self.numbers) != self.n_laws:
@@ -96,16 +90,6 @@ class Union(Parts):
             if other != form:
                 raise ValueError(f"data must be rows of one kind for all parts; {first} and {name} differ")
         return data
-
-    def annotate(self, data: Any, weights: Float[Array, " n"] | None = None) -> Views:
-        return Views(self._by_part(lambda part, rows: part.annotate(rows, weights), data))
-
-    def bare(self, rows: Any) -> Any:
-        name, part = next(iter(self.parts.items()))
-        return part.bare(self.rows_by_part(rows)[name])
-
-    def split(self, rows: Any) -> tuple[Any, None]:
-        return rows, None
 
     # -- E-step --------------------------------------------------------------------------------------
 

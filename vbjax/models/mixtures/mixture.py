@@ -17,6 +17,7 @@ from vbjax import terms
 from vbjax.core.hyperparameters import count, part
 from vbjax.core.model import ConjugateModel, scored_rows
 from vbjax.core.rows import Expectation, float_dtype, n_rows, read_row_weights
+from vbjax.data.labelled import keep_known, labels_of, read_labelled, rows_of, with_rows
 from vbjax.families.base import pytree, replace
 from vbjax.families.categorical import Categorical
 from vbjax.inference.replicate import restore_missing, sample_posterior
@@ -34,7 +35,8 @@ class Mixture(ConjugateModel):
     sum_n r_nk log p(x_n | component k), and weights_k = sum_n r_nk / N (Bishop 2006, section 9.3).
     `BayesianMixture` is the same model by variational Bayes.
 
-    Data: as the component takes them. The factors are `weights` and `components`, points (`Delta`).
+    Data: as the component takes them, or `vb.Labelled` where some labels are known. The factors are `weights`
+    and `components`, points (`Delta`).
 
     Args:
         n_components: k.
@@ -68,23 +70,23 @@ class Mixture(ConjugateModel):
     # -- data ----------------------------------------------------------------------------------------
 
     def read(self, data: Any) -> Any:
-        return self.component.read(data)
+        return read_labelled(data, self.component.read, self.n_components)
 
     def sizes(self, data: Any) -> dict[str, int]:
-        return self.component.sizes(data)
+        return self.component.sizes(rows_of(data))
 
     def inspect(self, data: Any) -> Any:
-        return replace(self, component=self.component.inspect(data))
+        return replace(self, component=self.component.inspect(rows_of(data)))
 
     def resolve(self, data: Any, weights: Array | None = None) -> Any:
-        component = self.component.resolve(data, weights)
+        component = self.component.resolve(rows_of(data), weights)
         return replace(self, component=component, weights=self.weights.resolve(float_dtype(data)))
 
     def annotate(self, data: Any, weights: Array | None = None) -> Any:
-        return self.component.annotate(data, weights)
+        return with_rows(data, self.component.annotate(rows_of(data), weights))
 
     def chunk_rows(self, data: Any) -> int:
-        return self.component.chunk_rows(self.component.bare(data))
+        return self.component.chunk_rows(self.component.bare(rows_of(data)))
 
     # -- the model -----------------------------------------------------------------------------------
 
@@ -99,8 +101,8 @@ class Mixture(ConjugateModel):
         return self.weights.log_prior(s) + self.component.log_prior(s)
 
     def log_likelihood(self, s: Record, rows: Any) -> Float[Array, " n"]:
-        rows, constant = self.component.split(rows)
-        table = self.component.energy(s, rows)
+        bare, constant = self.component.split(rows_of(rows))
+        table = keep_known(self.component.energy(s, bare).T, labels_of(rows)).T
         labelled = terms.categorical(s.c, s.weights) + (s.c.p * table).sum(-1)
         return labelled if constant is None else labelled + constant
 
@@ -113,8 +115,8 @@ class Mixture(ConjugateModel):
         Bishop (2006), eq. 10.46 to 10.49; by EM 9.23.
         """
         mixing, components = prepared
-        density, pull = self.component.log_density(components, rows)
-        table = mixing.log[:, None] + density
+        density, pull = self.component.log_density(components, rows_of(rows))
+        table = keep_known(mixing.log[:, None] + density, labels_of(rows))
         bound = logsumexp(table, 0)
         r = weights * jnp.exp(table - bound)
         return scored_rows(Record(weights=from_counts(mixing, r.sum(1))) | pull(r), bound, weights)
@@ -147,8 +149,12 @@ class Mixture(ConjugateModel):
         return self.component.ill_conditioned(params)
 
     def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
-        """Draw components to start from, equally heavy."""
-        own, k = self.component.start(key, data, weights), self.n_components
+        """Draw components to start from, equally heavy; those of known labels start at rows with these."""
+        rows, labels, k = rows_of(data), labels_of(data), self.n_components
+        if labels is None:
+            own = self.component.start(key, rows, weights)
+        else:
+            own = self.component.start_labelled(key, rows, weights, labels)
         n = jnp.asarray(n_rows(data), float_dtype(own)) if weights is None else weights.sum()
         neutral = Record(weights=self.weights.factor.neutral(n.dtype)) | own
         mixing = neutral.weights.expected()
@@ -160,7 +166,8 @@ class Mixture(ConjugateModel):
     def labels_table(self, params: Record, rows: Any) -> Float[Array, "n k"]:
         """Compute log q(c_n = k) but for a constant in each row."""
         mixing, components = self.prepare(params)
-        return (mixing.log[:, None] + self.component.log_density(components, rows)[0]).T
+        density = self.component.log_density(components, rows_of(rows))[0]
+        return keep_known(mixing.log[:, None] + density, labels_of(rows)).T
 
     def responsibilities(self, params: Record, x: Any) -> Float[Array, "n k"]:
         """Return the probability of every component for every row."""
@@ -272,12 +279,13 @@ def _responsibilities(model: Mixture, params: Record, x: Any) -> Array:
 
 @jax.jit
 def _log_predictive(model: Mixture, params: Record, x: Any) -> Array:
-    return logsumexp(jnp.log(params.weights.mean) + model.component.log_components(params, x), -1)
+    table = jnp.log(params.weights.mean) + model.component.log_components(params, rows_of(x))
+    return logsumexp(keep_known(table.T, labels_of(x)), 0)
 
 
 @functools.partial(jax.jit, static_argnames="n_draws")
 def _replicate(model: Mixture, params: Record, key: Array, rows: Any, n_draws: int) -> Any:
-    labels = model.labels_table(params, rows)  # the same for every draw
+    labels, rows = model.labels_table(params, rows), rows_of(rows)  # the same for every draw
 
     def draw(key: Array) -> Any:
         keys = jax.random.split(key, 3)
