@@ -19,8 +19,8 @@ from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.gamma import GammaStatistics
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGamma, MultivariateNormalGammaState
 from vbjax.models.regression.regression import Regression, Rows
-from vbjax.models.regression.responses import JointNormalResponse, StudentResponse
-from vbjax.numerics.linalg import rounding_of
+from vbjax.models.regression.responses import JointNormalResponse, Predictive, StudentRows
+from vbjax.numerics.linalg import cholesky, rounding_of, solve_lower
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI
 
@@ -174,7 +174,7 @@ class BayesianLinearRegression(Regression):
     concentration: Any = hyper(1e-3, POSITIVE)
     rate: Any = hyper(None, POSITIVE)
 
-    response = StudentResponse()
+    response = JointNormalResponse()
 
     @property
     def factors(self) -> Record:
@@ -203,3 +203,10 @@ class BayesianLinearRegression(Regression):
         """Return what rounding makes of products times the weights' covariance, if columns nearly repeat."""
         precision = params["w"].mean_precision
         return rounding_of(precision, jnp.zeros((), precision.dtype))
+
+    def predictive(self, params: Record, x: Float[Array, "n d"]) -> Predictive:
+        """Return the Student-t of y - offset (Bishop 2006, eq. 2.158 to 2.160), which is exact."""
+        w, design = params.w, self.design(x)
+        half = solve_lower(cholesky(w.mean_precision), design.T)
+        square = w.rate / w.concentration * (1 + (half * half).sum(0))
+        return StudentRows(design @ w.location, square, 2 * w.concentration)

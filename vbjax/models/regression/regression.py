@@ -21,7 +21,7 @@ from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
 from vbjax.families.multivariate_normal import MultivariateNormal, MultivariateNormalState
 from vbjax.inference.replicate import redraw_data
-from vbjax.models.regression.responses import Predictive, Response
+from vbjax.models.regression.responses import Predictive, Response, quadratic_rows
 from vbjax.numerics.inputs import read_column, read_count, read_key, read_pair
 from vbjax.numerics.record import Record
 
@@ -154,7 +154,9 @@ class Regression(ConjugateModel):
     def redraw(self, values: Record, local: Record, key: Array, data: Rows) -> Rows:
         """Draw y anew, given values of the weights and of the noise's precision."""
         x, y = data
-        return x, self.offset + self.response.draw(key, values, self.design(x)).astype(y.dtype)
+        psi = self.design(x) @ self.response.weights(values)
+        drawn = self.response.given(psi, jnp.zeros_like(psi), values).sample(key)
+        return x, self.offset + drawn.astype(y.dtype)
 
     # -- use -----------------------------------------------------------------------------------------
 
@@ -174,6 +176,12 @@ class Regression(ConjugateModel):
     def predict(self, params: Record, x: Any) -> Num[Array, " n"]:
         """Return the expected y of rows x, (n, d); of labels the more probable one, 0 or 1."""
         return self.response.predict(self.offset + self.psi(params, x))
+
+    def predictive(self, params: Record, x: Float[Array, "n d"]) -> Predictive:
+        """Return the distribution of y - offset for rows x, the weights integrated out."""
+        means, covariance, design = _means(params), Record(w=params.w.covariance), self.design(x)
+        variance = quadratic_rows(design, self.response.weights(covariance))
+        return self.response.given(design @ self.response.weights(means), variance, means)
 
     def log_predictive(self, params: Record, data: Any) -> Float[Array, " n"]:
         """Return the log density of new rows (x, y), the weights integrated out."""
@@ -198,11 +206,6 @@ def _means(params: Record) -> Record:
     return Record({name: q.mean for name, q in params.items()})
 
 
-def predictive(model: Regression, params: Record, x: Float[Array, "n d"]) -> Predictive:
-    """Return the distribution of y - offset for rows x."""
-    return model.response.predictive(params, _means(params), model.design(x))
-
-
 @jax.jit
 def _psi(model: Regression, params: Record, x: Array) -> Array:
     return model.design(x) @ model.response.weights(_means(params))
@@ -210,19 +213,19 @@ def _psi(model: Regression, params: Record, x: Array) -> Array:
 
 @jax.jit
 def _log_predictive(model: Regression, params: Record, x: Array, y: Array) -> Array:
-    return predictive(model, params, x).log_prob(y - model.offset)
+    return model.predictive(params, x).log_prob(y - model.offset)
 
 
 @jax.jit
 def _sample(model: Regression, params: Record, key: Array, x: Array) -> Array:
-    drawn = predictive(model, params, x).sample(key)
+    drawn = model.predictive(params, x).sample(key)
     return jnp.asarray(model.offset, drawn.dtype) + drawn
 
 
 @jax.jit
 def probabilities(model: Regression, params: Record, x: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Return P(y = 1) of rows x, for labels."""
-    return jnp.exp(predictive(model, params, x).log_prob(jnp.ones_like(x[:, 0])))
+    return jnp.exp(model.predictive(params, x).log_prob(jnp.ones_like(x[:, 0])))
 
 
 def around(concentration: Any, rate: Any) -> GammaState:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from vbjax import terms
 from vbjax.core.model import scored_rows
@@ -23,7 +23,6 @@ from vbjax.families.multivariate_normal_gamma import MultivariateNormalGammaStat
 from vbjax.families.normal import NormalState
 from vbjax.models.components.student_t import log_student_t
 from vbjax.numerics.inputs import is_concrete
-from vbjax.numerics.linalg import cholesky, solve_lower
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI
 
@@ -109,18 +108,12 @@ class NormalResponse:
         (bound, magnitude), statistics = jax.value_and_grad(energy, has_aux=True)(s)
         return Expectation(statistics, bound, magnitude, n)
 
-    def draw(self, key: Array, values: Record, x: Array) -> Float[Array, " n"]:
-        noise = jax.random.normal(key, (len(x),), x.dtype) / jnp.sqrt(self.noise(values))
-        return x @ self.weights(values) + noise
-
     def predict(self, psi: Float[Array, " n"]) -> Float[Array, " n"]:
         return psi
 
-    def predictive(self, params: Record, means: Record, x: Array) -> Predictive:
-        """Bishop (2006), eq. 10.105 and 10.106: the weights integrated out, tau at its mean."""
-        covariance = self.weights(Record(w=params.w.covariance))
-        variance = 1 / self.noise(means) + quadratic_rows(x, covariance)
-        return NormalState(x @ self.weights(means), 1 / variance)
+    def given(self, psi: Array, variance: Array, values: Record) -> Predictive:
+        """Return the distribution of y for psi ~ N(psi, variance), tau given (Bishop 2006, eq. 10.105)."""
+        return NormalState(psi, 1 / (1 / self.noise(values) + variance))
 
 
 class JointNormalResponse(NormalResponse):
@@ -134,17 +127,6 @@ class JointNormalResponse(NormalResponse):
 
     def joint(self, s: Record) -> MultivariateNormalGammaStatistics:
         return s.w
-
-
-class StudentResponse(JointNormalResponse):
-    """y_n ~ N(offset + psi_n, 1 / tau); for new rows weights and tau are integrated out, which is exact."""
-
-    def predictive(self, params: Record, means: Record, x: Array) -> Predictive:
-        """Bishop (2006), eq. 2.158 to 2.160, with exercise 3.13."""
-        w = params.w
-        half = solve_lower(cholesky(w.mean_precision), x.T)
-        square = w.rate / w.concentration * (1 + (half * half).sum(0))
-        return StudentRows(x @ w.location, square, 2 * w.concentration)
 
 
 def quadratic_rows(x: Float[Array, "n p"], matrix: Float[Array, "p p"]) -> Float[Array, " n"]:
@@ -201,15 +183,11 @@ class LabelResponse(NamedTuple):
         at_w = MultivariateNormalStatistics(jnp.zeros_like(w.pivot), (weights * sign * pull) @ x, second)
         return scored_rows(jax.tree.map(jnp.zeros_like, s) | dict(w=at_w), bound, weights)
 
-    def draw(self, key: Array, values: Record, x: Array) -> Bool[Array, " n"]:
-        psi = x @ values.w
-        return jax.random.bernoulli(key, jnp.exp(self.log_probability(psi, jnp.zeros_like(psi))))
-
     def predict(self, psi: Float[Array, " n"]) -> Int[Array, " n"]:
         return (psi > 0).astype(int)
 
-    def predictive(self, params: Record, means: Record, x: Array) -> Predictive:
-        return LabelRows(x @ means.w, quadratic_rows(x, params.w.covariance), self.log_probability)
+    def given(self, psi: Array, variance: Array, values: Record) -> Predictive:
+        return LabelRows(psi, variance, self.log_probability)
 
 
 Response: TypeAlias = NormalResponse | LabelResponse
