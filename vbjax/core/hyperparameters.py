@@ -213,15 +213,20 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Record of models inside the model, each read by its own table; sizes of their axes go by their names.
+    """Models of class `kind` inside the model, a `Record`; sizes of their axes go by their names.
 
-    The size of axis "d" of the part "height" is that of "height d".
+    The size of axis "d" of the part "height" is that of "height d". See `Part` for the attributes.
     """
+
+    kind: type
+    words: str
 
     def read(self, value: Given, name: str, context: Context) -> Record:
         def sizes(part: str) -> dict[str, int]:
             return {axis.removeprefix(f"{part} "): size for axis, size in context.known.items()}
 
+        if not isinstance(value, Record) or not all(isinstance(x, self.kind) for x in value.values()):
+            raise ValueError(f"{name} must be {self.words}, by name; got {describe(value)}")
         return Record(
             {
                 part: _read_table(x, sizes(part), context.dtype, f" of the part {part!r}")
@@ -352,9 +357,9 @@ def part(
     return _field(Part(kind, words, fits), default, False, static=False)
 
 
-def parts() -> Any:
-    """Declare a field of several models inside the model, a `Record` of them by name."""
-    return _field(Parts(), dataclasses.MISSING, False, static=False)
+def parts(kind: type, words: str) -> Any:
+    """Declare a field of several models inside the model, a `Record` of them by name; see `part`."""
+    return _field(Parts(kind, words), dataclasses.MISSING, False, static=False)
 
 
 # ---------------------------------------------------------------- reading

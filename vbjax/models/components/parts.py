@@ -34,7 +34,7 @@ class Parts(Component, abc.ABC):
         parts: the components, a `Record`.
     """
 
-    parts: Any = parts()
+    parts: Any = parts(Component, "components, such as vb.components.Gaussian()")
 
     @abc.abstractmethod
     def rows_by_part(self, rows: Any) -> Mapping[str, Any]:
