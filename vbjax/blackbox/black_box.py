@@ -30,18 +30,10 @@ from vbjax.blackbox.inspection import (
     inspect_support,
 )
 from vbjax.core.contracts import Algorithm, Options
-from vbjax.core.rows import float_dtype, n_rows
+from vbjax.core.rows import Annotated, blank_idle, float_dtype, n_rows
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import as_array, read_arrays, read_count, read_key
 from vbjax.numerics.types import Data
-
-
-@pytree
-class WeightedRows:
-    """Rows of data with their weights."""
-
-    rows: Data
-    weights: Float[Array, " n"]
 
 
 @pytree
@@ -141,7 +133,7 @@ class BlackBox:
 
     def annotate(self, data: Data, weights: Array | None = None) -> Data:
         """Return the data, with the weights of their rows if there are any."""
-        return data if weights is None else WeightedRows(data, weights)
+        return data if weights is None else Annotated(data, constant=weights)
 
     def inspect_options(self, data: Data, options: Options) -> None:
         """Refuse options of coordinate ascent, and a tolerance where the stopping rule has none."""
@@ -200,8 +192,13 @@ class BlackBox:
         log_p = jnp.asarray(self._density(latents, data), u.dtype) + stretch
         if self.log_likelihood is None:
             return log_p
-        rows, weights = (data.rows, data.weights) if isinstance(data, WeightedRows) else (data, 1)
-        return log_p + (weights * self.log_likelihood(latents, rows)).sum().astype(u.dtype) / share
+        if isinstance(data, Annotated):
+            weights = data.constant
+            each = self.log_likelihood(latents, blank_idle(data.rows, weights))
+            each = jnp.where(weights == 0, 0, weights * each)
+        else:
+            each = self.log_likelihood(latents, data)
+        return log_p + each.sum().astype(u.dtype) / share
 
     def score_draws(
         self, params: Approximation, data: Data = None

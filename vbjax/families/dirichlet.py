@@ -32,10 +32,10 @@ class DirichletStatistics(Statistics):
 
 def dirichlet_log_density(t: DirichletStatistics, concentration: Array) -> Array:
     """Return sum alpha_k E[log x_k] - log B(alpha), with Stirling's part cancelled on paper."""
-    alpha, log = jnp.broadcast_arrays(concentration, t.log)
+    alpha = concentration + jnp.zeros_like(t.log)  # a Python number takes the dtype of the statistics
     total = alpha.sum(-1)
     share = jnp.log(alpha / total[..., None])
-    linear = (alpha * (log - share) + 0.5 * share - gammaln_remainder(alpha)).sum(-1)
+    linear = (alpha * (t.log - share) + 0.5 * share - gammaln_remainder(alpha)).sum(-1)
     return linear + gammaln_remainder(total) + 0.5 * (alpha.shape[-1] - 1) * (jnp.log(total) - LOG_2PI)
 
 
