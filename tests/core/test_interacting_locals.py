@@ -11,34 +11,13 @@ import pytest
 from scipy import special
 
 import vbjax as vb
+from tests.support.own_models import own_topics
 from tests.support.textbook import dirichlet_term, expected_log
 from tests.support.tolerances import close
 from vbjax.core.rows import rounding_error
-from vbjax.terms import dirichlet
 
 K, V, L, N = 2, 5, 6, 20  # topics, words, words of a document, documents
 ALPHA, ETA = 0.6, 0.4
-
-
-def prior(s):
-    return dirichlet(s.topics, s.eta).sum()
-
-
-def documents(s, words):
-    """Rows of L words each."""
-    words_given_topics = jnp.moveaxis(s.topics.log[:, words], 0, -1)  # (n, L, K)
-    topics = (s.z.p * (s.theta.log[:, None, :] + words_given_topics)).sum((1, 2))
-    return topics + dirichlet(s.theta, s.alpha)
-
-
-def latent_dirichlet_allocation():
-    return vb.Model(
-        factors=dict(topics=vb.Dirichlet(V, plate=(K,))),
-        local=dict(theta=vb.Dirichlet(K), z=vb.Categorical(K, plate=(L,))),
-        log_prior=prior,
-        log_likelihood=documents,
-        hyper=dict(alpha=ALPHA, eta=ETA),
-    )
 
 
 def corpus(seed=0):
@@ -65,7 +44,7 @@ def by_hand(topics, words, turns):
 def given(dtype):
     """The model, documents, and topics to start from."""
     words = corpus()
-    model = latent_dirichlet_allocation().inspect(words).resolve(words)
+    model = own_topics(K, V, L, ALPHA, ETA).inspect(words).resolve(words)
     concentration = np.random.default_rng(1).uniform(1, 3, (K, V))
     params = vb.Record(topics=vb.families.DirichletState(jnp.asarray(concentration, dtype)))
     return jax.tree.map(lambda leaf: leaf.astype(dtype), model), words, params

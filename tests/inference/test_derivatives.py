@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import vbjax as vb
+from tests.support.own_models import level_by_hand, own_level
 from tests.support.registry import MODELS, mean_and_precision
 from tests.support.tolerances import close
 from vbjax.terms import normal
@@ -114,6 +115,18 @@ def test_an_exact_posterior_keeps_its_own_covariance(float64):
     close(response.sd.components.precision, q.sd, factor=100)
     close(response.rate, 0.0, scale=1)
     assert not response.singular
+
+
+def test_a_level_about_which_vectors_move_has_its_exact_spread(float64):
+    """All is normal, and q keeps the path apart: its own sd is that at a known path."""
+    sequences = [np.array([1.0, 2.5, 3.0, 1.5]), np.array([2.0, 0.5])]
+    data = vb.Sequences.of(sequences)
+    fit = vb.fit(own_level(), data, key=jax.random.key(0), tol=0.0)
+    response = vb.linear_response(fit.model, fit.params, data)
+    mean, sd = level_by_hand(sequences)
+    np.testing.assert_allclose(fit.params.level.mean, mean, rtol=1e-6)  # where sweeps gain but a rounding
+    close(response.sd.level.first, sd, factor=100)
+    close(fit.params.level.sd, (0.5 + 2.0 * 6) ** -0.5)
 
 
 def test_covariances_of_a_mixture_are_symmetric_and_not_below_those_of_q(float64):

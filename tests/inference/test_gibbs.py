@@ -1,8 +1,8 @@
 """Laws of Gibbs sampling.
 
 Its moments are those of the exact posterior: in closed form where there is one, and by enumeration of all
-labels of a small mixture, within Monte Carlo standard errors computed over chains. Draws have the shapes and
-the dtype of the model; a point factor goes to its conditional mode.
+labels of a small mixture and of all paths of a small chain, within Monte Carlo standard errors computed over
+chains. Draws have the shapes and the dtype of the model; a point factor goes to its conditional mode.
 """
 
 import itertools
@@ -14,7 +14,14 @@ import pytest
 from scipy import special, stats
 
 import vbjax as vb
-from tests.support.registry import mean_and_precision, mixture_prior, mixture_rows
+from tests.support.own_models import (
+    level_by_hand,
+    mixture_prior,
+    mixture_rows,
+    own_hidden_markov,
+    own_level,
+)
+from tests.support.registry import mean_and_precision
 from tests.support.tolerances import STANDARD_ERRORS
 
 X = jnp.array([-1.5, -1.0, 0.8, 1.9])
@@ -70,6 +77,39 @@ def test_a_mixture_agrees_with_the_enumeration_of_all_labels():
     assert draws.weights.shape == draws.mu.shape == (16, 2000, 2)
     agrees(draws.weights[..., 0] * draws.weights[..., 1], p @ share)
     agrees((draws.mu[..., 0] - draws.mu[..., 1]) ** 2, p @ apart)
+
+
+LEVELS = [np.array([1.0, 2.5, 3.0, 1.5]), np.array([2.0, 0.5])]
+
+
+def test_vectors_in_time_leave_the_exact_posterior_of_their_level():
+    draws = vb.gibbs(own_level(), vb.Sequences.of(LEVELS), key=jax.random.key(3), n_draws=1000, n_chains=16)
+    mean, sd = level_by_hand(LEVELS)
+    agrees(draws.level, mean)
+    agrees((draws.level - mean) ** 2, sd**2)
+
+
+def test_states_in_time_agree_with_the_enumeration_of_all_paths():
+    """Of counts of two columns: functions of the parameters that do not know the states by name."""
+    x = np.array([[1.0, 2], [7, 5], [2, 0], [6, 9]])
+    draws = vb.gibbs(
+        own_hidden_markov(2), vb.Sequences.of([x]), key=jax.random.key(4), n_draws=1000, n_chains=16
+    )
+    logs, rates, stay, first = [], [], [], []
+    rising = lambda alpha, n: special.gammaln(alpha + n).sum() - special.gammaln(alpha.sum() + n.sum())
+    for path in itertools.product(range(2), repeat=len(x)):
+        own = np.eye(2)[list(path)]
+        starts, pairs = 0.7 + own[0], 0.4 + own[:-1].T @ own[1:]
+        shape, rate = 1.5 + own.T @ x, 0.1 + own.sum(0)[:, None]
+        log = rising(np.zeros(2), starts) + sum(rising(np.zeros(2), row) for row in pairs)
+        logs.append(log + (special.gammaln(shape) - shape * np.log(rate)).sum())
+        rates.append((shape / rate).prod(0))
+        stay.append(np.prod(np.diagonal(pairs) / pairs.sum(1)))
+        first.append(starts.prod() / (starts.sum() * (starts.sum() + 1)))
+    p = special.softmax(logs)
+    agrees(draws.components.prod(-2), p @ np.array(rates))
+    agrees(draws.transitions[..., 0, 0] * draws.transitions[..., 1, 1], p @ stay)
+    agrees(draws.initial.prod(-1), p @ first)
 
 
 def test_without_data_the_prior_is_drawn(float64):

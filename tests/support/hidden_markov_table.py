@@ -14,10 +14,9 @@ from scipy import special, stats
 import vbjax as vb
 from tests.support import registry
 from tests.support.autoregressive_twins import matrix_normal_kl, regressions, wishart_means, with_lags
+from tests.support.registry import updates
 from tests.support.textbook import LOG_2PI, Posterior, dirichlet_term, expected_log
-from vbjax.core.rows import rounding_error
 from vbjax.families import DirichletState
-from vbjax.inference.fit import resolved
 
 K, LENGTHS = 3, (6, 1, 5, 6)  # states; steps of four sequences, two of them missing
 WEIGHTS = np.array([2.0, 1.0, 0.5, 1.0])
@@ -83,39 +82,20 @@ def concentrations(seed=0, k=K):
 
 
 @jax.jit
-def _init(model, key, data, weights):
-    return model.init(key, data, weights)
+def _begun(model, key, data, weights):
+    model = model.resolve(data, weights)
+    return model, model.init(key, data, weights)
 
 
 def started(model, sequences, dtype, weights=WEIGHTS, seed=0):
     """The model as a fit would use it, its data and weights, and where it starts."""
     weights = None if weights is None else jnp.asarray(weights, dtype)
-    model, data, weights = resolved(model, in_dtype(sequences, dtype), weights)
-    params = _init(model, jax.random.key(seed), data, weights)
+    data = model.read(in_dtype(sequences, dtype))
+    model, params = _begun(model.inspect(data), jax.random.key(seed), data, weights)
     for name, value in concentrations(seed, model.n_states).items():
         state = DirichletState(jnp.asarray(value, dtype))
         params |= {name: vb.families.DeltaState(state) if model.points else state}
     return model, data, weights, params
-
-
-@functools.partial(jax.jit, static_argnames="n")
-def updates(model, params, data, weights, n=18):
-    """Updates of one factor after another.
-
-    Returns:
-        Before each: the parameters, those that a whole step would make of them, objective, rounding error,
-        and the expectation.
-    """
-
-    def update(params, which):
-        total = vb.expectation(model, params, data, weights)
-        objective, magnitude = model.scored(params, total)
-        moved = [model.m_step(params, total.statistics, (name,)) for name in model.factors]
-        after = jax.tree.map(lambda *x: jnp.stack(x)[which], *moved)
-        whole = vb.Record({name: own[name] for name, own in zip(model.factors, moved, strict=True)})
-        return after, (params, whole, objective, rounding_error(magnitude), total)
-
-    return jax.lax.scan(update, vb.Record(params), jnp.arange(n) % len(model.factors))[1]
 
 
 @functools.cache
@@ -128,24 +108,13 @@ def trajectory(name, dtype):
 def same_program(name, sequences, weights=WEIGHTS, params=None, dtype="float64"):
     """The updates of other sequences, with the table's model and start, and the program that is compiled."""
     model, _, _, (start, *_) = trajectory(name, dtype)
-    given, weights = like_the_table(name, sequences, dtype), jnp.asarray(weights, dtype)
+    given, weights = model.read(in_dtype(sequences, dtype)), jnp.asarray(weights, dtype)
     return updates(model, at(start, 0) if params is None else params, given, weights)
 
 
 def whole(x):
     """The sequences with numbers where nothing was seen."""
     return [np.where(np.isnan(s), np.nanmedian(np.concatenate(x), 0).round(), s) for s in x]
-
-
-def like_the_table(name, sequences, dtype="float64"):
-    """Other sequences as a fit of the table's model has them."""
-    model = trajectory(name, dtype)[0]
-    return annotated(model, model.read(in_dtype(sequences, dtype)))
-
-
-@jax.jit
-def annotated(model, data):
-    return model.annotate(data)
 
 
 def at(tree, i):

@@ -6,7 +6,7 @@ Shapes are the same for all: a compiled program costs seconds, and a test that f
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,100 +14,51 @@ import numpy as np
 import pytest
 
 import vbjax as vb
-from vbjax import terms
-from vbjax.core.rows import rounding_error
+from tests.support.own_models import (
+    black_box_poisson_regression,
+    mean_and_precision,
+    own_hidden_markov,
+    own_poisson_regression,
+    own_state_space,
+    own_topics,
+    univariate_mixture,
+    without_data,
+)
+from tests.support.rows import (
+    N_COMPONENTS,
+    N_FEATURES,
+    N_ROWS,
+    arrays,
+    binary,
+    categories,
+    column,
+    corpus,
+    counts,
+    design,
+    documents,
+    grouped,
+    holed,
+    in_time,
+    labels,
+    lines,
+    measured,
+    mixed,
+    planes,
+    positive,
+    profiles,
+    sequences,
+    slopes,
+    table,
+    words,
+)
+from vbjax.core.contracts import Options
+from vbjax.core.ragged import by_part
+from vbjax.core.rows import n_rows, rounding_error
 from vbjax.families import DeltaState, DirichletState, GammaState, NormalState
 
-N_ROWS, N_COMPONENTS, N_FEATURES = 40, 3, 2  # all different, so that no axis passes for another
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
 every_kind = pytest.mark.parametrize("kind", COVARIANCE_TYPES)
-
-
-# ---------------------------------------------------------------- data
-
-
-def table(rng):
-    """Rows around three centres, (n, d); the first three rows are of different ones."""
-    centres = np.array([[0.0, 0.0], [4.0, 1.0], [1.0, 5.0]])
-    c = np.arange(N_ROWS) % N_COMPONENTS
-    return centres[c] + rng.normal(size=(N_ROWS, N_FEATURES)) * np.array([1.0, 0.7])
-
-
-def holed(rng):
-    """The table with a third of its entries missing; the first rows are whole, and nothing is in the last."""
-    x = table(rng)
-    gone = rng.uniform(size=x.shape) < 1 / 3
-    gone[:5], gone[-1] = False, True
-    return np.where(gone, np.nan, x)
-
-
-def column(rng):
-    """The first column of the table, (n,)."""
-    return table(rng)[:, 0]
-
-
-def design(rng):
-    """A table, and a column that depends on it: (x, y)."""
-    x = table(rng)
-    return x, x @ [1.0, -0.5] + 2.0 + 0.5 * rng.normal(size=N_ROWS)
-
-
-def labels(rng):
-    """A table, and 0 or 1 for each row, which no plane separates."""
-    x, y = design(rng)
-    return x, (y + 3 * rng.normal(size=N_ROWS) > 2.0).astype("int32")
-
-
-def classes(rng, low, high):
-    """One of two numbers for each row and column, as the row's class has it, (n, d)."""
-    pattern = np.array([[low, low], [low, high], [high, high]])
-    return pattern[np.arange(N_ROWS) % N_COMPONENTS]
-
-
-def binary(rng):
-    return (rng.uniform(size=(N_ROWS, N_FEATURES)) < classes(rng, 0.1, 0.9)).astype(float)
-
-
-def counts(rng):
-    return rng.poisson(classes(rng, 2.0, 9.0)).astype(float)
-
-
-def profiles(rng):
-    p = np.column_stack([classes(rng, 0.1, 0.4), np.full(N_ROWS, 0.2)])
-    return np.array([rng.multinomial(6, q / q.sum()) for q in p]).astype(float)
-
-
-def categories(rng):
-    high = rng.uniform(size=(N_ROWS, N_FEATURES)) < classes(rng, 0.1, 0.9)
-    return rng.integers(0, 2, (N_ROWS, N_FEATURES)) + 2 * high
-
-
-def positive(rng):
-    return rng.gamma(3.0, classes(rng, 1.0, 5.0))
-
-
-def lines(rng):
-    x = rng.normal(size=(N_ROWS, N_FEATURES))
-    y = (x * classes(rng, -2.0, 2.0)).sum(1) + 0.3 * rng.normal(size=N_ROWS)
-    return x, y
-
-
-def planes(rng):
-    """Two responses of such lines, whose noise is correlated."""
-    x, y = lines(rng)
-    other = (x * classes(rng, 1.0, -1.0)).sum(1) + 0.3 * rng.normal(size=N_ROWS)
-    return x, np.stack([y, 0.5 * y + other], 1)
-
-
-def measured(rng):
-    """A column, and a standard error for each of its rows."""
-    return column(rng), rng.uniform(0.5, 2.0, size=N_ROWS)
-
-
-def grouped(rng):
-    """A column, and the number of each row's group; the last group is empty."""
-    return column(rng), np.arange(N_ROWS) % N_COMPONENTS
 
 
 # ---------------------------------------------------------------- starts, as different as their seeds
@@ -206,85 +157,30 @@ def mixture_states(model, data, seed):
 # ---------------------------------------------------------------- the table
 
 
-def in_float(x, dtype):
-    """An array, in `dtype` if it is a floating one."""
-    return jnp.asarray(x, dtype if np.issubdtype(np.asarray(x).dtype, np.floating) else "int32")
-
-
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """A model that has not seen data, a maker of data for it (None: it takes none) and a start.
 
-    The data are one array or a tree of arrays, whose floating leaves take the dtype of the test.
+    `read` makes rows of what is made, floating ones in the dtype of the test: a tree of arrays, sequences or
+    documents.
     """
 
     model: Any
     make: Callable[[np.random.Generator], Any] | None
-    start: Callable[[Any, Any, int], Any]
+    start: Callable[[Any, Any, int], Any] = drawn
+    read: Callable[[Any, Any], Any] = arrays
 
     def data(self, dtype, seed=0):
         """Rows, and weights of one; None and None for a model without data."""
         if self.make is None:
             return None, None
-        rows = self.make(np.random.default_rng(seed))
-        return jax.tree.map(lambda x: in_float(x, dtype), rows), jnp.ones(N_ROWS, dtype)
+        rows = self.model.read(self.read(self.make(np.random.default_rng(seed)), dtype))
+        return rows, jnp.ones(n_rows(rows), dtype)
 
     def started(self, data, weights, seed=0):
         """The model with its defaults filled in, and where its first run starts."""
         model = self.model.resolve(data, weights)
         return model, self.start(model, data, seed)
-
-
-def location_prior(s):
-    return terms.normal(s.mu, s.mu0, s.tau0 * s.tau) + terms.gamma(s.tau, s.a, s.b)
-
-
-def location_rows(s, x):
-    return terms.normal(x, s.mu, s.tau)
-
-
-def mean_and_precision(mu=None, tau=None):
-    """The mean and precision of a normal, as a model of one's own."""
-    return vb.Model(
-        factors=dict(mu=mu or vb.Normal(), tau=tau or vb.Gamma()),
-        log_prior=location_prior,
-        log_likelihood=location_rows,
-        hyper=dict(mu0=0.0, tau0=0.1, a=2.0, b=1.0),
-    )
-
-
-def mixture_prior(s):
-    return terms.dirichlet(s.weights, s.concentration) + terms.normal(s.mu, 0.0, s.tau0).sum()
-
-
-def mixture_rows(s, x):
-    rows = terms.normal(x[:, None], s.mu, s.noise)
-    return terms.categorical(s.c, s.weights) + (s.c.p * rows).sum(-1)
-
-
-def univariate_mixture(of=lambda family: family):
-    """Normals of one known precision, with unknown weights and means; `of` makes points of factors."""
-    return vb.Model(
-        factors=dict(weights=of(vb.Dirichlet(N_COMPONENTS)), mu=of(vb.Normal((N_COMPONENTS,)))),
-        local=dict(c=of(vb.Categorical(N_COMPONENTS))),
-        log_prior=mixture_prior,
-        log_likelihood=mixture_rows,
-        hyper=dict(concentration=2.0, tau0=0.1, noise=1.5),
-        blocks=(("weights", "mu"),),
-    )
-
-
-def scale_prior(s):
-    return terms.gamma(s.tau, s.a, s.b) + terms.normal(s.mu, s.mu0, s.tau0 * s.tau).sum()
-
-
-def without_data():
-    """Interacting factors and no rows: the bound approximates the prior itself, log 1."""
-    return vb.Model(
-        factors=dict(mu=vb.Normal((N_COMPONENTS,)), tau=vb.Gamma()),
-        log_prior=scale_prior,
-        hyper=dict(mu0=1.0, tau0=2.0, a=3.0, b=1.0),
-    )
 
 
 def em(kind, make=table, **options):
@@ -305,10 +201,46 @@ CONJUGATE = {
     "planes": (vb.BayesianMultivariateRegressionMixture(N_COMPONENTS, degrees_of_freedom=4.0), planes),
 }
 
+BY_EM = {
+    "categories": (vb.CategoricalMixture(N_COMPONENTS, 4), categories),
+    "counts": (vb.PoissonMixture(N_COMPONENTS), counts),
+    "profiles": (vb.MultinomialMixture(N_COMPONENTS), profiles),
+    "positive": (vb.GammaMixture(N_COMPONENTS, learn_shape=True), positive),
+    "lines": (vb.RegressionMixture(N_COMPONENTS), lines),
+    "planes": (vb.MultivariateRegressionMixture(N_COMPONENTS), planes),
+}
+STICKS = vb.labels.StickBreaking()
+CHAINS = {
+    "EM full": (vb.GaussianHMM(N_COMPONENTS), table),
+    "VB full, holes": (vb.BayesianGaussianHMM(N_COMPONENTS, missing=True, stickiness=1.0), holed),
+    "MAP of counts": (vb.PoissonHMM(N_COMPONENTS, transition_concentration=2.0, stickiness=1.0), counts),
+    "counts": (vb.BayesianPoissonHMM(N_COMPONENTS), counts),
+    "EM of categories": (vb.CategoricalHMM(N_COMPONENTS, 4), categories),
+    "categories": (vb.BayesianCategoricalHMM(N_COMPONENTS, 4), categories),
+    "EM of positive": (vb.GammaHMM(N_COMPONENTS, learn_shape=True), positive),
+    "positive": (vb.BayesianGammaHMM(N_COMPONENTS, known_shape=3.0), positive),
+    "EM of binary": (vb.HiddenMarkovModel(N_COMPONENTS, vb.components.Bernoulli()), binary),
+    "EM of mixtures": (vb.MixtureHMM(2, 2), table),
+    "mixtures": (vb.BayesianMixtureHMM(2, 2, "diag"), table),
+    "mixtures of counts": (
+        vb.BayesianHiddenMarkovModel(2, vb.components.Mixture(2, vb.components.Poisson(), weights=STICKS)),
+        counts,
+    ),
+    "steps before, EM": (vb.AutoregressiveHMM(2), table),
+    "steps before": (vb.BayesianAutoregressiveHMM(2), table),
+    "a hierarchical process": (vb.HDPHiddenMarkovModel(N_COMPONENTS, vb.components.Poisson()), counts),
+}
+TOPICS = {
+    "known concentrations": vb.LatentDirichletAllocation(2, document_sweeps=3),
+    "learned concentrations": vb.LatentDirichletAllocation(
+        2, learn_doc_concentration=True, learn_topic_concentration=True
+    ),
+    "a hierarchical process": vb.HDPTopics(3),
+}
 
-def mixed(rng):
-    """A table, and categories beside it: columns of different kinds."""
-    return dict(place=table(rng), kind=categories(rng))
+
+def of_sequences(model, make):
+    return Entry(model, in_time(make), read=sequences)
 
 
 def product():
@@ -346,6 +278,7 @@ MODELS = {
     "VB spherical, holes": bayes("spherical", holed, missing=True),
     **{f"mixture of {name}": Entry(model, make, perturbed) for name, (model, make) in CONJUGATE.items()},
     "EM of binary": Entry(vb.BernoulliMixture(N_COMPONENTS), binary, perturbed_points),
+    **{f"EM of {name}": Entry(model, make) for name, (model, make) in BY_EM.items()},
     "learned shapes": Entry(
         vb.BayesianGammaMixture(N_COMPONENTS, known_shape=2.0, learn_shape=True), positive, perturbed
     ),
@@ -359,16 +292,31 @@ MODELS = {
         vb.BayesianMixture(N_COMPONENTS, vb.components.Gaussian("full")), half_labelled, drawn
     ),
     "mean field table": Entry(vb.MeanFieldTable(np.sin(np.arange(24.0)).reshape(2, 3, 4)), None, neutral),
+    "PPCA": Entry(vb.PPCA(1), table),
     "factor analysis, missing": Entry(vb.FactorAnalysis(1, missing=True), holed, neutral),
     "Bayesian PCA": Entry(vb.BayesianPCA(N_FEATURES), table, neutral),
     "Student-t": Entry(vb.RobustNormal(3.0), column, neutral),
     "hierarchical": Entry(vb.HierarchicalNormal(), measured, neutral),
     "random effects": Entry(vb.RandomEffects(N_COMPONENTS + 1), grouped, neutral),
+    "mean field Gaussian": Entry(vb.MeanFieldGaussian(np.arange(3.0), np.eye(3) + 0.5), None, neutral),
     "own, two blocks": Entry(mean_and_precision(), column, neutral),
     "own, points": Entry(mean_and_precision(vb.Delta(vb.Normal()), vb.Delta(vb.Gamma())), column, points),
     "own, local": Entry(univariate_mixture(), column, weighted_seeds),
     "own, local, points": Entry(univariate_mixture(vb.Delta), column, weighted_points),
     "own, no data": Entry(without_data(), None, neutral),
+    "own, locals that interact": Entry(own_topics(), words),
+    "own, not conjugate": Entry(own_poisson_regression(N_FEATURES), slopes),
+    "own, states in time": of_sequences(own_hidden_markov(), counts),
+    "own, vectors in time": of_sequences(own_state_space(1, N_FEATURES), table),
+    "black box": Entry(black_box_poisson_regression(N_FEATURES), slopes),
+    "black box, low rank": Entry(
+        black_box_poisson_regression(N_FEATURES, family=vb.blackbox.low_rank(1)), slopes
+    ),
+    **{f"HMM of {name}": of_sequences(*entry) for name, entry in CHAINS.items()},
+    "state space": of_sequences(vb.LinearGaussianStateSpace(1), holed),
+    "state space, full": of_sequences(vb.LinearGaussianStateSpace(1, "full"), table),
+    "VB state space": of_sequences(vb.BayesianLinearGaussianStateSpace(1), holed),
+    **{f"topics, {name}": Entry(model, corpus, read=documents) for name, model in TOPICS.items()},
 }
 
 
@@ -383,6 +331,65 @@ def scaled_hyper(model, factor=1.3):
 
 
 # ---------------------------------------------------------------- programs
+
+
+class Updates(NamedTuple):
+    """What was before each of some updates, and came of it.
+
+    Attributes:
+        params: the parameters, one leading axis of updates.
+        whole: those that a step of all factors at once makes of them.
+        objective: (n,), theirs.
+        error: (n,), the rounding error of the objective.
+        total: the expectation that scored them; None where the algorithm is not coordinate ascent.
+    """
+
+    params: Any
+    whole: Any
+    objective: Any
+    error: Any
+    total: Any = None
+
+
+def one_update(model, params, data, weights, local, which):
+    """Score the parameters, and move one factor; what is carried on, and what was before."""
+    total = vb.expectation(model, params, data, weights, local)
+    objective, magnitude = model.scored(params, total)
+    moved = [model.m_step(params, total.statistics, (name,)) for name in model.factors]
+    after = jax.tree.map(lambda *x: jnp.stack(x)[which], *moved)
+    whole = vb.Record({name: own[name] for name, own in zip(model.factors, moved, strict=True)})
+    seen = Updates(params, whole, objective, rounding_error(magnitude), total._replace(local=None))
+    return (after, total.local), seen
+
+
+def is_conjugate(model):
+    return isinstance(model, vb.ConjugateModel) and not model.guarded(model.factors)
+
+
+def begin(model, params, data, weights):
+    """What is carried from update to update, and the data of a fit."""
+    data = None if data is None else model.annotate(data, weights)
+    if is_conjugate(model):
+        local = by_part(model.neutral_local, data) if model.interacting_locals else None
+        return (vb.Record(params), local), data
+    return model.algorithm(data, Options(tol=0.0)).start(params, data), data
+
+
+def advance(model, carry, data, weights, which):
+    """Move what is carried by one update."""
+    if is_conjugate(model):
+        return one_update(model, carry[0], data, weights, carry[1], which)
+    state, info = model.algorithm(data, Options(tol=0.0)).step(carry, data, weights)
+    return state, Updates(info.params, None, info.objective, info.error)
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def updates(model, params, data, weights, n=18):
+    """Updates of one factor after another; steps of the model's algorithm where some are not conjugate."""
+    carry, data = begin(model, params, data, weights)
+    number = len(model.factors) if is_conjugate(model) else 1
+    move = lambda carry, which: advance(model, carry, data, weights, which)
+    return jax.lax.scan(move, carry, jnp.arange(n) % number)[1]
 
 
 @functools.partial(jax.jit, static_argnames="n_sweeps")

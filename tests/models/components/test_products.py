@@ -19,13 +19,13 @@ from tests.support.registry import (
     binary,
     categories,
     counts,
-    in_float,
     lines,
     positive,
     profiles,
     sweeps,
     table,
 )
+from tests.support.rows import in_float
 from tests.support.tolerances import close
 
 K, KEY = N_COMPONENTS, jax.random.key(0)

@@ -38,9 +38,6 @@ from vbjax.families import DeltaState, DirichletState
 UNORACLED = ("VB tied", "VB full, holes", *hand.AUTOREGRESSIVE)
 ORACLES = [("float64", name) for name in MODELS if name not in UNORACLED]
 ORACLES += [("float32", name) for name in ("VB full", "VB tied", "EM categories")]
-MONOTONE = [*ORACLES, ("float32", "VB full, holes")]
-
-
 # ---------------------------------------------------------------- the objective, and that it rises
 
 
@@ -73,16 +70,6 @@ def test_the_e_step_is_the_one_derived_from_the_log_joint(name, float64):
         other = derived.statistics[factor]
         for field in pivot.events:
             close(getattr(statistics, field), getattr(other, field), factor=100, scale=10)
-
-
-@pytest.mark.parametrize(("dtype", "name"), MONOTONE, indirect=["dtype"])
-def test_no_update_of_a_factor_lowers_the_objective(dtype, name):
-    model, _, _, (params, _, *scores, _) = trajectory(name, dtype.name)
-    objective, error = map(np.asarray, scores)
-    assert {x.dtype for x in jax.tree.leaves((model, params, objective, error))} == {dtype}
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
-    assert (np.diff(objective) >= -error[1:]).all()
-    assert objective[-1] > objective[0] + 10 * error[0]
 
 
 @pytest.mark.parametrize(("k", "published", "dtype"), [(3, -328.5275, "float32")])
@@ -232,19 +219,14 @@ def test_sequences_are_independent_blocks(name, dtype):
 
 
 @DTYPES
-def test_order_repetition_padding_and_the_names_of_states_change_nothing(name, dtype):
+def test_the_names_of_states_change_nothing(name, dtype):
     x, start = series(name), trajectory(name, dtype.name)[3][0]
-    run = lambda *args, **given: same_program(name, *args, **given, dtype=dtype.name)
+    run = lambda **given: same_program(name, x, **given, dtype=dtype.name)
     keep = lambda found: (at(found[1], 0), found[2][:4])  # later ones multiply roundings
-    expected = keep(run(x))
-    shuffled = [3, 2, 0, 1]
-    close(keep(run([x[i] for i in shuffled], WEIGHTS[shuffled])), expected, factor=10)
-    weighted = keep(run(x, [2, 1, 0, 1]))
-    close(keep(run([x[0], x[0], x[1], x[3]], np.ones(4))), weighted, factor=10)
-    states = np.array([2, 0, 1])
+    expected, states = keep(run()), np.array([2, 0, 1])
     renamed = jax.tree.map(lambda leaf: leaf[states], at(start, 0))
     square = jax.tree.map(lambda leaf: leaf[:, states], renamed.transitions)
-    moved, objective = keep(run(x, params=renamed | dict(transitions=square)))
+    moved, objective = keep(run(params=renamed | dict(transitions=square)))
     close(objective, expected[1], factor=10)
     close(moved.components, jax.tree.map(lambda leaf: leaf[states], expected[0].components), factor=100)
 
@@ -256,7 +238,7 @@ def test_parts_and_padding_change_nothing(name, dtype):
     x = vb.Sequences.of(series(name))
     other = x.in_parts_of(vb.Sequences.of([np.ones((t, 2), dtype) for t in (13, 13, 13, 2)]))
     assert [part.observed.shape for part in other.parts] == [(1, 2), (3, 13)]
-    found, _ = expectation_of(model, params, hand.annotated(model, other), weights)
+    found, _ = expectation_of(model, params, model.read(other), weights)
     close(found[:2], expected[:2], factor=10)
 
 

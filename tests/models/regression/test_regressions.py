@@ -95,15 +95,6 @@ def test_with_a_whole_prior_the_point_is_the_mode_of_the_exact_posterior(float64
     close(point.objective, posterior.objective + posterior.params.w.log_prob(mode), factor=10)
 
 
-def test_weights_are_repeated_rows(float64):
-    (x, y), weights = data(), np.arange(N) % 3
-    once = vb.fit(vb.LinearRegression(), (x, y), weights=weights.astype(float), key=KEY, tol=0.0)
-    rows = np.repeat(np.arange(N), weights)
-    repeated = vb.fit(vb.LinearRegression(), (x[rows], y[rows]), key=KEY, tol=0.0)
-    close(once.objective, repeated.objective)
-    close(once.model.coefficients(once.params), repeated.model.coefficients(repeated.params), factor=3)
-
-
 def test_a_perfect_fit_is_singular_and_columns_that_repeat_share_their_weight(dtype):
     x, _ = data(dtype)
     fit = vb.fit(vb.LinearRegression(), (x, x @ jnp.asarray([1.0, -2.0, 3.0], dtype)), key=KEY)

@@ -85,15 +85,6 @@ def test_what_is_added_to_the_documents_bound_makes_it_the_surrogate(dtype):
     assert (special.gammaln(0.7) - draws >= 4 * np.log(0.7) + logs).all()
 
 
-@pytest.mark.parametrize("turns", [1, 5])
-def test_no_update_lowers_the_bound(dtype, turns):
-    docs = vb.Documents.of(corpus(n=40), dtype=dtype)
-    objective, error, params = climb(vb.HDPTopics(6, document_sweeps=turns).resolve(docs), docs, 60)
-    assert (np.diff(objective) >= -error[1:]).all()
-    assert objective[-1] > objective[0] + 100
-    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(dtype)}
-
-
 def test_the_weights_climb_to_their_optimum(float64):
     """That which scipy finds of the bound written out, at given E[log theta] of 200 documents."""
     model = vb.HDPTopics(5, doc_concentration=0.7, weight_concentration=1.5).resolve(vb.Documents.of([[]]))
@@ -142,13 +133,6 @@ def test_whole_steps_on_a_whole_corpus_are_coordinate_ascent_and_minibatches_fin
     for found, words in ((params, table[::3]), (some.params, table)):
         assert model.used_topics(found).sum() == 3
         np.testing.assert_allclose(model.words_of_topics(found).sum(), words.sum(), rtol=1e-3)
-
-
-def test_the_terms_add_up(float64):
-    docs = vb.Documents.of(corpus(n=5))
-    model = vb.HDPTopics(3).resolve(docs)
-    params = climb(model, docs, 3)[2]
-    close(sum(model.elbo_terms(params, docs).values()), jax.jit(vb.elbo)(model, params, docs), scale=1e4)
 
 
 @pytest.mark.parametrize(
