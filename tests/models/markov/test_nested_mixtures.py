@@ -179,3 +179,17 @@ GAUSSIAN = vb.components.Gaussian()
 def test_bad_input_is_refused_by_name(nested, message):
     with pytest.raises(ValueError, match=message):
         vb.fit(vb.HiddenMarkovModel(2, nested), np.ones((5, 2)), key=KEY)
+
+
+def test_shapes_are_those_of_the_components_in_a_state():
+    """A concentration for each of M components, whatever the number of states, and of responses."""
+
+    def fitted(weights, component, x):
+        nested = vb.components.Mixture(3, component, vb.labels.Weights(weights))
+        return vb.fit(vb.BayesianHiddenMarkovModel(2, nested), x, key=KEY, max_iter=2)
+
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    responses = vb.components.MultivariateRegression(inverse_scale=np.eye(2))
+    assert fitted(np.ones(3), responses, (x, x)).params.shares.mean.shape == (2, 3)
+    with pytest.raises(ValueError, match=r"concentration .* of shape \(3,\)"):
+        fitted(np.ones(2), vb.components.Gaussian(), x)

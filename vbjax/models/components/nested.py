@@ -59,7 +59,7 @@ class Mixture(Component):
     ((2, 3), (6, 1))
     """
 
-    n_components: int = count("m")
+    n_components: int = count("k")
     component: Any = part(
         Component,
         "a component of laws of one kind, such as vb.components.Gaussian()",
