@@ -34,6 +34,7 @@ from vbjax.numerics.inputs import is_concrete, read_count
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky, quadratic_form
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI
+from vbjax.numerics.types import Given
 
 
 class FactorModel(ConjugateModel):
@@ -82,7 +83,7 @@ class FactorModel(ConjugateModel):
     def local(self, rows: Array) -> Record:
         return Record(z=MultivariateNormal(self.n_components, plate=(rows.shape[0],)))
 
-    def read(self, data: Any) -> Array:
+    def read(self, data: Given) -> Array:
         x, q = read_columns(self, data, axis="p", missing=self.missing), self.n_components
         if q > x.shape[1]:
             raise ValueError(f"n_components must be at most the {x.shape[1]} columns of data; got {q}")
@@ -197,7 +198,7 @@ class FactorModel(ConjugateModel):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def replicate(self, params: Record, key: Array, data: Any, n_draws: int) -> Any:
+    def replicate(self, params: Record, key: Array, data: Given, n_draws: int) -> Any:
         return redraw_data(self, params, key, self.read(data), n_draws)
 
     def redraw(self, values: Record, local: Record, key: Array, data: Float[Array, "n p"]) -> Any:
@@ -218,15 +219,15 @@ class FactorModel(ConjugateModel):
         w = self.loadings(params)
         return w @ w.T + jnp.diag(self.noise_variance(params))
 
-    def transform(self, params: Record, x: Any) -> Float[Array, "n q"]:
+    def transform(self, params: Record, x: Given) -> Float[Array, "n q"]:
         """Return E[z | x] of every row."""
         return _transform(self, params, self.read(x))
 
-    def reconstruct(self, params: Record, x: Any) -> Float[Array, "n p"]:
+    def reconstruct(self, params: Record, x: Given) -> Float[Array, "n p"]:
         """Return W E[z | x] + mu of every row: what missing entries are expected to be."""
         return self.transform(params, x) @ self.loadings(params).T + params.mu.mean
 
-    def log_predictive(self, params: Record, x: Any) -> Float[Array, " n"]:
+    def log_predictive(self, params: Record, x: Given) -> Float[Array, " n"]:
         """Return log N(x | mu, W W' + diag(1 / tau)) of what is observed of new rows, at mean parameters."""
         return _log_predictive(self, params, self.read(x))
 

@@ -19,6 +19,7 @@ from vbjax.families.truncated_normal import TruncatedNormal, inverse_mills
 from vbjax.models.regression.regression import Regression, probabilities
 from vbjax.models.regression.responses import LabelResponse
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Given
 
 _NODES, _MASSES = np.polynomial.hermite_e.hermegauss(32)
 _LOG_MASSES = np.log(_MASSES / _MASSES.sum())
@@ -108,7 +109,7 @@ class BayesianLogisticRegression(Regression):
 
     response = LOGISTIC
 
-    def probabilities(self, params: Record, x: Any) -> Float[Array, " n"]:
+    def probabilities(self, params: Record, x: Given) -> Float[Array, " n"]:
         """Return P(y = 1) of rows x, (n, d), w integrated out."""
         return probabilities(self, params, read_columns(self, x, "x"))
 
@@ -154,6 +155,6 @@ class BayesianProbitRegression(Regression):
 
     response = PROBIT
 
-    def probabilities(self, params: Record, x: Any) -> Float[Array, " n"]:
+    def probabilities(self, params: Record, x: Given) -> Float[Array, " n"]:
         """Return P(y = 1) of rows x, (n, d), w integrated out."""
         return probabilities(self, params, read_columns(self, x, "x"))

@@ -24,6 +24,7 @@ from vbjax.inference.replicate import redraw_data
 from vbjax.models.regression.responses import Predictive, Response, quadratic_rows
 from vbjax.numerics.inputs import read_column, read_count, read_key, read_pair
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Given
 
 Rows = tuple[Float[Array, "n d"], Num[Array, " n"]]
 
@@ -63,7 +64,7 @@ class Regression(ConjugateModel):
             raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
         return self.center.shape[-1] + self.fit_intercept
 
-    def read(self, data: Any) -> Rows:
+    def read(self, data: Given) -> Rows:
         x, y = read_pair(data, "(x, y) of a table and a column")
         x = read_columns(self, x, "x")
         y = self.response.read(read_column(y, "y").astype(x.dtype))
@@ -118,7 +119,7 @@ class Regression(ConjugateModel):
         own = GammaStatistics.of(jnp.reshape(self.intercept_precision, 1))
         return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), own, alpha)
 
-    def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
+    def init(self, key: Array, data: Given, weights: Array | None = None) -> Record:
         """Start the weights at their prior, with its precisions at their prior's means."""
         alpha = around(self.relevance_concentration, self.relevance_rate) if self.ard else None
         precision = self.precisions(GammaStatistics.of(self.precision if alpha is None else alpha.mean)).value
@@ -148,7 +149,7 @@ class Regression(ConjugateModel):
     def e_step(self, prepared: Record, rows: Rows, weights: Float[Array, " n"]) -> Expectation:
         return self.response.e_step(prepared, *self.about_offset(rows), weights)
 
-    def replicate(self, params: Record, key: Array, data: Any, n_draws: int) -> Any:
+    def replicate(self, params: Record, key: Array, data: Given, n_draws: int) -> Any:
         return redraw_data(self, params, key, self.read(data), n_draws)
 
     def redraw(self, values: Record, local: Record, key: Array, data: Rows) -> Rows:
@@ -169,11 +170,11 @@ class Regression(ConjugateModel):
         own = self.response.weights(_means(params))[0] if self.fit_intercept else 0
         return self.offset + own - self.coefficients(params) @ self.center
 
-    def psi(self, params: Record, x: Any) -> Float[Array, " n"]:
+    def psi(self, params: Record, x: Given) -> Float[Array, " n"]:
         """Return the expected psi of rows x, (n, d)."""
         return _psi(self, params, read_columns(self, x, "x"))
 
-    def predict(self, params: Record, x: Any) -> Num[Array, " n"]:
+    def predict(self, params: Record, x: Given) -> Num[Array, " n"]:
         """Return the expected y of rows x, (n, d); of labels the more probable one, 0 or 1."""
         return self.response.predict(self.offset + self.psi(params, x))
 
@@ -183,11 +184,11 @@ class Regression(ConjugateModel):
         variance = quadratic_rows(design, self.response.weights(covariance))
         return self.response.given(design @ self.response.weights(means), variance, means)
 
-    def log_predictive(self, params: Record, data: Any) -> Float[Array, " n"]:
+    def log_predictive(self, params: Record, data: Given) -> Float[Array, " n"]:
         """Return the log density of new rows (x, y), the weights integrated out."""
         return _log_predictive(self, params, *self.read(data))
 
-    def sample(self, params: Record, key: Array, n: int, *, given: Any) -> Num[Array, " n"]:
+    def sample(self, params: Record, key: Array, n: int, *, given: Given) -> Num[Array, " n"]:
         """Draw y for n rows from the predictive density, each with weights of its own.
 
         Args:

@@ -28,6 +28,7 @@ from vbjax.models.state_space.regressions import Groups, Regressions, chain_of, 
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, symmetrize
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Given
 from vbjax.terms.paths import Sums, log_density_of
 
 _CHUNK = 2**22  # numbers in a chunk's moments, of sequences x (steps + columns) x states x states
@@ -104,7 +105,7 @@ class StateSpaceModel(ConjugateModel, abc.ABC):
 
     # -- data ----------------------------------------------------------------------------------------
 
-    def read(self, data: Any) -> Sequences:
+    def read(self, data: Given) -> Sequences:
         data = data if isinstance(data, Sequences) else Sequences.of(data)
         if not isinstance(data.parts[0].values, jax.Array) or data.parts[0].values.ndim > 3:
             raise ValueError(f"data must be sequences of vectors (p,) or of numbers; got {data}")
@@ -216,27 +217,27 @@ class StateSpaceModel(ConjugateModel, abc.ABC):
             noise[0] if self.covariance_type == "full" else jnp.diag(noise[:, 0, 0]),
         )
 
-    def smoothed(self, params: Record, data: Any) -> OfSequences:
+    def smoothed(self, params: Record, data: Given) -> OfSequences:
         """Return means (t, D) and covariances (t, D, D) of every step's latents given its whole sequence.
 
         Of several sequences, a list of such pairs. By variational Bayes they are those of q(x).
         """
         return for_every_step(_smoothed, self, params, data)
 
-    def filtered(self, params: Record, data: Any) -> OfSequences:
+    def filtered(self, params: Record, data: Given) -> OfSequences:
         """Return what `smoothed` does, given the steps up to each, with the parameters at their means."""
         return for_every_step(_filtered, self, params, data)
 
-    def log_predictive(self, params: Record, data: Any) -> Float[Array, " n"]:
+    def log_predictive(self, params: Record, data: Given) -> Float[Array, " n"]:
         """Return log p of every sequence, in nats, with the parameters at their means."""
         return _log_predictive(self, params, self.read(data))
 
-    def forecast_moments(self, params: Record, data: Any, n_steps: int) -> Forecast:
+    def forecast_moments(self, params: Record, data: Given, n_steps: int) -> Forecast:
         """Return means and covariances of the steps that `forecast` draws, the noise included."""
         return _forecast_moments(self, params, self.read(data), read_count(n_steps, "n_steps"))
 
     def forecast(
-        self, params: Record, key: Array, data: Any, n_steps: int, n_draws: int = 1000
+        self, params: Record, key: Array, data: Given, n_steps: int, n_draws: int = 1000
     ) -> Float[Array, "{n_draws} n {n_steps} p"]:
         """Draw what comes after the last step of every sequence, with the parameters at their means.
 

@@ -88,10 +88,10 @@ class HDPTopics(TopicModel):
     def shared(self) -> str:
         return "weights"
 
-    def alpha(self, params: Any) -> Float[Array, " k"]:
+    def alpha(self, params: Record) -> Float[Array, " k"]:
         return self.doc_concentration * params.weights.mean
 
-    def slack(self, params: Any) -> Float[Array, ""]:
+    def slack(self, params: Record) -> Float[Array, ""]:
         """Return what log Gamma at its chords has beyond the log density of Dirichlet(alpha E[w])."""
         q, alpha = params.weights, self.doc_concentration
         # E[log w_k] - log E[w_k], without cancellation
@@ -157,7 +157,7 @@ class HDPTopics(TopicModel):
     def log_prior(self, s: Record) -> Float[Array, ""]:
         return super().log_prior(s) + self.weights_prior.log_density(s.weights) + s.weights.base
 
-    def m_step(self, params: Any, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
+    def m_step(self, params: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
         """Update the topics, then climb in q(v) (Hughes, Kim & Sudderth 2015, eq. 9)."""
         moved = super().m_step(params, statistics, block)
         if "weights" not in block:
@@ -177,11 +177,11 @@ class HDPTopics(TopicModel):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def words_of_topics(self, params: Any) -> Float[Array, " k"]:
+    def words_of_topics(self, params: Record) -> Float[Array, " k"]:
         """Return the expected number of words in each topic, of those it was fitted to."""
         return (params.topics.concentration - self.topic_concentration).sum(-1)
 
-    def used_topics(self, params: Any) -> Bool[Array, " k"]:
+    def used_topics(self, params: Record) -> Bool[Array, " k"]:
         """Return which topics hold more than one word."""
         return self.words_of_topics(params) > 1
 

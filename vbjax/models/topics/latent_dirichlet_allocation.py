@@ -94,10 +94,10 @@ class LatentDirichletAllocation(TopicModel):
     def shared(self) -> str | None:
         return "doc_concentration" if self.learn_doc_concentration else None
 
-    def alpha(self, params: Any) -> Float[Array, " k"]:
+    def alpha(self, params: Record) -> Float[Array, " k"]:
         return params.doc_concentration.mean if self.learn_doc_concentration else self.doc_concentration
 
-    def eta(self, params: Any) -> Float[Array, " v"]:
+    def eta(self, params: Record) -> Float[Array, " v"]:
         if not self.learn_topic_concentration:
             return self.topic_concentration
         return jnp.full_like(self.topic_concentration, params.topic_concentration.mean)
@@ -110,7 +110,7 @@ class LatentDirichletAllocation(TopicModel):
             priors["topic_concentration"] = point(self.topic_concentration.mean())
         return Record(priors)
 
-    def m_step(self, params: Any, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
+    def m_step(self, params: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
         """Update the topics, then the concentrations, each by a Newton step (Minka 2000)."""
         moved = super().m_step(params, statistics, block)
         if "doc_concentration" in block:

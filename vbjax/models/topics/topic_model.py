@@ -25,6 +25,7 @@ from vbjax.families.base import State
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
 from vbjax.models.topics.document_words import Topics, Words
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Given
 
 _CHUNK = 2**16  # numbers in a chunk's table of documents x words x topics, which stays in the cache
 _NOISE, _PASSES, _TURNS = 0.1, 10, 10  # of the start: in log topics, passes, and turns of documents in each
@@ -100,7 +101,7 @@ class TopicModel(ConjugateModel):
         if np.ndim(self.topic_concentration) != 1:
             raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
 
-    def read(self, data: Any) -> Documents:
+    def read(self, data: Given) -> Documents:
         if np.ndim(self.topic_concentration) != 1:
             return data if isinstance(data, Documents) else Documents.of(data)
         size = np.shape(self.topic_concentration)[0]
@@ -213,7 +214,7 @@ class TopicModel(ConjugateModel):
 
     # -- the M-step ----------------------------------------------------------------------------------
 
-    def m_step(self, params: Any, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
+    def m_step(self, params: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
         """Add the words' sums to eta (Hoffman, Blei & Bach 2010, eq. 5; Blei et al. 2003, section 5.4)."""
         if "topics" not in block:
             return Record(params)
@@ -234,7 +235,7 @@ class TopicModel(ConjugateModel):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def document_topics(self, params: Any, data: Any) -> DirichletState:
+    def document_topics(self, params: Any, data: Given) -> DirichletState:
         """Return q(theta_d) of documents, seen or new, (n, K): `.mean`, the shares of topics, and `.sd`."""
         self._require_resolved()
         return _document_topics(self, params, self.read(data))

@@ -330,7 +330,7 @@ def _probabilities(name: str, topics: Given) -> Array:
     return table
 
 
-def _fitted_topics(model: Any, params: Any) -> DirichletState:
+def _fitted_topics(model: Given, params: Given) -> DirichletState:
     """Return the posterior of the topics of a resolved model."""
     if not isinstance(model, TopicModel):
         raise ValueError(f"model must be a fitted topic model, fit.model; got {describe(model)}")
@@ -344,7 +344,7 @@ def _fitted_topics(model: Any, params: Any) -> DirichletState:
     return found
 
 
-def _require_documents(docs: Any) -> None:
+def _require_documents(docs: Given) -> None:
     if not isinstance(docs, Documents):
         raise TypeError(f"docs must be vb.Documents; got {type(docs).__name__}")
 
