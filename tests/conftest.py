@@ -27,6 +27,11 @@ def pytest_configure():
     gc.set_threshold(200_000, 50, 50)
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the longest file: of two workers one has it alone, and the other all that follow."""
+    items.sort(key=lambda item: item.path.name != "test_contracts.py")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def strict_promotion():
     """float32 meets float64, or an integer a float, only where a test says so."""
