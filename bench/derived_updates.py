@@ -19,7 +19,6 @@ from jax.scipy.special import xlogy as xlog
 from vbjax.core.rows import sum_over_rows
 from vbjax.families import (
     BetaState,
-    DeltaState,
     DirichletState,
     GammaState,
     MultivariateNormalGammaState,
@@ -345,7 +344,7 @@ regression_mixture = conjugate_mixture(lines_table, lines_sums, lines_update)
 
 def factor_analysis_missing(model: Any, params: Any, x: Array) -> Any:
     """EM with a pass for each block, every row with a latent precision of its own."""
-    w, mu, noise = params.w.at, params.mu.at, params.tau.mean
+    w, mu, noise = params.w.mean, params.mu.mean, params.tau.mean
 
     def posterior(rows: Array, loadings: Array, mean: Array, noise: Array) -> Any:
         seen = (~jnp.isnan(rows)).astype(noise.dtype)
@@ -380,13 +379,11 @@ def factor_analysis_missing(model: Any, params: Any, x: Array) -> Any:
         spread = cov.reshape(len(z), -1) @ squares(loadings).T
         return ((v[:, None] * seen) * ((shift - z @ loadings.T) ** 2 + spread)).sum(0)
 
-    gram, cross, objective = over(for_loadings, w.mean, mu.mean, noise)
-    gram = gram.reshape(w.precision.shape)
+    gram, cross, objective = over(for_loadings, w, mu, noise)
+    gram = gram.reshape(*w.shape, w.shape[1])
     loadings = jnp.linalg.solve(gram, cross[..., None])[..., 0]
-    w = MultivariateNormalState(loadings, noise[:, None, None] * gram)
-    count, residual = over(for_mean, loadings, mu.mean, noise)
-    mu = NormalState(mu.mean + residual / count, noise * count)
-    least = 0.5 * count * model.noise_floor * model.noise_scale
-    rate = jnp.maximum(0.5 * over(for_noise, loadings, mu.mean, noise), least)
-    at = dict(w=w, mu=mu, tau=GammaState(1 + 0.5 * count, rate))
-    return Record({name: DeltaState(state) for name, state in at.items()}), objective
+    count, residual = over(for_mean, loadings, mu, noise)
+    variance = over(for_noise, loadings, mu, noise) / count
+    least = model.noise_floor * model.noise_scale
+    values = dict(w=loadings, mu=mu + residual / count, tau=1 / jnp.maximum(variance, least))
+    return Record({name: model.factors[name].at(value) for name, value in values.items()}), objective

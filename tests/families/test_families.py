@@ -257,8 +257,15 @@ def everything(case, q, p, key):
         inner=t.inner(gradient),
     )
     samples = q.sample(key, 5), q.sample(key, (2, 3)), q.log_prob(q.sample(key, 5))
-    states = case.family.from_gradient(t, gradient), delta.at, q
-    statistics = q.expected(), q.at_mode(), t, q.statistics(q.sample(key)), delta.expected(), t.with_base(0)
+    states = case.family.from_gradient(t, gradient), q
+    statistics = (
+        q.expected(),
+        delta.gradient,
+        t,
+        q.statistics(q.sample(key)),
+        delta.expected(),
+        t.with_base(0),
+    )
     deltas = delta.mean, delta.variance, delta.covariance, delta.sample(key, 5), delta.entropy()
     return plated, scalars, samples, states, statistics, deltas
 

@@ -12,7 +12,6 @@ import vbjax as vb
 from vbjax.families import (
     BetaState,
     CategoricalState,
-    DeltaState,
     DirichletState,
     GammaState,
     LocationPrecision,
@@ -78,13 +77,20 @@ def normal():
     return NormalState(jnp.zeros(3), jnp.ones(3))
 
 
+POINT = vb.Delta(vb.Normal((3,))).at(np.zeros(3, "float32"))
+
 BAD_CALLS = {
     "no key": (lambda: normal().sample(0), "key must be one PRNG key"),
     "many keys": (lambda: normal().sample(jax.random.split(KEY)), "key must be one PRNG key"),
     "no shape": (lambda: normal().sample(KEY, "3"), "shape must be a whole number"),
     "a negative shape": (lambda: normal().sample(KEY, (2, -1)), "shape must be a whole number"),
     "a vast shape": (lambda: normal().sample(KEY, 2**40), "shape must be of at most"),
-    "a point without a key": (lambda: DeltaState(normal()).sample(None), "key must be one PRNG key"),
+    "a point without a key": (lambda: POINT.sample(None), "key must be one PRNG key"),
+    "a point of another plate": (
+        lambda: vb.Delta(vb.Normal((3,))).at(np.zeros(2)),
+        r"value must have the shapes \[\(3,\)\].*got \[\(2,\)\]",
+    ),
+    "a point of a word": (lambda: vb.Delta(vb.Normal()).at("a"), "value must be"),
     "a word": (lambda: normal().log_prob("a"), "x must be numbers"),
     "another plate": (lambda: normal().log_prob(np.ones(4)), r"x must have the shape \(3,\)"),
     "a number for a vector": (

@@ -78,9 +78,8 @@ def test_logits_have_no_origin(dtype):
 
 def test_a_corner_without_mass_keeps_a_flat_prior_flat(dtype):
     """EM with a flat prior and an empty component: the mode is on the edge, the objective finite."""
-    point = Delta(of=Dirichlet(SIZE)).from_gradient(
-        None, DirichletStatistics(jnp.asarray([3.0, 1, 0], dtype), jnp.zeros((), dtype))
-    )
+    counts = DirichletStatistics(jnp.asarray([3.0, 1, 0], dtype), jnp.zeros((), dtype))
+    point = Delta(of=Dirichlet(SIZE)).from_gradient(counts, counts)
     close(point.mode, [0.75, 0.25, 0])
     flat = terms.dirichlet(point.expected(), 1.0)
     # the logarithms of the smallest number, some hundreds, cancel

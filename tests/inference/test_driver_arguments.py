@@ -166,7 +166,7 @@ def test_parameters_of_another_model_are_refused_wherever_they_are_used():
                 with pytest.raises(ValueError, match=r"^params must "):
                     use(none, x)
     assert count == []
-    swapped = mixture().params | dict(components=wider.weights.at)
+    swapped = mixture().params | dict(components=vb.families.DirichletState(wider.weights.value))
     with pytest.raises(ValueError, match=r"^params must be those.*a DeltaState; got DirichletState"):
         model.predict(swapped, x)
 

@@ -7,7 +7,7 @@ import pytest
 import vbjax as vb
 from tests.support.clouds import key, rows
 from tests.support.registry import N_ROWS, mean_and_precision, without_data
-from vbjax.families import DeltaState, NormalState
+from vbjax.families import NormalState
 
 EM, COLUMN = vb.GaussianMixture(2), vb.UnitVarianceMixture(2)
 
@@ -119,7 +119,7 @@ BAD_ARGUMENTS = {
         "params must have the structure",
     ),
     "params of another family": (
-        dict(params=vb.Record(mu=DeltaState(states([0.0, 1.0], [1.0, 1.0]).mu))),
+        dict(params=vb.Record(mu=vb.Delta(vb.Normal((2,))).at(np.array([0.0, 1.0])))),
         "params must have the structure",
     ),
     "params of another k": (

@@ -217,7 +217,6 @@ BAD = {
     "data must be finite": lambda: vb.fit_stochastic(
         location(), itertools.chain([rows()], [rows() * np.nan]), key=KEY, total_rows=48
     ),
-    "use BayesianGaussianMixture": lambda: vb.GaussianMixture(2).mix(vb.Record(), vb.Record(), 0.5, ()),
 }
 
 

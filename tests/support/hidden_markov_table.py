@@ -14,6 +14,7 @@ from scipy import special, stats
 import vbjax as vb
 from tests.support import registry
 from tests.support.autoregressive_twins import matrix_normal_kl, regressions, wishart_means, with_lags
+from tests.support.points import shares
 from tests.support.registry import updates
 from tests.support.textbook import LOG_2PI, Posterior, dirichlet_term, expected_log
 from vbjax.families import DirichletState
@@ -93,8 +94,8 @@ def started(model, sequences, dtype, weights=WEIGHTS, seed=0):
     data = model.read(in_dtype(sequences, dtype))
     model, params = _begun(model.inspect(data), jax.random.key(seed), data, weights)
     for name, value in concentrations(seed, model.n_states).items():
-        state = DirichletState(jnp.asarray(value, dtype))
-        params |= {name: vb.families.DeltaState(state) if model.points else state}
+        value = jnp.asarray(value, dtype)
+        params |= {name: shares(value - 1) if model.points else DirichletState(value)}
     return model, data, weights, params
 
 

@@ -24,6 +24,7 @@ from tests.support.own_models import (
     univariate_mixture,
     without_data,
 )
+from tests.support.points import modes
 from tests.support.rows import (
     N_COMPONENTS,
     N_FEATURES,
@@ -54,7 +55,7 @@ from tests.support.rows import (
 from vbjax.core.contracts import Options
 from vbjax.core.ragged import by_part
 from vbjax.core.rows import n_rows, rounding_error
-from vbjax.families import DeltaState, DirichletState, GammaState, NormalState
+from vbjax.families import DirichletState, NormalState
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
@@ -96,15 +97,14 @@ def perturbed(model, data, seed):
 def perturbed_points(model, data, seed):
     """The modes of such components."""
     full = perturbed(vb.BayesianMixture(model.n_components, model.component).resolve(data), data, seed)
-    return vb.Record({name: DeltaState(at) for name, at in full.items()}) | dict(
-        components=DeltaState(jax.tree.map(lambda x: 1 + x, full["components"]))
-    )
+    full |= dict(components=jax.tree.map(lambda x: 1 + x, full.components))
+    return modes(model.factors, full)
 
 
 def points(model, data, seed):
     """Where a point estimate of a precision may begin: not at 0."""
     one = jnp.ones((), data.dtype)
-    return vb.Record(mu=DeltaState(NormalState(data[seed], one)), tau=DeltaState(GammaState(2 * one, one)))
+    return vb.Record(mu=vb.Delta(vb.Normal()).at(data[seed]), tau=vb.Delta(vb.Gamma()).at(one))
 
 
 def normal_seeds(model, data, seed):
@@ -118,7 +118,7 @@ def weighted_seeds(model, data, seed):
 
 
 def weighted_points(model, data, seed):
-    return vb.Record({name: DeltaState(at) for name, at in weighted_seeds(model, data, seed).items()})
+    return modes(model.factors, weighted_seeds(model, data, seed))
 
 
 def centers(model, data, seed):

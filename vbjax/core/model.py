@@ -301,11 +301,17 @@ class ConjugateModel:
         """Coordinate update of the factors in `block`, from the gradient of prior and likelihood."""
         s = _without_base(self.expected(params))
         gradient = self.total_gradient(s, statistics, block)
-        return params | {name: self.factors[name].from_gradient(s[name], gradient[name]) for name in block}
+        moved = {name: self.factors[name].update(params[name], s[name], gradient[name]) for name in block}
+        return self.constrain(params | moved, block)
 
     def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
         """Go a part rho of the way from `params` to `moved`, in the natural parameters of the block."""
-        return params | {name: self.factors[name].mix(params[name], moved[name], rho) for name in block}
+        mixed = {name: self.factors[name].mix(params[name], moved[name], rho) for name in block}
+        return self.constrain(params | mixed, block)
+
+    def constrain(self, params: Record, block: Iterable[str]) -> Record:
+        """Return parameters after an update of a block, within the bounds that the model puts on points."""
+        return params
 
     def guarded(self, block: Iterable[str]) -> bool:
         """Return whether the block has no coordinate update, but steps that must be scored."""

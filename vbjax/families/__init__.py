@@ -7,7 +7,7 @@ from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
 from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
 from vbjax.families.gauss_markov import GaussMarkov, GaussMarkovState, GaussMarkovStatistics
-from vbjax.families.joint import JointStatistics
+from vbjax.families.joint import JointStatistics, LocationCovariance
 from vbjax.families.markov_chain import MarkovChain, MarkovChainState, MarkovChainStatistics
 from vbjax.families.matrix_normal_wishart import (
     MatrixNormalWishart,
@@ -52,6 +52,7 @@ __all__ = [
     "GaussMarkovState",
     "GaussMarkovStatistics",
     "JointStatistics",
+    "LocationCovariance",
     "LocationPrecision",
     "MarkovChain",
     "MarkovChainState",

@@ -39,7 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from vbjax.families.cells import CellIndex, note_read, read_cells
 from vbjax.numerics.inputs import as_array, as_floating, read_count, read_key, read_probabilities, read_shape
@@ -94,6 +94,11 @@ def replace(x: C, **changes: Any) -> C:
     return moved
 
 
+def vanishes(count: Array) -> Bool[Array, " ..."]:
+    """Return which counts are so small that products of them underflow: nothing rests on them."""
+    return jnp.abs(count) < jnp.sqrt(jnp.finfo(count.dtype).tiny)
+
+
 class LocationPrecision(NamedTuple):
     """Value, mean or variance of a joint factor of a location and its precision."""
 
@@ -102,9 +107,14 @@ class LocationPrecision(NamedTuple):
 
 
 class Statistics:
-    """Expected sufficient statistics; the module's text explains natural fields, `pivot` and `base`."""
+    """Expected sufficient statistics; the module's text explains natural fields, `pivot` and `base`.
+
+    `point_domains` names the set in which each number of a point lives (`Family.maximise`), as
+    `State.domains` does of a state's fields.
+    """
 
     events: ClassVar[dict[str, int]]
+    point_domains: ClassVar[dict[str, str]] = {}
 
     if TYPE_CHECKING:  # families whose terms take values have it
 
@@ -166,6 +176,36 @@ class Statistics:
         """E[log h(z)], which is 0 where the family's base measure is one."""
         return getattr(self, "base", 0.0)
 
+    def with_natural(self, other: Statistics) -> Self:
+        """Return the natural fields and the base of others with this record's pivot.
+
+        So the record of a gradient says about which pivot it was taken.
+        """
+        return dataclasses.replace(self, **other.natural).with_base(other.log_base)  # type: ignore[type-var]
+
+    def gradient_like(self, other: Self) -> Self:
+        """Return this gradient in statistics about the pivot of `other`."""
+        pull = jax.grad(lambda t: t.like(self).inner(self).sum())(other)
+        return other.with_natural(pull.with_base(self.log_base))
+
+    # -- points, in the coordinates of `Family.maximise`
+
+    def at(self, point: Any) -> Self:
+        """Return the statistics of a point, with the sizes of these."""
+        return self.of_value(self.value_at(point), point)
+
+    def value_at(self, point: Any) -> Value:
+        """Return a point as a value of the latent."""
+        return point
+
+    def of_value(self, x: Value, point: Any) -> Self:
+        """Return the statistics of a value in the place of a point."""
+        return self.of(x)
+
+    def location_scale(self, point: Any) -> ArrayLike:
+        """Return the unit of a point's location, where these are the gradient whose maximum it is."""
+        return 1
+
 
 T = TypeVar("T", bound=Statistics)
 
@@ -183,6 +223,15 @@ class State(Generic[T]):
     """
 
     domains: ClassVar[dict[str, str]] = {}
+
+    @property
+    def fields(self) -> dict[str, Array]:
+        """The numbers that `domains` names."""
+        return {name: getattr(self, name) for name in self.domains}
+
+    def with_fields(self, fields: Mapping[str, Array]) -> Self:
+        """Return the state with other numbers."""
+        return dataclasses.replace(self, **fields)  # type: ignore[type-var]
 
     def statistics(self, x: Value) -> T:
         """Return t(x) of a value, taken about the value itself if the family has a pivot."""
@@ -223,10 +272,6 @@ class State(Generic[T]):
     def sd(self) -> Value:
         """Standard deviation, elementwise: sqrt(variance)."""
         return jax.tree.map(jnp.sqrt, self.variance)
-
-    def at_mode(self) -> T:
-        """Return the statistics of the mode: the message that a point estimate (`Delta`) sends."""
-        return self.statistics(self.mode)
 
     def divergence(self, other: Self) -> Float[Array, "*plate"]:
         """Return KL(self || other) for a state of this class; `kl` checks that `other` is one.
@@ -343,13 +388,12 @@ def _fields_that_fit(*states: Any) -> Iterator[Any]:
 
 def _with_arrays(state: Q) -> Q:
     """Return the state with its numbers as arrays."""
-    given = {name: getattr(state, name) for name in state.domains}
-    read = {name: as_floating(x, name) for name, x in given.items() if not isinstance(x, jax.Array)}
-    return dataclasses.replace(state, **read) if read else state  # type: ignore[type-var]
+    read = {name: as_floating(x, name) for name, x in state.fields.items() if not isinstance(x, jax.Array)}
+    return state.with_fields(read) if read else state
 
 
 def _shapes(state: State) -> str:
-    return "(" + ", ".join(f"{name} {getattr(state, name).shape}" for name in state.domains) + ")"
+    return "(" + ", ".join(f"{name} {x.shape}" for name, x in state.fields.items()) + ")"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -416,6 +460,27 @@ class Family(Generic[Q, T]):
             weight: exchangeable copies that the factor stands for inside one row.
         """
         raise TypeError(f"{type(self).__name__} has no coordinate update")
+
+    def update(self, state: Q, statistics: T, gradient: T) -> Q:
+        """Return the optimal state; a point stays where it is if the gradient says nothing of it."""
+        return self.from_gradient(statistics, gradient)
+
+    def maximise(self, statistics: T, gradient: T) -> Any:
+        """Return the value z of the largest <gradient, t(z)>: what EM and MAP need.
+
+        The base measure counts where the log joint has a density of z, as `gradient.base` says. The value is
+        in coordinates that keep its digits, those of `Statistics.point_domains`; by default it is the mode
+        of the optimal state.
+        """
+        return self.from_gradient(statistics, gradient).mode
+
+    def is_idle(self, gradient: T) -> Bool[Array, "*plate"]:
+        """Return for every cell whether neither rows nor a prior say anything of it."""
+        return jnp.zeros(gradient.plate, bool)
+
+    def point(self, value: Given) -> Any:
+        """Return a given value in the coordinates of `maximise`; raise a ValueError for what is none."""
+        return as_floating(value, "value")
 
     def optimum(self, statistics: T, gradient: T) -> tuple[Q, Float[Array, "*plate"]]:
         """Return the optimal state and its log-normaliser."""

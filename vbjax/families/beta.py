@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import betainc
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from vbjax.families.base import Family, State, Statistics, pytree, read_share
-from vbjax.families.dirichlet import DirichletState, DirichletStatistics, dirichlet_log_density
+from vbjax.families.base import Family, State, Statistics, pytree, read_share, vanishes
+from vbjax.families.dirichlet import DirichletState, DirichletStatistics, dirichlet_log_density, shares
 from vbjax.numerics.special import quantile
+from vbjax.numerics.types import Given
 
 
 @pytree
@@ -24,6 +25,7 @@ class BetaStatistics(Statistics):
     log_complement: Float[Array, "*plate"]
     base: Float[Array, "*plate"]
     events = {"log": 0, "log_complement": 0}
+    point_domains = {"value": "simplex"}
 
     @classmethod
     def of(cls, x: ArrayLike) -> BetaStatistics:
@@ -31,6 +33,13 @@ class BetaStatistics(Statistics):
         x = jnp.asarray(x)
         log, complement = jnp.log(x), jnp.log1p(-x)
         return cls(log, complement, -(log + complement))
+
+    def at(self, point: Float[Array, "*plate 2"]) -> BetaStatistics:
+        log = jnp.log(jnp.maximum(point, jnp.finfo(point.dtype).tiny))  # as of a Dirichlet
+        return BetaStatistics(log[..., 0], log[..., 1], -log.sum(-1))
+
+    def value_at(self, point: Float[Array, "*plate 2"]) -> Float[Array, "*plate"]:
+        return point[..., 0]
 
 
 def beta_log_density(t: BetaStatistics, concentration1: Array, concentration0: Array) -> Array:
@@ -57,10 +66,6 @@ class BetaState(State[BetaStatistics]):
 
     def expected(self) -> BetaStatistics:
         t = self._pair.expected()
-        return BetaStatistics(t.log[..., 0], t.log[..., 1], t.base)
-
-    def at_mode(self) -> BetaStatistics:
-        t = self._pair.at_mode()  # where the mode is 0 or 1 too
         return BetaStatistics(t.log[..., 0], t.log[..., 1], t.base)
 
     def log_density(self, statistics: BetaStatistics) -> Float[Array, "*plate"]:
@@ -120,3 +125,17 @@ class Beta(Family[BetaState, BetaStatistics]):
         return BetaState(
             (gradient.log + correction) / weight, (gradient.log_complement + correction) / weight
         )
+
+    def maximise(self, statistics: BetaStatistics, gradient: BetaStatistics) -> Float[Array, "*plate 2"]:
+        """Return x and 1 - x, each with its own digits."""
+        return shares(self._counts(gradient))
+
+    def is_idle(self, gradient: BetaStatistics) -> Bool[Array, "*plate"]:
+        return vanishes(self._counts(gradient)).all(-1)
+
+    def _counts(self, gradient: BetaStatistics) -> Float[Array, "*plate 2"]:
+        return jnp.stack([gradient.log, gradient.log_complement], -1) - gradient.base[..., None]
+
+    def point(self, value: Given) -> Float[Array, "*plate 2"]:
+        x = super().point(value)
+        return jnp.stack([x, 1 - x], -1)

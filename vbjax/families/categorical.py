@@ -26,6 +26,9 @@ class CategoricalStatistics(Statistics):
     p: Float[Array, "*plate k"]
     events = {"p": 1}
 
+    def of_value(self, x: ArrayLike, point: Any) -> CategoricalStatistics:
+        return CategoricalStatistics(jax.nn.one_hot(x, self.p.shape[-1], dtype=self.p.dtype))
+
 
 @pytree
 class CategoricalState(State[CategoricalStatistics]):

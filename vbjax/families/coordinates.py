@@ -1,14 +1,12 @@
 """Coordinates of a state: real numbers relative to another state, for extrapolation along a path of states.
 
-Locations are in units of their spread, positive numbers are logarithms, and positive definite matrices are
-the triangular factor in which the origin is the identity. So the numbers are free of the data's units, small
-near the origin, and any choice of them is a state. Core's acceleration imports this file, and `fit` does for
-its errors.
+Locations are in units of their spread, positive numbers and shares are logarithms, and positive definite
+matrices are the triangular factor in which the origin is the identity. So the numbers are free of the data's
+units, small near the origin, and any choice of them is a state. Core's acceleration imports this file, and
+`fit` does for its errors.
 """
 
 from __future__ import annotations
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +14,18 @@ from jax import Array
 from jaxtyping import Bool
 
 from vbjax.families.base import State
-from vbjax.families.delta import DeltaState
 from vbjax.numerics.linalg import cholesky, solve_lower, symmetrize, transpose
 
 
 def coordinates(state: State, origin: State) -> dict[str, Array]:
     """Return real numbers for every field of a state, 0 at `origin`, a state of the same family."""
-    if isinstance(state, DeltaState) and isinstance(origin, DeltaState):
-        return coordinates(state.at, origin.at)
+    fields, of_origin = state.fields, origin.fields
 
     def read(name: str, domain: str) -> Array:
-        x, there = getattr(state, name), getattr(origin, name)
-        if domain in ("positive", "degrees"):
+        x, there = fields[name], of_origin[name]
+        if domain in ("positive", "simplex", "degrees"):
             least = _least(origin, domain)
-            return jnp.log((x - least) / (there - least))
+            return jnp.log(jnp.where(x == there, 1, (x - least) / (there - least)))  # 0 may stay 0
         if domain in ("definite", "triangular"):
             root = solve_lower(*map(cholesky, (there, x))) if domain == "definite" else solve_lower(there, x)
             diagonal = jnp.diagonal(root, axis1=-2, axis2=-1)
@@ -42,11 +38,13 @@ def coordinates(state: State, origin: State) -> dict[str, Array]:
 
 def at_coordinates(values: dict[str, Array], origin: State) -> State:
     """Return the state at given coordinates: the inverse of `coordinates`."""
-    if isinstance(origin, DeltaState):
-        return DeltaState(at_coordinates(values, origin.at))
+    of_origin = origin.fields
 
     def write(name: str, domain: str) -> Array:
-        x, there = values[name], getattr(origin, name)
+        x, there = values[name], of_origin[name]
+        if domain == "simplex":
+            pieces = there * jnp.exp(x)
+            return pieces / pieces.sum(-1, keepdims=True)
         if domain in ("positive", "degrees"):
             least = _least(origin, domain)
             return least + (there - least) * jnp.exp(x)
@@ -60,42 +58,37 @@ def at_coordinates(values: dict[str, Array], origin: State) -> State:
             return symmetrize(root @ transpose(root))
         return there + x * (origin.location_scale if domain == "location" else 1)
 
-    fields = {name: write(name, domain) for name, domain in origin.domains.items()}
-    return dataclasses.replace(origin, **fields)  # type: ignore[type-var]
+    return origin.with_fields({name: write(name, domain) for name, domain in origin.domains.items()})
 
 
 def displace(state: State, key: Array) -> State:
     """Return the state with every location moved by about its standard deviation, and logits by about 1."""
-    if isinstance(state, DeltaState):
-        return DeltaState(displace(state.at, key))
-    moved = {}
+    moved, fields = {}, state.fields
     for number, (name, domain) in enumerate(state.domains.items()):
         if domain in ("location", "real"):
-            x = getattr(state, name)
+            x = fields[name]
             noise = jax.random.normal(jax.random.fold_in(key, number), x.shape, x.dtype)
             moved[name] = x + noise * (state.location_scale if domain == "location" else 1)
-    return dataclasses.replace(state, **moved)  # type: ignore[type-var]
+    return state.with_fields(moved)
 
 
 def is_proper(state: State) -> Bool[Array, ""]:
     """Return whether every number of the state is finite and in its domain, for a matrix its diagonal."""
-    state = state.at if isinstance(state, DeltaState) else state
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]
     return jnp.stack([*finite, *(~bad for bad in _bad(state).values())]).all()
 
 
 def first_improper_field(state: State) -> str | None:
     """Return the name of the first field with values outside its domain, or None; NaN passes."""
-    bad = _bad(state.at if isinstance(state, DeltaState) else state)
-    return next((name for name, is_bad in bad.items() if is_bad), None)
+    return next((name for name, is_bad in _bad(state).items() if is_bad), None)
 
 
 def _bad(state: State) -> dict[str, Bool[Array, ""]]:
     """Return for every bounded field whether a number, of a matrix its diagonal, is not above the bound."""
-    bad = {}
+    bad, fields = {}, state.fields
     for name, domain in state.domains.items():
         if domain in ("positive", "definite", "degrees"):
-            x = getattr(state, name)
+            x = fields[name]
             x = jnp.diagonal(x, axis1=-2, axis2=-1) if domain == "definite" else x
             bad[name] = (x <= _least(state, domain)).any()
     return bad

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from vbjax.families.base import Family, State, Statistics, pytree
+from vbjax.families.base import Family, State, Statistics, pytree, vanishes
 from vbjax.numerics.linalg import outer
 from vbjax.numerics.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito
 
@@ -22,12 +22,17 @@ class DirichletStatistics(Statistics):
     log: Float[Array, "*plate k"]
     base: Float[Array, "*plate"]
     events = {"log": 1}
+    point_domains = {"value": "simplex"}
 
     @classmethod
     def of(cls, x: ArrayLike) -> DirichletStatistics:
         """Return the statistics of a point of the simplex."""
         log = jnp.log(jnp.asarray(x))
         return cls(log, -log.sum(-1))
+
+    def at(self, point: Array) -> DirichletStatistics:
+        # a corner without mass gets the log of the smallest number: 0 log 0 = 0, and a flat prior stays flat
+        return self.of(jnp.maximum(point, jnp.finfo(point.dtype).tiny))
 
 
 def dirichlet_log_density(t: DirichletStatistics, concentration: Array) -> Array:
@@ -82,11 +87,6 @@ class DirichletState(State[DirichletStatistics]):
     def divergence(self, other: DirichletState) -> Float[Array, "*plate"]:
         return dirichlet_kl(self.concentration, other.concentration)
 
-    def at_mode(self) -> DirichletStatistics:
-        # a corner without mass gets the log of the smallest number: 0 log 0 = 0, and a flat prior stays flat
-        mode = self.mode
-        return DirichletStatistics.of(jnp.maximum(mode, jnp.finfo(mode.dtype).tiny))
-
     @property
     def mean(self) -> Float[Array, "*plate k"]:
         return self.concentration / self.concentration.sum(-1, keepdims=True)
@@ -131,3 +131,19 @@ class Dirichlet(Family[DirichletState, DirichletStatistics]):
         """
         correction = jnp.expand_dims(weight - gradient.base, -1)
         return DirichletState((gradient.log + correction) / jnp.expand_dims(jnp.asarray(weight), -1))
+
+    def maximise(
+        self, statistics: DirichletStatistics, gradient: DirichletStatistics
+    ) -> Float[Array, "*plate k"]:
+        """Return the counts' shares, x_k = g_k / sum g (Bishop 2006, eq. 9.26)."""
+        return shares(gradient.log - gradient.base[..., None])
+
+    def is_idle(self, gradient: DirichletStatistics) -> Bool[Array, "*plate"]:
+        return vanishes(gradient.log - gradient.base[..., None]).all(-1)
+
+
+def shares(counts: Float[Array, "*plate k"]) -> Float[Array, "*plate k"]:
+    """Return counts as shares of their sum; NaN if one is negative: then sum_k n_k log x_k has no bound."""
+    total = counts.sum(-1, keepdims=True)
+    found = counts / jnp.where(total == 0, 1, total)
+    return jnp.where((counts >= 0).all(-1, keepdims=True), found, jnp.nan)

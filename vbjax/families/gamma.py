@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import gammainc, gammaincc, ndtri
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from vbjax.families.base import Family, State, Statistics, pytree, read_share
+from vbjax.families.base import Family, State, Statistics, pytree, read_share, vanishes
 from vbjax.numerics.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito, quantile
 
 
@@ -23,6 +23,7 @@ class GammaStatistics(Statistics):
     log: Float[Array, "*plate"]
     base: Float[Array, "*plate"]
     events = {"value": 0, "log": 0}
+    point_domains = {"value": "positive"}
     __array_ufunc__ = None  # so that array * statistics comes to __rmul__
 
     @classmethod
@@ -30,6 +31,10 @@ class GammaStatistics(Statistics):
         """Return the statistics of a value."""
         x = jnp.asarray(x)
         return cls(x, jnp.log(x), -jnp.log(x))
+
+    def at(self, point: Array) -> GammaStatistics:
+        """Return the statistics of a point; one at 0 gets the log of the smallest number: 0 log 0 = 0."""
+        return self.of(jnp.maximum(point, jnp.finfo(point.dtype).tiny))
 
     def __mul__(self, other: GammaStatistics | ArrayLike) -> GammaStatistics:
         if not isinstance(other, GammaStatistics):
@@ -102,10 +107,6 @@ class GammaState(State[GammaStatistics]):
     def variance(self) -> Float[Array, "*plate"]:
         return self.concentration / self.rate**2
 
-    def at_mode(self) -> GammaStatistics:
-        mode = self.mode  # a mode of 0 gets the logarithm of the smallest number: 0 log 0 = 0
-        return GammaStatistics.of(jnp.maximum(mode, jnp.finfo(mode.dtype).tiny))
-
     @property
     def mode(self) -> Float[Array, "*plate"]:
         return jnp.maximum(self.concentration - 1, 0) / self.rate
@@ -150,3 +151,11 @@ class Gamma(Family[GammaState, GammaStatistics]):
         g_log is corrected if the log joint holds no density of x, or several.
         """
         return GammaState((gradient.log + (weight - gradient.base)) / weight, -gradient.value / weight)
+
+    def maximise(self, statistics: GammaStatistics, gradient: GammaStatistics) -> Float[Array, "*plate"]:
+        """Return x = g_log / -g_x."""
+        rate = jnp.where(self.is_idle(gradient), 1, -gradient.value)
+        return jnp.maximum(gradient.log - gradient.base, 0) / rate
+
+    def is_idle(self, gradient: GammaStatistics) -> Bool[Array, "*plate"]:
+        return vanishes(gradient.value)

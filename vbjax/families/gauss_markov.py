@@ -45,6 +45,10 @@ class GaussMarkovStatistics(Statistics):
         second = jnp.zeros((*x.shape, x.shape[-1]), x.dtype)
         return cls(x, jnp.zeros_like(x), second, second[..., 0, :, :], here)
 
+    def of_value(self, x: ArrayLike, point: Any) -> GaussMarkovStatistics:
+        x = jnp.asarray(x)
+        return self.of(x, jnp.broadcast_to(self.here, x.shape[:-1]))
+
     @property
     def states(self) -> MultivariateNormalStatistics:
         """The states, (..., T) vectors: locations for the terms of what is observed."""

@@ -9,14 +9,26 @@ different shapes: a precision Lam, and a location that is normal given Lam with 
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from typing import Any, NamedTuple, Self, TypeVar
+
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from vbjax.families.base import LocationPrecision, State, Statistics, T, pytree
+from vbjax.families.base import Family, LocationPrecision, Q, State, Statistics, T, pytree, vanishes
 from vbjax.families.gamma import GammaState
 from vbjax.families.wishart import WishartState
-from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky
+from vbjax.numerics.linalg import inverse_and_logdet
+from vbjax.numerics.types import Given
+
+
+class LocationCovariance(NamedTuple):
+    """Location, and the inverse of its precision: a point of a joint family."""
+
+    location: Array
+    covariance: Array
 
 
 @pytree
@@ -29,6 +41,36 @@ class JointStatistics(Statistics):
     cross: Array
     square: Array
     base: Array
+    point_domains = dict(location="location", covariance="positive")
+
+    @property
+    def _of_matrix(self) -> bool:
+        return self.events["precision"] == 2
+
+    def _inverse(self, covariance: Array) -> tuple[Array, Array]:
+        """Return the precision of a covariance, and its log-determinant."""
+        return inverse_and_logdet(covariance) if self._of_matrix else (1 / covariance, -jnp.log(covariance))
+
+    def at(self, point: LocationCovariance) -> Self:
+        precision, logdet = self._inverse(point.covariance)
+        size = precision.shape[-1] if self._of_matrix else 1
+        rows = math.prod(point.location.shape[logdet.ndim :]) // size
+        nothing = dict(cross=jnp.zeros_like(self.cross), square=jnp.zeros_like(self.square))
+        value = dict(pivot=point.location, precision=precision, logdet=logdet)
+        return dataclasses.replace(self, **value, **nothing, base=0.5 * (rows - size - 1) * logdet)
+
+    def value_at(self, point: LocationCovariance) -> LocationPrecision:
+        return LocationPrecision(point.location, self._inverse(point.covariance)[0])
+
+    def location_scale(self, point: LocationCovariance) -> Array:
+        """Return the standard deviation of a row about the location."""
+        variance, plate = point.covariance, self.plate
+        variance = jnp.diagonal(variance, axis1=-2, axis2=-1) if self._of_matrix else variance
+        missing = (1,) * (point.location.ndim - variance.ndim)
+        return jnp.sqrt(variance).reshape(plate + missing + variance.shape[len(plate) :])
+
+
+J = TypeVar("J", bound=JointStatistics)
 
 
 @pytree
@@ -72,6 +114,16 @@ class JointGammaState(JointState[T]):
         return GammaState(self.concentration, self.rate)
 
     @property
+    def scatter(self) -> Float[Array, "*plate"]:
+        """Sum of squares about the location, of the rows that it stands for: twice the rate."""
+        return 2 * self.rate
+
+    @property
+    def mean_covariance(self) -> Float[Array, "*plate"]:
+        """Inverse of the expected precision."""
+        return self.rate / self.concentration
+
+    @property
     def spread(self) -> Float[Array, "*plate"]:
         """E[1 / tau], NaN where it is infinite."""
         return self.rate / jnp.where(self.concentration > 1, self.concentration - 1, jnp.nan)
@@ -102,6 +154,16 @@ class JointWishartState(JointState[T]):
         return WishartState(self.degrees_of_freedom, self.inverse_scale)
 
     @property
+    def scatter(self) -> Float[Array, "*plate d d"]:
+        """Sum of products about the location, of the rows that it stands for: the inverse scale."""
+        return self.inverse_scale
+
+    @property
+    def mean_covariance(self) -> Float[Array, "*plate d d"]:
+        """Inverse of the expected precision."""
+        return self.inverse_scale / self.degrees_of_freedom[..., None, None]
+
+    @property
     def spread(self) -> Float[Array, "*plate d d"]:
         """E[Lam^-1], NaN where it is infinite."""
         excess = self.degrees_of_freedom - self.location.shape[-1] - 1
@@ -117,14 +179,48 @@ class JointWishartState(JointState[T]):
         factor = jnp.where(self.mode_factor > 0, self.mode_factor, jnp.nan)
         return LocationPrecision(self.location, factor[..., None, None] * self.precision.scale)
 
-    def mode_and_logdet(self) -> tuple[Float[Array, "*plate d d"], Float[Array, "*plate"]]:
-        """Return the mode of Lam and its log-determinant, both from the factor of the inverse scale.
 
-        Forming Lam and factoring it again would lose digits.
+@dataclasses.dataclass(frozen=True)
+class JointFamily(Family[Q, T]):
+    """Location and its precision, for each cell of `plate`."""
+
+    @property
+    def base_exponent(self) -> float:
+        """The power of det Lam that is the base measure."""
+        raise TypeError(f"{type(self).__name__} has no base measure")
+
+    def maximise(self, statistics: T, gradient: T) -> LocationCovariance:
+        """Return the location and the covariance S / n of the largest <gradient, t> (Bishop 2006, eq. 9.25).
+
+        With n = 2 g_logdet, and the location and the scatter S of `from_gradient`.
         """
-        root = cholesky(self.inverse_scale)
-        logdet = root.shape[-1] * jnp.log(self.mode_factor) - logdet_from_cholesky(root)
-        return self.mode_factor[..., None, None] * inverse_from_cholesky(root), logdet
+        state: Any = self.from_gradient(statistics, gradient)
+        number = jnp.where(self.is_idle(gradient), 1, self.rows_behind(gradient))
+        shape = number.shape + (1,) * (state.scatter.ndim - number.ndim)
+        return LocationCovariance(state.location, state.scatter / number.reshape(shape))
+
+    def is_idle(self, gradient: T) -> Bool[Array, "*plate"]:
+        number = self.rows_behind(gradient)
+        return (number < 0) | vanishes(number)
+
+    def rows_behind(self, gradient: Any) -> Float[Array, "*plate"]:
+        """Return how many rows a gradient stands for, by which `maximise` divides the scatter."""
+        return 2 * (gradient.logdet + self.base_exponent * gradient.base)
+
+    def point(self, value: Given) -> LocationCovariance:
+        if not isinstance(value, tuple) or len(value) != 2:
+            raise ValueError(f"value must be a pair (location, covariance); got {type(value).__name__}")
+        return LocationCovariance(*map(super().point, value))
+
+
+def keep_collinear(gradient: J) -> J:
+    """Return a gradient by which collinear locations stay at the pivot: rows do not tell them apart.
+
+    The term that keeps them, a proximal one, is a rounding of the rows' squares, and zero at the pivot.
+    """
+    size, dtype = gradient.square.shape[-1], gradient.square.dtype
+    near = 1 + size * jnp.finfo(dtype).eps * jnp.eye(size, dtype=dtype)
+    return dataclasses.replace(gradient, square=gradient.square * near)
 
 
 def increment(

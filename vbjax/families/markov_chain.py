@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vbjax.chains import discrete as chains
 from vbjax.families.base import State, Statistics, pytree
@@ -21,6 +21,13 @@ from vbjax.numerics.linalg import outer
 from vbjax.numerics.special import finite_log, itakura_saito
 
 _CHUNK = 2**17  # numbers in a pass's table of chains x steps x states, which stays in the cache
+
+
+class Path(NamedTuple):
+    """Path of states' numbers (..., T), as a point, and where something is observed; None for everywhere."""
+
+    states: Int[Array, "*plate t"]
+    observed: Bool[Array, "*plate t"] | None
 
 
 @pytree
@@ -44,6 +51,12 @@ class MarkovChainStatistics(Statistics):
         p = jax.nn.one_hot(jnp.asarray(x, int), size, dtype=dtype)
         pairs = jnp.einsum("...ti,...tj->...ij", p[..., :-1, :], p[..., 1:, :])
         return cls(p[..., 0, :], pairs, _where_observed(observed, p))
+
+    def value_at(self, point: Path) -> Int[Array, "*plate t"]:
+        return point.states
+
+    def of_value(self, x: ArrayLike, point: Path) -> MarkovChainStatistics:
+        return self.of_path(x, self.first.shape[-1], self.first.dtype, point.observed)
 
 
 def _where_observed(observed: Array | None, p: Array) -> Array:
@@ -233,6 +246,11 @@ class MarkovChain(ChainFamily[MarkovChainState, MarkovChainStatistics]):
         copies = jnp.asarray(weight)[..., None]
         initial, transitions, evidence = self._log_weights(gradient)
         return self._state(initial / copies, transitions / copies[..., None], evidence / copies[..., None])
+
+    def maximise(self, statistics: MarkovChainStatistics, gradient: MarkovChainStatistics) -> Path:
+        """Return the path of the greatest weight (Viterbi)."""
+        observed = None if self.extent is None else self.extent.observed
+        return Path(self.from_gradient(statistics, gradient).mode, observed)
 
     def _log_weights(self, gradient: MarkovChainStatistics) -> tuple[Array, Array, Array]:
         observed = None if self.extent is None else self.extent.observed

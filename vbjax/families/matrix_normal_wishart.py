@@ -14,8 +14,14 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float
 
-from vbjax.families.base import Family, LocationPrecision, pytree
-from vbjax.families.joint import JointStatistics, JointWishartState
+from vbjax.families.base import LocationPrecision, pytree
+from vbjax.families.joint import (
+    JointFamily,
+    JointStatistics,
+    JointWishartState,
+    LocationCovariance,
+    keep_collinear,
+)
 from vbjax.families.wishart import (
     sample_wishart_roots,
     wishart_base_entropy,
@@ -44,12 +50,16 @@ class MatrixNormalWishartStatistics(JointStatistics):
     """
 
     events = {"precision": 2, "logdet": 0, "cross": 2, "square": 2}
+    point_domains = dict(location="location", covariance="definite")
 
     @classmethod
     def of(cls, x: LocationPrecision) -> MatrixNormalWishartStatistics:
         """Return the statistics of q vectors and a positive definite matrix."""
         location, precision = map(jnp.asarray, x)
-        return _at_point(location, precision, logdet_from_cholesky(cholesky(precision)))
+        (rows, size), logdet = location.shape[-2:], logdet_from_cholesky(cholesky(precision))
+        square = jnp.zeros((*location.shape[:-1], rows), location.dtype)
+        base = 0.5 * (rows - size - 1) * logdet
+        return cls(location, precision, logdet, jnp.zeros_like(location), square, base)
 
     def about(self, pivot: Array) -> MatrixNormalWishartStatistics:
         cross = self.cross + (self.pivot - pivot) @ self.precision
@@ -67,13 +77,6 @@ class MatrixNormalWishartStatistics(JointStatistics):
         quadratic = jnp.einsum("...qi,...ij,...qj->...q", shift, self.precision, shift)
         own = jnp.diagonal(self.square, axis1=-2, axis2=-1)
         return quadratic - 2 * (shift * self.cross).sum(-1) + own
-
-
-def _at_point(location: Array, precision: Array, logdet: Array) -> MatrixNormalWishartStatistics:
-    rows, size = location.shape[-2:]
-    square = jnp.zeros((*location.shape[:-1], rows), location.dtype)
-    base = 0.5 * (rows - size - 1) * logdet
-    return MatrixNormalWishartStatistics(location, precision, logdet, jnp.zeros_like(location), square, base)
 
 
 @pytree
@@ -122,9 +125,6 @@ class MatrixNormalWishartState(JointWishartState[MatrixNormalWishartStatistics])
         rows, size = self.location.shape[-2:]
         return self.degrees_of_freedom - size - 1 + rows
 
-    def at_mode(self) -> MatrixNormalWishartStatistics:
-        return _at_point(self.location, *self.mode_and_logdet())
-
     @property
     def covariance(self) -> LocationPrecision:
         """Covariances of each location (..., q, D, D), and of the precision."""
@@ -144,13 +144,17 @@ class MatrixNormalWishartState(JointWishartState[MatrixNormalWishartStatistics])
 
 
 @dataclasses.dataclass(frozen=True)
-class MatrixNormalWishart(Family[MatrixNormalWishartState, MatrixNormalWishartStatistics]):
+class MatrixNormalWishart(JointFamily[MatrixNormalWishartState, MatrixNormalWishartStatistics]):
     """Matrix of `rows` vector locations of `size` under one precision matrix, for each cell of `plate`."""
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     rows: int = 1
     size: int = 1
     curvature: ClassVar[str | None] = "square"
+
+    @property
+    def base_exponent(self) -> float:
+        return 0.5 * (self.rows - self.size - 1)
 
     def neutral(self, dtype: DTypeLike) -> MatrixNormalWishartState:
         def eye(n: int) -> Array:
@@ -181,3 +185,8 @@ class MatrixNormalWishart(Family[MatrixNormalWishartState, MatrixNormalWishartSt
             nu / weight,
             inverse_scale / weight[..., None, None],
         )
+
+    def maximise(
+        self, statistics: MatrixNormalWishartStatistics, gradient: MatrixNormalWishartStatistics
+    ) -> LocationCovariance:
+        return super().maximise(statistics, keep_collinear(gradient))

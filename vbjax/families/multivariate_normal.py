@@ -36,6 +36,7 @@ class MultivariateNormalStatistics(Statistics):
     first: Float[Array, "*plate d"]
     second: Float[Array, "*plate d d"]
     events = {"first": 1, "second": 2}
+    point_domains = {"value": "location"}
 
     @classmethod
     def of(cls, x: ArrayLike) -> MultivariateNormalStatistics:
@@ -51,6 +52,10 @@ class MultivariateNormalStatistics(Statistics):
     def about(self, pivot: Array) -> MultivariateNormalStatistics:
         shift = self.pivot - pivot
         return MultivariateNormalStatistics(pivot, self.first + shift, self.scatter_about(pivot))
+
+    def location_scale(self, point: Array) -> Float[Array, "*plate d"]:
+        precision = -2 * jnp.diagonal(self.second, axis1=-2, axis2=-1)
+        return jnp.sqrt(1 / jnp.where(precision > 0, precision, 1))
 
     def scatter_about(self, x: ArrayLike) -> Float[Array, "*plate d d"]:
         """Return E[(z - x)(z - x)']."""

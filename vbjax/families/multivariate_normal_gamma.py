@@ -14,14 +14,20 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float
 
-from vbjax.families.base import Family, LocationPrecision, pytree
+from vbjax.families.base import LocationPrecision, pytree
 from vbjax.families.gamma import (
     GammaStatistics,
     gamma_base_entropy,
     gamma_expected_log,
     gamma_log_density,
 )
-from vbjax.families.joint import JointGammaState, JointStatistics
+from vbjax.families.joint import (
+    JointFamily,
+    JointGammaState,
+    JointStatistics,
+    LocationCovariance,
+    keep_collinear,
+)
 from vbjax.numerics.linalg import (
     cholesky,
     inverse_from_cholesky,
@@ -123,12 +129,16 @@ class MultivariateNormalGammaState(JointGammaState[MultivariateNormalGammaStatis
 
 
 @dataclasses.dataclass(frozen=True)
-class MultivariateNormalGamma(Family[MultivariateNormalGammaState, MultivariateNormalGammaStatistics]):
+class MultivariateNormalGamma(JointFamily[MultivariateNormalGammaState, MultivariateNormalGammaStatistics]):
     """Vector location of `size` under one scalar precision for each cell of `plate`."""
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 1
     curvature: ClassVar[str | None] = "square"
+
+    @property
+    def base_exponent(self) -> float:
+        return 0.5 * self.size - 1
 
     def neutral(self, dtype: DTypeLike) -> MultivariateNormalGammaState:
         eye = jnp.broadcast_to(jnp.eye(self.size, dtype=dtype), (*self.plate, self.size, self.size))
@@ -153,3 +163,8 @@ class MultivariateNormalGamma(Family[MultivariateNormalGammaState, MultivariateN
         return MultivariateNormalGammaState(
             statistics.pivot + shift[..., 0], spread / weight[..., None, None], a / weight, b / weight
         )
+
+    def maximise(
+        self, statistics: MultivariateNormalGammaStatistics, gradient: MultivariateNormalGammaStatistics
+    ) -> LocationCovariance:
+        return super().maximise(statistics, keep_collinear(gradient))

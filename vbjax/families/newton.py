@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from vbjax.families.delta import DeltaState
+from vbjax.families.delta import Delta, DeltaState
 from vbjax.families.dirichlet import DirichletStatistics, dirichlet_log_density
-from vbjax.families.gamma import GammaState
+from vbjax.families.gamma import Gamma, GammaStatistics
 from vbjax.numerics.special import gammaln_remainder
 
 _STRIDE = 0.05  # the longest step in log alpha: alpha must not move faster than the factors that it describes
@@ -23,8 +23,9 @@ _SHAPE_STRIDE = 1.0  # the longest step in the log of a Gamma's shape
 
 
 def point(value: Array) -> DeltaState:
-    """Return the point estimate `value` of positive numbers, as a state of `Delta(Gamma(...))`."""
-    return DeltaState(GammaState(jnp.full_like(value, 2), 1 / value))
+    """Return the point estimate `value` of positive numbers, of `Delta(Gamma(...))`; it weighs one."""
+    gradient = GammaStatistics(-1 / value, jnp.ones_like(value), jnp.zeros_like(value))
+    return Delta(Gamma(value.shape)).from_gradient(gradient, gradient)
 
 
 def step_concentration(log: Float[Array, " k"], alpha: Float[Array, " k"]) -> Float[Array, " k"]:

@@ -24,6 +24,7 @@ class NormalStatistics(Statistics):
     first: Float[Array, "*plate"]
     second: Float[Array, "*plate"]
     events = {"first": 0, "second": 0}
+    point_domains = {"value": "location"}
     __array_ufunc__ = None  # so that array + statistics comes to __radd__
 
     @classmethod
@@ -55,6 +56,9 @@ class NormalStatistics(Statistics):
     def about(self, pivot: Array) -> NormalStatistics:
         shift = self.pivot - pivot
         return NormalStatistics(pivot, self.first + shift, self.square_about(pivot))
+
+    def location_scale(self, point: Array) -> Array:
+        return jnp.sqrt(1 / jnp.where(self.second < 0, -2 * self.second, 1))
 
     def square_about(self, x: ArrayLike) -> Array:
         """Return E[(z - x)^2]."""

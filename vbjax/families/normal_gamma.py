@@ -12,7 +12,7 @@ from jax.scipy.special import ndtri
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float
 
-from vbjax.families.base import Family, LocationPrecision, pytree, read_share
+from vbjax.families.base import LocationPrecision, pytree, read_share
 from vbjax.families.beta import BetaState
 from vbjax.families.gamma import (
     GammaStatistics,
@@ -20,7 +20,7 @@ from vbjax.families.gamma import (
     gamma_expected_log,
     gamma_log_density,
 )
-from vbjax.families.joint import JointGammaState, JointStatistics, increment
+from vbjax.families.joint import JointFamily, JointGammaState, JointStatistics, increment
 from vbjax.numerics.special import LOG_2PI, itakura_saito
 
 
@@ -116,10 +116,14 @@ def _standard_t_quantile(df: Array, p: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class NormalGamma(Family[NormalGammaState, NormalGammaStatistics]):
+class NormalGamma(JointFamily[NormalGammaState, NormalGammaStatistics]):
     """Scalar location and its precision for each cell of `plate`."""
 
     curvature: ClassVar[str | None] = "square"
+
+    @property
+    def base_exponent(self) -> float:
+        return -0.5
 
     def neutral(self, dtype: DTypeLike) -> NormalGammaState:
         one = jnp.ones(self.plate, dtype)

@@ -14,8 +14,8 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float
 
-from vbjax.families.base import Family, LocationPrecision, pytree
-from vbjax.families.joint import JointStatistics, JointWishartState, increment
+from vbjax.families.base import LocationPrecision, pytree
+from vbjax.families.joint import JointFamily, JointStatistics, JointWishartState, increment
 from vbjax.families.wishart import (
     sample_wishart_roots,
     wishart_base_entropy,
@@ -39,12 +39,15 @@ class NormalWishartStatistics(JointStatistics):
     """E[Lam], E[log det Lam], E[Lam (m - c)], E[(m - c)' Lam (m - c)]; `base` is -D/2 E[log det Lam]."""
 
     events = {"precision": 2, "logdet": 0, "cross": 1, "square": 0}
+    point_domains = dict(location="location", covariance="definite")
 
     @classmethod
     def of(cls, x: LocationPrecision) -> NormalWishartStatistics:
         """Return the statistics of a vector and a positive definite matrix."""
         location, precision = map(jnp.asarray, x)
-        return _at_point(location, precision, logdet_from_cholesky(cholesky(precision)))
+        logdet = logdet_from_cholesky(cholesky(precision))
+        base = -0.5 * location.shape[-1] * logdet
+        return cls(location, precision, logdet, jnp.zeros_like(location), jnp.zeros_like(logdet), base)
 
     def about(self, pivot: Array) -> NormalWishartStatistics:
         cross = self.cross + jnp.einsum("...ij,...j->...i", self.precision, self.pivot - pivot)
@@ -54,13 +57,6 @@ class NormalWishartStatistics(JointStatistics):
         """Return E[(x - m)' Lam (x - m)], at the expected statistics of a state Bishop 2006, eq. 10.64."""
         shift = x - self.pivot
         return quadratic_form(self.precision, shift) - 2 * (shift * self.cross).sum(-1) + self.square
-
-
-def _at_point(location: Array, precision: Array, logdet: Array) -> NormalWishartStatistics:
-    base = -0.5 * location.shape[-1] * logdet
-    return NormalWishartStatistics(
-        location, precision, logdet, jnp.zeros_like(location), jnp.zeros_like(logdet), base
-    )
 
 
 @pytree
@@ -94,9 +90,6 @@ class NormalWishartState(JointWishartState[NormalWishartStatistics]):
         square = quadratic_form(self.precision.mean, self.location - other.location)
         return 0.5 * (spread + other.mean_precision * square) + self.precision.divergence(other.precision)
 
-    def at_mode(self) -> NormalWishartStatistics:
-        return _at_point(self.location, *self.mode_and_logdet())
-
     @property
     def covariance(self) -> LocationPrecision:
         location = self.spread / self.mean_precision[..., None, None]
@@ -119,12 +112,16 @@ class NormalWishartState(JointWishartState[NormalWishartStatistics]):
 
 
 @dataclasses.dataclass(frozen=True)
-class NormalWishart(Family[NormalWishartState, NormalWishartStatistics]):
+class NormalWishart(JointFamily[NormalWishartState, NormalWishartStatistics]):
     """Vector location of `size` and its precision matrix for each cell of `plate`."""
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 1
     curvature: ClassVar[str | None] = "square"
+
+    @property
+    def base_exponent(self) -> float:
+        return -0.5 * self.size
 
     def neutral(self, dtype: DTypeLike) -> NormalWishartState:
         eye = jnp.broadcast_to(jnp.eye(self.size, dtype=dtype), (*self.plate, self.size, self.size))

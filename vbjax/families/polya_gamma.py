@@ -74,6 +74,11 @@ class PolyaGammaStatistics(Statistics):
     value: Float[Array, "*plate"]
     events = {"value": 0}
 
+    @classmethod
+    def of(cls, x: ArrayLike) -> PolyaGammaStatistics:
+        """Return the statistics of a value."""
+        return cls(jnp.asarray(x))
+
 
 @pytree
 class PolyaGammaState(State[PolyaGammaStatistics]):
@@ -84,7 +89,7 @@ class PolyaGammaState(State[PolyaGammaStatistics]):
     domains = {"tilt": "real"}
 
     def statistics(self, x: ArrayLike) -> PolyaGammaStatistics:
-        return PolyaGammaStatistics(jnp.asarray(x))
+        return PolyaGammaStatistics.of(x)
 
     def expected(self) -> PolyaGammaStatistics:
         return PolyaGammaStatistics(self.mean)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from vbjax.families.base import Family, State, Statistics, pytree
+from vbjax.families.base import Family, State, Statistics, pytree, vanishes
 from vbjax.families.gamma import GammaState, GammaStatistics, gamma_base_entropy, gamma_log_density
 from vbjax.families.newton import step_gamma_shape
 from vbjax.numerics.special import LOG_2PI, digamma_remainder, gammaln_remainder
@@ -46,6 +47,23 @@ class ShapedGammaStatistics(Statistics):
     normalizer: Float[Array, "*plate"]
     base: Float[Array, "*plate"]
     events = dict(value=0, log=0, rate=0, row_shape=0, normalizer=0)
+    point_domains = dict(row_shape="positive", rate="positive")
+
+    @classmethod
+    def of(cls, x: ShapeRate) -> ShapedGammaStatistics:
+        """Return the statistics of a pair of values (row_shape, rate)."""
+        return cls.around(x, 0.0)
+
+    @classmethod
+    def around(cls, mean: ShapeRate, log_excess: ArrayLike) -> ShapedGammaStatistics:
+        """Return statistics from the mean of lambda, and the excess of E[log lambda] over its logarithm."""
+        rate, s = mean.rate, jnp.broadcast_to(mean.row_shape, mean.rate.shape)
+        log = jnp.log(rate) + log_excess
+        normalizer = 0.5 * (jnp.log(s) - LOG_2PI) - gammaln_remainder(s) + s * log_excess
+        return cls(s / rate, rate / s, log - jnp.log(s), rate, s, normalizer, -log)
+
+    def at(self, point: ShapeRate) -> ShapedGammaStatistics:
+        return self.of(point._replace(rate=jnp.maximum(point.rate, jnp.finfo(point.rate.dtype).tiny)))
 
     def about(self, pivot: Array) -> ShapedGammaStatistics:
         normalizer = self.normalizer + self.row_shape * jnp.log(pivot / self.pivot)
@@ -66,21 +84,11 @@ class ShapedGammaState(State[ShapedGammaStatistics]):
         """Marginal factor of the rate."""
         return GammaState(self.concentration, self.rate)
 
-    def _statistics(self, rate: Array, log_excess: ArrayLike) -> ShapedGammaStatistics:
-        """Return statistics from the mean of lambda, and the excess of E[log lambda] over its logarithm."""
-        s = jnp.broadcast_to(self.row_shape, rate.shape)
-        log = jnp.log(rate) + log_excess
-        normalizer = 0.5 * (jnp.log(s) - LOG_2PI) - gammaln_remainder(s) + s * log_excess
-        return ShapedGammaStatistics(s / rate, rate / s, log - jnp.log(s), rate, s, normalizer, -log)
-
     def statistics(self, x: ShapeRate) -> ShapedGammaStatistics:
-        return dataclasses.replace(self, row_shape=x.row_shape)._statistics(x.rate, 0.0)
+        return ShapedGammaStatistics.of(x)
 
     def expected(self) -> ShapedGammaStatistics:
-        return self._statistics(self.rates.mean, digamma_remainder(self.concentration))
-
-    def at_mode(self) -> ShapedGammaStatistics:
-        return self._statistics(self.rates.at_mode().value, 0.0)
+        return ShapedGammaStatistics.around(self.mean, digamma_remainder(self.concentration))
 
     def log_density(self, statistics: ShapedGammaStatistics) -> Float[Array, "*plate"]:
         """Return the log density of the rate; the shape is a point and adds nothing."""
@@ -109,9 +117,7 @@ class ShapedGammaState(State[ShapedGammaStatistics]):
 
 @dataclasses.dataclass(frozen=True)
 class ShapedGamma(Family[ShapedGammaState, ShapedGammaStatistics]):
-    """Shape and rate for each cell of `plate`; `point` says whether the rate is a point too (`Delta`)."""
-
-    point: bool = False
+    """Shape and rate for each cell of `plate`."""
 
     def neutral(self, dtype: DTypeLike) -> ShapedGammaState:
         two = jnp.full(self.plate, 2.0, dtype)
@@ -125,13 +131,27 @@ class ShapedGamma(Family[ShapedGammaState, ShapedGammaStatistics]):
         The step optimises the rate away (`step_gamma_shape`). The rate's update is
         nu ~ Gamma(a + N s, b + s T), with N the number of rows and T their total.
         """
-        a, b = (gradient.log + (weight - gradient.base)) / weight, -gradient.value / weight
-        number, total = gradient.normalizer / weight, -gradient.rate / weight
-        log = gradient.row_shape / weight - number  # the sum of log x / m
-        m = statistics.pivot
-        s = step_gamma_shape(
-            statistics.row_shape, a, b / m, number, total / m, log, point=self.point, most=MOST
-        )
+        copies = jax.tree.map(lambda x: x / weight, gradient)
+        return self._step(statistics, copies, point=False)
+
+    def maximise(self, statistics: ShapedGammaStatistics, gradient: ShapedGammaStatistics) -> ShapeRate:
+        """Return the shape after a Newton step with the rate optimised away, and then the best rate."""
+        number = jnp.where(self.is_idle(gradient), 1, gradient.normalizer)
+        return self._step(statistics, dataclasses.replace(gradient, normalizer=number), point=True).mode
+
+    def point(self, value: ShapeRate) -> ShapeRate:
+        return ShapeRate(*map(super().point, value))
+
+    def is_idle(self, gradient: ShapedGammaStatistics) -> Bool[Array, "*plate"]:
+        return vanishes(gradient.rate + gradient.value)
+
+    def _step(
+        self, statistics: ShapedGammaStatistics, gradient: ShapedGammaStatistics, *, point: bool
+    ) -> ShapedGammaState:
+        a, b = gradient.log + (1 - gradient.base), -gradient.value
+        number, total = gradient.normalizer, -gradient.rate
+        log, m = gradient.row_shape - number, statistics.pivot  # the sum of log x / m
+        s = step_gamma_shape(statistics.row_shape, a, b / m, number, total / m, log, point=point, most=MOST)
         return ShapedGammaState(s, a + number * s, (b + s * total) / s)
 
     def mix(self, state: ShapedGammaState, other: ShapedGammaState, rho: ArrayLike) -> ShapedGammaState:

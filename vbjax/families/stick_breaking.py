@@ -12,10 +12,11 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from vbjax.families.base import Family, State, Statistics, pytree
+from vbjax.families.base import Family, State, Statistics, pytree, vanishes
 from vbjax.families.beta import BetaState, BetaStatistics
+from vbjax.families.dirichlet import shares
 from vbjax.numerics.linalg import outer, transpose
 
 
@@ -41,6 +42,7 @@ class StickBreakingStatistics(Statistics):
     log_rest: Float[Array, "*plate rest"]
     base: Float[Array, "*plate"]
     events = {"log_share": 1, "log_rest": 1}
+    point_domains = {"value": "simplex"}
 
     @classmethod
     def of(cls, x: ArrayLike) -> StickBreakingStatistics:
@@ -50,6 +52,10 @@ class StickBreakingStatistics(Statistics):
         share, log = jnp.log(x[..., :-1]), jnp.log(x)
         left = jnp.logaddexp(share, behind)  # log of what is left before each piece is broken off
         return cls(share - left, behind - left, -log.sum(-1))
+
+    def at(self, point: Array) -> StickBreakingStatistics:
+        # a piece without mass is treated as in the Dirichlet
+        return self.of(jnp.maximum(point, jnp.finfo(point.dtype).tiny))
 
     @property
     def log(self) -> Float[Array, "*plate k"]:
@@ -90,10 +96,6 @@ class StickBreakingState(State[StickBreakingStatistics]):
 
     def divergence(self, other: StickBreakingState) -> Float[Array, "*plate"]:
         return self.shares.divergence(other.shares).sum(-1)
-
-    def at_mode(self) -> StickBreakingStatistics:
-        mode = self.mode  # a piece without mass is treated as in the Dirichlet
-        return StickBreakingStatistics.of(jnp.maximum(mode, jnp.finfo(mode.dtype).tiny))
 
     @property
     def mean(self) -> Float[Array, "*plate k"]:
@@ -163,3 +165,18 @@ class StickBreaking(Family[StickBreakingState, StickBreakingStatistics]):
         return StickBreakingState(
             (gradient.log_share + correction) / weight, (gradient.log_rest + behind * correction) / weight
         )
+
+    def maximise(
+        self, statistics: StickBreakingStatistics, gradient: StickBreakingStatistics
+    ) -> Float[Array, "*plate k"]:
+        """Return the pieces of which each is its count's share of that count and the later ones'."""
+        share = shares(self._counts(gradient))
+        return _pieces(share[..., 0], share[..., 1])
+
+    def is_idle(self, gradient: StickBreakingStatistics) -> Bool[Array, "*plate"]:
+        return vanishes(self._counts(gradient)).all((-1, -2))
+
+    def _counts(self, gradient: StickBreakingStatistics) -> Float[Array, "*plate rest 2"]:
+        base = gradient.base[..., None]
+        behind = jnp.arange(self.size - 1, 0, -1, dtype=base.dtype)
+        return jnp.stack([gradient.log_share - base, gradient.log_rest - behind * base], -1)

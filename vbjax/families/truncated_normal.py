@@ -153,6 +153,7 @@ class TruncatedNormal(Family[TruncatedNormalState, NormalStatistics]):
     def from_gradient(
         self, statistics: NormalStatistics, gradient: NormalStatistics, weight: ArrayLike = 1.0
     ) -> TruncatedNormalState:
-        """Return the state with precision = -2 g2 and location = c + g1 / precision."""
+        """Return the state with precision = -2 g2 and location = c + g1 / precision; c where nothing acts."""
         precision = -2 * gradient.second
-        return TruncatedNormalState(statistics.pivot + gradient.first / precision, precision / weight)
+        pull = gradient.first / jnp.where(precision == 0, 1, precision)
+        return TruncatedNormalState(statistics.pivot + pull, precision / weight)

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from vbjax.families.base import Family, State, Statistics, pytree
+from vbjax.families.base import Family, State, Statistics, pytree, vanishes
 from vbjax.numerics.linalg import (
     cholesky,
+    inverse_and_logdet,
     inverse_from_cholesky,
     logdet_from_cholesky,
     solve_lower,
@@ -34,6 +35,7 @@ class WishartStatistics(Statistics):
     logdet: Float[Array, "*plate"]
     base: Float[Array, "*plate"]
     events = {"value": 2, "logdet": 0}
+    point_domains = {"value": "definite"}
 
     @classmethod
     def of(cls, x: ArrayLike) -> WishartStatistics:
@@ -41,6 +43,13 @@ class WishartStatistics(Statistics):
         x = jnp.asarray(x)
         logdet = logdet_from_cholesky(cholesky(x))
         return cls(x, logdet, -0.5 * (x.shape[-1] + 1) * logdet)
+
+    def at(self, point: Float[Array, "*plate d d"]) -> WishartStatistics:
+        value, logdet = inverse_and_logdet(point)
+        return WishartStatistics(value, logdet, -0.5 * (value.shape[-1] + 1) * logdet)
+
+    def value_at(self, point: Float[Array, "*plate d d"]) -> Float[Array, "*plate d d"]:
+        return inverse_and_logdet(point)[0]
 
 
 def _halves(degrees_of_freedom: Float[Array, "*plate"], size: int) -> tuple[Array, Float[Array, "*plate d"]]:
@@ -217,3 +226,17 @@ class Wishart(Family[WishartState, WishartStatistics]):
         weight = jnp.asarray(weight)
         nu = 2 * gradient.logdet + (self.size + 1) * (weight - gradient.base)
         return WishartState(nu / weight, symmetrize(-2 * gradient.value) / weight[..., None, None])
+
+    def maximise(
+        self, statistics: WishartStatistics, gradient: WishartStatistics
+    ) -> Float[Array, "*plate d d"]:
+        """Return the inverse of the best X, -G / g_logdet: it is at hand where X is not."""
+        number = jnp.where(self.is_idle(gradient), 1, self._number(gradient))
+        return symmetrize(-2 * gradient.value) / number[..., None, None]
+
+    def is_idle(self, gradient: WishartStatistics) -> Bool[Array, "*plate"]:
+        number = self._number(gradient)
+        return (number < 0) | vanishes(number)
+
+    def _number(self, gradient: WishartStatistics) -> Float[Array, "*plate"]:
+        return 2 * gradient.logdet - (self.size + 1) * gradient.base

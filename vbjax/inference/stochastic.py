@@ -55,7 +55,8 @@ def fit_stochastic(
 
     At step t = 1, 2, ... every factor's natural parameter moves to (1 - rho_t) eta + rho_t eta_hat, where
     eta_hat is its optimum for a minibatch whose rows stand for all rows, and rho_t = (t + delay)^-forgetting
-    (Hoffman et al. 2013, figure 4 and eq. 26).
+    (Hoffman et al. 2013, figure 4 and eq. 26). Of points (EM, MAP) the statistics are averaged, and they are
+    the maximum: stepwise EM (Cappe & Moulines 2009).
 
     Args:
         model: any conjugate model.
@@ -81,11 +82,12 @@ def fit_stochastic(
 
     Raises:
         ValueError: arguments that `fit` refuses; rates out of range; a minibatch of another shape; an
-            iterator without `total_rows`, or without a minibatch; a model that cannot take partial steps.
+            iterator without `total_rows`, or without a minibatch.
 
     References:
         Hoffman, M., Blei, D., Wang, C. & Paisley, J. (2013), Stochastic variational inference, JMLR 14,
-        figure 4 and eq. 26; Robbins & Monro (1951).
+        figure 4 and eq. 26; Robbins & Monro (1951); Cappe, O. & Moulines, E. (2009), On-line
+        expectation-maximization algorithm for latent data models, JRSS B 71, section 2.
 
     >>> import jax, vbjax as vb
     >>> x = vb.datasets.old_faithful()

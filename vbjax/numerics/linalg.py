@@ -93,6 +93,14 @@ def inverse_from_cholesky(scale_tril: Float[Array, "*plate d d"]) -> Float[Array
     return symmetrize(transpose(root) @ root)
 
 
+def inverse_and_logdet(
+    covariance: Float[Array, "*plate d d"],
+) -> tuple[Float[Array, "*plate d d"], Float[Array, "*plate"]]:
+    """Return the inverse of a covariance and that inverse's log-determinant, both from one factor."""
+    root = cholesky(covariance)
+    return inverse_from_cholesky(root), -logdet_from_cholesky(root)
+
+
 def least_share(covariance: Float[Array, "*plate d d"]) -> Float[Array, "*plate"]:
     """Return the least share of a column's variance that the columns before it leave unexplained.
 

@@ -243,9 +243,3 @@ BAD = [
 def test_bad_input_is_refused_by_name(model, data, message):
     with pytest.raises(ValueError, match=message):
         vb.fit(model, data, key=KEY)
-
-
-def test_points_take_no_partial_steps(float64):
-    model, params, *_ = subject()
-    with pytest.raises(ValueError, match="cannot take partial steps"):
-        model.mix(params, params, 0.5, ("components",))

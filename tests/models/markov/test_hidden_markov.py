@@ -28,11 +28,12 @@ from tests.support.hidden_markov_table import (
     updates,
     whole,
 )
+from tests.support.points import shares
 from tests.support.registry import read_out, sweeps
 from tests.support.textbook import dirichlet_term, evidence_of_labels, log_beta
 from tests.support.tolerances import close
 from vbjax.core.model import ConjugateModel
-from vbjax.families import DeltaState, DirichletState
+from vbjax.families import DirichletState
 
 # A model in a dtype is a program of some seconds, whatever the values in it.
 UNORACLED = ("VB tied", "VB full, holes", *hand.AUTOREGRESSIVE)
@@ -78,8 +79,8 @@ def test_earthquakes_are_as_published(k, published, dtype):
     x = [np.asarray(vb.datasets.earthquakes())]
     model, data, _, params = started(vb.PoissonHMM(k), x, dtype, None)
     rates = jnp.asarray(np.linspace(13, 30, k)[:, None], dtype)
-    gamma = vb.families.GammaState(1 + rates, jnp.ones_like(rates))
-    params |= dict(components=DeltaState(gamma), initial=points(np.full(k, 1.0, dtype)))
+    components = vb.Delta(vb.Gamma(rates.shape)).at(rates)
+    params |= dict(components=components, initial=shares(np.full(k, 1.0, dtype)))
     objective = updates(model, params, data, None, n=1800)[2]
     np.testing.assert_allclose(objective[-1], published, rtol=1e-5)
 
@@ -125,20 +126,15 @@ def test_the_bound_of_the_only_state_that_is_visited_is_the_evidence(float64):
 # ---------------------------------------------------------------- what it is equal to
 
 
-def points(p):
-    """Probabilities without a spread."""
-    return DeltaState(DirichletState(jnp.asarray(1 + p)))
-
-
 @pytest.mark.parametrize("name", ["EM counts", "EM full"])
 def test_equal_rows_of_transitions_make_a_mixture(name, float64):
     model, _, _, (params, *_) = trajectory(name, "float64")
     x, p = whole(series(name)), np.array([0.5, 0.2, 0.3])
-    params = at(params, 0) | dict(initial=points(p), transitions=points(np.tile(p, (K, 1))))
+    params = at(params, 0) | dict(initial=shares(p), transitions=shares(np.tile(p, (K, 1))))
     _, moved, objective, *_ = same_program(name, x, np.ones(4), params)
     rows = jnp.asarray(np.concatenate(x))
     mixture = vb.Mixture(K, model.component)
-    own = vb.Record(weights=points(p), components=params.components)
+    own = vb.Record(weights=shares(p), components=params.components)
     r = mixture.responsibilities(own, rows)
     after, start, _ = sweeps(mixture, own, rows, n_sweeps=1)
     close(objective[0], start[0, 0])
@@ -173,7 +169,7 @@ def test_one_step_is_hmmlearns(name, float64):
     if name == "EM categories":  # theirs has one column: let the other be certain
         x, own = [s * [1, 0] for s in x], np.array(params.components.mean)
         own[:, 1] = np.eye(4)[0]
-        params |= dict(components=points(own))
+        params |= dict(components=shares(own))
     _, moved, objective, *_ = same_program(name, x, np.ones(4), params)
     peer, moved = hmmlearn_peer(name, model, params), at(moved, 0)
     rows = np.concatenate(x).astype(float if hand.kind_of(name) in hand.GAUSSIAN else int)
@@ -224,11 +220,15 @@ def test_the_names_of_states_change_nothing(name, dtype):
     run = lambda **given: same_program(name, x, **given, dtype=dtype.name)
     keep = lambda found: (at(found[1], 0), found[2][:4])  # later ones multiply roundings
     expected, states = keep(run()), np.array([2, 0, 1])
-    renamed = jax.tree.map(lambda leaf: leaf[states], at(start, 0))
-    square = jax.tree.map(lambda leaf: leaf[:, states], renamed.transitions)
-    moved, objective = keep(run(params=renamed | dict(transitions=square)))
+
+    def renamed(q, *index):
+        return q.with_fields({name: x[index] for name, x in q.fields.items()})
+
+    others = vb.Record({name: renamed(q, states) for name, q in at(start, 0).items()})
+    square = renamed(others.transitions, slice(None), states)
+    moved, objective = keep(run(params=others | dict(transitions=square)))
     close(objective, expected[1], factor=10)
-    close(moved.components, jax.tree.map(lambda leaf: leaf[states], expected[0].components), factor=100)
+    close(moved.components.fields, renamed(expected[0].components, states).fields, factor=100)
 
 
 @DTYPES
@@ -257,11 +257,11 @@ def is_state(x):
 
 
 def with_chain(params, **concentrations):
-    """Other concentrations of the chain, in the kind of state that there is."""
+    """Other concentrations of the chain, or the points at their modes."""
     for name, value in concentrations.items():
-        state = DirichletState(jnp.asarray(value, params.initial.mean.dtype))
-        points = isinstance(params[name], DeltaState)
-        params |= {name: DeltaState(state) if points else state}
+        value = jnp.asarray(value, params.initial.mean.dtype)
+        points = not isinstance(params[name], DirichletState)
+        params |= {name: shares(value - 1) if points else DirichletState(value)}
     return params
 
 
@@ -343,7 +343,7 @@ def test_the_error_of_the_objective_is_what_is_claimed_for_a_hundred_thousand_st
     x = (unit * (4 * z + rng.normal(size=n)))[:, None].astype("float32")
     model = vb.GaussianHMM(2, scale=np.ones(1), covariance_floor=1e-6)
     chain = dict(initial=[3.0, 3.0], transitions=[[10.0, 2.0], [2.0, 10.0]])
-    chain = {name: DeltaState(DirichletState(jnp.asarray(value))) for name, value in chain.items()}
+    chain = {name: shares(jnp.asarray(value) - 1) for name, value in chain.items()}
     mixture = vb.GaussianMixture(2)
     start = mixture.params_at([0.5, 0.5], [[0.0], [4 * unit]], np.full((2, 1, 1), unit**2))
     params = vb.Record(chain, components=start.components)

@@ -13,9 +13,9 @@ import pytest
 from scipy import special, stats
 
 import vbjax as vb
+from tests.support.points import shares
 from tests.support.registry import CONJUGATE, MODELS, N_ROWS, perturbed_points, sweeps
 from tests.support.tolerances import close
-from vbjax.families import BetaState, DeltaState, DirichletState
 
 # the two kinds of weights in turn: components do not know of them
 KIND = dict(zip(CONJUGATE, (False, True) * 4, strict=False))
@@ -102,8 +102,7 @@ def test_components_at_the_boundary_and_without_rows_stay_finite(weight, dtype):
     model = begun(vb.BernoulliMixture(3), x)[0]
     start = perturbed_points(model, x, 0)
     share = np.array([1, 1, weight]) / (2 + weight)
-    concentration = DirichletState(jnp.asarray(1 + share / np.finfo(dtype).eps, dtype))
-    params, objective, error = sweeps(model, start | dict(weights=DeltaState(concentration)), x)
+    params, objective, error = sweeps(model, start | dict(weights=shares(jnp.asarray(share, dtype))), x)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params.components.mean, objective)))
     assert (np.diff(objective[:, 0]) >= -error[1:, 0]).all()
     close(params.components.mean[:2, :2], np.tile([1.0, 0.0], (2, 1)))
@@ -114,8 +113,7 @@ def test_components_at_the_boundary_and_without_rows_stay_finite(weight, dtype):
 
 
 def test_the_statistics_of_a_point_at_the_boundary_are_finite(dtype):
-    ends = BetaState(jnp.asarray([1.0, 3.0], dtype), jnp.asarray([5.0, 1.0], dtype))
-    t = DeltaState(ends).expected()
+    t = vb.Delta(vb.Beta((2,))).at(jnp.asarray([0.0, 1.0], dtype)).expected()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(t))
     assert (0.0 * t.log == 0).all()
 
@@ -130,8 +128,8 @@ def test_earthquakes_are_as_published(rates, published, float64):
     model = begun(vb.PoissonMixture(k), x)[0]
     rates = jnp.asarray(rates)[:, None]
     params = vb.Record(
-        weights=DeltaState(DirichletState(jnp.full(k, 2.0))),
-        components=DeltaState(vb.families.GammaState(1 + rates, jnp.ones_like(rates))),
+        weights=shares(jnp.full(k, 1.0)),
+        components=vb.Delta(vb.Gamma((k, 1))).at(rates),
     )
     objective = sweeps(model, params, x, n_sweeps=8000)[1]
     np.testing.assert_allclose(objective[-1, 0], published, atol=6e-5)

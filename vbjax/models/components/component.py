@@ -9,7 +9,7 @@ They tell a component how many laws there are and whether their parameters are p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
@@ -24,7 +24,7 @@ from vbjax.core.rows import Annotated, Expectation, blank_idle, float_dtype, n_r
 from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.data.sequences import Sequences, Steps
 from vbjax.families.base import Family, pytree, replace, static
-from vbjax.families.delta import Delta, DeltaState, unless_unknown
+from vbjax.families.delta import Delta
 from vbjax.families.dirichlet import Dirichlet
 from vbjax.models.components.seeding import Distance, draw_labelled_seeds, draw_seeds, squared_distance
 from vbjax.numerics.inputs import is_concrete
@@ -171,28 +171,9 @@ class Component:
 
     # -- M-step of points ----------------------------------------------------------------------------
 
-    def bound(self, point: DeltaState) -> DeltaState:
-        """Return a point within the bounds that keep the likelihood finite."""
-        return point
-
-    def steady(self, statistics: Any) -> Any:
-        """Return the statistics from which points are updated."""
-        return statistics
-
-    def constrain(self, previous: Any, moved: Any, gradient: Any) -> Record:
-        """Return points after an update, within bounds; a law without rows keeps its parameters.
-
-        Args:
-            previous: the points before the update.
-            moved: the maximisers of <gradient, t>.
-            gradient: of the expected log joint in the statistics of those parameters that were updated.
-        """
-        return Record(components=unless_unknown(self.bound(moved["components"]), previous["components"], 1))
-
-    @property
-    def whole_steps_only(self) -> str | None:
-        """Why no part of an update can be taken; None where it can."""
-        return None
+    def constrain(self, params: Record) -> Record:
+        """Return parameters after an update, points within the bounds that keep the likelihood finite."""
+        return params
 
     def singular(self, params: Any) -> Bool[Array, ""]:
         """Return whether the parameters lie on a boundary where the objective is not to be trusted."""
@@ -201,24 +182,6 @@ class Component:
     def ill_conditioned(self, params: Any) -> Bool[Array, ""]:
         """Return whether the parameters are beyond what their dtype can tell."""
         return jnp.asarray(False)
-
-    def move_points(
-        self, model: ConjugateModel, params: Record, statistics: Any, moved: Record, block: Iterable[str]
-    ) -> Record:
-        """Return what an update of a model's block has moved, this component's points within their bounds.
-
-        Args:
-            model: holds the component.
-            params: before the update.
-            statistics: from which the update was made.
-            moved: after the update.
-            block: the factors that it moved.
-        """
-        own = [name for name in block if name in self.factors]
-        if not own:
-            return moved
-        gradient = model.total_gradient(model.expected(params), statistics, own)
-        return moved | self.constrain(params, moved, gradient)
 
     def permute(self, params: Any, order: Int[Array, " k"]) -> Record:
         """Return the parameters with the laws in another order."""
@@ -264,11 +227,9 @@ class Component:
             return pull(w * jax.nn.softmax(density, 0))
 
         gradient = sum_over_rows(statistics, data, weights, chunk=self.chunk_rows(self.bare(data)))
-        gradient = self.steady(gradient)
-        t, family = state.expected().with_base(0.0), self.factors["components"]
-        neutral = Record(components=family.neutral(dtype))
-        moved = Record(components=family.from_gradient(t, gradient["components"]))
-        return self.constrain(neutral, moved, gradient)
+        family = self.factors["components"]
+        moved = family.update(family.neutral(dtype), state.expected(), gradient["components"])
+        return self.constrain(Record(components=moved))
 
     # -- use -----------------------------------------------------------------------------------------
 

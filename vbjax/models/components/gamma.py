@@ -14,10 +14,15 @@ from vbjax.core.hyperparameters import POSITIVE, flag, hyper
 from vbjax.core.rows import Expectation
 from vbjax.data.moments import positive_scale, weighted_moments
 from vbjax.families.base import pytree, replace
-from vbjax.families.delta import DeltaState
 from vbjax.families.gamma import Gamma as GammaFamily
 from vbjax.families.gamma import GammaState, GammaStatistics
-from vbjax.families.shaped_gamma import MOST, ShapedGamma, ShapedGammaState, ShapedGammaStatistics
+from vbjax.families.shaped_gamma import (
+    MOST,
+    ShapedGamma,
+    ShapedGammaState,
+    ShapedGammaStatistics,
+    ShapeRate,
+)
 from vbjax.models.components.component import Component, for_every_law, require
 from vbjax.models.components.seeding import Distance
 from vbjax.numerics.record import Record
@@ -66,7 +71,7 @@ class Gamma(Component):
     @property
     def family(self) -> GammaFamily | ShapedGamma:
         plate = (self.n_laws, self.columns)
-        return ShapedGamma(plate, point=self.points) if self.learn_shape else GammaFamily(plate)
+        return ShapedGamma(plate) if self.learn_shape else GammaFamily(plate)
 
     @property
     def prior(self) -> GammaState | ShapedGammaState:
@@ -98,7 +103,10 @@ class Gamma(Component):
         if not self.learn_shape:
             return super().start_at(seeds, data, weights)
         rates = replace(self, learn_shape=False).start_at(seeds, data, weights).components
-        return Record(components=DeltaState(self._shaped(rates.at)) if self.points else self._shaped(rates))
+        if not self.points:
+            return Record(components=self._shaped(rates))
+        shape = jnp.broadcast_to(self.known_shape, rates.value.shape)
+        return Record(components=self.factors["components"].at(ShapeRate(shape, rates.value)))
 
     def singular(self, params: Any) -> Array:
         if not (self.learn_shape and self.points):

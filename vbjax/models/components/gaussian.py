@@ -21,10 +21,11 @@ from vbjax.data.moments import (
     weighted_covariance,
     weighted_moments,
 )
-from vbjax.families.base import Family, pytree
-from vbjax.families.delta import DeltaState
+from vbjax.families.base import Family, pytree, replace
+from vbjax.families.joint import LocationCovariance
 from vbjax.models.components.component import Component, Pullback
 from vbjax.models.components.covariance import STRUCTURES, Moments, Prepared, Structure
+from vbjax.models.components.covariance.structure import with_covariance
 from vbjax.models.components.seeding import Distance, squared_distance
 from vbjax.models.components.student_t import log_predictive, log_predictive_observed
 from vbjax.numerics.inputs import is_concrete, read_table
@@ -199,7 +200,11 @@ class Gaussian(Component):
     def prepare(self, params: Any) -> Prepared:
         structure, components = self.structure, params["components"]
         prepare = structure.prepare_observed if self.missing else structure.prepare
-        return prepare(components, self.factors["components"].expected(components))
+        return prepare(self._covariance(components), components.expected())
+
+    def _covariance(self, components: Any) -> Array:
+        """Return E[Lam]^-1, as the structure has it."""
+        return components.value.covariance if self.points else components.mean_covariance
 
     def log_density(
         self, prepared: Prepared, rows: Float[Array, "n d"]
@@ -229,7 +234,7 @@ class Gaussian(Component):
 
     def ill_conditioned(self, params: Any) -> Bool[Array, ""]:
         """Return whether a covariance is narrower than its dtype can tell, as the data's was in the prior."""
-        found = self.structure.ill_conditioned(params["components"])
+        found = self.structure.ill_conditioned(self._covariance(params["components"]))
         if self.points or not self.structure.correlated:
             return found
         return found | was_flat(self.inverse_scale)
@@ -238,33 +243,29 @@ class Gaussian(Component):
         """Return what the rounding of covariances that are narrow somewhere makes of the densities."""
         number = 2 * expectation.statistics["components"].logdet
         floor = self.covariance_floor if self.points else 0.0
-        return self.structure.cancelled(params["components"], number, floor)
+        return self.structure.cancelled(self._covariance(params["components"]), number, floor)
 
     # -- M-step of points ----------------------------------------------------------------------------
 
-    def constrain(self, previous: Any, moved: Any, gradient: Any) -> Record:
-        """Return the points of Bishop (2006), eq. 9.24 and 9.25, with the covariance floor."""
-        at, structure = moved["components"].at, self.structure
-        covariance = structure.point_covariance(at, gradient["components"], previous["components"].at)
-        point = structure.at_point(at.location, structure.clip(covariance, self.floor))
-        return Record(components=DeltaState(point))
-
-    @property
-    def whole_steps_only(self) -> str | None:
+    def constrain(self, params: Record) -> Record:
+        """Return parameters after an update, no covariance of points below the floor."""
         if not self.points:
-            return None
-        return (
-            "GaussianMixture cannot take partial steps: its points do not say how many rows they rest "
-            "on; use BayesianGaussianMixture"
-        )
+            return params
+        clip = lambda covariance: self.structure.clip(covariance, self.floor)
+        return params | dict(components=with_covariance(params["components"], clip))
 
     def singular(self, params: Any) -> Bool[Array, ""]:
         if not self.points:
             return jnp.asarray(False)
-        return self.structure.below(params["components"].at, self.floor)
+        return self.structure.below(params["components"].value.covariance, self.floor)
 
     def permute(self, params: Any, order: Int[Array, " k"]) -> Record:
-        return Record(components=self.structure.permute(params["components"], order))
+        own, tied = params["components"], self.covariance_type == "tied"
+        if not self.points:
+            return Record(components=self.structure.permute(own, order))
+        location, covariance = own.value
+        value = LocationCovariance(location[order], covariance if tied else covariance[order])
+        return Record(components=self.factors["components"].at(value))
 
     # -- start ---------------------------------------------------------------------------------------
 
@@ -283,16 +284,12 @@ class Gaussian(Component):
         n = jnp.asarray(data.shape[0], data.dtype) if weights is None else weights.sum()
         width = jnp.diag(self.scale) * self.n_laws ** (-2 / structure.d)
         count = jnp.full(self.n_laws, n / self.n_laws, data.dtype)
-        at_seeds = structure.at_point(seeds, structure.default_inverse_scale(width))
         rows = structure.gradient(structure.spread(count, width))
-        start = Record(components=DeltaState(at_seeds) if self.points else at_seeds)
         family = self.factors["components"]
-        t = family.expected(start.components)
-        joint = lambda t: jax.tree.map(
-            jnp.add, rows, jax.grad(self.log_prior)(Record(components=t)).components
-        )
-        moved = Record(components=family.from_gradient(t.with_base(0.0), joint(t.with_base(0.0))))
-        return self.constrain(start, moved, Record(components=joint(t))) if self.points else moved
+        t = replace(family.zero_statistics(data.dtype), pivot=seeds)
+        prior = jax.grad(self.log_prior)(Record(components=t)).components
+        moved = family.from_gradient(t, jax.tree.map(jnp.add, rows, prior))
+        return self.constrain(Record(components=moved))
 
     # -- use -----------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,14 +13,13 @@ from vbjax.core.hyperparameters import DEFINITE, POSITIVE, REAL, above, hyper, r
 from vbjax.core.rows import Expectation
 from vbjax.data.moments import positive_definite, positive_scale, weighted_covariance, weighted_moments
 from vbjax.families.base import LocationPrecision, pytree
-from vbjax.families.delta import DeltaState
 from vbjax.families.matrix_normal_wishart import (
     MatrixNormalWishart,
     MatrixNormalWishartState,
     MatrixNormalWishartStatistics,
 )
 from vbjax.models.components.component import for_every_law
-from vbjax.models.components.covariance.structure import below, clip_eigenvalues
+from vbjax.models.components.covariance.structure import below, clip_eigenvalues, with_covariance
 from vbjax.models.components.responses import Responses
 from vbjax.models.components.student_t import log_student_t
 from vbjax.numerics.inputs import read_arrays, read_pair
@@ -31,7 +29,6 @@ from vbjax.numerics.linalg import (
     logdet_from_cholesky,
     rounding_of,
     solve_lower,
-    symmetrize,
 )
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI
@@ -172,52 +169,30 @@ class MultivariateRegression(Responses):
         """The smallest variances allowed by maximum likelihood, (m,)."""
         return self.covariance_floor * jnp.diagonal(self.inverse_scale)
 
-    def steady(self, statistics: Any) -> Any:
-        """Return sums by which collinear columns stay where they are: rows do not tell them apart.
-
-        The term that keeps them, a proximal one, is a rounding of sum u u', and zero where they are: the
-        optimum is the same.
-        """
-        own = statistics["components"]
-        eye = jnp.eye(own.square.shape[-1], dtype=own.square.dtype)
-        square = own.square * (1 + eye.shape[0] * jnp.finfo(eye.dtype).eps * eye)
-        return Record(statistics) | dict(components=dataclasses.replace(own, square=square))
-
-    def bound(self, point: DeltaState) -> DeltaState:
-        """No covariance below the floor; of one form, whatever the number of rows."""
-        at = point.at
-        covariance = symmetrize(at.inverse_scale / at.mode_factor[..., None, None])
-        (k, q, m), dtype = at.location.shape, at.location.dtype
-        number = jnp.full(k, m + q, dtype)
-        eye = jnp.broadcast_to(jnp.eye(q, dtype=dtype), (k, q, q))
-        inverse_scale = number[:, None, None] * clip_eigenvalues(covariance, self.floor)
-        own = MatrixNormalWishartState(at.location, eye, number + m + 1 - q, inverse_scale)
-        return DeltaState(own)
+    def constrain(self, params: Record) -> Record:
+        """Return parameters after an update, no covariance of points below the floor."""
+        if not self.points:
+            return params
+        clip = lambda covariance: clip_eigenvalues(covariance, self.floor)
+        return params | dict(components=with_covariance(params["components"], clip))
 
     def singular(self, params: Any) -> Array:
         if not self.points:
             return super().singular(params)
-        at = params["components"].at
-        return below(at.inverse_scale / at.mode_factor[:, None, None], self.floor)
+        return below(params["components"].value.covariance, self.floor)
 
     def ill_conditioned(self, params: Any) -> Array:
-        at = params["components"].at if self.points else params["components"]
-        return ill_conditioned(at.inverse_scale) | ill_conditioned(at.mean_precision)
+        own = params["components"]
+        if self.points:
+            return ill_conditioned(own.value.covariance)
+        return ill_conditioned(own.inverse_scale) | ill_conditioned(own.mean_precision)
 
     def cancelled(self, params: Any, expectation: Expectation) -> Array:
         """Of covariances that are narrow in some direction, what their rounding makes of the densities."""
-        at = params["components"].at if self.points else params["components"]
-        number = 2 * expectation.statistics["components"].logdet
-        return rounding_of(at.inverse_scale, number, self.covariance_floor if self.points else 0.0).sum()
-
-    @property
-    def whole_steps_only(self) -> str | None:
-        if not self.points:
-            return None
-        return (
-            "regressions by maximum likelihood cannot take partial steps: their points do not say how many "
-            "rows they rest on; use the Bayesian form"
-        )
+        own, number = params["components"], 2 * expectation.statistics["components"].logdet
+        if self.points:
+            return rounding_of(own.value.covariance, number, self.covariance_floor).sum()
+        return rounding_of(own.inverse_scale, number).sum()
 
 
 def _one_regression(x: Array, y: Array, weights: Array | None) -> tuple[Array, Array, Array]:

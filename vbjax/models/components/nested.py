@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Int
 from vbjax.core.hyperparameters import count, part
 from vbjax.core.rows import Expectation, float_dtype, sum_over_rows
 from vbjax.families.base import pytree, replace
-from vbjax.families.delta import unless_unknown
 from vbjax.models.components.component import Component, Pullback
 from vbjax.models.components.seeding import Distance
 from vbjax.models.components.union import Union
@@ -115,10 +114,6 @@ class Mixture(Component):
     def undrawable(self) -> str | None:
         return self.component.undrawable
 
-    @property
-    def whole_steps_only(self) -> str | None:
-        return self.component.whole_steps_only
-
     # -- E-step --------------------------------------------------------------------------------------
 
     def energy(self, s: Record, rows: Any) -> Float[Array, "n k"]:
@@ -150,16 +145,8 @@ class Mixture(Component):
 
     # -- M-step --------------------------------------------------------------------------------------
 
-    def steady(self, statistics: Any) -> Any:
-        return self.component.steady(statistics)
-
-    def constrain(self, previous: Any, moved: Any, gradient: Any) -> Record:
-        kept = Record()
-        if "shares" in gradient:  # what is in a law that has no rows is not known
-            kept |= dict(shares=unless_unknown(moved["shares"], previous["shares"], 1))
-        if own := {name: gradient[name] for name in self.component.factors if name in gradient}:
-            kept |= self.component.constrain(previous, moved, Record(own))
-        return kept
+    def constrain(self, params: Record) -> Record:
+        return self.component.constrain(params)
 
     def singular(self, params: Any) -> Bool[Array, ""]:
         return self.component.singular(params)

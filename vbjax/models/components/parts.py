@@ -100,20 +100,9 @@ class Parts(Component, abc.ABC):
 
         return _sum([of(name, part) for name, part in self.parts.items()])
 
-    def steady(self, statistics: Any) -> Any:
-        own = {name: part.steady(self._own(name, statistics)) for name, part in self.parts.items()}
-        return Record(statistics) | self._joined(own)
-
-    def constrain(self, previous: Any, moved: Any, gradient: Any) -> Record:
-        found = {}
-        for name, part in self.parts.items():
-            if own := self._own(name, gradient):
-                found[name] = part.constrain(self._own(name, previous), self._own(name, moved), own)
-        return self._joined(found)
-
-    @property
-    def whole_steps_only(self) -> str | None:
-        return next(filter(None, self._each(lambda part: part.whole_steps_only)), None)
+    def constrain(self, params: Record) -> Record:
+        own = {name: part.constrain(self._own(name, params)) for name, part in self.parts.items()}
+        return params | self._joined(own)
 
     def singular(self, params: Any) -> Bool[Array, ""]:
         return jnp.stack(self._of_params(lambda part, own: part.singular(own), params)).any()

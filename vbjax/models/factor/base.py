@@ -21,7 +21,8 @@ from vbjax.core.hyperparameters import read_columns
 from vbjax.core.model import ConjugateModel, scored_rows
 from vbjax.core.rows import Expectation
 from vbjax.data.moments import fill_defaults, observed_moments, positive_scale
-from vbjax.families.delta import Delta, DeltaState
+from vbjax.families.base import replace
+from vbjax.families.delta import Delta
 from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
 from vbjax.families.multivariate_normal import (
     MultivariateNormal,
@@ -117,7 +118,7 @@ class FactorModel(ConjugateModel):
 
     def states(self, **states: Any) -> Record:
         """Return the factors' states where a run starts, from those of w, mu and tau."""
-        return Record({name: DeltaState(at) for name, at in states.items()})
+        return Record({name: self.factors[name].at(state.mode) for name, state in states.items()})
 
     def log_likelihood(self, s: Record, rows: Float[Array, "n p"]) -> Float[Array, " n"]:
         mean = terms.matmul(s.w, s.z) + s.mu
@@ -173,28 +174,26 @@ class FactorModel(ConjugateModel):
         return self.move_latents(super().m_step(params, statistics, block), statistics, block)
 
     def move_latents(self, moved: Record, statistics: Any, block: Iterable[str]) -> Record:
-        """Return points after an update with two additions, both of which keep EM monotone.
+        """Return points after an update with an addition that keeps EM monotone.
 
-        The noise's variance stays at its floor or above, the exact constrained maximum. And the latents'
-        covariance, were it free, would be R = sum_n E[z_n z_n'] / n; W R^(1/2) has it too, and saves most
-        of the sweeps (parameter-expanded EM: Liu, Rubin & Wu 1998). With missing entries R is not at hand.
+        The latents' covariance, were it free, would be R = sum_n E[z_n z_n'] / n; W R^(1/2) has it too, and
+        saves most of the sweeps (parameter-expanded EM: Liu, Rubin & Wu 1998). With missing entries R is not
+        at hand.
         """
         if "w" in block and "mu" in statistics and not self.missing:  # a perturbed block comes alone
-            w, free = moved.w.at, statistics["w"].second[0] / statistics["mu"].second[0]
-            moved = moved | dict(w=DeltaState(MultivariateNormalState(w.mean @ cholesky(free), w.precision)))
-        if "tau" in block:
-            at = moved.tau.at
-            rate = jnp.maximum(at.rate, self._least(at))
-            moved = moved | dict(tau=DeltaState(GammaState(at.concentration, rate)))
+            w = moved.w.value @ cholesky(statistics["w"].second[0] / statistics["mu"].second[0])
+            rests_on = replace(moved.w.gradient, pivot=w, first=jnp.zeros_like(w))
+            moved = moved | dict(w=replace(moved.w, value=w, gradient=rests_on))
         return moved
 
-    def _least(self, at: GammaState) -> Array:
-        return (at.concentration - 1) * self.noise_floor * self.noise_scale
+    def constrain(self, params: Record, block: Iterable[str]) -> Record:
+        """Return parameters with a noise at its floor or above, the exact constrained maximum."""
+        least = self.noise_floor * self.noise_scale
+        return params | dict(tau=replace(params.tau, value=jnp.minimum(params.tau.value, 1 / least)))
 
     def singular(self, params: Record) -> Array:
         """Return whether a noise variance is within twice its floor: on its way there."""
-        at = params.tau.at
-        return (at.rate <= 2 * self._least(at)).any()
+        return (1 / params.tau.value <= 2 * self.noise_floor * self.noise_scale).any()
 
     # -- use -----------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ backward pass of `vbjax.chains`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -21,7 +20,7 @@ from vbjax.core.hyperparameters import NON_NEGATIVE, POSITIVE, Range, at_least, 
 from vbjax.core.model import in_dtype
 from vbjax.data.moments import fill_defaults
 from vbjax.families.base import pytree
-from vbjax.families.delta import Delta, unless_unknown
+from vbjax.families.delta import Delta
 from vbjax.families.dirichlet import Dirichlet, DirichletState
 from vbjax.families.shared_sticks import SharedSticks, log_shared_dirichlet
 from vbjax.families.stick_breaking import StickBreakingState
@@ -92,12 +91,6 @@ class MarkovLabels(Labels):
             transitions=from_counts(s.transitions, jnp.tensordot(weights, found.pairs, 1)),
         )
         return {name: counts.get(name, jax.tree.map(jnp.zeros_like, t)) for name, t in s.items()}
-
-    def keep_unknown(self, params: Record, moved: Record, block: Iterable[str]) -> Record:
-        """Return points after an update; what comes next of a state that is never left stays what it was."""
-        plates = dict(initial=0, transitions=1)
-        rows = [name for name in block if name in plates]
-        return moved | {name: unless_unknown(moved[name], params[name], plates[name]) for name in rows}
 
     def log_at_mean(self, params: Record) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
         """Return the logarithms of the mean probabilities of the first state, and of the next one."""

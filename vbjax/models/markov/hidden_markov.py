@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
 from vbjax import terms
@@ -197,18 +196,11 @@ class HiddenMarkovModel(ConjugateModel):
         block = tuple(block)
         first = [name for name in block if name not in self.chain.last]
         last = [name for name in block if name in self.chain.last]
-        if not self.points:
-            moved = super().m_step(params, statistics, first)
-            return super().m_step(moved, statistics, last) if last else moved
-        statistics = self.component.steady(statistics)
-        moved = super().m_step(params, statistics, block)
-        moved = self.chain.keep_unknown(params, moved, block)
-        return self.component.move_points(self, params, statistics, moved, block)
+        moved = super().m_step(params, statistics, first)
+        return super().m_step(moved, statistics, last) if last else moved
 
-    def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
-        if (why := self.component.whole_steps_only) is not None:
-            raise ValueError(why)
-        return super().mix(params, moved, rho, block)
+    def constrain(self, params: Record, block: Iterable[str]) -> Record:
+        return self.component.constrain(params)
 
     def gradient_at(self, s: Record, local: Any, data: Any, weights: Array | None = None) -> Record:
         if (why := self.component.undrawable) is not None:

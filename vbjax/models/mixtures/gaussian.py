@@ -10,8 +10,9 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax.families.base import pytree, replace
-from vbjax.families.delta import DeltaState
-from vbjax.families.dirichlet import DirichletState
+from vbjax.families.delta import Delta
+from vbjax.families.dirichlet import Dirichlet
+from vbjax.families.joint import LocationCovariance
 from vbjax.models.components import Gaussian
 from vbjax.models.labels.weights import Weights, weights_of
 from vbjax.models.mixtures.mixture import Mixture
@@ -97,10 +98,11 @@ class GaussianMixture(Mixture):
         weights = _read_shaped(weights, "weights", (k,)).astype(dtype)
         covariances = _read_shaped(covariances, "covariances", shape).astype(dtype)
         structure = replace(self.component, scale=jnp.ones(d, dtype)).structure
-        concentration = 1 + weights / jnp.finfo(dtype).eps  # its mode is `weights` to the last digit
+        if not structure.correlated:
+            covariances = jnp.broadcast_to(covariances, structure.family.plate)
         return Record(
-            weights=DeltaState(DirichletState(concentration)),
-            components=DeltaState(structure.at_point(means, covariances)),
+            weights=Delta(Dirichlet(k)).at(weights),
+            components=Delta(structure.family).at(LocationCovariance(means, covariances)),
         )
 
 

@@ -15,8 +15,8 @@ from vbjax.core.rows import Expectation, read_row_weights
 from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.families.base import pytree
 from vbjax.families.categorical import Categorical
-from vbjax.families.delta import Delta, DeltaState
-from vbjax.families.normal import Normal, NormalState, NormalStatistics
+from vbjax.families.delta import Delta
+from vbjax.families.normal import Normal, NormalStatistics
 from vbjax.models.components.seeding import plus_plus, random_rows
 from vbjax.numerics.inputs import read_table
 from vbjax.numerics.record import Record
@@ -84,7 +84,7 @@ class KMeans(ConjugateModel):
     def params_at(self, centers: Any) -> Record:
         """Return parameters at given centres (k, d)."""
         centers = read_table(centers, "centers")
-        return Record(centers=DeltaState(NormalState(centers, jnp.ones_like(centers))))
+        return Record(centers=Delta(Normal(centers.shape)).at(centers))
 
     def log_likelihood(self, s: Record, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
         return -(s.c.p * s.centers.square_about(rows[:, None, :]).sum(-1)).sum(-1)

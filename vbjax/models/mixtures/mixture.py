@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import logsumexp, xlogy
-from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from vbjax import terms
@@ -121,18 +120,8 @@ class Mixture(ConjugateModel):
         r = weights * jnp.exp(table - bound)
         return scored_rows(Record(weights=from_counts(mixing, r.sum(1))) | pull(r), bound, weights)
 
-    def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
-        block = tuple(block)
-        if not self.points:
-            return super().m_step(params, statistics, block)
-        statistics = self.component.steady(statistics)
-        moved = super().m_step(params, statistics, block)
-        return self.component.move_points(self, params, statistics, moved, block)
-
-    def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
-        if (why := self.component.whole_steps_only) is not None:
-            raise ValueError(why)
-        return super().mix(params, moved, rho, block)
+    def constrain(self, params: Record, block: Iterable[str]) -> Record:
+        return self.component.constrain(params)
 
     def gradient_at(self, s: Record, local: Any, data: Any, weights: Array | None = None) -> Record:
         if (why := self.component.undrawable) is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,9 +13,10 @@ from vbjax import terms
 from vbjax.core.hyperparameters import DEFINITE, NON_NEGATIVE, POSITIVE, REAL, flag, hyper
 from vbjax.core.rows import Expectation
 from vbjax.data.moments import fill_defaults
-from vbjax.families.base import pytree
-from vbjax.families.delta import Delta, DeltaState
+from vbjax.families.base import pytree, replace
+from vbjax.families.delta import Delta
 from vbjax.families.gamma import GammaStatistics
+from vbjax.families.joint import LocationCovariance
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGamma, MultivariateNormalGammaState
 from vbjax.models.regression.regression import Regression, Rows
 from vbjax.models.regression.responses import JointNormalResponse, Predictive, StudentRows
@@ -121,9 +121,10 @@ class LinearRegression(Regression):
         shift = vectors @ (inverse * (vectors.T @ (cross / unit))) / unit
         least = gradient.logdet * self.noise_floor * self.scale
         rate = jnp.maximum(-gradient.precision - 0.5 * shift @ cross, least)
-        moved = super().m_step(params, statistics, block).w.at
-        location = params["w"].mean.location + shift
-        return Record(w=DeltaState(dataclasses.replace(moved, location=location, rate=rate)))
+        moved = super().m_step(params, statistics, block).w
+        number = self.factors.w.of.rows_behind(gradient)
+        value = LocationCovariance(params["w"].value.location + shift, 2 * rate / number)
+        return Record(w=replace(moved, value=value))
 
     def singular(self, params: Record) -> Bool[Array, ""]:
         """Return whether the noise's variance is within twice its floor."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,13 +14,14 @@ from vbjax.core.hyperparameters import DEFINITE, POSITIVE, REAL, choice, count, 
 from vbjax.core.rows import Expectation
 from vbjax.data.moments import fill_defaults
 from vbjax.data.sequences import Sequences
-from vbjax.families.base import Family, pytree
-from vbjax.families.delta import Delta, DeltaState
-from vbjax.families.matrix_normal_wishart import MatrixNormalWishart, MatrixNormalWishartState
+from vbjax.families.base import Family, pytree, replace
+from vbjax.families.delta import Delta
+from vbjax.families.joint import LocationCovariance
+from vbjax.families.matrix_normal_wishart import MatrixNormalWishart
 from vbjax.families.matrix_normal_wishart import MatrixNormalWishartStatistics as Regression
 from vbjax.families.multivariate_normal import MultivariateNormal, MultivariateNormalState
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGamma, MultivariateNormalGammaState
-from vbjax.families.normal_wishart import NormalWishart, NormalWishartState
+from vbjax.families.normal_wishart import NormalWishart
 from vbjax.models.state_space.regressions import Regressions
 from vbjax.models.state_space.state_space_model import Start, StateSpaceModel
 from vbjax.numerics.linalg import cholesky, ill_conditioned, least_share, logdet_from_cholesky
@@ -102,47 +102,40 @@ class LinearGaussianStateSpace(StateSpaceModel):
         return Regressions(initial, s.transitions, _grouped(s.emissions))
 
     def states(self, start: Start) -> Record:
-        q, one = self.n_latent, jnp.ones_like(start.steps)
-        eye, c, noise = jnp.eye(q, dtype=one.dtype), start.emission_matrix, start.noise
-        first = NormalWishartState(jnp.zeros_like(eye[0]), one, one * (q + 1), start.initial_covariance)
-        transitions = MatrixNormalWishartState(start.transition_matrix.T, eye, one * (q + 1), q * eye)
-        if self.covariance_type == "full":
-            degrees = one * (len(noise) + 1)
-            emissions: Any = MatrixNormalWishartState(c.T, eye, degrees, q * jnp.diag(noise))
-        else:
-            shape, ones = jnp.broadcast_to(eye, (len(noise), q, q)), jnp.ones_like(noise)
-            emissions = MultivariateNormalGammaState(c, shape, ones, 0.5 * q * noise)
-        states = dict(initial=first, transitions=transitions, emissions=emissions)
-        return Record({name: DeltaState(state) for name, state in states.items()})
+        eye, c, noise = jnp.eye(self.n_latent, dtype=start.steps.dtype), start.emission_matrix, start.noise
+        full = self.covariance_type == "full"
+        points = dict(
+            initial=LocationCovariance(jnp.zeros_like(eye[0]), start.initial_covariance),
+            transitions=LocationCovariance(start.transition_matrix.T, eye),
+            emissions=LocationCovariance(c.T, jnp.diag(noise)) if full else LocationCovariance(c, noise),
+        )
+        return Record({name: self.factors[name].at(value) for name, value in points.items()})
 
-    def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
-        """Bishop (2006), eq. 13.110 to 13.117; then R is kept away from 0, the exact constrained maximum."""
-        moved = super().m_step(params, statistics, block)
-        if "emissions" not in block:
-            return moved
-        at, floor = moved.emissions.at, self.noise_floor * self.scale
+    def constrain(self, params: Record, block: Iterable[str]) -> Record:
+        """Return parameters with R kept away from 0, the exact constrained maximum."""
+        floor, emissions = self.noise_floor * self.scale, params["emissions"]
+        covariance = emissions.value.covariance
         if self.covariance_type == "full":
-            least = at.mode_factor * floor
-            unit = jnp.sqrt(least[:, None] * least)
-            values, vectors = jnp.linalg.eigh(at.inverse_scale / unit)
+            unit = jnp.sqrt(floor[:, None] * floor)
+            values, vectors = jnp.linalg.eigh(covariance / unit)
             raised = unit * ((vectors * jnp.maximum(values, 1)) @ vectors.T)
-            at = dataclasses.replace(at, inverse_scale=jnp.where(values[0] < 1, raised, at.inverse_scale))
+            covariance = jnp.where(values[0] < 1, raised, covariance)
         else:
-            least = (at.concentration - 1 + 0.5 * self.n_latent) * floor
-            at = dataclasses.replace(at, rate=jnp.maximum(at.rate, least))
-        return moved | dict(emissions=DeltaState(at))
+            covariance = jnp.maximum(covariance, floor)
+        value = emissions.value._replace(covariance=covariance)
+        return params | dict(emissions=replace(emissions, value=value))
 
     def ill_conditioned(self, params: Record) -> Array:
         if self.covariance_type != "full":
             return jnp.asarray(False)
-        return ill_conditioned(params["emissions"].at.inverse_scale)
+        return ill_conditioned(params["emissions"].value.covariance)
 
     def cancelled(self, params: Any, expectation: Expectation) -> Any:
         """Return what cancels in the squares of residuals under the inverse of a full R."""
         if self.covariance_type != "full":
             return 0.0
         number = 2 * expectation.statistics["emissions"].logdet
-        return number * self.n_features / least_share(params["emissions"].at.inverse_scale)
+        return number * self.n_features / least_share(params["emissions"].value.covariance)
 
     def singular(self, params: Record) -> Array:
         """Return whether a variance in R is within twice its floor: on its way there."""

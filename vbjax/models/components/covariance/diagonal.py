@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -30,25 +29,11 @@ class Diagonal(Structure):
     def default_inverse_scale(self, covariance: Array) -> Array:
         return jnp.diagonal(covariance)
 
-    @property
-    def _base_exponent(self) -> float:
-        return -0.5
-
-    def _inverse_scale(self, state: NormalGammaState) -> Array:
-        return 2 * state.rate
-
-    def _over(self, x: Array) -> Array:
-        return x
-
-    def at_point(self, location: Array, covariance: Array) -> NormalGammaState:
-        """The member whose mode is (location, 1 / covariance); covariance (k, d) or (d,)."""
-        return self.state(location, 1.0, self.d + self.k + 1, (self.d + self.k) * covariance)
-
     def clip(self, covariance: Array, floor: Array) -> Array:
         return jnp.maximum(covariance, floor)
 
-    def below(self, state: NormalGammaState, floor: Array) -> Array:
-        return (self._inverse_scale(state) / (self.d + self.k) < 2 * floor).any()
+    def below(self, covariance: Array, floor: Array) -> Array:
+        return (covariance < 2 * floor).any()
 
     @property
     def family(self) -> Family:
@@ -63,7 +48,7 @@ class Diagonal(Structure):
             one * location, one * mean_precision, one * 0.5 * degrees_of_freedom, one * half_rate
         )
 
-    def prepare(self, state: Any, statistics: NormalGammaStatistics) -> Prepared:
+    def prepare(self, covariance: Array, statistics: NormalGammaStatistics) -> Prepared:
         root = jnp.sqrt(statistics.precision)
         return self._prepared(statistics, root, 1 / root)
 

@@ -10,7 +10,6 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from vbjax.families.base import Family
-from vbjax.families.delta import DeltaState
 from vbjax.families.normal_wishart import NormalWishart, NormalWishartState, NormalWishartStatistics
 from vbjax.models.components.covariance.structure import Moments, Prepared, Structure, matrix_root
 from vbjax.numerics.linalg import outer, symmetrize, transpose
@@ -35,10 +34,8 @@ class Full(Structure):
             one[:, None, None] * inverse_scale,
         )
 
-    def prepare(self, state: Any, statistics: NormalWishartStatistics) -> Prepared:
-        at = state.at if isinstance(state, DeltaState) else state
-        factor = at.degrees_of_freedom - (self.d if isinstance(state, DeltaState) else 0)
-        return self._prepared(statistics, *matrix_root(at.inverse_scale, factor))
+    def prepare(self, covariance: Array, statistics: NormalWishartStatistics) -> Prepared:
+        return self._prepared(statistics, *matrix_root(covariance))
 
     def whiten(self, c: Prepared, x: Array) -> Array:
         stacked = c.root.reshape(self.k * self.d, self.d)  # one product for all components
@@ -73,7 +70,3 @@ class Full(Structure):
 
     def marginals(self, state: Any) -> NormalWishartState:
         return state
-
-    def at_point(self, location: Array, covariance: Array) -> NormalWishartState:
-        """The member whose mode is (location, covariance^-1); covariance (k, d, d) or (d, d)."""
-        return self.state(location, 1.0, 2 * self.d + self.k, (self.d + self.k) * covariance)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -30,25 +29,11 @@ class Spherical(Structure):
     def default_inverse_scale(self, covariance: Array) -> Array:
         return jnp.trace(covariance)
 
-    @property
-    def _base_exponent(self) -> float:
-        return 0.5 * self.d - 1
-
-    def _inverse_scale(self, state: MultivariateNormalGammaState) -> Array:
-        return 2 * state.rate
-
-    def _over(self, x: Array) -> Array:
-        return x
-
-    def at_point(self, location: Array, covariance: Array) -> MultivariateNormalGammaState:
-        """The member whose mode is (location, 1 / covariance); covariance (k,) or a scalar."""
-        return self.state(location, 1.0, self.k + 2, (self.d + self.k) * covariance)
-
     def clip(self, covariance: Array, floor: Array) -> Array:
         return jnp.maximum(covariance, floor.mean())
 
-    def below(self, state: MultivariateNormalGammaState, floor: Array) -> Array:
-        return (self._inverse_scale(state) / (self.d + self.k) < 2 * floor.mean()).any()
+    def below(self, covariance: Array, floor: Array) -> Array:
+        return (covariance < 2 * floor.mean()).any()
 
     @property
     def family(self) -> Family:
@@ -66,7 +51,7 @@ class Spherical(Structure):
             one * 0.5 * inverse_scale,
         )
 
-    def prepare(self, state: Any, statistics: MultivariateNormalGammaStatistics) -> Prepared:
+    def prepare(self, covariance: Array, statistics: MultivariateNormalGammaStatistics) -> Prepared:
         root = jnp.sqrt(statistics.precision)[:, None]
         return self._prepared(statistics, root, 1 / root)
 

@@ -24,8 +24,7 @@ from jaxtyping import Bool, Float
 
 from vbjax import terms
 from vbjax.core.hyperparameters import DEFINITE, Range, above
-from vbjax.families.base import Family
-from vbjax.families.delta import DeltaState
+from vbjax.families.base import Family, replace
 from vbjax.models.components.covariance.missing import complete, completed_moments
 from vbjax.numerics.linalg import cholesky, ill_conditioned, rounding_of, solve_lower, symmetrize, transpose
 from vbjax.numerics.special import LOG_2PI
@@ -61,12 +60,16 @@ class Moments(NamedTuple):
     scatter: Array
 
 
-def matrix_root(inverse_scale: Array, factor: Array) -> tuple[Array, Array]:
-    """R = sqrt(f) L^-1 and its inverse, where E[Lam] = f W and W^-1 = L L'."""
-    size = jnp.sqrt(factor)[..., None, None]
-    lower = cholesky(inverse_scale)
-    eye = jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape)
-    return size * solve_lower(lower, eye), lower / size
+def matrix_root(covariance: Array) -> tuple[Array, Array]:
+    """R = L^-1 and its inverse, where E[Lam]^-1 = L L'."""
+    lower = cholesky(covariance)
+    return solve_lower(lower, jnp.eye(lower.shape[-1], dtype=lower.dtype)), lower
+
+
+def with_covariance(point: Any, change: Callable[[Array], Array]) -> Any:
+    """A point of a location and its covariance, with another covariance."""
+    value = point.value._replace(covariance=change(point.value.covariance))
+    return replace(point, value=value)
 
 
 def clip_eigenvalues(covariance: Array, floor: Array) -> Array:
@@ -96,10 +99,7 @@ def below(covariance: Array, floor: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Structure(abc.ABC):
-    """k components in d dimensions.
-
-    A point estimate (EM) is kept as the member of the family, of mode factor d + k, whose mode it is.
-    """
+    """k components in d dimensions."""
 
     k: int
     d: int
@@ -118,10 +118,6 @@ class Structure(abc.ABC):
         self, location: Array, mean_precision: ArrayLike, degrees_of_freedom: ArrayLike, inverse_scale: Array
     ) -> Any:
         """The member with the same parameters for every component (a prior); location (d,) or (k, d)."""
-
-    @abc.abstractmethod
-    def at_point(self, location: Array, covariance: Array) -> Any:
-        """The member whose mode is (location, covariance^-1), its covariance as the structure has it."""
 
     @abc.abstractmethod
     def marginals(self, state: Any) -> Any:
@@ -148,8 +144,8 @@ class Structure(abc.ABC):
     # -- the E-step, for a block of rows -------------------------------------------------------------
 
     @abc.abstractmethod
-    def prepare(self, state: Any, statistics: Any) -> Prepared:
-        """What a pass over blocks needs of the components."""
+    def prepare(self, covariance: Array, statistics: Any) -> Prepared:
+        """What a pass over blocks needs of the components, of E[Lam]^-1 and their statistics."""
 
     def whiten(self, c: Prepared, x: Float[Array, "d b"]) -> Float[Array, "k d b"]:
         """R_k (x - m_k), (k, d, block), of rows x (d, block) about the pivot."""
@@ -169,9 +165,9 @@ class Structure(abc.ABC):
 
     # -- the same where entries are missing ----------------------------------------------------------
 
-    def prepare_observed(self, state: Any, statistics: Any) -> Prepared:
+    def prepare_observed(self, covariance: Array, statistics: Any) -> Prepared:
         """`prepare` for rows with missing entries."""
-        c = self.prepare(state, statistics)
+        c = self.prepare(covariance, statistics)
         return c if self.correlated else c._replace(constant=self.each(statistics, statistics.pivot))
 
     def observed(
@@ -234,48 +230,22 @@ class Structure(abc.ABC):
         at_location = self.log_density(statistics, location, own=True)
         return Prepared(pivot, location - pivot, at_location, root, unroot)
 
-    def ill_conditioned(self, state: Any) -> Array:
+    def ill_conditioned(self, covariance: Array) -> Array:
         """Return whether the dtype cannot tell a covariance from a singular one."""
-        if not self.correlated:
-            return jnp.asarray(False)
-        return ill_conditioned((state.at if isinstance(state, DeltaState) else state).inverse_scale)
+        return ill_conditioned(covariance) if self.correlated else jnp.asarray(False)
 
-    def cancelled(self, state: Any, number: Array, floor: ArrayLike) -> Array:
+    def cancelled(self, covariance: Array, number: Array, floor: ArrayLike) -> Array:
         """Return what rows' log densities lose beyond their own rounding; `number` of rows by component."""
         if not self.correlated:
             return jnp.zeros((), number.dtype)
-        covariance = (state.at if isinstance(state, DeltaState) else state).inverse_scale
         return rounding_of(covariance, number, floor).sum()
 
     # -- the M-step of a point estimate --------------------------------------------------------------
-
-    def point_covariance(self, state: Any, gradient: Any, previous: Any) -> Array:
-        """The covariance that maximises the expected log joint, of a state made from its gradient.
-
-        Where nothing is known of a component (no rows, no prior) it keeps the `previous` one.
-        """
-        exponent = 2 * (gradient.logdet + self._base_exponent * gradient.base)
-        idle = exponent <= 0
-        covariance = self._inverse_scale(state) / self._over(jnp.where(idle, 1, exponent))
-        before = self._inverse_scale(previous) / (self.d + self.k)
-        return jnp.where(self._over(idle), before, covariance)
 
     def clip(self, covariance: Array, floor: Array) -> Array:
         """Covariances, none below `floor` (d,) in any direction."""
         return clip_eigenvalues(covariance, floor)
 
-    def below(self, state: Any, floor: Array) -> Array:
-        """Whether a point lies within twice the floor."""
-        return below(self._inverse_scale(state) / (self.d + self.k), floor)
-
-    @property
-    def _base_exponent(self) -> float:
-        """The base measure's power of |Lam|."""
-        return -0.5 * self.d
-
-    def _inverse_scale(self, state: Any) -> Array:
-        return state.inverse_scale
-
-    def _over(self, x: Array) -> Array:
-        """A factor for each component, shaped to multiply covariances."""
-        return x[..., None, None]
+    def below(self, covariance: Array, floor: Array) -> Array:
+        """Whether some covariance of points lies within twice the floor."""
+        return below(covariance, floor)

@@ -11,7 +11,6 @@ from jax.typing import ArrayLike
 
 from vbjax import terms
 from vbjax.families.base import Family
-from vbjax.families.delta import DeltaState
 from vbjax.families.matrix_normal_wishart import (
     MatrixNormalWishart,
     MatrixNormalWishartState,
@@ -25,14 +24,6 @@ from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, symmetrize
 @dataclasses.dataclass(frozen=True)
 class Tied(Structure):
     """One precision matrix for all components: a MatrixNormalWishart factor, nu = nu0 + n."""
-
-    @property
-    def _base_exponent(self) -> float:
-        return 0.5 * (self.k - self.d - 1)
-
-    def at_point(self, location: Array, covariance: Array) -> MatrixNormalWishartState:
-        """The member whose mode is (location, covariance^-1); covariance (d, d)."""
-        return self.state(location, 1.0, 2 * self.d + 1, (self.d + self.k) * covariance)
 
     @property
     def family(self) -> Family:
@@ -50,15 +41,11 @@ class Tied(Structure):
         )
 
     def permute(self, state: Any, order: Array) -> Any:
-        if isinstance(state, DeltaState):
-            return DeltaState(self.permute(state.at, order))
         location, precision = state.location[order], state.mean_precision[order][:, order]
         return dataclasses.replace(state, location=location, mean_precision=precision)
 
-    def prepare(self, state: Any, statistics: MatrixNormalWishartStatistics) -> Prepared:
-        at = state.at if isinstance(state, DeltaState) else state
-        factor = at.degrees_of_freedom + (self.k - self.d - 1 if isinstance(state, DeltaState) else 0)
-        return self._prepared(statistics, *matrix_root(at.inverse_scale, factor))
+    def prepare(self, covariance: Array, statistics: MatrixNormalWishartStatistics) -> Prepared:
+        return self._prepared(statistics, *matrix_root(covariance))
 
     def log_density(self, statistics: MatrixNormalWishartStatistics, x: Array, *, own: bool = False) -> Array:
         table = terms.multivariate_normal(x, statistics)
