@@ -147,6 +147,11 @@ def number_sequences(good: Callable[[], Any]) -> list[Value]:
     return [Value(v.label, v.make, v.legitimate or v.label == "an_axis_less") for v in own]
 
 
+def cells(good: Callable[[], Any]) -> list[Value]:
+    """A table of any number of axes."""
+    return [Value(v.label, v.make, v.legitimate or v.label == "an_axis_less") for v in rows(good)]
+
+
 def _no_rows() -> list[Value]:
     return never(
         none=None,

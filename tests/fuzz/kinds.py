@@ -362,6 +362,7 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     **{
         name: getattr(data, name)
         for name in (
+            "cells",
             "rows",
             "holed_rows",
             "few_rows",
