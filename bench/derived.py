@@ -131,23 +131,25 @@ def cases() -> dict[str, Case]:
         "PPCA": Case(vb.PPCA(4), few, D * 4),
         "factor analysis": Case(vb.FactorAnalysis(4), few, D * 4),
         "Bayesian PCA": Case(vb.BayesianPCA(4), few, D * 4),
-        "mean and precision": Case(vb.GaussianMeanPrecision(), column, 1, written.mean_and_precision),
-        "Student-t": Case(vb.RobustNormal(), column, 1, written.robust_normal),
+        "mean and precision": Case(
+            vb.textbook.GaussianMeanPrecision(), column, 1, written.mean_and_precision
+        ),
+        "Student-t": Case(vb.textbook.RobustNormal(), column, 1, written.robust_normal),
         "hierarchical normal": Case(
-            vb.HierarchicalNormal(), (column, 1 + abs(y) / 8), 1, written.hierarchical_normal
+            vb.textbook.HierarchicalNormal(), (column, 1 + abs(y) / 8), 1, written.hierarchical_normal
         ),
         "random effects": Case(
-            vb.RandomEffects(256), (column, jnp.arange(N) % 256), 1, written.random_effects
+            vb.textbook.RandomEffects(256), (column, jnp.arange(N) % 256), 1, written.random_effects
         ),
         "linear regression": Case(vb.BayesianLinearRegression(), (x, y), D * D, written.linear_regression),
         "mean field Gaussian": Case(
-            vb.MeanFieldGaussian(as_float(np.ones(64)), as_float(precision)),
+            vb.textbook.MeanFieldGaussian(as_float(np.ones(64)), as_float(precision)),
             None,
             64 * 64,
             written.mean_field_gaussian,
         ),
         "unit-variance mixture": Case(
-            vb.UnitVarianceMixture(K), 3 * column, K, written.unit_variance_mixture
+            vb.textbook.UnitVarianceMixture(K), 3 * column, K, written.unit_variance_mixture
         ),
         "Bernoulli mixture": Case(
             vb.BayesianBernoulliMixture(K),
@@ -201,7 +203,7 @@ def updates(report: list[str]) -> None:
     for name, case in cases().items():
         model, data, _ = resolved(case.model, case.data, None)
         params = begin(model, data)
-        shipped = sweep_by(vb.expectation)
+        shipped = sweep_by(vb.core.expectation)
         sweeps = [case.by_hand or shipped, sweep_by(derived_pass), shipped]
         hand, derived, ours = (compiled(sweep, model, params, data) for sweep in sweeps)
         for other in (derived, ours):

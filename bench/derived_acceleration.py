@@ -79,10 +79,10 @@ def classes(rng: np.random.Generator, low: float, high: float) -> np.ndarray:
     return rng.uniform(low, high, (3, 8))[rng.integers(3, size=N)]
 
 
-def toeplitz(rng: np.random.Generator) -> vb.MeanFieldGaussian:
+def toeplitz(rng: np.random.Generator) -> vb.textbook.MeanFieldGaussian:
     """Neighbours of correlation 0.95."""
     covariance = 0.95 ** np.abs(np.subtract.outer(np.arange(20), np.arange(20)))
-    return vb.MeanFieldGaussian(rng.normal(size=20), np.linalg.inv(covariance))
+    return vb.textbook.MeanFieldGaussian(rng.normal(size=20), np.linalg.inv(covariance))
 
 
 def one(model: Any, make: Callable[[np.random.Generator], Any]) -> Slow:
@@ -92,7 +92,7 @@ def one(model: Any, make: Callable[[np.random.Generator], Any]) -> Slow:
 CASES = {
     "Gaussian mixture, EM": one(vb.GaussianMixture(3), near),
     "Gaussian mixture, VB": one(vb.BayesianGaussianMixture(3), near),
-    "unit-variance mixture": one(vb.UnitVarianceMixture(3), lambda rng: near(rng)[:, 0]),
+    "unit-variance mixture": one(vb.textbook.UnitVarianceMixture(3), lambda rng: near(rng)[:, 0]),
     "Bernoulli mixture": one(
         vb.BayesianBernoulliMixture(3), lambda rng: (rng.uniform(size=(N, 8)) < classes(rng, 0.2, 0.8)) * 1.0
     ),
@@ -105,8 +105,8 @@ CASES = {
     "ARD regression": one(vb.ARDRegression(), sparse),
     "logistic regression": one(vb.BayesianLogisticRegression(), labels),
     "probit regression": one(vb.BayesianProbitRegression(), labels),
-    "random effects": one(vb.RandomEffects(N // 4), small_groups),
-    "hierarchical normal": one(vb.HierarchicalNormal(), uncertain),
+    "random effects": one(vb.textbook.RandomEffects(N // 4), small_groups),
+    "hierarchical normal": one(vb.textbook.HierarchicalNormal(), uncertain),
     "mean field, correlation 0.95": Slow(toeplitz, lambda rng: None),
 }
 

@@ -187,7 +187,7 @@ def matches(n: int) -> dict[str, Match]:
     around = 3 * centres[c] + rng.normal(size=(n, 2))
     return {
         "mean and precision": Match(
-            vb.GaussianMeanPrecision(tau0=1.0), rng.normal(2, 3, size=n), peer_mean_and_precision
+            vb.textbook.GaussianMeanPrecision(tau0=1.0), rng.normal(2, 3, size=n), peer_mean_and_precision
         ),
         "linear regression, relevance": Match(
             vb.ARDRegression(fit_intercept=False, offset=0.0), (x, y), peer_relevance

@@ -60,10 +60,10 @@ def em(report: list[str]) -> None:
 
                 data = jnp.asarray(x)
                 model = vb.GaussianMixture(k).resolve(data)
-                ascent = vb.CoordinateAscent(model, jnp.zeros((), data.dtype))
+                ascent = vb.core.CoordinateAscent(model, jnp.zeros((), data.dtype))
                 params = model.params_at(flat, means, eye)
                 bayes = vb.BayesianGaussianMixture(k).resolve(data)
-                bayes_ascent = vb.CoordinateAscent(bayes, jnp.zeros((), data.dtype))
+                bayes_ascent = vb.core.CoordinateAscent(bayes, jnp.zeros((), data.dtype))
                 bayes_params = bayes.init(jax.random.key(0), data)
                 ours = functools.partial(sweeps, ascent, params, data, 5)
                 variational = functools.partial(sweeps, bayes_ascent, bayes_params, data, 5)
@@ -112,7 +112,7 @@ def kmeans(report: list[str]) -> None:
 
                 data = jnp.asarray(x)
                 model = vb.KMeans(k).resolve(data)
-                ascent = vb.CoordinateAscent(model, jnp.zeros((), data.dtype))
+                ascent = vb.core.CoordinateAscent(model, jnp.zeros((), data.dtype))
                 ours = functools.partial(sweeps, ascent, model.params_at(centers), data, 10)
                 compile_seconds = seconds(ours)
                 if peer(many).n_iter_ != many:

@@ -312,9 +312,9 @@ def test_every_public_model_is_in_the_registry():
     public = {
         x
         for x in vars(vb).values()
-        if isinstance(x, type) and issubclass(x, (vb.ConjugateModel, vb.BlackBox))
+        if isinstance(x, type) and issubclass(x, (vb.core.ConjugateModel, vb.BlackBox))
     }
-    missing = public - {type(entry.model) for entry in MODELS.values()} - {vb.ConjugateModel}
+    missing = public - {type(entry.model) for entry in MODELS.values()} - {vb.core.ConjugateModel}
     assert not missing
 
 

@@ -12,11 +12,12 @@ import vbjax as vb
 from tests.fuzz.grid import grid
 from tests.fuzz.judge import Uncovered, judge, shell
 from tests.fuzz.runner import batches_of
+from vbjax.inference.restarts import Runs
 from vbjax.numerics.inputs import read_column, read_count
 
 
 def fit_with(objective, status):
-    runs = vb.Runs(*(jnp.zeros(1, bool if name == "singular" else int) for name in vb.Runs._fields))
+    runs = Runs(*(jnp.zeros(1, bool if name == "singular" else int) for name in Runs._fields))
     return vb.Fit(None, {}, jnp.asarray(objective), jnp.int32(1), runs, jnp.zeros(1), jnp.int32(status))
 
 

@@ -5,7 +5,7 @@ a log joint of your own, written with the densities of `vbjax.terms` over the fa
 """
 
 from vbjax.cli import interrupt  # isort: skip  # noqa: F401  # Ctrl-C may come while the rest is loaded
-from vbjax import blackbox, chains, families, metrics, terms
+from vbjax import blackbox, chains, core, families, metrics, terms
 from vbjax.blackbox import BlackBox, NonConjugate, supports
 from vbjax.blackbox.supports import (
     category,
@@ -19,11 +19,7 @@ from vbjax.blackbox.supports import (
     unit_interval,
 )
 from vbjax.chains import gaussian as gaussian_chains
-from vbjax.core.acceleration import AcceleratedAscent
-from vbjax.core.contracts import Algorithm, Info, Status
-from vbjax.core.coordinate_ascent import CoordinateAscent
-from vbjax.core.model import ConjugateModel
-from vbjax.core.rows import Expectation, expectation
+from vbjax.core.contracts import Status
 from vbjax.core.user_model import Model
 from vbjax.data import datasets
 from vbjax.data.documents import Documents
@@ -53,7 +49,6 @@ from vbjax.inference.derivatives import LinearResponse, elbo, linear_response, o
 from vbjax.inference.fit import fit
 from vbjax.inference.gibbs import gibbs
 from vbjax.inference.replicate import replicate, sample_posterior
-from vbjax.inference.restarts import Runs
 from vbjax.inference.result import Fit
 from vbjax.inference.stochastic import fit_stochastic
 from vbjax.models import (
@@ -88,31 +83,25 @@ from vbjax.models import (
     GammaHMM,
     GammaMixture,
     GaussianHMM,
-    GaussianMeanPrecision,
     GaussianMixture,
     HDPHiddenMarkovModel,
     HDPTopics,
     HiddenMarkovModel,
-    HierarchicalNormal,
     KMeans,
     LatentDirichletAllocation,
     LinearGaussianStateSpace,
     LinearRegression,
-    MeanFieldGaussian,
-    MeanFieldTable,
     Mixture,
     MixtureHMM,
     MultinomialMixture,
     MultivariateRegressionMixture,
     PoissonHMM,
     PoissonMixture,
-    RandomEffects,
     RegressionMixture,
-    RobustNormal,
-    UnitVarianceMixture,
     components,
     labels,
     merge_states,
+    textbook,
     topics,
 )
 from vbjax.numerics.record import Record
@@ -120,8 +109,6 @@ from vbjax.numerics.record import Record
 __all__ = [
     "PPCA",
     "ARDRegression",
-    "AcceleratedAscent",
-    "Algorithm",
     "AutoregressiveHMM",
     "BayesianAutoregressiveHMM",
     "BayesianBernoulliMixture",
@@ -150,12 +137,9 @@ __all__ = [
     "Categorical",
     "CategoricalHMM",
     "CategoricalMixture",
-    "ConjugateModel",
-    "CoordinateAscent",
     "Delta",
     "Dirichlet",
     "Documents",
-    "Expectation",
     "FactorAnalysis",
     "Fit",
     "Gamma",
@@ -163,13 +147,10 @@ __all__ = [
     "GammaMixture",
     "GaussMarkov",
     "GaussianHMM",
-    "GaussianMeanPrecision",
     "GaussianMixture",
     "HDPHiddenMarkovModel",
     "HDPTopics",
     "HiddenMarkovModel",
-    "HierarchicalNormal",
-    "Info",
     "KMeans",
     "Labelled",
     "LatentDirichletAllocation",
@@ -179,8 +160,6 @@ __all__ = [
     "LocationPrecision",
     "MarkovChain",
     "MatrixNormalWishart",
-    "MeanFieldGaussian",
-    "MeanFieldTable",
     "Mixture",
     "MixtureHMM",
     "Model",
@@ -195,26 +174,22 @@ __all__ = [
     "PoissonHMM",
     "PoissonMixture",
     "PolyaGamma",
-    "RandomEffects",
     "Record",
     "RegressionMixture",
-    "RobustNormal",
-    "Runs",
     "Sequences",
     "Status",
     "StickBreaking",
     "TruncatedNormal",
-    "UnitVarianceMixture",
     "Wishart",
     "blackbox",
     "category",
     "chains",
     "cholesky_factor",
     "components",
+    "core",
     "correlation_cholesky",
     "datasets",
     "elbo",
-    "expectation",
     "families",
     "fit",
     "fit_stochastic",
@@ -234,6 +209,7 @@ __all__ = [
     "simplex",
     "supports",
     "terms",
+    "textbook",
     "topics",
     "unit_interval",
 ]

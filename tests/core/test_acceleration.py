@@ -99,8 +99,8 @@ def test_a_refused_extrapolation_leaves_what_was_scored(float64):
     entry = MODELS["own, local"]
     data, weights = entry.data(float64)
     model, params = entry.started(data, weights)
-    algorithm = vb.AcceleratedAscent(model, jnp.asarray(0.0))
-    plain = vb.CoordinateAscent(model, jnp.asarray(0.0))
+    algorithm = vb.core.AcceleratedAscent(model, jnp.asarray(0.0))
+    plain = vb.core.CoordinateAscent(model, jnp.asarray(0.0))
     state, expected = algorithm.start(params, data), plain.start(params, data)
     info = None
     step, plain_step = jax.jit(algorithm.step), jax.jit(plain.step)

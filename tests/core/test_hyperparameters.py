@@ -92,10 +92,10 @@ def test_bad_values_are_refused_by_name_and_nothing_is_compiled(name):
 
 
 def test_every_field_of_every_public_model_is_in_its_table():
-    models = [x for x in vars(vb).values() if isinstance(x, type) and issubclass(x, vb.ConjugateModel)]
+    models = [x for x in vars(vb).values() if isinstance(x, type) and issubclass(x, vb.core.ConjugateModel)]
     covered = {type(part) for model, _ in MODELS.values() for part, _ in parts(model)}
     for kind in models:
-        if kind in (vb.ConjugateModel, vb.Model):
+        if kind in (vb.core.ConjugateModel, vb.Model):
             continue
         assert {field.name for field in dataclasses.fields(kind)} == set(table(kind)), kind
         assert kind in covered, f"{kind} is in no test of bad values"
@@ -139,8 +139,8 @@ def test_what_has_a_meaning_is_accepted():
          "relevance_rate must come with ard=True"),
         (vb.BayesianLogisticRegression(ard=True, precision=1.0), LABELLED,
          "precision must not come with ard=True"),
-        (vb.RobustNormal(df=1e-60), ROWS[:, 0], "df must be positive; got 1e-60, 0.0 in float32"),
-        (vb.RobustNormal(mu0=1e60), ROWS[:, 0], r"mu0 must be finite; got 1e\+60, inf in float32"),
+        (vb.textbook.RobustNormal(df=1e-60), ROWS[:, 0], "df must be positive; got 1e-60, 0.0 in float32"),
+        (vb.textbook.RobustNormal(mu0=1e60), ROWS[:, 0], r"mu0 must be finite; got 1e\+60, inf in float32"),
         (vb.BayesianLinearRegression(offset=1e30), LABELLED, "offset must be finite, as must be its square"),
         (vb.KMeans(3, scale=[1.0, -1.0]), ROWS, r"scale must be positive; got -1.0 at \[1\]"),
         (vb.BayesianLinearRegression(location=np.ones(2)), LABELLED,

@@ -82,7 +82,7 @@ def test_a_pass_is_the_updates_done_by_hand_in_chunks_and_with_weights(float64, 
         totals = []
         for size in (N, 6):
             monkeypatch.setattr(vb.Model, "chunk_rows", lambda self, data, size=size: size)
-            totals.append(vb.expectation(model, params, words, local=model.neutral_local(words)))
+            totals.append(vb.core.expectation(model, params, words, local=model.neutral_local(words)))
         moved = model.m_step(params, totals[0].statistics, ("topics",))
         return totals, model.objective(params, totals[0]), moved
 

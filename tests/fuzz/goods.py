@@ -6,6 +6,7 @@ Everything is made when it is asked for, once a process. For `subjects`.
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import tempfile
 from collections.abc import Callable
@@ -108,11 +109,11 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "PPCA": (dict(n_components=1), "table"),
     "FactorAnalysis": (dict(n_components=1), "table"),
     "BayesianPCA": (dict(n_components=1), "table"),
-    "RobustNormal": ({}, "column"),
-    "HierarchicalNormal": ({}, "measured"),
-    "RandomEffects": (dict(n_groups=3), "grouped"),
-    "GaussianMeanPrecision": ({}, "column"),
-    "UnitVarianceMixture": (dict(n_components=K), "column"),
+    "textbook.RobustNormal": ({}, "column"),
+    "textbook.HierarchicalNormal": ({}, "measured"),
+    "textbook.RandomEffects": (dict(n_groups=3), "grouped"),
+    "textbook.GaussianMeanPrecision": ({}, "column"),
+    "textbook.UnitVarianceMixture": (dict(n_components=K), "column"),
     "LatentDirichletAllocation": (dict(n_topics=K), "documents"),
     "HDPTopics": (dict(n_topics=K), "documents"),
     "GaussianHMM": (dict(n_states=K), "series"),
@@ -132,15 +133,23 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "BayesianMixtureHMM": (dict(n_states=K, n_components=K), "series"),
     "LinearGaussianStateSpace": (dict(n_latent=1), "number_series"),
     "BayesianLinearGaussianStateSpace": (dict(n_latent=1), "number_series"),
-    "MeanFieldTable": (dict(log_joint=np.sin(np.arange(6.0)).reshape(2, 3)), "nothing"),
-    "MeanFieldGaussian": (dict(mean=np.zeros(2), precision=np.array([[2.0, 0.5], [0.5, 1.0]])), "nothing"),
+    "textbook.MeanFieldTable": (dict(log_joint=np.sin(np.arange(6.0)).reshape(2, 3)), "nothing"),
+    "textbook.MeanFieldGaussian": (
+        dict(mean=np.zeros(2), precision=np.array([[2.0, 0.5], [0.5, 1.0]])),
+        "nothing",
+    ),
     "BlackBox": (dict(log_density=log_density, support=SUPPORT), "any_data"),
 }
 
 
+def maker(name: str) -> Any:
+    """The public class of this name, of `vb` or of a module in it."""
+    return operator.attrgetter(name)(vb)
+
+
 def model(name: str, **hyper: Any) -> Any:
     """A model of the table, or the one written by hand."""
-    return own_model(**hyper) if name == "Model" else getattr(vb, name)(**(MODELS[name][0] | hyper))
+    return own_model(**hyper) if name == "Model" else maker(name)(**(MODELS[name][0] | hyper))
 
 
 def data_of(name: str) -> Any:
@@ -256,7 +265,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "location_scale": lambda: bb.LocationScale(jnp.zeros(2), jnp.ones(2), bb.scales.Diagonal()),
     "normal_family": vb.Normal,
     "optimizer": lambda: __import__("optax").adam(0.05),
-    "coordinate_ascent": lambda: vb.CoordinateAscent(own_model(), jnp.float32(1e-6)),
+    "coordinate_ascent": lambda: vb.core.CoordinateAscent(own_model(), jnp.float32(1e-6)),
 }
 
 
@@ -367,6 +376,6 @@ GOOD.update(
     log_density_of_case=lambda: lambda s, data=None: -0.5 * (s.x**2).sum() + s.c * s.x.sum(),
     topic_table=lambda: np.asarray(good("topics").mean),
     free_draws=lambda: np.ones((3, 3), "float32"),
-    a_normal=lambda: vb.fit(model("MeanFieldGaussian"), key=jax.random.key(0), max_iter=3).params.z,
+    a_normal=lambda: vb.fit(model("textbook.MeanFieldGaussian"), key=jax.random.key(0), max_iter=3).params.z,
     covariances=lambda: np.tile(np.eye(2, dtype="float32"), (2, 1, 1)),
 )

@@ -88,7 +88,8 @@ def _fitted() -> Iterator[Call]:
 
 
 class _Fitted:
-    AcceleratedAscent, CoordinateAscent, blackbox = vb.AcceleratedAscent, vb.CoordinateAscent, blackbox
+    AcceleratedAscent, CoordinateAscent = vb.core.AcceleratedAscent, vb.core.CoordinateAscent
+    blackbox = blackbox
 
     @staticmethod
     def summed_out(log_density: Any, discrete: Any) -> vb.BlackBox:

@@ -102,7 +102,7 @@ PAIRS = ("design", "planes", "labelled", "measured", "grouped")
 def of_model(name: str) -> Iterator[Call]:
     """A model: each hyperparameter, the data, and its methods for users."""
     group, (required, data) = f"models: {name}", goods.MODELS[name]
-    maker = getattr(vb, name)
+    maker = goods.maker(name)
     fit = lambda **given: goods.fit_of(maker(**(required | given)), good(data))
     yield from _hyperparameters(group, name, maker, required, fit)
     alias = name.endswith("HMM") and name != "AutoregressiveHMM"  # methods are those of HiddenMarkovModel
@@ -152,7 +152,7 @@ def _hyperparameters(group: str, name: str, maker: Any, required: dict[str, Any]
         kind = HYPER.get(argument, "positive" if argument in POSITIVE else None)
         if argument == "nonsense":
             kind = "choice"
-        if argument == "precision" and name != "MeanFieldGaussian":
+        if argument == "precision" and name != "textbook.MeanFieldGaussian":
             kind = "positive"
         if kind is None:
             yield no_row(group, f"{name}({argument}=?)", "hyperparameter has no row")

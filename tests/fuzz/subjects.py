@@ -268,7 +268,7 @@ KEPT = [
     "MixtureHMM(n_states: function)",
     "*(missing: object)",
     "KMeans(scale: nan)",
-    "RobustNormal(df: text)",
+    "textbook.RobustNormal(df: text)",
     "*(stickiness: object)",
     "*(covariance_floor: five_axes)",
     "GaussianMixture(inverse_scale: nan)",
@@ -328,6 +328,7 @@ EXEMPT = dict(
     blackbox="a module",
     chains="a module",
     components="a module",
+    core="a module",
     datasets="a module",
     families="a module",
     gaussian_chains="a module",
@@ -335,6 +336,7 @@ EXEMPT = dict(
     metrics="a module",
     supports="a module",
     terms="a module",
+    textbook="a module",
     topics="a module",
 )
 EXEMPT |= {

@@ -17,7 +17,7 @@ from tests.support.compilations import compilations
 from vbjax.inference.irreversible import irreversible
 
 X = np.asarray([1.0, 2.0, 4.0, 7.0], np.float32)
-TEXTBOOK = vb.GaussianMeanPrecision(mu0=0.0, tau0=1.0, a=1.0, b=1.0)
+TEXTBOOK = vb.textbook.GaussianMeanPrecision(mu0=0.0, tau0=1.0, a=1.0, b=1.0)
 BLACK_BOX = vb.BlackBox(lambda s: -(s**2), vb.real())
 
 
@@ -193,7 +193,7 @@ def test_data_whose_squares_overflow_are_named(how):
 
 
 def mean(mu0, through=lambda fit: fit.params.mu.mean):
-    return through(vb.fit(vb.GaussianMeanPrecision(mu0=mu0, tau0=1.0, a=1.0, b=1.0), X, key=key()))
+    return through(vb.fit(vb.textbook.GaussianMeanPrecision(mu0=mu0, tau0=1.0, a=1.0, b=1.0), X, key=key()))
 
 
 def test_the_reverse_derivative_of_a_fit_names_optimum():

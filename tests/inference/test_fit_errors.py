@@ -9,7 +9,7 @@ from tests.support.clouds import key, rows
 from tests.support.registry import N_ROWS, mean_and_precision, without_data
 from vbjax.families import NormalState
 
-EM, COLUMN = vb.GaussianMixture(2), vb.UnitVarianceMixture(2)
+EM, COLUMN = vb.GaussianMixture(2), vb.textbook.UnitVarianceMixture(2)
 
 
 def with_entry(value):
@@ -21,17 +21,17 @@ def with_entry(value):
 Y = np.array([1.0, 2.0, 3.0, 4.0])
 BAD_DATA = {
     "groups of names": (
-        vb.RandomEffects(2),
+        vb.textbook.RandomEffects(2),
         (Y, ["a", "b", "a", "b"]),
         r"group must be numbers; got an array of <U1; code categories .*np\.unique",
     ),
     "groups from 1": (
-        vb.RandomEffects(2),
+        vb.textbook.RandomEffects(2),
         (Y, [1, 2, 1, 2]),
         r"group must be between 0 and n_groups - 1 = 1; got 2 in row 1; np\.unique",
     ),
     "masked groups": (
-        vb.RandomEffects(2),
+        vb.textbook.RandomEffects(2),
         (Y, np.ma.array([0, 1, 0, 1], mask=[0, 1, 0, 0])),
         r"group must have no masked entry; entry \[1\] is masked",
     ),
@@ -141,7 +141,11 @@ def test_bad_arguments_are_refused_by_name(name):
 
 
 BAD_MODELS = {
-    "no components": (vb.UnitVarianceMixture(0), "unit variance", "n_components must be a whole number"),
+    "no components": (
+        vb.textbook.UnitVarianceMixture(0),
+        "unit variance",
+        "n_components must be a whole number",
+    ),
     "no clusters": (vb.KMeans(0), "EM", "n_clusters must be a whole number"),
     "unknown start": (
         vb.KMeans(2, start="first"),
@@ -229,7 +233,7 @@ def test_given_values_of_a_mixture_have_its_shapes(kind):
         vb.KMeans(2).params_at(1j * means)
 
 
-@pytest.mark.parametrize("ascent", [vb.CoordinateAscent, vb.AcceleratedAscent])
+@pytest.mark.parametrize("ascent", [vb.core.CoordinateAscent, vb.core.AcceleratedAscent])
 def test_fields_of_an_algorithm_are_read_when_it_is_used(ascent):
     x = rows("unit variance")
     for wrong, message in [

@@ -19,6 +19,7 @@ from tests.support.clouds import HOW, MODELS, key, rows, same, scored, unfinishe
 from vbjax import Status
 from vbjax.families.base import pytree, static
 from vbjax.inference import restarts
+from vbjax.inference.restarts import Runs
 
 # ---------------------------------------------------------------- runs whose fate is known beforehand
 
@@ -26,7 +27,7 @@ PROPER, SINGULAR, FALLEN, NAN, INFINITE = range(5)  # the worse, the higher they
 
 
 @pytree
-class Slopes(vb.ConjugateModel):
+class Slopes(vb.core.ConjugateModel):
     """Runs that climb to a height of their own, in a number of sweeps of their own, and end as was drawn."""
 
     share: Any  # of every fate
@@ -83,7 +84,7 @@ class Climb:
         status = jnp.where(params.sweep == params.last, end, Status.UNFINISHED)
         status = jnp.where(jnp.isfinite(value), status, Status.NON_FINITE)
         moved = Slope(params | dict(sweep=params.sweep + 1))
-        return moved, vb.Info(params, value, jnp.zeros_like(value), status)
+        return moved, vb.core.Info(params, value, jnp.zeros_like(value), status)
 
 
 def climb(shares, **how):
@@ -177,7 +178,7 @@ def test_a_singular_winner_beside_runs_that_are_not_finite_is_not_to_be_trusted(
 
 
 @pytree
-class Faulty(vb.UnitVarianceMixture):
+class Faulty(vb.textbook.UnitVarianceMixture):
     """Starts at NaN, or whose update adds to the means what is not theirs."""
 
     start: Any = 0.0
@@ -322,7 +323,7 @@ def told(objective, status, singular=None):
     n = len(objective)
     flags = np.asarray(singular or [False] * n)
     traces = np.arange(9.0 * n).reshape(n, 9)
-    runs = vb.Runs(np.asarray(objective), np.full(n, 7), np.asarray(status), flags, traces)
+    runs = Runs(np.asarray(objective), np.full(n, 7), np.asarray(status), flags, traces)
     return vb.Fit(
         None, None, np.asarray(objective[0]), np.asarray(7), runs, np.zeros(9), np.asarray(status[0])
     )
@@ -360,7 +361,7 @@ def test_every_status_has_a_sentence(status):
 
 
 @pytree
-class Overshooting(vb.GaussianMeanPrecision):
+class Overshooting(vb.textbook.GaussianMeanPrecision):
     """Takes the precision over the optimum and further than it was; the mean makes up for it, at first."""
 
     def m_step(self, params, statistics, block):
@@ -374,7 +375,7 @@ class Overshooting(vb.GaussianMeanPrecision):
 def test_every_single_update_is_checked_on_request():
     x = jnp.asarray(np.random.default_rng(0).normal(50, 3, 40), jnp.float32)
     for model, check, status in (
-        (vb.GaussianMeanPrecision, True, Status.MAX_ITER),
+        (vb.textbook.GaussianMeanPrecision, True, Status.MAX_ITER),
         (Overshooting, False, Status.MAX_ITER),
         (Overshooting, True, Status.DECREASED),
     ):

@@ -149,7 +149,7 @@ def test_windows_of_a_chain_without_memory_stand_for_its_sequence(float64):
 
     @jax.jit
     def passed(model, data):
-        total = vb.expectation(model, start, data)
+        total = vb.core.expectation(model, start, data)
         counts = total.statistics.initial.log + total.statistics.transitions.log.sum(0)
         return model.objective(start, total), total.statistics.components, counts, total.weight
 

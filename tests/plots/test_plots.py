@@ -11,6 +11,7 @@ from matplotlib.patches import Ellipse
 
 import vbjax as vb
 from vbjax import plots
+from vbjax.inference.restarts import Runs
 from vbjax.plots import fits
 from vbjax.plots import style as plot_style
 
@@ -50,7 +51,7 @@ def made_fit(x, **runs):
         params=params,
         objective=jnp.asarray(-7.0),
         n_iter=jnp.asarray(3),
-        runs=vb.Runs(**table),
+        runs=Runs(**table),
         full_trace=table["trace"][1],
         status_code=jnp.asarray(1),
     )
@@ -179,7 +180,7 @@ def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match="features must be one or two of the columns 0 to 1"):
         plots.components(fit.model, fit.params, x, features=(0, 2))
     with pytest.raises(TypeError, match="Gaussian mixture or KMeans; got UnitVarianceMixture"):
-        plots.components(vb.UnitVarianceMixture(2), fit.params, x)
+        plots.components(vb.textbook.UnitVarianceMixture(2), fit.params, x)
     with pytest.raises(TypeError, match="Gaussian mixture or KMeans; got PoissonMixture"):
         plots.components(vb.PoissonMixture(2), fit.params, x)
     for features in ("xy", [0.5], [0, 1, 0], 1):

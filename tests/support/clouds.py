@@ -10,7 +10,7 @@ from tests.support.tolerances import close
 from vbjax.core.rows import rounding_error
 
 MODELS = {
-    "unit variance": vb.UnitVarianceMixture(2),
+    "unit variance": vb.textbook.UnitVarianceMixture(2),
     "k-means": vb.KMeans(2),
     "EM": vb.GaussianMixture(2),
 }
@@ -34,7 +34,7 @@ def same(actual, desired, **how):
 @jax.jit
 def scored(model, params, data, weights=None):
     """The objective of given parameters, and its rounding error."""
-    total = vb.expectation(model, params, data, weights)
+    total = vb.core.expectation(model, params, data, weights)
     return model.objective(params, total), rounding_error(model.scored(params, total)[1])
 
 

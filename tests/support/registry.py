@@ -261,8 +261,8 @@ def classes_and_noise():
 
 
 MODELS = {
-    "mean and precision": Entry(vb.GaussianMeanPrecision(), column, neutral),
-    "unit variance": Entry(vb.UnitVarianceMixture(N_COMPONENTS), column, normal_seeds),
+    "mean and precision": Entry(vb.textbook.GaussianMeanPrecision(), column, neutral),
+    "unit variance": Entry(vb.textbook.UnitVarianceMixture(N_COMPONENTS), column, normal_seeds),
     "k-means": Entry(vb.KMeans(N_COMPONENTS), table, centers),
     **{f"EM {kind}": em(kind) for kind in COVARIANCE_TYPES},
     "MAP": em("full", weight_concentration=2.0, mean_precision=0.5),
@@ -291,14 +291,18 @@ MODELS = {
     "VB of known labels": Entry(
         vb.BayesianMixture(N_COMPONENTS, vb.components.Gaussian("full")), half_labelled, drawn
     ),
-    "mean field table": Entry(vb.MeanFieldTable(np.sin(np.arange(24.0)).reshape(2, 3, 4)), None, neutral),
+    "mean field table": Entry(
+        vb.textbook.MeanFieldTable(np.sin(np.arange(24.0)).reshape(2, 3, 4)), None, neutral
+    ),
     "PPCA": Entry(vb.PPCA(1), table),
     "factor analysis, missing": Entry(vb.FactorAnalysis(1, missing=True), holed, neutral),
     "Bayesian PCA": Entry(vb.BayesianPCA(N_FEATURES), table, neutral),
-    "Student-t": Entry(vb.RobustNormal(3.0), column, neutral),
-    "hierarchical": Entry(vb.HierarchicalNormal(), measured, neutral),
-    "random effects": Entry(vb.RandomEffects(N_COMPONENTS + 1), grouped, neutral),
-    "mean field Gaussian": Entry(vb.MeanFieldGaussian(np.arange(3.0), np.eye(3) + 0.5), None, neutral),
+    "Student-t": Entry(vb.textbook.RobustNormal(3.0), column, neutral),
+    "hierarchical": Entry(vb.textbook.HierarchicalNormal(), measured, neutral),
+    "random effects": Entry(vb.textbook.RandomEffects(N_COMPONENTS + 1), grouped, neutral),
+    "mean field Gaussian": Entry(
+        vb.textbook.MeanFieldGaussian(np.arange(3.0), np.eye(3) + 0.5), None, neutral
+    ),
     "own, two blocks": Entry(mean_and_precision(), column, neutral),
     "own, points": Entry(mean_and_precision(vb.Delta(vb.Normal()), vb.Delta(vb.Gamma())), column, points),
     "own, local": Entry(univariate_mixture(), column, weighted_seeds),
@@ -353,7 +357,7 @@ class Updates(NamedTuple):
 
 def one_update(model, params, data, weights, local, which):
     """Score the parameters, and move one factor; what is carried on, and what was before."""
-    total = vb.expectation(model, params, data, weights, local)
+    total = vb.core.expectation(model, params, data, weights, local)
     objective, magnitude = model.scored(params, total)
     moved = [model.m_step(params, total.statistics, (name,)) for name in model.factors]
     after = jax.tree.map(lambda *x: jnp.stack(x)[which], *moved)
@@ -363,7 +367,7 @@ def one_update(model, params, data, weights, local, which):
 
 
 def is_conjugate(model):
-    return isinstance(model, vb.ConjugateModel) and not model.guarded(model.factors)
+    return isinstance(model, vb.core.ConjugateModel) and not model.guarded(model.factors)
 
 
 def begin(model, params, data, weights):
@@ -404,7 +408,7 @@ def sweeps(model, params, data, weights=None, n_sweeps=8):
     def sweep(params, _):
         scores = []
         for block in model.blocks:
-            total = vb.expectation(model, params, data, weights)
+            total = vb.core.expectation(model, params, data, weights)
             objective, magnitude = model.scored(params, total)
             scores.append((objective, rounding_error(magnitude)))
             params = model.m_step(params, total.statistics, block)
@@ -416,7 +420,7 @@ def sweeps(model, params, data, weights=None, n_sweeps=8):
 
 def score(model, params, data, weights=None):
     """The objective of given parameters."""
-    return model.objective(params, vb.expectation(model, params, data, weights))
+    return model.objective(params, vb.core.expectation(model, params, data, weights))
 
 
 def swept(name):

@@ -43,7 +43,8 @@ def elbo(
 
     >>> import jax, vbjax as vb
     >>> x = jax.numpy.array([1.0, 2.0, 4.0])
-    >>> fit = vb.fit(vb.GaussianMeanPrecision(mu0=0.0, tau0=1.0, a=1.0, b=1.0), x, key=jax.random.key(0))
+    >>> model = vb.textbook.GaussianMeanPrecision(mu0=0.0, tau0=1.0, a=1.0, b=1.0)
+    >>> fit = vb.fit(model, x, key=jax.random.key(0))
     >>> gradient = jax.grad(vb.elbo)(fit.model, fit.params, x)
     >>> print(f"{gradient.mu0:.3f}")
     0.814
@@ -101,7 +102,7 @@ def optimum(
 
     >>> import jax, vbjax as vb
     >>> x = jax.numpy.array([1.0, 2.0, 4.0])
-    >>> model = vb.GaussianMeanPrecision(mu0=0.0, tau0=1.0, a=1.0, b=1.0)
+    >>> model = vb.textbook.GaussianMeanPrecision(mu0=0.0, tau0=1.0, a=1.0, b=1.0)
     >>> fit = vb.fit(model, x, key=jax.random.key(0))
     >>> mean = lambda model: vb.optimum(model, fit.params, x).mu.mean
     >>> print(f"{jax.grad(mean)(fit.model).mu0:.3f}")
@@ -176,7 +177,7 @@ def linear_response(
 
     >>> import jax, vbjax as vb
     >>> x = jax.numpy.array([1.0, 2.0, 4.0])
-    >>> fit = vb.fit(vb.GaussianMeanPrecision(), x, key=jax.random.key(0))
+    >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), x, key=jax.random.key(0))
     >>> response = vb.linear_response(fit.model, fit.params, x)
     >>> bool(response.sd.mu.first >= fit.params.mu.sd)
     True

@@ -59,7 +59,7 @@ def gibbs(
 
     >>> import jax, vbjax as vb
     >>> x = jax.numpy.array([1.0, 2.0, 4.0])
-    >>> draws = vb.gibbs(vb.GaussianMeanPrecision(), x, key=jax.random.key(0), n_draws=100)
+    >>> draws = vb.gibbs(vb.textbook.GaussianMeanPrecision(), x, key=jax.random.key(0), n_draws=100)
     >>> draws.mu.shape
     (4, 100)
     """

@@ -54,7 +54,8 @@ def sample_posterior(params: Mapping[str, State], key: Array, n: int | tuple[int
         Values by factor, every array of shape (n, *plate, *event).
 
     >>> import jax, vbjax as vb
-    >>> fit = vb.fit(vb.GaussianMeanPrecision(), jax.numpy.array([1.0, 2.0, 4.0]), key=jax.random.key(0))
+    >>> x = jax.numpy.array([1.0, 2.0, 4.0])
+    >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), x, key=jax.random.key(0))
     >>> vb.sample_posterior(fit.params, jax.random.key(1), 10).mu.shape
     (10,)
     """
@@ -106,7 +107,7 @@ def replicate(
 
     >>> import jax, vbjax as vb
     >>> x = jax.numpy.array([1.0, 2.0, 4.0])
-    >>> fit = vb.fit(vb.GaussianMeanPrecision(), x, key=jax.random.key(0))
+    >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), x, key=jax.random.key(0))
     >>> vb.replicate(fit.model, fit.params, x, vb.Normal(), key=jax.random.key(1), n_draws=5).shape
     (5, 3)
     """

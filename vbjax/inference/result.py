@@ -95,7 +95,7 @@ class Fit:
         """Return the verdict, and mean and standard deviation of every parameter, as a text of some lines.
 
         >>> import jax, vbjax as vb
-        >>> fit = vb.fit(vb.GaussianMeanPrecision(), jax.numpy.arange(5.0), key=jax.random.key(0))
+        >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), jax.numpy.arange(5.0), key=jax.random.key(0))
         >>> print(fit.summary().split("\\n")[1])
         mu   2.000  (sd 0.632)
         """

@@ -1,5 +1,6 @@
 """Ready-made models, each a page with its equations."""
 
+from vbjax.models import textbook
 from vbjax.models.factor.bayesian_pca import BayesianPCA
 from vbjax.models.factor.factor_analysis import FactorAnalysis
 from vbjax.models.factor.ppca import PPCA
@@ -51,13 +52,6 @@ from vbjax.models.state_space.linear_gaussian_state_space import (
     BayesianLinearGaussianStateSpace,
     LinearGaussianStateSpace,
 )
-from vbjax.models.textbook.gaussian_mean_precision import GaussianMeanPrecision
-from vbjax.models.textbook.hierarchical_normal import HierarchicalNormal
-from vbjax.models.textbook.mean_field_gaussian import MeanFieldGaussian
-from vbjax.models.textbook.mean_field_table import MeanFieldTable
-from vbjax.models.textbook.random_effects import RandomEffects
-from vbjax.models.textbook.robust_normal import RobustNormal
-from vbjax.models.textbook.unit_variance_mixture import UnitVarianceMixture
 from vbjax.models.topics.hdp_topics import HDPTopics
 from vbjax.models.topics.latent_dirichlet_allocation import LatentDirichletAllocation
 
@@ -93,27 +87,21 @@ __all__ = [
     "GammaHMM",
     "GammaMixture",
     "GaussianHMM",
-    "GaussianMeanPrecision",
     "GaussianMixture",
     "HDPHiddenMarkovModel",
     "HDPTopics",
     "HiddenMarkovModel",
-    "HierarchicalNormal",
     "KMeans",
     "LatentDirichletAllocation",
     "LinearGaussianStateSpace",
     "LinearRegression",
-    "MeanFieldGaussian",
-    "MeanFieldTable",
     "Mixture",
     "MixtureHMM",
     "MultinomialMixture",
     "MultivariateRegressionMixture",
     "PoissonHMM",
     "PoissonMixture",
-    "RandomEffects",
     "RegressionMixture",
-    "RobustNormal",
-    "UnitVarianceMixture",
     "merge_states",
+    "textbook",
 ]

@@ -56,7 +56,7 @@ def begun(model, data, weights):
 @jax.jit
 def passed(model, params, data, weights):
     """The bound of a pass over the rows, and the gradient in every natural field."""
-    total = vb.expectation(model, params, data, weights)
+    total = vb.core.expectation(model, params, data, weights)
     return total.bound, {name: t.natural for name, t in total.statistics.items()}
 
 

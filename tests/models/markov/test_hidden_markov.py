@@ -245,7 +245,7 @@ def test_parts_and_padding_change_nothing(name, dtype):
 @jax.jit
 def expectation_of(model, params, data, weights):
     """And what is scored of it."""
-    total = vb.expectation(model, params, data, weights)
+    total = vb.core.expectation(model, params, data, weights)
     return total, model.scored(params, total)
 
 

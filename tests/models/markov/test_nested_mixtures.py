@@ -78,7 +78,7 @@ def test_one_component_in_a_state_is_a_state(float64):
 
     @jax.jit
     def step(model, params, data, weights):
-        total = vb.expectation(model, params, data, weights)
+        total = vb.core.expectation(model, params, data, weights)
         return model.objective(params, total), model.m_step(params, total.statistics, tuple(model.factors))
 
     found, moved = step(model, params, data, weights)

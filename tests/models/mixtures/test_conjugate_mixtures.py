@@ -94,11 +94,11 @@ def test_trajectories_are_the_textbooks(name, float64):
 @jit
 def moved_once(model, params, data):
     """The bound after one update, and the log predictive density of the rows after it."""
-    total = vb.expectation(model, params, data)
+    total = vb.core.expectation(model, params, data)
     moved = model.m_step(params, total.statistics, model.blocks[0])
     nothing = model.m_step(params, jax.tree.map(jnp.zeros_like, total.statistics), model.blocks[0])
     return (
-        model.objective(moved, vb.expectation(model, moved, data)),
+        model.objective(moved, vb.core.expectation(model, moved, data)),
         model.log_predictive(moved, data),
         nothing,
     )
@@ -239,7 +239,7 @@ def test_nothing_of_the_size_of_rows_times_components_times_columns_is_made(name
     data = {"lines": (data, data[:, 0]), "planes": (data, data[:, :2])}.get(name, data)
     model = CONJUGATE[name][0].replace(n_components=k).resolve(data)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), data))
-    for program in (lambda p: vb.expectation(model, p, data), lambda p: model.log_predictive(p, data)):
+    for program in (lambda p: vb.core.expectation(model, p, data), lambda p: model.log_predictive(p, data)):
         assert n * k <= max(sizes(program, params)) < n * k * d
 
 

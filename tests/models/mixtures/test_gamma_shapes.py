@@ -120,7 +120,7 @@ def test_float32_error_of_the_bound_is_what_is_claimed_though_rows_cancel(learn,
 
     @jit
     def scored(model, params, x):
-        return model.scored(params, vb.expectation(model, params, x))
+        return model.scored(params, vb.core.expectation(model, params, x))
 
     rough, magnitude = scored(model, params, jnp.asarray(x, "float32"))
     both = jax.tree.map(lambda leaf: jnp.asarray(leaf, float64), (model, params))

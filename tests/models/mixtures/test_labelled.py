@@ -120,9 +120,9 @@ def test_the_derived_e_step_is_the_oracle(how, dtype):
 
     @jax.jit
     def both(model, params, rows, weights):
-        s = vb.ConjugateModel.prepare(model, params)
+        s = vb.core.ConjugateModel.prepare(model, params)
         own = model.e_step(model.prepare(params), rows, weights)
-        return own, vb.ConjugateModel.e_step(model, s, rows, weights)
+        return own, vb.core.ConjugateModel.e_step(model, s, rows, weights)
 
     own, derived = both(model, params, model.annotate(data), weights)
     close(own.bound, derived.bound, scale=derived.magnitude)

@@ -48,9 +48,9 @@ def started(method, kind, make=holed, **options):
 @jit
 def both_ways(model, params, data, weights):
     """The hand-written and the derived pass over all rows, and the parameters that each leads to."""
-    by_hand = vb.expectation(model, params, data, weights)
-    s = vb.ConjugateModel.prepare(model, params)
-    derived = vb.ConjugateModel.e_step(model, s, data, weights)
+    by_hand = vb.core.expectation(model, params, data, weights)
+    s = vb.core.ConjugateModel.prepare(model, params)
+    derived = vb.core.ConjugateModel.e_step(model, s, data, weights)
     moved = [model.m_step(params, total.statistics, model.blocks[0]) for total in (by_hand, derived)]
     return (by_hand.bound, moved[0]), (derived.bound, moved[1])
 

@@ -77,11 +77,11 @@ def swept_from(model, data, labels):
     total = model.gradient_at(model.expected(start), vb.Record(c=c), data)
 
     def sweep(params, _):
-        total = vb.expectation(model, params, data)
+        total = vb.core.expectation(model, params, data)
         return model.m_step(params, total.statistics, model.blocks[0]), None
 
     params = jax.lax.scan(sweep, model.m_step(start, total, model.blocks[0]), length=30)[0]
-    return params, model.objective(params, vb.expectation(model, params, data))
+    return params, model.objective(params, vb.core.expectation(model, params, data))
 
 
 def test_five_more_components_change_nothing(float64):

@@ -239,7 +239,7 @@ def test_old_faithful_by_variational_bayes(geyser):
 def updated_once(model, data):
     """The bounds at the prior and after one sweep, and the log predictive density of the rows after it."""
     params = vb.Record(weights=DirichletState(jnp.ones(1)), components=model.component.prior)
-    total = vb.expectation(model, params, data)
+    total = vb.core.expectation(model, params, data)
     moved = model.m_step(params, total.statistics, model.blocks[0])
     bounds = (score(model, at, data) for at in (params, moved))
     return *bounds, model.log_predictive(moved, data)

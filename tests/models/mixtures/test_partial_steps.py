@@ -62,13 +62,13 @@ MODELS = {
 def started(model, data):
     """Where a run begins, after a sweep: parameters that rest on all rows."""
     params = vb.Record(model.init(KEY, data))
-    return model.m_step(params, vb.expectation(model, params, data).statistics, tuple(model.factors))
+    return model.m_step(params, vb.core.expectation(model, params, data).statistics, tuple(model.factors))
 
 
 @jax.jit
 def partial(model, params, data, weights):
     """A partial step on weighted rows."""
-    statistics = vb.expectation(model, params, data, weights).statistics
+    statistics = vb.core.expectation(model, params, data, weights).statistics
     return model.partial_step(params, statistics, tuple(model.factors), RHO)
 
 
@@ -118,7 +118,7 @@ def test_partial_steps_are_those_of_the_textbooks_statistics(floor, float64):
 def by_hand(model, params, data, weights):
     """The maximum of what the points rest on, averaged with the gradient of weighted rows and prior."""
     block = tuple(model.factors)
-    statistics = vb.expectation(model, params, data, weights).statistics
+    statistics = vb.core.expectation(model, params, data, weights).statistics
     s = vb.Record({name: t.with_base(0.0) for name, t in model.expected(params).items()})
     moved = {}
     for name, gradient in model.total_gradient(s, statistics, block).items():
@@ -181,7 +181,7 @@ def test_a_component_without_rows_in_a_minibatch_stays_and_weighs_less(float64):
     x = jnp.concatenate([rows(float64), rows(float64) + 1e3])
     model = vb.GaussianMixture(2).resolve(x)
     start = model.params_at([0.5, 0.5], [[1.0, 2.0], [1001.0, 1002.0]], np.tile(6 * np.eye(2), (2, 1, 1)))
-    params = jax.jit(lambda p: model.m_step(p, vb.expectation(model, p, x).statistics, tuple(p)))(start)
+    params = jax.jit(lambda p: model.m_step(p, vb.core.expectation(model, p, x).statistics, tuple(p)))(start)
     moved = partial(model, params, x, jnp.asarray([2.0] * N_ROWS + [0.0] * N_ROWS))
     close(moved.components.value.location[1], params.components.value.location[1], factor=10)
     close(moved.components.value.covariance[1], params.components.value.covariance[1], factor=100)

@@ -61,7 +61,7 @@ def exact():
 
 def test_gibbs_has_the_moments_of_quadrature():
     draws = vb.gibbs(
-        vb.HierarchicalNormal(**PRIOR), schools(), key=KEY, n_draws=2000, n_warmup=100, n_chains=16
+        vb.textbook.HierarchicalNormal(**PRIOR), schools(), key=KEY, n_draws=2000, n_warmup=100, n_chains=16
     )
     mean, square, tau, tau_square = exact()[1]
     agrees(draws.mu, mean)
@@ -71,10 +71,10 @@ def test_gibbs_has_the_moments_of_quadrature():
 
 
 def test_the_bound_is_below_the_evidence_and_attains_it_where_the_precision_is_known(float64):
-    fit = fitted(vb.HierarchicalNormal(**PRIOR), schools())
+    fit = fitted(vb.textbook.HierarchicalNormal(**PRIOR), schools())
     assert fit.objective < exact()[0]
     known = dict(mu0=5.0, tau0=1e9, a=1e9, b=1e11)  # mu = 5, tau = 0.01
-    fit = fitted(vb.HierarchicalNormal(**known), schools())
+    fit = fitted(vb.textbook.HierarchicalNormal(**known), schools())
     log = stats.norm.logpdf(EFFECT, 5, np.sqrt(ERROR**2 + 100)).sum()
     np.testing.assert_allclose(fit.objective, log, rtol=1e-7)
     pooled = fit.model.effects(fit.params, schools())
@@ -86,7 +86,8 @@ def test_the_bound_is_below_the_evidence_and_attains_it_where_the_precision_is_k
 def test_groups_far_from_the_origin_have_the_bound_of_groups_at_it(offset, float64):
     """Their effects are locals: the bound of each is built from differences to its own mean."""
     effect, error = schools()
-    near, far = (fitted(vb.HierarchicalNormal(), (effect + c, error), max_iter=500) for c in (0.0, offset))
+    model = vb.textbook.HierarchicalNormal()
+    near, far = (fitted(model, (effect + c, error), max_iter=500) for c in (0.0, offset))
     assert far.status == vb.Status.CONVERGED
     close(far.objective, near.objective, factor=offset)  # a place 1e5 sds away has fewer digits
     close(far.params.tau.mean, near.params.tau.mean, factor=100 * offset)
@@ -127,7 +128,7 @@ def test_ragged_groups_have_the_exact_means_and_by_linear_response_the_exact_dev
     np.testing.assert_allclose(found, np.sqrt(np.diag(covariance)), rtol=1e-6)
 
     known = dict(mu0=0.0, tau0=0.1, a=2e7, b=1e7, c=1.5e7, d=1e7)  # to one part in 10^7
-    fit = fitted(vb.RandomEffects(4, **known), (y, group))
+    fit = fitted(vb.textbook.RandomEffects(4, **known), (y, group))
     np.testing.assert_allclose(fit.params.mu.mean, mean[0], rtol=1e-5)
     np.testing.assert_allclose(fit.model.effects(fit.params).mean, mean[1:], rtol=1e-5)
     response = vb.linear_response(fit.model, fit.params, (y, group))
@@ -142,7 +143,7 @@ def test_many_groups_give_maximum_likelihood(float64):
     y, group = (np.asarray(x) for x in groups())
     copies = 1000
     many = np.tile(y, copies), np.concatenate([group + 4 * i for i in range(copies)])
-    fit = fitted(vb.RandomEffects(4 * copies), tuple(map(jnp.asarray, many)))
+    fit = fitted(vb.textbook.RandomEffects(4 * copies), tuple(map(jnp.asarray, many)))
 
     def loss(x):
         mu, between, noise = x[0], np.exp(x[1]), np.exp(x[2])
@@ -163,7 +164,7 @@ def test_heavy_rows_give_students_maximum_likelihood(float64):
     """Every row 10^6 times: the priors are forgotten, and only the rows' scales keep a width."""
     df, weight = 4.0, 1e6
     x = jnp.asarray(stats.t.rvs(df, 1.0, 2.0, size=30, random_state=0))
-    fit = fitted(vb.RobustNormal(df), x, weights=jnp.full(30, weight))
+    fit = fitted(vb.textbook.RobustNormal(df), x, weights=jnp.full(30, weight))
     mu, tau = float(fit.params.mu.mean), float(fit.params.tau.mean)
     density = stats.t.logpdf(x, df, mu, tau**-0.5)
     np.testing.assert_allclose(fit.objective / weight, density.sum(), rtol=1e-5)
@@ -177,14 +178,14 @@ def test_heavy_rows_give_students_maximum_likelihood(float64):
 # ---------------------------------------------------------------- input
 
 BAD = {
-    "df must be positive": (vb.RobustNormal(0.0), EFFECT),
-    "data must be a pair .y, sigma": (vb.HierarchicalNormal(), EFFECT),
-    "sigma must be positive": (vb.HierarchicalNormal(), (EFFECT, 0 * ERROR)),
-    "one shape": (vb.HierarchicalNormal(), (EFFECT, ERROR[:3])),
-    "data must be a pair .y, group": (vb.RandomEffects(2), EFFECT),
-    "whole numbers": (vb.RandomEffects(2), (EFFECT, ERROR)),
-    "between 0 and n_groups - 1 = 1": (vb.RandomEffects(2), (EFFECT, np.arange(8))),
-    "n_groups must be": (vb.RandomEffects(0), (EFFECT, np.arange(8))),
+    "df must be positive": (vb.textbook.RobustNormal(0.0), EFFECT),
+    "data must be a pair .y, sigma": (vb.textbook.HierarchicalNormal(), EFFECT),
+    "sigma must be positive": (vb.textbook.HierarchicalNormal(), (EFFECT, 0 * ERROR)),
+    "one shape": (vb.textbook.HierarchicalNormal(), (EFFECT, ERROR[:3])),
+    "data must be a pair .y, group": (vb.textbook.RandomEffects(2), EFFECT),
+    "whole numbers": (vb.textbook.RandomEffects(2), (EFFECT, ERROR)),
+    "between 0 and n_groups - 1 = 1": (vb.textbook.RandomEffects(2), (EFFECT, np.arange(8))),
+    "n_groups must be": (vb.textbook.RandomEffects(0), (EFFECT, np.arange(8))),
 }
 
 
@@ -207,10 +208,10 @@ def test_bad_input_raises(message):
 )
 def test_groups_are_read(group, message):
     with pytest.raises(ValueError, match=message):
-        vb.RandomEffects(2).read((np.ones(2, "f"), group))
+        vb.textbook.RandomEffects(2).read((np.ones(2, "f"), group))
 
 
 @pytest.mark.parametrize("params", [None, "a", 3, vb.Record(mu=1.0)])
 def test_effects_are_of_parameters(params):
     with pytest.raises(ValueError, match=r"params must be those of a fit of (this )?RandomEffects"):
-        vb.RandomEffects(2).effects(params)
+        vb.textbook.RandomEffects(2).effects(params)

@@ -20,7 +20,7 @@ PRECISION = np.array([[2.0, 0.9, 0.3], [0.9, 1.5, -0.4], [0.3, -0.4, 1.0]])
 
 
 def fitted(dtype):
-    model = vb.MeanFieldGaussian(jnp.asarray(MEAN, dtype), jnp.asarray(PRECISION, dtype))
+    model = vb.textbook.MeanFieldGaussian(jnp.asarray(MEAN, dtype), jnp.asarray(PRECISION, dtype))
     fit = vb.fit(model, key=KEY, tol=0.0)
     return fit.model, fit
 
@@ -71,12 +71,12 @@ BAD = {
 def test_bad_input_raises(message):
     mean, precision, data = BAD[message]
     with pytest.raises(ValueError, match=message):
-        vb.fit(vb.MeanFieldGaussian(mean, precision), data, key=KEY)
+        vb.fit(vb.textbook.MeanFieldGaussian(mean, precision), data, key=KEY)
 
 
 def test_what_is_exact_reads_the_normal_too():
     for mean, precision, name in (("a", np.eye(2), "mean"), (np.zeros(2), -np.eye(2), "precision")):
-        model = vb.MeanFieldGaussian(mean, precision)
+        model = vb.textbook.MeanFieldGaussian(mean, precision)
         for ask in (
             model.moment_matched,
             lambda model=model: model.exact,
@@ -84,7 +84,7 @@ def test_what_is_exact_reads_the_normal_too():
         ):
             with pytest.raises(ValueError, match=f"^{name} must"):
                 ask()
-    model = vb.MeanFieldGaussian(np.zeros(2), np.eye(2))
+    model = vb.textbook.MeanFieldGaussian(np.zeros(2), np.eye(2))
     for wrong in (None, "a", vb.Record(), NormalState(jnp.zeros(3), jnp.ones(3)), NormalState(0.0, 1.0)):
         for divergence in (model.kl_from, model.kl_to):
             with pytest.raises(ValueError, match=r"z must be normals of shape \(2,\)"):

@@ -62,7 +62,7 @@ def brute_force(log_joint, q, n_sweeps):
 
 def test_every_update_is_the_textbooks(dtype):
     log_joint = table()
-    model = vb.MeanFieldTable(jnp.asarray(log_joint, dtype)).resolve(None)
+    model = vb.textbook.MeanFieldTable(jnp.asarray(log_joint, dtype)).resolve(None)
     q = [np.asarray(q.probabilities, float) for q in start(dtype).values()]
     expected, scores = brute_force(log_joint, q, 8)
     params, objective, _ = sweeps(model, start(dtype), None)
@@ -73,7 +73,7 @@ def test_every_update_is_the_textbooks(dtype):
 
 
 def test_evidence_and_marginals_are_those_of_enumeration(dtype):
-    model = vb.MeanFieldTable(jnp.asarray(table(), dtype))
+    model = vb.textbook.MeanFieldTable(jnp.asarray(table(), dtype))
     p = np.exp(table())
     close(model.log_evidence(), np.log(p.sum()), factor=3)
     for i, name in enumerate(NAMES):
@@ -84,7 +84,7 @@ def test_evidence_and_marginals_are_those_of_enumeration(dtype):
 def test_a_table_that_factorises_is_found_exactly_at_once(dtype):
     parts = [np.random.default_rng(i).normal(size=size) for i, size in enumerate(SIZES)]
     log_joint = parts[0][:, None, None] + parts[1][:, None] + parts[2]
-    model = vb.MeanFieldTable(jnp.asarray(log_joint, dtype))
+    model = vb.textbook.MeanFieldTable(jnp.asarray(log_joint, dtype))
     fit = vb.fit(model, key=KEY)
     assert fit.n_iter <= 3
     close(fit.objective, model.log_evidence(), factor=3, scale=1)
@@ -107,7 +107,7 @@ def test_the_same_joint_as_a_function_gives_the_same_fit(float64):
     )
     cells = jnp.stack([jax.jit(log_joint)(at(cell)) for cell in itertools.product(*map(range, SIZES))])
     how = dict(key=KEY, params=start(), tol=0.0, max_iter=100)
-    named = vb.fit(vb.MeanFieldTable(cells.reshape(SIZES)), **how)
+    named = vb.fit(vb.textbook.MeanFieldTable(cells.reshape(SIZES)), **how)
     fit = vb.fit(own, **how)
     close(fit.objective, named.objective, factor=3)
     for name in NAMES:
@@ -118,7 +118,7 @@ def test_impossible_cells_lose_their_mass(dtype):
     """Of two states that must agree, q settles on one: the larger by the best of the restarts."""
     with np.errstate(divide="ignore"):
         log_joint = np.log(np.diag([0.2, 0.5, 0.3]))
-    model = vb.MeanFieldTable(jnp.asarray(log_joint, dtype))
+    model = vb.textbook.MeanFieldTable(jnp.asarray(log_joint, dtype))
     fit = vb.fit(model, key=KEY, n_restarts=16)
     close(fit.objective, np.log(0.5))
     close(fit.params.z1.probabilities, [0.0, 1.0, 0.0])
@@ -142,11 +142,11 @@ BAD = {
 def test_bad_input_raises(message):
     log_joint, data = BAD[message]
     with pytest.raises(ValueError, match=message):
-        vb.fit(vb.MeanFieldTable(np.asarray(log_joint)), data, key=KEY)
+        vb.fit(vb.textbook.MeanFieldTable(np.asarray(log_joint)), data, key=KEY)
 
 
 @pytest.mark.parametrize("wrong", ["a", None, np.array([np.nan, 0.0]), 3.0, np.zeros((2, 0))])
 def test_what_is_exact_reads_the_table_too(wrong):
-    for ask in (vb.MeanFieldTable(wrong).log_evidence, vb.MeanFieldTable(wrong).marginals):
+    for ask in (vb.textbook.MeanFieldTable(wrong).log_evidence, vb.textbook.MeanFieldTable(wrong).marginals):
         with pytest.raises(ValueError, match="log_joint"):
             ask()

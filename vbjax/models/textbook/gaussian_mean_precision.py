@@ -40,7 +40,7 @@ class GaussianMeanPrecision(ConjugateModel):
         Bishop (2006), section 10.1.3, eq. 10.24 to 10.30.
 
     >>> import jax, vbjax as vb
-    >>> fit = vb.fit(vb.GaussianMeanPrecision(), [1.0, 2.0, 3.0, 4.0], key=jax.random.key(0))
+    >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), [1.0, 2.0, 3.0, 4.0], key=jax.random.key(0))
     >>> print(f"{fit.params.mu.mean:.3f}")
     2.500
     """

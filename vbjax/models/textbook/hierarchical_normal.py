@@ -53,7 +53,7 @@ class HierarchicalNormal(ConjugateModel):
 
     >>> import jax, vbjax as vb
     >>> y, sigma = jax.numpy.array([[28.0, 8, -3, 7, -1, 1, 18, 12], [15, 10, 16, 11, 9, 11, 10, 18]])
-    >>> fit = vb.fit(vb.HierarchicalNormal(), (y, sigma), key=jax.random.key(0))
+    >>> fit = vb.fit(vb.textbook.HierarchicalNormal(), (y, sigma), key=jax.random.key(0))
     >>> bool((abs(fit.model.effects(fit.params, (y, sigma)).mean - 8) < abs(y - 8)).sum() > 5)
     True
     """

@@ -43,7 +43,7 @@ class MeanFieldGaussian(ConjugateModel):
         Bishop (2006), section 10.1.2, eq. 10.12 to 10.17.
 
     >>> import jax, vbjax as vb
-    >>> model = vb.MeanFieldGaussian(jax.numpy.zeros(2), jax.numpy.array([[2.0, 1.0], [1.0, 2.0]]))
+    >>> model = vb.textbook.MeanFieldGaussian(jax.numpy.zeros(2), jax.numpy.array([[2.0, 1.0], [1.0, 2.0]]))
     >>> fit = vb.fit(model, key=jax.random.key(0))
     >>> print(f"{fit.params.z.variance[0]:.3f} {model.moment_matched().variance[0]:.3f}")
     0.500 0.667

@@ -51,7 +51,7 @@ class MeanFieldTable(ConjugateModel):
         Bishop (2006), section 10.1.1, eq. 10.3 and 10.9.
 
     >>> import jax, vbjax as vb
-    >>> model = vb.MeanFieldTable(jax.numpy.log(jax.numpy.array([[0.06, 0.14], [0.24, 0.56]])))
+    >>> model = vb.textbook.MeanFieldTable(jax.numpy.log(jax.numpy.array([[0.06, 0.14], [0.24, 0.56]])))
     >>> fit = vb.fit(model, key=jax.random.key(0))
     >>> p = fit.params.z1.probabilities
     >>> print(f"{p[0]:.4f} {p[1]:.4f}; {abs(fit.objective):.4f} {abs(model.log_evidence()):.4f}")

@@ -57,7 +57,7 @@ class RandomEffects(ConjugateModel):
 
     >>> import jax, vbjax as vb
     >>> y, group = jax.numpy.array([1.0, 1.2, 0.9, 3.1, 2.9, 5.0]), jax.numpy.array([0, 0, 0, 1, 1, 2])
-    >>> fit = vb.fit(vb.RandomEffects(3), (y, group), key=jax.random.key(0))
+    >>> fit = vb.fit(vb.textbook.RandomEffects(3), (y, group), key=jax.random.key(0))
     >>> [round(float(m)) for m in fit.params.theta.mean]
     [1, 3, 5]
     """

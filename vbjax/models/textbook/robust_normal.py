@@ -51,7 +51,7 @@ class RobustNormal(ConjugateModel):
 
     >>> import jax, vbjax as vb
     >>> x = jax.numpy.array([1.0, 2.0, 3.0, 4.0, 100.0])
-    >>> fit = vb.fit(vb.RobustNormal(2.0), x, key=jax.random.key(0))
+    >>> fit = vb.fit(vb.textbook.RobustNormal(2.0), x, key=jax.random.key(0))
     >>> bool(fit.params.mu.mean < 4), int(fit.model.weights(fit.params, x).argmin())
     (True, 4)
     """

@@ -45,7 +45,7 @@ class UnitVarianceMixture(ConjugateModel):
 
     >>> import jax, vbjax as vb
     >>> x = jax.numpy.array([-5.2, -4.9, -5.1, 4.8, 5.1, 5.3])
-    >>> fit = vb.fit(vb.UnitVarianceMixture(2), x, key=jax.random.key(1), n_restarts=4)
+    >>> fit = vb.fit(vb.textbook.UnitVarianceMixture(2), x, key=jax.random.key(1), n_restarts=4)
     >>> sorted(int(m) for m in fit.params.mu.mean.round())
     [-5, 5]
     """
