@@ -24,9 +24,9 @@ from vbjax.blackbox.inspection import evaluating
 from vbjax.blackbox.supports import Support
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
-from vbjax.numerics.types import Data
+from vbjax.numerics.types import Data, Tree
 
-Site: TypeAlias = Mapping[str, Any]  # a site of NumPyro's trace
+Site: TypeAlias = Mapping[str, Tree]  # a site of NumPyro's trace
 
 
 def _import_extra(name: str, module: str) -> ModuleType:

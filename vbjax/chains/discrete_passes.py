@@ -20,6 +20,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
+from vbjax.numerics.types import Data, Tree
+
 Weights: TypeAlias = tuple[Array, Array, Array, Array | None]  # initial, transitions, log_likelihood, length
 Out = TypeVar("Out", bound=tuple[Array, ...])
 
@@ -121,7 +123,7 @@ def _over_sequences(function: Callable[..., Out], parallel: bool | None) -> Call
     """Return a function of weights with a leading axis, whose length is 1 if all sequences share them."""
     run = jax.custom_batching.custom_vmap(functools.partial(function, parallel))
 
-    def more(size: int, batched: list[Any], *weights: Array | None) -> tuple[Any, Any]:
+    def more(size: int, batched: list[Any], *weights: Array | None) -> tuple[Tree, Tree]:
         count = max(jax.tree.leaves(jax.tree.map(lambda x, own: x.shape[int(own)], weights, tuple(batched))))
 
         def merge(x: Array, own: bool) -> Array:
@@ -394,7 +396,7 @@ def _forward_in_logarithms(
         return log - top, top
 
     @jax.checkpoint
-    def step(log: Array, x: Any) -> Any:
+    def step(log: Array, x: Data) -> Tree:
         at, own, seen = x
         new, top = scaled(_logsumexp(log[:, None] + (transitions if own is None else own)) + seen)
         if length is not None:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from vbjax.numerics.linalg import cholesky, logdet_from_cholesky, outer, solve_lower, symmetrize, transpose
 from vbjax.numerics.special import LOG_2PI
+from vbjax.numerics.types import Tree
 
 Chain: TypeAlias = tuple[Array, Array, Array]  # precision (T, D, D), coupling (T, D, D), pull (T, D, 1)
 
@@ -56,7 +57,7 @@ def eliminate(
 
 def _dispatch(
     parallel: bool | None, one_by_one: Callable[..., Any], by_doubling: Callable[..., Any], *arguments: Any
-) -> Any:
+) -> Tree:
     """Call the sequential or the parallel function; None leaves the choice to the platform."""
     if parallel is None:
         return lax.platform_dependent(*arguments, cpu=one_by_one, default=by_doubling)
@@ -72,7 +73,7 @@ def _one_by_one(precision: Array, coupling: Array, pull: Array) -> tuple[Array, 
     """Return R_t and R_t^-1 [L_t, v_t] by a scan of elimination steps."""
     d = pull.shape[1]
 
-    def step(message: tuple[Array, Array], x: tuple[Array, Array, Array]) -> Any:
+    def step(message: tuple[Array, Array], x: tuple[Array, Array, Array]) -> Tree:
         precision, coupling, pull = x
         root = cholesky(precision - message[0])
         solved = solve_lower(root, jnp.concatenate([coupling, pull + message[1]], 1))
@@ -115,27 +116,27 @@ def backward(
     offsets: Float[Array, "t d m"],
     spreads: Float[Array, "t d d"] | None,
     parallel: bool | None,
-) -> Any:
+) -> Tree:
     """Return x_t = G_t x_{t+1} + g_t of columns (T, D, m), and V_t = G_t V_{t+1} G_t' + S_t if S is given.
 
     With the moments of a filter these are the recursions of Rauch, Tung & Striebel (1965).
     """
 
-    def after(later: Any, own: Any) -> Any:
+    def after(later: Any, own: Tree) -> Tree:
         (x, v), (gain, offset, spread) = later, own
         v = None if v is None else symmetrize(gain @ v @ transpose(gain)) + spread
         return gain @ x + offset, v
 
-    def one_by_one(*steps: Any) -> Any:
-        def step(later: Any, own: Any) -> Any:
+    def one_by_one(*steps: Any) -> Tree:
+        def step(later: Any, own: Tree) -> Tree:
             found = after(later, own)
             return found, found
 
         start = jax.tree.map(lambda x: jnp.zeros_like(x[0]), steps[1:])
         return lax.scan(step, start, steps, reverse=True)[1]
 
-    def by_doubling(*steps: Any) -> Any:
-        def join(later: Any, own: Any) -> Any:
+    def by_doubling(*steps: Any) -> Tree:
+        def join(later: Any, own: Tree) -> Tree:
             return own[0] @ later[0], *after(later[1:], own)
 
         return lax.associative_scan(join, steps, reverse=True)[1:]
@@ -162,7 +163,7 @@ def kalman_steps(
         seen &= (jnp.arange(len(y)) < length)[:, None]
     eye = jnp.eye(len(m0), dtype=y.dtype)
 
-    def step(state: tuple[Array, Array], x: tuple[Array, Array]) -> Any:
+    def step(state: tuple[Array, Array], x: tuple[Array, Array]) -> Tree:
         (mean, covariance), (row, there) = state, x
         own = jnp.where(there[:, None], c, 0)
         noise = jnp.where(outer(there, there), r, jnp.eye(len(row), dtype=r.dtype))

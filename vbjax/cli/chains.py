@@ -27,6 +27,7 @@ from vbjax.models import (
     components,
 )
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Tree
 
 A = TypeVar("A", Array, np.ndarray)
 
@@ -161,7 +162,7 @@ def _parameters(model: HiddenMarkovModel, params: Record) -> dict[str, Array]:
     return found | {f"{name}_sd": state.sd for name, state in states.items()} | own
 
 
-def _outputs(model: HiddenMarkovModel, params: Record, own: Any) -> dict[str, Array]:
+def _outputs(model: HiddenMarkovModel, params: Record, own: Tree) -> dict[str, Array]:
     """Return parameters of the outputs, by state and, where a state is a mixture, by component."""
     flat = model.component
     if isinstance(flat, components.Autoregression):

@@ -35,6 +35,7 @@ from vbjax.models import (
 )
 from vbjax.models.topics.topic_model import TopicModel
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Tree
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -241,7 +242,7 @@ def _picture(result: Fit, data: Input, names: list[str]) -> Figure:
     return plots.overview(result, data, names)
 
 
-def archive(model: str, result: Fit, found: dict[str, np.ndarray], names: list[str]) -> dict[str, Any]:
+def archive(model: str, result: Fit, found: dict[str, np.ndarray], names: list[str]) -> dict[str, Tree]:
     """Return the arrays that --out saves, by name.
 
     They are those of `found`, objective, trace, n_iter, status, runs_*, model, and `names` as columns, or as

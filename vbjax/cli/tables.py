@@ -6,10 +6,12 @@ Imported by `commands` and the modules of its kinds of models.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
+
+from vbjax.numerics.types import Tree
 
 Number: TypeAlias = float | np.number | np.ndarray  # an array of one number
 
@@ -45,7 +47,7 @@ def mention_empty(sizes: np.ndarray, part: str, unit: str) -> list[str]:
 
 
 def posterior_sds(
-    components: Any, shape: tuple[int, int]
+    components: Tree, shape: tuple[int, int]
 ) -> tuple[Float[np.ndarray, "k d"], Float[np.ndarray, "k d"]]:
     """Compute posterior mean and standard deviation of the components' standard deviations, of a shape (k,
     d).

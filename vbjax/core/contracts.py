@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
+from vbjax.numerics.types import Data, Given, Params, Tree
+
 
 class Status(enum.IntEnum):
     """How a run ended; inside jit and vmap an integer array."""
@@ -58,7 +60,7 @@ class Info(NamedTuple):
         status: a `Status`; UNFINISHED means go on.
     """
 
-    params: Any
+    params: Params
     objective: Array
     error: Array
     status: Array
@@ -73,7 +75,7 @@ class Options(NamedTuple):
         check: see `fit`.
     """
 
-    tol: Any = None
+    tol: Given = None
     accelerate: bool = False
     check: bool = False
 
@@ -94,19 +96,19 @@ class Algorithm(Protocol):
     def model(self) -> Any:
         """The model, resolved."""
 
-    def inspect(self, data: Any) -> Any:
+    def inspect(self, data: Data) -> Any:
         """Raise a ValueError for options that are none, or do not go with the model."""
 
-    def init(self, key: Array, data: Any, weights: Float[Array, " n"] | None) -> Any:
+    def init(self, key: Array, data: Data, weights: Float[Array, " n"] | None) -> Any:
         """Draw parameters to start from."""
 
-    def start(self, params: Any, data: Any) -> Any:
+    def start(self, params: Params, data: Data) -> Any:
         """Return the initial state at given parameters."""
 
-    def step(self, state: Any, data: Any, weights: Float[Array, " n"] | None) -> tuple[Any, Info]:
+    def step(self, state: Tree, data: Data, weights: Float[Array, " n"] | None) -> tuple[Tree, Info]:
         """Score the state, then move it."""
 
-    def explain(self, params: Any, data: Any, weights: Float[Array, " n"] | None) -> None:
+    def explain(self, params: Params, data: Data, weights: Float[Array, " n"] | None) -> None:
         """Raise a ValueError that says why runs from such a start are not finite, where that can be said."""
 
 
@@ -122,31 +124,31 @@ class Model(Protocol):
     lanes_on_cpu: int
     may_have_saddles: bool
 
-    def read(self, data: Any) -> Any:
+    def read(self, data: Data) -> Data:
         """Return the data as arrays of one dtype; raise a ValueError that names what is wrong with them."""
 
-    def inspect(self, data: Any) -> Any:
+    def inspect(self, data: Data) -> Any:
         """Return the model, examined before its first fit; raise a ValueError for what cannot be fitted."""
 
-    def resolve(self, data: Any, weights: Float[Array, " n"] | None = None) -> Any:
+    def resolve(self, data: Data, weights: Float[Array, " n"] | None = None) -> Any:
         """Return the model with every default that follows the data filled in."""
 
-    def annotate(self, data: Any, weights: Float[Array, " n"] | None = None) -> Any:
+    def annotate(self, data: Data, weights: Float[Array, " n"] | None = None) -> Data:
         """Return the data of a fit, as they are, or rows `Annotated` with what is constant in each."""
 
-    def inspect_options(self, data: Any, options: Options) -> None:
+    def inspect_options(self, data: Data, options: Options) -> None:
         """Raise a ValueError for an option that the model's algorithm does not take."""
 
-    def algorithm(self, data: Any, options: Options) -> Algorithm:
+    def algorithm(self, data: Data, options: Options) -> Algorithm:
         """Return the algorithm that fits the resolved model."""
 
-    def diagnose(self, params: Any, data: Any) -> Any:
+    def diagnose(self, params: Params, data: Data) -> Any:
         """Return what is known of the approximation beyond the objective, kept as `Fit.diagnostics`."""
 
-    def singular(self, params: Any) -> Bool[Array, ""]:
+    def singular(self, params: Params) -> Bool[Array, ""]:
         """Return whether the parameters lie where the objective is not to be trusted."""
 
-    def ill_conditioned(self, params: Any) -> Bool[Array, ""]:
+    def ill_conditioned(self, params: Params) -> Bool[Array, ""]:
         """Return whether the parameters are beyond what their dtype can tell."""
 
 

@@ -28,7 +28,7 @@ from vbjax.core.rows import float_dtype
 from vbjax.families.base import replace
 from vbjax.numerics.inputs import as_numbers, describe, read_count, read_table
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Data, Given
+from vbjax.numerics.types import Data, Given, Tree
 
 # ---------------------------------------------------------------- ranges of numbers
 
@@ -103,7 +103,7 @@ class Context(NamedTuple):
 class Row(Protocol):
     """Row of a model's table: the values that a field may hold."""
 
-    def read(self, value: Given, name: str, context: Context) -> Any:
+    def read(self, value: Given, name: str, context: Context) -> Data:
         """Return the value as the model takes it, or raise a ValueError that calls it by `name`."""
 
 
@@ -122,7 +122,7 @@ class Numbers:
 
     range: Range = REAL
     shapes: tuple[str, ...] = ()
-    by: Callable[[Any, Mapping[str, int]], tuple[Any, ...]] | None = None
+    by: Callable[[Any, Mapping[str, int]], tuple[Tree, ...]] | None = None
     number: bool = True
     requires: str | None = None
     excludes: str | None = None
@@ -154,7 +154,7 @@ class Numbers:
 
     def allowed(self, model: object, sizes: Mapping[str, int]) -> tuple[Range, list[str]]:
         """Return the range, and the shapes that are allowed; "" is that of a number."""
-        row: tuple[Any, ...] = self.by(model, sizes) if self.by else (self.range, *self.shapes)
+        row: tuple[Tree, ...] = self.by(model, sizes) if self.by else (self.range, *self.shapes)
         values, *shapes = row
         return values, [*[""] * (self.number and not values.matrix), *shapes]
 
@@ -201,7 +201,7 @@ class Part:
     words: str
     fits: Callable[[Any, Any], bool]
 
-    def read(self, value: Given, name: str, context: Context) -> Any:
+    def read(self, value: Given, name: str, context: Context) -> Data:
         model = context.model
         if isinstance(value, self.kind):
             value = _read_table(value, context.known, context.dtype, f" of the {name}")
@@ -309,7 +309,7 @@ def _field(row: Row, default: object, kw_only: bool, *, static: bool) -> Any:
     return dataclasses.field(default=default, kw_only=kw_only, metadata=dict(row=row, static=static))
 
 
-def hyper(default: Any, values: Any = REAL, *shapes: str, kw_only: bool = False, **options: Any) -> Any:
+def hyper(default: Any, values: Given = REAL, *shapes: str, kw_only: bool = False, **options: Given) -> Any:
     """Declare a field of numbers: a hyperparameter, a leaf of the model.
 
     Args:
@@ -412,7 +412,7 @@ def _read_table(model: Any, known: Mapping[str, int], dtype: DTypeLike | None, w
     return replace(model, **read)
 
 
-def replace_values(model: Any, values: Mapping[str, Any]) -> Any:
+def replace_values(model: Any, values: Mapping[str, Tree]) -> Any:
     """Return the model with other values of some fields, its own or those of its parts and of theirs.
 
     A field of a part may be called by the part's name too: `weight_concentration` is the concentration of the
@@ -429,7 +429,7 @@ def replace_values(model: Any, values: Mapping[str, Any]) -> Any:
     return model
 
 
-def _with_value(model: Any, place: Sequence[str], value: Any) -> Any:
+def _with_value(model: Any, place: Sequence[str], value: Given) -> Any:
     name, *inner = place
     value = _with_value(getattr(model, name), inner, value) if inner else value
     return model | {name: value} if isinstance(model, Record) else replace(model, **{name: value})
@@ -468,7 +468,7 @@ def size_of(model: object, axis: str) -> tuple[int | None, str]:
 
 
 def read_columns(
-    model: object, x: Given, name: str = "data", *, axis: str = "d", **options: Any
+    model: object, x: Given, name: str = "data", *, axis: str = "d", **options: Given
 ) -> Float[Array, "n d"]:
     """Read a table with as many columns as the model's hyperparameters have on an axis.
 

@@ -36,6 +36,7 @@ from vbjax.families.coordinates import displace, is_proper
 from vbjax.families.monte_carlo import mean_over_draws
 from vbjax.numerics.inputs import read_arrays
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Params, Tree
 
 
 def in_dtype(model: Any, dtype: Any) -> Any:
@@ -43,17 +44,17 @@ def in_dtype(model: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), model)
 
 
-def _without_base(statistics: Mapping[str, Any]) -> Record:
+def _without_base(statistics: Mapping[str, Tree]) -> Record:
     return Record({name: t.with_base(0.0) for name, t in statistics.items()})
 
 
-def scored_rows(statistics: Any, bound: Array, weights: Array) -> Expectation:
+def scored_rows(statistics: Tree, bound: Array, weights: Array) -> Expectation:
     """Return the expectation of a chunk from its statistics and the bound of each row."""
     bound = jnp.where(weights == 0, 0, weights * bound)
     return Expectation(statistics, bound.sum(), jnp.abs(bound).sum(), weights.sum())
 
 
-def require_model(model: Any, data: Any = None, conjugate_for: str = "") -> None:
+def require_model(model: Any, data: Data = None, conjugate_for: str = "") -> None:
     """Raise where the first argument of a driver is no model.
 
     Args:
@@ -123,7 +124,7 @@ class ConjugateModel:
         """Factors that are updated together, in order; by default all of them, from one pass."""
         return (tuple(self.factors),)
 
-    def local(self, rows: Any) -> Mapping[str, Family]:
+    def local(self, rows: Data) -> Mapping[str, Family]:
         """Return the local factors, whose plates begin with the rows; none by default."""
         return {}
 
@@ -131,7 +132,7 @@ class ConjugateModel:
         """Compute E[log p] of the global latents, a scalar; 0 by default (maximum likelihood)."""
         return 0.0
 
-    def log_likelihood(self, s: Record, rows: Any) -> Array:
+    def log_likelihood(self, s: Record, rows: Data) -> Array:
         """Compute E[log p] of every row given the latents, local ones and their priors included: (n,)."""
         raise TypeError(f"{type(self).__name__} declares no likelihood")
 
@@ -139,15 +140,15 @@ class ConjugateModel:
         """Return what the log joint sees as `s`: the statistics, and in `Model` the hyperparameters too."""
         return s
 
-    def read(self, data: Any) -> Any:
+    def read(self, data: Data) -> Data:
         """Return the data as arrays of one dtype, or a ValueError that names what is wrong with it."""
         return read_arrays(data, "data")
 
-    def resolve(self, data: Any, weights: Array | None = None) -> Any:
+    def resolve(self, data: Data, weights: Array | None = None) -> Any:
         """Return the model with every default that follows the data filled in, in the data's dtype."""
         return in_dtype(self, float_dtype(data))
 
-    def replace(self, **values: Any) -> Any:
+    def replace(self, **values: Given) -> Any:
         """Return the model with other hyperparameters, as in `model.replace(rate=2.0)`; also of its parts.
 
         Raises:
@@ -155,27 +156,27 @@ class ConjugateModel:
         """
         return replace_values(self, values)
 
-    def sizes(self, data: Any) -> dict[str, int]:
+    def sizes(self, data: Data) -> dict[str, int]:
         """Return the sizes of those axes of hyperparameters that data have, by their names in the table."""
         return {}
 
-    def annotate(self, data: Any, weights: Array | None = None) -> Any:
+    def annotate(self, data: Data, weights: Array | None = None) -> Data:
         """Return the data of a fit, as they are, or rows `Annotated` with what is constant in each."""
         return data
 
-    def inspect(self, data: Any) -> Any:
+    def inspect(self, data: Data) -> Any:
         """Return the model, examined before its first fit; `Model` refuses here what is not conjugate."""
         return self
 
-    def inspect_options(self, data: Any, options: Options) -> None:
+    def inspect_options(self, data: Data, options: Options) -> None:
         """Accept all options of `fit`."""
 
-    def algorithm(self, data: Any, options: Options) -> Algorithm:
+    def algorithm(self, data: Data, options: Options) -> Algorithm:
         """Return coordinate ascent, by Anderson mixing where that was asked for."""
         ascent = AcceleratedAscent if options.accelerate else CoordinateAscent
         return ascent(self, jnp.asarray(options.tol, float_dtype((self, data))), options.check)
 
-    def chunk_rows(self, data: Any) -> int:
+    def chunk_rows(self, data: Data) -> int:
         """Return how many rows a pass takes at a time: so few that they stay on one core and in its cache."""
         return 8192 // jnp.dtype(float_dtype(data)).itemsize
 
@@ -191,14 +192,14 @@ class ConjugateModel:
         """Return whether the parameters are beyond what their dtype can tell: then the run ends saying so."""
         return jnp.asarray(False)
 
-    def diagnose(self, params: Any, data: Any) -> Any:
+    def diagnose(self, params: Params, data: Data) -> Any:
         """Return what is known of the approximation beyond the bound, for `Fit.diagnostics`."""
         return None
 
     draws_data = False
     """Whether the model knows what its rows are drawn from, and so has `replicate`."""
 
-    def replicate(self, params: Any, key: Array, data: Any, n_draws: int) -> Any:
+    def replicate(self, params: Params, key: Array, data: Data, n_draws: int) -> Data:
         """Draw the data anew, a leading axis of `n_draws` in front: what `vb.replicate` does by itself."""
         raise TypeError(f"{type(self).__name__} does not draw its data")
 
@@ -208,7 +209,7 @@ class ConjugateModel:
         """Compute E[t] of every global factor."""
         return Record({name: family.expected(params[name]) for name, family in self.factors.items()})
 
-    def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
+    def init(self, key: Array, data: Data, weights: Array | None = None) -> Record:
         """Return neutral global factors, moved once by rows whose local latents are drawn at random.
 
         Factors that are not conjugate start at random, and are not moved. Those among `random_starts` are
@@ -230,7 +231,7 @@ class ConjugateModel:
         if data is None or not self.local(parts_of(data)[0]):
             return params
 
-        def draw(key: Array, rows: Any) -> Record:
+        def draw(key: Array, rows: Data) -> Record:
             drawn, local = {}, self.local(rows)
             for number, name in enumerate(sorted(local)):
                 state = local[name].neutral(dtype)
@@ -246,7 +247,7 @@ class ConjugateModel:
             params = self.m_step(params, total, block)
         return params
 
-    def posterior(self, params: Mapping[str, State], rows: Any) -> Record:
+    def posterior(self, params: Mapping[str, State], rows: Data) -> Record:
         """Return the optimal local factors of rows given the global ones, in the order of the rows."""
         s = _without_base(self.expected(params))
         found = by_part(lambda rows: self._optimum(s, rows)[0], rows)
@@ -256,18 +257,18 @@ class ConjugateModel:
         """Return a function of rows: the entropy of every local factor in each of them, (n,), by name."""
         s = _without_base(self.expected(params))
 
-        def entropies(rows: Any) -> dict[str, Array]:
+        def entropies(rows: Data) -> dict[str, Array]:
             local = self._optimum(s, rows)[0].items()
             return {name: q.entropy().reshape(n_rows(rows), -1).sum(-1) for name, q in local}
 
         return entropies
 
-    def neutral_local(self, data: Any) -> Any:
+    def neutral_local(self, data: Data) -> Any:
         """Return where local factors of some rows begin, where they interact."""
         dtype = float_dtype(data)
         return Record({name: family.neutral(dtype) for name, family in self.local(data).items()})
 
-    def start_locals(self, params: Mapping[str, State], data: Any) -> Any:
+    def start_locals(self, params: Mapping[str, State], data: Data) -> Any:
         """Return where the local factors of all rows begin; None where none interact."""
         return by_part(self.neutral_local, data) if self.interacting_locals else None
 
@@ -275,7 +276,7 @@ class ConjugateModel:
         """Return what the E-step needs of the parameters, made once before a pass over chunks of rows."""
         return _without_base(self.expected(params))
 
-    def e_step(self, prepared: Any, rows: Any, weights: Array) -> Expectation:
+    def e_step(self, prepared: Tree, rows: Data, weights: Array) -> Expectation:
         """Compute the local factors' optimum of a chunk of rows, its bound, and the gradient it leaves.
 
         The bound's local part is collapsed in closed form; its gradient is taken at fixed local factors
@@ -283,12 +284,12 @@ class ConjugateModel:
         """
         return self._scored_rows(prepared, rows, weights, *self._optimum(prepared, rows))._replace(local=None)
 
-    def carried_e_step(self, prepared: Any, rows: Any, weights: Array, local: Record) -> Expectation:
+    def carried_e_step(self, prepared: Tree, rows: Data, weights: Array, local: Record) -> Expectation:
         """Run `e_step` where local factors interact: they go on from `local`, and come back too."""
         return self._scored_rows(prepared, rows, weights, *settle(self, prepared, rows, local))
 
     def _scored_rows(
-        self, prepared: Any, rows: Any, weights: Array, local: Record, bound: Array
+        self, prepared: Tree, rows: Data, weights: Array, local: Record, bound: Array
     ) -> Expectation:
         _, gradient = self.likelihood_gradient(prepared, statistics_of(local), rows, weights)
         return scored_rows(gradient, bound, weights)._replace(local=local)
@@ -297,7 +298,7 @@ class ConjugateModel:
         """Return the sums of a pass over all rows, in the form that the updates take."""
         return expectation
 
-    def m_step(self, params: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
+    def m_step(self, params: Record, statistics: Mapping[str, Tree], block: Iterable[str]) -> Record:
         """Coordinate update of the factors in `block`, from the gradient of prior and likelihood."""
         s = _without_base(self.expected(params))
         gradient = self.total_gradient(s, statistics, block)
@@ -325,7 +326,7 @@ class ConjugateModel:
             )
 
     def partial_step(
-        self, params: Record, statistics: Mapping[str, Any], block: Iterable[str], rho: ArrayLike
+        self, params: Record, statistics: Mapping[str, Tree], block: Iterable[str], rho: ArrayLike
     ) -> Record:
         """Go a part rho of the way of the block's update, in natural parameters; not scored."""
         if not self.guarded(block):
@@ -349,7 +350,7 @@ class ConjugateModel:
         return 0.0
 
     def elbo_terms(
-        self, params: Mapping[str, State], data: Any, weights: Array | None = None
+        self, params: Mapping[str, State], data: Data, weights: Array | None = None
     ) -> dict[str, Array]:
         """Compute the objective term by term; the terms add up to it.
 
@@ -367,16 +368,16 @@ class ConjugateModel:
 
     # -- the machinery -------------------------------------------------------------------------------
 
-    def gradient_at(self, s: Record, local: Any, data: Any, weights: Array | None = None) -> Record:
+    def gradient_at(self, s: Record, local: Tree, data: Data, weights: Array | None = None) -> Record:
         """Compute the gradient of the log likelihood over all rows, at given statistics of local latents."""
 
-        def gradient(rows: Any, w: Array) -> Record:
+        def gradient(rows: Data, w: Array) -> Record:
             return self.likelihood_gradient(s, rows[1], rows[0], w)[1]
 
         chunk = by_part(self.chunk_rows, data)
         return sum_over_rows(gradient, beside(data, local), weights, chunk=chunk)
 
-    def total_gradient(self, s: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
+    def total_gradient(self, s: Record, statistics: Mapping[str, Tree], block: Iterable[str]) -> Record:
         """Compute the gradient of the expected log joint in the statistics of the block."""
         prior = jax.grad(self.scalar_prior)(s)
         return Record({name: jax.tree.map(jnp.add, prior[name], statistics[name]) for name in block})
@@ -396,7 +397,7 @@ class ConjugateModel:
 
         return mean_over_draws(scalar, self.namespace(s))
 
-    def likelihood(self, s: Record, rows: Any) -> Array:
+    def likelihood(self, s: Record, rows: Data) -> Array:
         """Compute `log_likelihood`, hyperparameters beside the statistics; checked to be (n,)."""
         row = mean_over_draws(lambda s: self.log_likelihood(s, rows), self.namespace(s))
         if row.shape != (n_rows(rows),):
@@ -406,11 +407,11 @@ class ConjugateModel:
             )
         return row
 
-    def _optimum(self, s: Record, rows: Any) -> tuple[Record, Array]:
+    def _optimum(self, s: Record, rows: Data) -> tuple[Record, Array]:
         """Optimal local states and the bound of each row."""
         return settle(self, s, rows) if self.interacting_locals else self.collapse(s, rows)
 
-    def collapse(self, s: Record, rows: Any) -> tuple[Record, Array]:
+    def collapse(self, s: Record, rows: Data) -> tuple[Record, Array]:
         """Optimal local states and the bound of each row: energy at t = 0 plus log-normalisers.
 
         Of a local location, t = 0 is at the origin, which may be far away: there the bound is the energy at
@@ -436,7 +437,7 @@ class ConjugateModel:
         return states, bound
 
     def likelihood_gradient(
-        self, s: Record, local: Record, rows: Any, weights: Array
+        self, s: Record, local: Record, rows: Data, weights: Array
     ) -> tuple[Array, Record]:
         """Compute the weighted expected log likelihood at fixed local statistics, and its gradient."""
 
@@ -462,14 +463,14 @@ class ConjugateModel:
 
 @jax.jit
 def _elbo_terms(
-    model: ConjugateModel, params: Mapping[str, State], data: Any, weights: Array | None
+    model: ConjugateModel, params: Mapping[str, State], data: Data, weights: Array | None
 ) -> dict[str, Array]:
     total = expectation(model, params, data, weights)
     terms = {"log_likelihood": total.bound, "log_prior": model.expected_log_prior(params)}
     if data is not None:
         of_rows = model.local_entropies(params)
 
-        def entropies(rows: Any, w: Array) -> dict[str, Array]:
+        def entropies(rows: Data, w: Array) -> dict[str, Array]:
             return {name: jnp.where(w == 0, 0, w * h).sum() for name, h in of_rows(rows).items()}
 
         local = sum_over_rows(entropies, data, weights, chunk=by_part(model.chunk_rows, data))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from vbjax.families.base import Family, State
 from vbjax.numerics.inputs import read_key
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Given
+from vbjax.numerics.types import Given, Tree
 
 
 def require_params(model: Any, params: Given) -> Record:
@@ -41,7 +41,7 @@ def _missing(model: Any, params: Given) -> str:
     )
 
 
-def _require_shapes(model: Any, params: Mapping[str, Any]) -> Record:
+def _require_shapes(model: Any, params: Mapping[str, Tree]) -> Record:
     """Raise a ValueError unless states have the family and shapes of the model's factors of their names."""
     name = type(model).__name__
     for factor, family in model.factors.items():

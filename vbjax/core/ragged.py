@@ -20,6 +20,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import as_numbers
+from vbjax.numerics.types import Data, Tree
 
 ROWS = "rows"  # the axis of a mesh
 
@@ -34,7 +35,7 @@ class Ragged(abc.ABC):
         mesh: the devices over which the rows of every part but the last are divided; None for one device.
     """
 
-    parts: tuple[Any, ...]
+    parts: tuple[Tree, ...]
     order: Array
     mesh: Mesh | None = static(default=None, kw_only=True)
 
@@ -43,7 +44,7 @@ class Ragged(abc.ABC):
         """The number of rows."""
         return self.order.shape[0]
 
-    def split(self, x: Any) -> tuple[Any, ...]:
+    def split(self, x: Data) -> tuple[Tree, ...]:
         """Divide what is given for every row, leaves (n, ...), into parts."""
         sizes = [jax.tree.leaves(part)[0].shape[0] for part in self.parts]
         places = jnp.split(self.order, np.cumsum(sizes)[:-1])
@@ -105,24 +106,24 @@ class Ragged(abc.ABC):
         return dataclasses.replace(same, parts=tuple(map(put, same.parts, specs)), order=order, mesh=mesh)
 
 
-def parts_of(data: Any) -> tuple[Any, ...]:
+def parts_of(data: Data) -> tuple[Tree, ...]:
     """Return the parts of `Ragged` rows; other rows are the only part."""
     return data.parts if isinstance(data, Ragged) else (data,)
 
 
-def beside(data: Any, own: Any) -> Any:
+def beside(data: Data, own: Tree) -> Any:
     """Return pairs of rows and something of each row's own; of `Ragged` rows, part by part."""
     if not isinstance(data, Ragged):
         return data, own
     return dataclasses.replace(data, parts=tuple(zip(data.parts, own, strict=True)))
 
 
-def by_part(function: Callable[[Any], Any], data: Any) -> Any:
+def by_part(function: Callable[[Any], Any], data: Data) -> Any:
     """Return a function of rows; of `Ragged` rows, of every part."""
     return tuple(map(function, data.parts)) if isinstance(data, Ragged) else function(data)
 
 
-def by_part_with_key(function: Callable[..., Any], key: Array, data: Any, *own: Any) -> Any:
+def by_part_with_key(function: Callable[..., Any], key: Array, data: Data, *own: Tree) -> Any:
     """Return function(key, rows, own) of rows; of `Ragged` rows, of every part with a key of its own."""
     if not isinstance(data, Ragged):
         return function(key, data, *own)

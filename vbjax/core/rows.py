@@ -17,7 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from vbjax.core.ragged import ROWS, Ragged, by_part
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import read_weights
-from vbjax.numerics.types import Data
+from vbjax.numerics.types import Data, Params, Tree
 
 
 class Annotated(NamedTuple):
@@ -45,11 +45,11 @@ class Expectation(NamedTuple):
         local: states of the local factors, which do not add up; None but where they are carried on.
     """
 
-    statistics: Any
+    statistics: Tree
     bound: Array
     magnitude: Array
     weight: Array
-    local: Any = None
+    local: Tree = None
 
 
 def rounding_error(magnitude: Array) -> Array:
@@ -77,14 +77,14 @@ class Scattered:
         return table.at[self.index].add(self.values)
 
 
-def n_rows(data: Any) -> int:
+def n_rows(data: Data) -> int:
     """Return the number of rows: the leading axis that every leaf of the data shares."""
     if isinstance(data, Ragged):
         return data.n_rows
     return jax.tree.leaves(data)[0].shape[0]
 
 
-def read_row_weights(weights: Any, data: Any) -> Array | None:
+def read_row_weights(weights: Any, data: Data) -> Array | None:
     """Return the weights of the rows of data that have been read; None stays None.
 
     Raises:
@@ -97,13 +97,13 @@ def read_row_weights(weights: Any, data: Any) -> Array | None:
     return read_weights(weights, n_rows(data), float_dtype(data))
 
 
-def float_dtype(data: Any) -> Any:
+def float_dtype(data: Data) -> Any:
     """Return the dtype of the data's floating leaves, the default float where there are none."""
     dtypes = [x.dtype for x in jax.tree.leaves(data) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.result_type(*dtypes) if dtypes else jnp.result_type(float)
 
 
-def blank_idle(rows: Any, weights: Array) -> Any:
+def blank_idle(rows: Data, weights: Array) -> Any:
     """Return the rows, zeros in place of those of weight 0."""
     return jax.tree.map(
         lambda x: jnp.where(weights.reshape(-1, *[1] * (x.ndim - 1)) != 0, x, jnp.zeros_like(x)), rows
@@ -112,7 +112,7 @@ def blank_idle(rows: Any, weights: Array) -> Any:
 
 def sum_over_rows(
     function: Callable[[Any, Array], Any],
-    data: Any,
+    data: Data,
     weights: Array | None = None,
     *,
     chunk: int | tuple[int, ...],
@@ -129,13 +129,13 @@ def sum_over_rows(
 
 
 def sweep_rows(
-    function: Callable[[Any, Array, Any], tuple[Any, Any]],
-    data: Any,
+    function: Callable[[Any, Array, Any], tuple[Tree, Tree]],
+    data: Data,
     weights: Array | None,
-    carried: Any,
+    carried: Tree,
     *,
     chunk: int | tuple[int, ...],
-) -> tuple[Any, Any]:
+) -> tuple[Tree, Tree]:
     """Sum as `sum_over_rows` does, with something of each row's own beside it that the function moves.
 
     The last chunk overlaps the one before it and its repeated rows weigh 0, so no padded copy is made.
@@ -155,24 +155,24 @@ def sweep_rows(
 
 
 def _sweep_part(
-    function: Callable[[Any, Array, Any], tuple[Any, Any]],
-    data: Any,
+    function: Callable[[Any, Array, Any], tuple[Tree, Tree]],
+    data: Data,
     weights: Array | None,
-    carried: Any,
+    carried: Tree,
     chunk: int,
-    total: Any,
-) -> tuple[Any, Any]:
+    total: Tree,
+) -> tuple[Tree, Tree]:
     """Sum over rows of one shape, added to `total` where there is one."""
     n, dtype = n_rows(data), float_dtype(data)
 
-    def call(rows: Any, row_weights: Array, own: Any) -> tuple[Any, Any]:
+    def call(rows: Data, row_weights: Array, own: Tree) -> tuple[Tree, Tree]:
         return function(rows if weights is None else blank_idle(rows, row_weights), row_weights, own)
 
     if n <= chunk:
         more, own = call(data, jnp.ones(n, dtype) if weights is None else weights, carried)
         return _added(total, more), own
 
-    def add(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], None]:
+    def add(carry: tuple[Tree, Tree], number: Array) -> tuple[tuple[Tree, Tree], None]:
         total, carried = carry
         wanted = number * chunk
         start = jnp.minimum(wanted, n - chunk)
@@ -196,18 +196,18 @@ def _sweep_part(
     return lax.scan(add, (total, carried), jnp.arange(-(-n // chunk)))[0]
 
 
-def _scattered(x: Any) -> bool:
+def _scattered(x: Data) -> bool:
     return isinstance(x, Scattered)
 
 
-def _zeros(like: Any) -> Any:
-    def zeros(x: Any) -> Array:
+def _zeros(like: Tree) -> Any:
+    def zeros(x: Data) -> Array:
         return x.zeros() if _scattered(x) else jnp.zeros(x.shape, x.dtype)
 
     return jax.tree.map(zeros, like, is_leaf=_scattered)
 
 
-def _added(total: Any, more: Any) -> Any:
+def _added(total: Tree, more: Any) -> Any:
     """Add the sums of a chunk to those before it."""
     if total is None:
         if not any(map(_scattered, jax.tree.leaves(more, is_leaf=_scattered))):
@@ -218,7 +218,7 @@ def _added(total: Any, more: Any) -> Any:
 
 
 def expectation(
-    model: Any, params: Any, data: Any, weights: Array | None = None, local: Any = None
+    model: Any, params: Params, data: Data, weights: Array | None = None, local: Tree = None
 ) -> Expectation:
     """Run the model's `e_step` over all rows, chunk by chunk.
 
@@ -238,14 +238,16 @@ def expectation(
     return model.collect(total)._replace(local=local)
 
 
-def _sums(model: Any, prepared: Any, data: Any, weights: Array | None, local: Any) -> tuple[Expectation, Any]:
+def _sums(
+    model: Any, prepared: Tree, data: Data, weights: Array | None, local: Tree
+) -> tuple[Expectation, Any]:
     """Run the E-step of all rows, before `collect`; return local factors after it too, where carried."""
     chunk = by_part(model.chunk_rows, data)
     if local is None:
         e_step = lambda rows, w: model.e_step(prepared, rows, w)
         return sum_over_rows(e_step, data, weights, chunk=chunk), None
 
-    def carry(rows: Any, w: Array, own: Any) -> tuple[Expectation, Any]:
+    def carry(rows: Data, w: Array, own: Tree) -> tuple[Expectation, Any]:
         total = model.carried_e_step(prepared, rows, w, own)
         return total._replace(local=None), total.local
 
@@ -253,18 +255,18 @@ def _sums(model: Any, prepared: Any, data: Any, weights: Array | None, local: An
 
 
 def _sums_of_shards(
-    model: Any, prepared: Any, data: Ragged, weights: Array | None, local: Any
+    model: Any, prepared: Tree, data: Ragged, weights: Array | None, local: Tree
 ) -> tuple[Expectation, Any]:
     """Run `_sums` on every device for its own rows; add the sums up. Parts not divided come last."""
     mesh = cast(Mesh, data.mesh)
     n = sum(n_rows(part) % mesh.size == 0 for part in data.parts)
     parts = (data.parts, None if weights is None else data.split(weights), local)
 
-    def sums(model: Any, prepared: Any, parts: Any) -> tuple[Expectation, Any]:
+    def sums(model: Any, prepared: Tree, parts: Any) -> tuple[Expectation, Any]:
         rows, w, own = parts
         return _sums(model, prepared, data.only(rows), None if w is None else jnp.concatenate(w), own)
 
-    def on_each(model: Any, prepared: Any, parts: Any) -> tuple[Expectation, Any]:
+    def on_each(model: Any, prepared: Tree, parts: Any) -> tuple[Expectation, Any]:
         total, own = sums(model, prepared, parts)
         return lax.psum(total, ROWS), own
 
@@ -273,7 +275,7 @@ def _sums_of_shards(
         on_each, mesh=mesh, in_specs=(same, same, divided), out_specs=(same, divided), check_vma=False
     )
     first, rest = ([x if x is None else x[place] for x in parts] for place in (slice(n), slice(n, None)))
-    total: Any
+    total: Tree
     total, own = each(model, prepared, first) if n else (None, ())
     if n < len(data.parts):
         more, last = sums(model, prepared, rest)

@@ -15,6 +15,7 @@ from vbjax.core.rows import n_rows
 from vbjax.families.base import Family, pytree, replace, static
 from vbjax.families.delta import Delta
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Tree
 
 
 class _Structure(NamedTuple):
@@ -75,7 +76,7 @@ class Model(ConjugateModel):
         factors: Mapping[str, Family],
         log_prior: Callable[[Any], Any] | None = None,
         log_likelihood: Callable[[Any, Any], Array] | None = None,
-        hyper: Mapping[str, Any] | None = None,
+        hyper: Mapping[str, Tree] | None = None,
         local: Mapping[str, Family] | None = None,
         blocks: Iterable[Iterable[str]] | None = None,
     ) -> None:
@@ -111,15 +112,15 @@ class Model(ConjugateModel):
         found = self.structure.inspection
         return found.blocks if found else self.structure.blocks or tuple((name,) for name in self.factors)
 
-    def local(self, rows: Any) -> Mapping[str, Family]:
+    def local(self, rows: Data) -> Mapping[str, Family]:
         n = n_rows(rows)
         return {name: family.of_rows(rows, n) for name, family in self.structure.local.items()}
 
-    def read(self, data: Any) -> Any:
+    def read(self, data: Data) -> Data:
         """Return the data as arrays of one dtype; `Sequences` as they are."""
         return data if isinstance(data, Ragged) else super().read(data)
 
-    def chunk_rows(self, data: Any) -> int:
+    def chunk_rows(self, data: Data) -> int:
         usual = super().chunk_rows(data)
         return min((family.chunk_rows(usual) for family in self.local(data).values()), default=usual)
 
@@ -138,13 +139,13 @@ class Model(ConjugateModel):
     def log_prior(self, s: Record) -> Any:
         return 0.0 if (prior := self.structure.log_prior) is None else prior(s)
 
-    def log_likelihood(self, s: Record, rows: Any) -> Array:
+    def log_likelihood(self, s: Record, rows: Data) -> Array:
         return self.structure.log_likelihood(s, rows)  # type: ignore[misc]
 
     def namespace(self, s: Record) -> Record:
         return Record({**self.hyper, **s})
 
-    def inspect(self, data: Any) -> Model:
+    def inspect(self, data: Data) -> Model:
         bare = self.structure._replace(inspection=None)
         if (data is None) != (bare.log_likelihood is None):
             have = "there is none" if data is not None else "it takes rows"

@@ -37,7 +37,7 @@ class Labelled:
     [1, 1, 0, 0, 1, 0]
     """
 
-    x: Any
+    x: Data
     labels: Any
 
 

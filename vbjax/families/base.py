@@ -43,13 +43,13 @@ from jaxtyping import Bool, Float
 
 from vbjax.families.cells import CellIndex, note_read, read_cells
 from vbjax.numerics.inputs import as_array, as_floating, read_count, read_key, read_probabilities, read_shape
-from vbjax.numerics.types import Given
+from vbjax.numerics.types import Data, Given, Tree
 
 Value: TypeAlias = Any  # a value, mean or variance of a latent: an array, or a named tuple of arrays
 C = TypeVar("C")
 
 
-def static(**kwargs: Any) -> Any:
+def static(**kwargs: Any) -> Tree:
     """Return a dataclass field that is structure: its value is hashable, and a new value is a new program."""
     return dataclasses.field(metadata={"static": True}, **kwargs)
 
@@ -76,7 +76,7 @@ def pytree(cls: type[C]) -> type[C]:
         return list(zip(keys, values, strict=True)), statics
 
     def unflatten(statics: tuple[object, ...], values: Iterable[object]) -> C:
-        x: Any = object.__new__(kind)
+        x: Data = object.__new__(kind)
         x.__dict__.update(zip(leaves, values, strict=True))
         x.__dict__.update(zip(structure, statics, strict=True))
         return x
@@ -87,7 +87,7 @@ def pytree(cls: type[C]) -> type[C]:
 
 def replace(x: C, **changes: Any) -> C:
     """Return the pytree with other values in some fields, whatever its constructor takes."""
-    moved: Any = object.__new__(type(x))
+    moved: Tree = object.__new__(type(x))
     moved.__dict__.update(x.__dict__ | changes)
     if hasattr(moved, "__post_init__"):
         moved.__post_init__()
@@ -151,7 +151,7 @@ class Statistics:
 
     def inner(self, gradient: Statistics) -> Float[Array, "*plate"]:
         """Return <gradient, self> over the natural fields, one number for each cell of the plate."""
-        total: Any = 0.0
+        total: Tree = 0.0
         for name, n_axes in self.events.items():
             product = getattr(gradient, name) * getattr(self, name)
             total = total + product.sum(tuple(range(product.ndim - n_axes, product.ndim)))
@@ -371,7 +371,7 @@ Q = TypeVar("Q", bound=State)
 
 
 @contextlib.contextmanager
-def _fields_that_fit(*states: Any) -> Iterator[Any]:
+def _fields_that_fit(*states: Tree) -> Iterator[Any]:
     """Give the states with arrays for fields, and turn errors of their shapes into one that shows them.
 
     Raises:
@@ -432,7 +432,7 @@ class Family(Generic[Q, T]):
         """Return the family with a leading axis of n rows before its plate."""
         return dataclasses.replace(self, plate=(read_count(n, "n", least=0), *self.plate))
 
-    def of_rows(self, rows: Any, n: int) -> Self:
+    def of_rows(self, rows: Data, n: int) -> Self:
         """Return the family of a local factor, one for each of n rows; its structure may follow them."""
         return self.repeated(n)
 
@@ -465,7 +465,7 @@ class Family(Generic[Q, T]):
         """Return the optimal state; a point stays where it is if the gradient says nothing of it."""
         return self.from_gradient(statistics, gradient)
 
-    def maximise(self, statistics: T, gradient: T) -> Any:
+    def maximise(self, statistics: T, gradient: T) -> Tree:
         """Return the value z of the largest <gradient, t(z)>: what EM and MAP need.
 
         The base measure counts where the log joint has a density of z, as `gradient.base` says. The value is
@@ -478,7 +478,7 @@ class Family(Generic[Q, T]):
         """Return for every cell whether neither rows nor a prior say anything of it."""
         return jnp.zeros(gradient.plate, bool)
 
-    def point(self, value: Given) -> Any:
+    def point(self, value: Given) -> Tree:
         """Return a given value in the coordinates of `maximise`; raise a ValueError for what is none."""
         return as_floating(value, "value")
 
@@ -503,7 +503,7 @@ class Family(Generic[Q, T]):
         )
 
     @staticmethod
-    def starts(families: Mapping[str, Any], key: Array, dtype: DTypeLike) -> dict[str, Any]:
+    def starts(families: Mapping[str, Tree], key: Array, dtype: DTypeLike) -> dict[str, Tree]:
         """Draw the states from which the guarded factors of one model start, all of them together."""
         raise TypeError("only guarded factors start at random")
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from vbjax.families.base import Family, State, Statistics, pytree
 from vbjax.numerics.inputs import as_numbers, is_concrete
 from vbjax.numerics.linalg import outer
+from vbjax.numerics.types import Data
 
 
 @pytree
@@ -42,7 +43,7 @@ class CategoricalState(State[CategoricalStatistics]):
         """Probabilities p_k, on one axis after the plate."""
         return jax.nn.softmax(self.logits, -1)
 
-    def read_value(self, x: Any) -> Array:
+    def read_value(self, x: Data) -> Array:
         """Return the numbers of states, whole numbers from 0 to k - 1.
 
         Raises:

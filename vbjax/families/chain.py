@@ -17,6 +17,7 @@ from jax import Array
 
 from vbjax.families.base import Family, Q, T, pytree
 from vbjax.numerics.inputs import read_count
+from vbjax.numerics.types import Data, Given, Tree
 
 
 @pytree
@@ -37,7 +38,7 @@ class HasSteps(Protocol):
     """Rows that are sequences, such as the parts of `vb.Sequences`: see `Extent`."""
 
     lengths: Any
-    observed: Any
+    observed: Given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ class ChainFamily(Family[Q, T]):
         if self.steps is not None:
             read_count(self.steps, "steps")
 
-    def of_rows(self, rows: Any, n: int) -> Self:
+    def of_rows(self, rows: Data, n: int) -> Self:
         """Return the family of the rows' own chains: each has the steps of its sequence.
 
         Raises:
@@ -87,7 +88,7 @@ class ChainFamily(Family[Q, T]):
         return self.steps
 
 
-def over_cells(function: Callable[..., Any], plate: tuple[int, ...], *arrays: Any) -> Any:
+def over_cells(function: Callable[..., Any], plate: tuple[int, ...], *arrays: Any) -> Tree:
     """Call a function of one chain for every cell of a plate, by one `jax.vmap`; None stays None."""
     n = math.prod(plate)
     flat = jax.tree.map(lambda x: x.reshape(n, *x.shape[len(plate) :]), arrays)
@@ -102,7 +103,7 @@ def draw_paths(
     n_draws = math.prod(shape)
     keys = jax.random.split(key, plate)
 
-    def of_cell(key: Array, *own: Any) -> Array:
+    def of_cell(key: Array, *own: Tree) -> Array:
         return sample(*own, key=key, n_draws=max(n_draws, 1))[:n_draws]
 
     drawn = over_cells(of_cell, plate, keys, *arrays)  # (*plate, n_draws, *event)

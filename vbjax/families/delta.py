@@ -18,6 +18,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float
 
 from vbjax.families.base import Family, State, T, Value, pytree
+from vbjax.numerics.types import Data, Given, Tree
 
 
 @pytree
@@ -31,7 +32,7 @@ class DeltaState(State[T]):
             maximum it is, about its own `pivot`; 0 for a point that was given.
     """
 
-    value: Any
+    value: Given
     gradient: T
 
     @property
@@ -51,7 +52,7 @@ class DeltaState(State[T]):
     def location_scale(self) -> Array:
         return self.gradient.location_scale(self.value)  # type: ignore[return-value]
 
-    def statistics(self, x: Any) -> T:
+    def statistics(self, x: Data) -> T:
         return self.gradient.of_value(x, self.value)
 
     def expected(self) -> T:
@@ -104,16 +105,16 @@ class Delta(Family[DeltaState, Any]):
     def repeated(self, n: int) -> Delta:
         return Delta(self.of.repeated(n))
 
-    def of_rows(self, rows: Any, n: int) -> Delta:
+    def of_rows(self, rows: Data, n: int) -> Delta:
         return Delta(self.of.of_rows(rows, n))
 
     def chunk_rows(self, usual: int) -> int:
         return self.of.chunk_rows(usual)
 
-    def zero_statistics(self, dtype: DTypeLike) -> Any:
+    def zero_statistics(self, dtype: DTypeLike) -> Tree:
         return self.of.zero_statistics(dtype)
 
-    def at(self, value: Any) -> DeltaState:
+    def at(self, value: Given) -> DeltaState:
         """Return the point at a value, which rests on no rows: a partial step leaves nothing of it.
 
         Args:
@@ -139,11 +140,11 @@ class Delta(Family[DeltaState, Any]):
         value = self.of.maximise(t, self.of.natural(state, t))
         return DeltaState(value, jax.tree.map(jnp.zeros_like, t))
 
-    def from_gradient(self, statistics: Any, gradient: Any, weight: ArrayLike = 1.0) -> DeltaState:
+    def from_gradient(self, statistics: Tree, gradient: Tree, weight: ArrayLike = 1.0) -> DeltaState:
         """Return the maximiser of the expected log joint."""
         return DeltaState(self.of.maximise(statistics, gradient), statistics.with_natural(gradient))
 
-    def update(self, state: DeltaState, statistics: Any, gradient: Any) -> DeltaState:
+    def update(self, state: DeltaState, statistics: Tree, gradient: Tree) -> DeltaState:
         """Return the maximiser, or where there is none the point as it was."""
         moved, idle = self.from_gradient(statistics, gradient), self.of.is_idle(gradient)
 
@@ -161,7 +162,7 @@ class Delta(Family[DeltaState, Any]):
         gradients = state.gradient.gradient_like(t), other.gradient.gradient_like(t)
         return self.update(state, t, jax.tree.map(lambda x, y: (1 - rho) * x + rho * y, *gradients))
 
-    def log_normalizer(self, statistics: Any, gradient: Any) -> Float[Array, "*plate"]:
+    def log_normalizer(self, statistics: Tree, gradient: Tree) -> Float[Array, "*plate"]:
         """Return the maximum over points of <gradient, t> instead of the logarithm of an integral."""
         t = self.from_gradient(statistics, gradient).expected().like(statistics)
         return t.inner(gradient) + gradient.log_base * t.log_base

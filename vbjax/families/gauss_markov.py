@@ -17,6 +17,7 @@ from vbjax.families.multivariate_normal import MultivariateNormalStatistics
 from vbjax.families.normal import NormalState
 from vbjax.numerics.linalg import symmetrize, transpose
 from vbjax.numerics.special import LOG_2PI
+from vbjax.numerics.types import Tree
 
 _CHUNK = 2**20  # numbers in a pass's moments, of chains x steps x states x states
 
@@ -101,7 +102,7 @@ class GaussMarkovState(State[GaussMarkovStatistics]):
         return 1 / jnp.sqrt(jnp.diagonal(self.precision, axis1=-2, axis2=-1))
 
     @property
-    def _deviations(self) -> tuple[Any, ...]:
+    def _deviations(self) -> tuple[Tree, ...]:
         """What the functions of `vbjax.chains.gaussian` take, of x - mean."""
         lengths = None if self.extent is None else self.extent.lengths
         return self.precision, self.coupling, jnp.zeros_like(self.mean), lengths

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import jax.numpy as jnp
 from jax import Array
@@ -21,7 +21,7 @@ from vbjax.families.base import Family, LocationPrecision, Q, State, Statistics,
 from vbjax.families.gamma import GammaState
 from vbjax.families.wishart import WishartState
 from vbjax.numerics.linalg import inverse_and_logdet
-from vbjax.numerics.types import Given
+from vbjax.numerics.types import Given, Tree
 
 
 class LocationCovariance(NamedTuple):
@@ -194,7 +194,7 @@ class JointFamily(Family[Q, T]):
 
         With n = 2 g_logdet, and the location and the scatter S of `from_gradient`.
         """
-        state: Any = self.from_gradient(statistics, gradient)
+        state: Tree = self.from_gradient(statistics, gradient)
         number = jnp.where(self.is_idle(gradient), 1, self.rows_behind(gradient))
         shape = number.shape + (1,) * (state.scatter.ndim - number.ndim)
         return LocationCovariance(state.location, state.scatter / number.reshape(shape))
@@ -203,7 +203,7 @@ class JointFamily(Family[Q, T]):
         number = self.rows_behind(gradient)
         return (number < 0) | vanishes(number)
 
-    def rows_behind(self, gradient: Any) -> Float[Array, "*plate"]:
+    def rows_behind(self, gradient: Tree) -> Float[Array, "*plate"]:
         """Return how many rows a gradient stands for, by which `maximise` divides the scatter."""
         return 2 * (gradient.logdet + self.base_exponent * gradient.base)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from vbjax.families.chain import ChainFamily, Extent, draw_paths, over_cells
 from vbjax.numerics.inputs import as_numbers, is_concrete
 from vbjax.numerics.linalg import outer
 from vbjax.numerics.special import finite_log, itakura_saito
+from vbjax.numerics.types import Data, Tree
 
 _CHUNK = 2**17  # numbers in a pass's table of chains x steps x states, which stays in the cache
 
@@ -46,7 +47,7 @@ class MarkovChainStatistics(Statistics):
     events = {"first": 1, "pairs": 2, "p": 2}
 
     @classmethod
-    def of_path(cls, x: ArrayLike, size: int, dtype: DTypeLike, observed: Array | None = None) -> Any:
+    def of_path(cls, x: ArrayLike, size: int, dtype: DTypeLike, observed: Array | None = None) -> Tree:
         """Return the statistics of a path of states' numbers (..., T); -1 where there are no more steps."""
         p = jax.nn.one_hot(jnp.asarray(x, int), size, dtype=dtype)
         pairs = jnp.einsum("...ti,...tj->...ij", p[..., :-1, :], p[..., 1:, :])
@@ -88,7 +89,7 @@ class MarkovChainState(State[MarkovChainStatistics]):
         return self.evidence.shape[:-2]
 
     @property
-    def _weights(self) -> tuple[Any, ...]:
+    def _weights(self) -> tuple[Tree, ...]:
         """What the functions of `vbjax.chains` take."""
         lengths = None if self.extent is None else self.extent.lengths
         return self.initial, self.transitions, self.evidence, lengths
@@ -103,7 +104,7 @@ class MarkovChainState(State[MarkovChainStatistics]):
         """Of the states at every step, (T, K), missing ones too; 0 after the end."""
         return self.posterior.marginals
 
-    def read_value(self, x: Any) -> Array:
+    def read_value(self, x: Data) -> Array:
         """Return paths of numbers of states, whole and from 0 to K - 1, or -1 after the end."""
         given = as_numbers(x, "x")
         value, size = super().read_value(given), self.initial.shape[-1]

@@ -16,7 +16,6 @@ closed form: `from_gradient` climbs from where the statistics were taken.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +29,7 @@ from vbjax.families.dirichlet import DirichletStatistics
 from vbjax.families.newton import ascend, trigamma
 from vbjax.families.stick_breaking import StickBreaking, StickBreakingState, StickBreakingStatistics
 from vbjax.numerics.special import log_rising
+from vbjax.numerics.types import Tree
 
 _TURNS, _STRIDE = 10, 0.5  # of a climb; of a turn, in logits and logs, at most
 
@@ -53,7 +53,7 @@ class SharedSticks(StickBreaking):
 
     def from_gradient(
         self,
-        statistics: Any,
+        statistics: Tree,
         gradient: StickBreakingStatistics,
         weight: ArrayLike = 1.0,
     ) -> StickBreakingState:

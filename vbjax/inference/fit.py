@@ -27,6 +27,7 @@ from vbjax.inference.restarts import Race, Runs
 from vbjax.inference.result import Fit
 from vbjax.numerics.inputs import is_concrete, read_count, read_flag, read_key, read_number
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Params, Tree
 
 _SLICE_SECONDS = 0.2  # the host looks up about this often: for progress, and for Ctrl-C
 _NO_LIMIT = np.int32(np.iinfo(np.int32).max)
@@ -45,14 +46,14 @@ class _SoFar(NamedTuple):
 
 def fit(
     model: Any,
-    data: Any = None,
+    data: Data = None,
     *,
     key: Array,
-    weights: Any = None,
-    params: Any = None,
+    weights: Given = None,
+    params: Params = None,
     n_restarts: int = 1,
     max_iter: int = 1000,
-    tol: Any = None,
+    tol: Given = None,
     lanes: int | None = None,
     accelerate: bool = False,
     check: bool = False,
@@ -144,7 +145,7 @@ def fit(
     return _finish(race, starts, algorithm, data, weights)
 
 
-def _subject(model: Any, data: Any) -> Any:
+def _subject(model: Any, data: Data) -> Any:
     """Return the model itself, or the one of an algorithm."""
     algorithm = isinstance(model, Algorithm) and not isinstance(model, type)
     subject = model.model if algorithm else model
@@ -152,14 +153,14 @@ def _subject(model: Any, data: Any) -> Any:
     return subject
 
 
-def _read(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
+def _read(model: Any, data: Data, weights: Any) -> tuple[Any, Any, Array | None]:
     """Read model, data and weights; the model comes back inspected."""
     model, data = read_model(model, data)
     weights = read_row_weights(weights, data)
     return model.inspect(data), data, weights
 
 
-def resolved(model: Any, data: Any, weights: Any) -> tuple[Any, Any, Array | None]:
+def resolved(model: Any, data: Data, weights: Any) -> tuple[Any, Any, Array | None]:
     """Return the model with every default filled in, and data and weights as its updates take them.
 
     Raises:
@@ -179,12 +180,12 @@ class _Given:
 
 
 @jax.jit
-def _resolve(model: Any, data: Any, weights: Array | None) -> tuple[Any, Any]:
+def _resolve(model: Any, data: Data, weights: Array | None) -> tuple[Tree, Tree]:
     model = model.resolve(data, weights)
     return model, _emptied(model.annotate(data, weights))
 
 
-def _emptied(annotated: Any) -> Any:
+def _emptied(annotated: Data) -> Any:
     """Return what a model puts beside the rows, without the rows: their leaves are numbered in order."""
     number = itertools.count()
     given = lambda x: jax.tree.map(lambda _: _Given(next(number)), x)
@@ -194,14 +195,14 @@ def _emptied(annotated: Any) -> Any:
     )
 
 
-def _refilled(emptied: Any, data: Any) -> Any:
+def _refilled(emptied: Tree, data: Data) -> Any:
     """Return the data with what was put beside them."""
     leaves, is_given = jax.tree.leaves(data), lambda x: isinstance(x, _Given)
     return jax.tree.map(lambda x: leaves[x.leaf] if is_given(x) else x, emptied, is_leaf=is_given)
 
 
 def _algorithm(
-    given: Any, data: Any, weights: Array | None, tol: Any, options: Options
+    given: Given, data: Data, weights: Array | None, tol: Given, options: Options
 ) -> tuple[Algorithm, Any]:
     """Return the algorithm of a model, or the given one, its model resolved; and the data of its steps."""
     own = isinstance(given, Algorithm)
@@ -212,7 +213,9 @@ def _algorithm(
     return model.algorithm(data, options._replace(tol=tol)), data
 
 
-def _start(given: Any, data: Any, weights: Array | None, tol: Any, key: Array, *, options: Options) -> Any:
+def _start(
+    given: Given, data: Data, weights: Array | None, tol: Given, key: Array, *, options: Options
+) -> Any:
     """Return parameters such as a run starts from."""
     algorithm, data = _algorithm(given, data, weights, tol, options)
     return algorithm.init(key, data, weights)
@@ -220,12 +223,12 @@ def _start(given: Any, data: Any, weights: Array | None, tol: Any, key: Array, *
 
 @functools.partial(jax.jit, static_argnames=("options", "n_restarts", "lanes", "max_iter"))
 def _begin(
-    given: Any,
-    data: Any,
+    given: Given,
+    data: Data,
     weights: Array | None,
-    tol: Any,
+    tol: Given,
     key: Array,
-    params: Any,
+    params: Params,
     *,
     options: Options,
     **sizes: int,
@@ -237,7 +240,7 @@ def _begin(
 
 
 def _go_on(
-    race: Race, starts: Any, algorithm: Any, data: Any, weights: Array | None, turns: Array, stop: Array
+    race: Race, starts: Tree, algorithm: Any, data: Data, weights: Array | None, turns: Array, stop: Array
 ) -> tuple[Race, _SoFar, Array]:
     """Go on for so many turns; the fit as it then stands, and how many runs have ended."""
     race = restarts.advance(race, starts, algorithm, data, weights, turns, stop)
@@ -255,7 +258,7 @@ _advance = jax.jit(_go_on, donate_argnames="race")  # a slice does not copy the 
 
 
 @jax.jit
-def _finish(race: Race, starts: Any, algorithm: Any, data: Any, weights: Array | None) -> Fit:
+def _finish(race: Race, starts: Tree, algorithm: Any, data: Data, weights: Array | None) -> Fit:
     """All that comes after the start, inside jit and vmap."""
     turns, stop = jnp.asarray(_NO_LIMIT), jnp.asarray(False)
     race, so_far, _ = irreversible(_go_on(race, starts, algorithm, data, weights, turns, stop))
@@ -275,7 +278,7 @@ def _as_fit(algorithm: Any, race: Race, so_far: _SoFar) -> Fit:
     )
 
 
-def _advance_in_slices(race: Race, fixed: Any, progress: bool) -> tuple[Race, Fit]:
+def _advance_in_slices(race: Race, fixed: Tree, progress: bool) -> tuple[Race, Fit]:
     """Call the same compiled loop again and again, so that the host can look up between slices.
 
     Ctrl-C while the first slice is being compiled is an error, later the end of all runs.
@@ -304,7 +307,7 @@ def _advance_in_slices(race: Race, fixed: Any, progress: bool) -> tuple[Race, Fi
     return race, _as_fit(fixed[1], race, so_far)
 
 
-def _leave_saddles(fit: Fit, race: Race, fixed: Any, key: Array) -> Fit:
+def _leave_saddles(fit: Fit, race: Race, fixed: Tree, key: Array) -> Fit:
     """Shake the parameters at which the best run converged; where the bound then rises, go on from there.
 
     The lanes of the race take a few sweeps, each from parameters moved by about a standard deviation, in the
@@ -335,7 +338,7 @@ def _leave_saddles(fit: Fit, race: Race, fixed: Any, key: Array) -> Fit:
 
 
 @jax.jit
-def _shaken(race: Race, algorithm: Any, key: Array, data: Any) -> Race:
+def _shaken(race: Race, algorithm: Any, key: Array, data: Data) -> Race:
     """Return a race of one run for each lane, from the best parameters of this one, shaken."""
     params = race.best.params
     keys = jax.random.split(key, (len(race.run), len(params)))
@@ -347,7 +350,7 @@ def _shaken(race: Race, algorithm: Any, key: Array, data: Any) -> Race:
     return restarts.begun_again(race, algorithm, jax.vmap(shake)(keys), data)
 
 
-def read_params(params: Any, expected: Any) -> Any:
+def read_params(params: Params, expected: Tree) -> Any:
     """Given parameters must have the structure, shapes and dtype of the model's own; in any order."""
     if isinstance(expected, Record) and isinstance(params, Mapping) and set(params) == set(expected):
         params = Record({name: params[name] for name in expected})

@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array, lax
 
 from vbjax.core.contracts import Algorithm, Info, Status
+from vbjax.numerics.types import Data, Params, Tree
 
 _KEPT = 256  # points of a run's trace that the table of all restarts keeps
 _FAILED = (Status.DECREASED, Status.NON_FINITE, Status.UNBOUNDED, Status.ILL_CONDITIONED)
@@ -61,7 +62,7 @@ class Runs(NamedTuple):
 class Best(NamedTuple):
     """The winner so far; its parameters, trace (max_iter,) and row of the table come from the same run."""
 
-    params: Any
+    params: Params
     run: Array
     rank: Array
     trace: Array
@@ -73,7 +74,7 @@ class Race(NamedTuple):
     An idle lane has the number n_restarts.
     """
 
-    state: Any
+    state: Tree
     run: Array
     n_iter: Array
     trace: Array
@@ -85,9 +86,9 @@ class Race(NamedTuple):
 def begin(
     algorithm: Algorithm,
     key: Array,
-    data: Any,
+    data: Data,
     weights: Array | None,
-    params: Any,
+    params: Params,
     *,
     n_restarts: int,
     lanes: int,
@@ -142,7 +143,7 @@ def begin(
     return race, starts
 
 
-def begun_again(race: Race, algorithm: Algorithm, starts: Any, data: Any) -> Race:
+def begun_again(race: Race, algorithm: Algorithm, starts: Tree, data: Data) -> Race:
     """Return a race of the same shapes, with one run for each lane, from `starts`; no other run follows."""
     n_restarts, lanes = race.runs.objective.shape[0], race.run.shape[0]
     unknown, zero = functools.partial(jnp.full_like, fill_value=jnp.nan), jnp.zeros_like
@@ -165,7 +166,13 @@ def begun_again(race: Race, algorithm: Algorithm, starts: Any, data: Any) -> Rac
 
 
 def advance(
-    race: Race, starts: Any, algorithm: Algorithm, data: Any, weights: Array | None, turns: Array, stop: Array
+    race: Race,
+    starts: Tree,
+    algorithm: Algorithm,
+    data: Data,
+    weights: Array | None,
+    turns: Array,
+    stop: Array,
 ) -> Race:
     """Step the lanes until all runs have ended, `turns` times at most.
 
@@ -202,7 +209,14 @@ def advance(
 
 
 def _harvest(
-    race: Race, starts: Any, moved: Any, info: Info, done: Array, algorithm: Algorithm, data: Any, stop: Array
+    race: Race,
+    starts: Tree,
+    moved: Tree,
+    info: Info,
+    done: Array,
+    algorithm: Algorithm,
+    data: Data,
+    stop: Array,
 ) -> Race:
     """Write the ended runs into the table, keep the best, and refill their lanes."""
     n_restarts, lanes, objective = race.runs.objective.shape[0], race.run.shape[0], info.objective
@@ -221,7 +235,7 @@ def _harvest(
     run = jnp.where(done, jnp.where(stop, n_restarts, jnp.minimum(place, n_restarts)), race.run)
     source = jnp.minimum(run, n_restarts - 1)
 
-    def refilled(moved: Any) -> Any:
+    def refilled(moved: Tree) -> Any:
         fresh = _started(algorithm, jax.tree.map(lambda x: x[source], starts), data)
         choose = lambda new, old: jnp.where(done.reshape(-1, *[1] * (new.ndim - 1)), new, old)
         return jax.tree.map(choose, fresh, moved)
@@ -236,7 +250,7 @@ def _harvest(
     )
 
 
-def _better(race: Race, row: Runs, params: Any, done: Array) -> Best:
+def _better(race: Race, row: Runs, params: Params, done: Array) -> Best:
     """Return the best so far, of the ended runs and those before them; the first run where none is finite."""
     objective, best = row.objective, race.best
     # sound runs before singular and fallen ones, then by objective; what is not finite ranks below all
@@ -275,7 +289,7 @@ def _kept_sweeps(n_iter: Any, points: int, xp: Any) -> Any:
     return xp.where(n_iter <= points, point, spaced)
 
 
-def _require_memory(race: Race, starts: Any) -> None:
+def _require_memory(race: Race, starts: Tree) -> None:
     """Refuse what does not fit, while nothing is compiled yet."""
     size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
     lanes, max_iter = race.trace.shape
@@ -303,12 +317,12 @@ def _memory() -> int:
     return there
 
 
-def _started(algorithm: Algorithm, params: Any, data: Any) -> Any:
+def _started(algorithm: Algorithm, params: Params, data: Data) -> Any:
     """Return the states of lanes that begin at these parameters."""
     return jax.tree.map(_strong, _in_lanes(lambda p: algorithm.start(p, data), params))
 
 
-def _in_lanes(function: Callable[[Any], Any], state: Any) -> Any:
+def _in_lanes(function: Callable[[Any], Any], state: Tree) -> Any:
     """Return the function of every lane's state; one lane needs no batching."""
     if jax.tree.leaves(state)[0].shape[0] > 1:
         return jax.vmap(function)(state)

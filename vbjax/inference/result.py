@@ -20,6 +20,7 @@ from vbjax.core.contracts import Status
 from vbjax.families.base import pytree
 from vbjax.inference.restarts import Runs
 from vbjax.numerics.inputs import is_concrete
+from vbjax.numerics.types import Params
 
 
 @runtime_checkable
@@ -60,7 +61,7 @@ class Fit:
     """
 
     model: Any
-    params: Any
+    params: Params
     objective: Float[Array, "*batch"]
     n_iter: Int[Array, "*batch"]
     runs: Runs
@@ -152,7 +153,7 @@ def _uses(model: Any) -> set[str]:
     return {name for name, method in methods if not name.startswith("_") and takes_params(method)}
 
 
-def _by_name(params: Any, moment: str) -> dict[str, Array]:
+def _by_name(params: Params, moment: str) -> dict[str, Array]:
     """Return a moment of every parameter, those of joint factors apart, by name."""
     if isinstance(params, Mapping):
         trees = {name: getattr(state, moment) for name, state in params.items()}

@@ -11,9 +11,11 @@ from typing import Any
 
 import jax
 
+from vbjax.numerics.types import Given, Tree
+
 
 @jax.tree_util.register_pytree_with_keys_class
-class Record(Mapping[str, Any]):
+class Record(Mapping[str, Tree]):
     """Immutable named values that are read as attributes or as items.
 
     >>> r = Record(a=1, b=2)
@@ -37,7 +39,7 @@ class Record(Mapping[str, Any]):
         except KeyError:
             raise AttributeError(f"no {name!r} here; there are: {', '.join(self._values)}") from None
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Given) -> None:
         raise AttributeError(f"a Record is immutable; make a new one: record | dict({name}=...)")
 
     def __iter__(self) -> Iterator[str]:
@@ -46,7 +48,7 @@ class Record(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def __or__(self, other: Mapping[str, Any]) -> Record:
+    def __or__(self, other: Mapping[str, Tree]) -> Record:
         return Record({**self._values, **other})
 
     def __hash__(self) -> int:
@@ -59,7 +61,7 @@ class Record(Mapping[str, Any]):
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._values]
 
-    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Tree]]]:
         return Record, (self._values,)
 
     def __repr__(self) -> str:

@@ -25,7 +25,7 @@ from vbjax.families.base import State
 from vbjax.inference.result import Fit
 from vbjax.models import HiddenMarkovModel, components
 from vbjax.numerics.inputs import as_numbers, describe, read_count
-from vbjax.numerics.types import Data
+from vbjax.numerics.types import Data, Params
 from vbjax.plots.fits import _MOST_COLUMNS, restarts, trace
 from vbjax.plots.inputs import (
     read_axes,
@@ -302,7 +302,7 @@ def _steps(data: Sequences, sequence: int) -> Float[np.ndarray, "t d"]:
     return x
 
 
-def _means(model: HiddenMarkovModel, params: Any, d: int) -> Float[np.ndarray, "k d"] | None:
+def _means(model: HiddenMarkovModel, params: Params, d: int) -> Float[np.ndarray, "k d"] | None:
     """Return the expected step in each state; None where a step has no mean."""
     mean = getattr(params.components.mean, "location", params.components.mean)
     nested = isinstance(model.component, components.Mixture)

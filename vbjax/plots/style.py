@@ -5,13 +5,14 @@ Imported by the pictures of this folder alone.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from matplotlib.axes import Axes
 
 from vbjax.models import HiddenMarkovModel, KMeans, Mixture, components
+from vbjax.numerics.types import Tree
 
-Look: TypeAlias = dict[str, Any]  # keyword arguments of matplotlib
+Look: TypeAlias = dict[str, Tree]  # keyword arguments of matplotlib
 
 # Okabe & Ito (2008), distinct for the colour-blind; without their yellow, which is too light on white.
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]

@@ -26,6 +26,7 @@ from vbjax.core.rows import float_dtype
 from vbjax.families.base import Family
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Tree
 
 _N_ROWS = 4  # rows that the probes look at
 
@@ -36,7 +37,7 @@ class _Question:
 
     key: Any
     model: Any = dataclasses.field(compare=False)
-    rows: Any = dataclasses.field(compare=False)
+    rows: Data = dataclasses.field(compare=False)
 
 
 Blocks = tuple[tuple[str, ...], ...]
@@ -58,7 +59,7 @@ class Inspection(NamedTuple):
     may_have_saddles: bool
 
 
-def inspect_model(model: Any, data: Any, given: Blocks | None = None) -> Inspection:
+def inspect_model(model: Any, data: Data, given: Blocks | None = None) -> Inspection:
     """Return what was found of a log joint; its blocks are those `given`, if they are sound.
 
     Raises:
@@ -81,7 +82,7 @@ def inspect_model(model: Any, data: Any, given: Blocks | None = None) -> Inspect
     return found.inspection._replace(blocks=given)
 
 
-def _question(model: Any, data: Any) -> _Question:
+def _question(model: Any, data: Data) -> _Question:
     with jax.ensure_compile_time_eval():
         rows = jax.tree.map(lambda x: _concrete(x[:_N_ROWS]), parts_of(data)[-1])
         model = in_dtype(jax.tree.map(_concrete, model), float_dtype(data))
@@ -90,7 +91,7 @@ def _question(model: Any, data: Any) -> _Question:
     return _Question(key, model, rows)
 
 
-def _concrete(x: Any) -> Array:
+def _concrete(x: Data) -> Array:
     """The array itself, or ones of its shape where it is being traced."""
     return jnp.asarray(x) if is_concrete(x) else jnp.ones(jnp.shape(x), jnp.result_type(x))
 
@@ -142,7 +143,7 @@ def _answer(question: _Question) -> _Answer:
     return _Answer(inspection, interacting, reads)
 
 
-def _require_rows_apart(model: Any, rows: Any) -> None:
+def _require_rows_apart(model: Any, rows: Data) -> None:
     if rows is None:
         return
     with jax.ensure_compile_time_eval():
@@ -154,7 +155,7 @@ def _require_rows_apart(model: Any, rows: Any) -> None:
             )
 
 
-def _multiply(families: Mapping[str, Family], poisoned: Any, name: str, other: str) -> bool:
+def _multiply(families: Mapping[str, Family], poisoned: Tree, name: str, other: str) -> bool:
     """Whether the curvature of a location depends on another one; or the pull on a label on anything."""
     family = families[other]
     meets = families[name].curvature or families[name].guarded or family.curvature == "p"
@@ -171,7 +172,7 @@ def _blocks(model: Any, interacting: frozenset[frozenset[str]]) -> Blocks:
     return tuple(blocks)
 
 
-def _require_shapes(model: Any, rows: Any) -> Reads:
+def _require_shapes(model: Any, rows: Data) -> Reads:
     """Both functions can be evaluated: every name that they use exists, and the plates fit. Return what of
     the rows is an index.
     """

@@ -19,6 +19,7 @@ from vbjax.core.rows import float_dtype
 from vbjax.families.cells import axes_taken, numbers_of, record_reads
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data
 
 
 class Read(NamedTuple):
@@ -42,13 +43,13 @@ class Reads(NamedTuple):
     others: bool
 
 
-def find_reads(model: Any, s: Record, rows: Any) -> Reads:
+def find_reads(model: Any, s: Record, rows: Data) -> Reads:
     """Trace the log likelihood at shapes alone; return which indices into plates, or any arrays, it has."""
     names: dict[int, str] = {}
     leaves: dict[int, int] = {}
     noted: list[Any] = []
 
-    def traced(s: Record, rows: Any) -> Array:
+    def traced(s: Record, rows: Data) -> Array:
         names.update((id(t), f"s.{name}") for name, t in s.items())
         leaves.update((id(leaf), number) for number, leaf in enumerate(jax.tree.leaves(rows)))
         with record_reads() as reads:
@@ -70,7 +71,7 @@ def find_reads(model: Any, s: Record, rows: Any) -> Reads:
     return Reads(tuple(dict.fromkeys(of_columns)), n_gathers > n_arrays)
 
 
-def require_cells(model: Any, data: Any, reads: Reads) -> None:
+def require_cells(model: Any, data: Data, reads: Reads) -> None:
     """Look at the indices of all rows; nothing, where the data are traced.
 
     Raises:
@@ -96,7 +97,7 @@ def require_cells(model: Any, data: Any, reads: Reads) -> None:
 
 
 @jax.jit
-def _beyond(model: Any, data: Any) -> Any:
+def _beyond(model: Any, data: Data) -> Any:
     """The first index of the log likelihood that is out of range, if there is one."""
     dtype = float_dtype((model, data))
     families = {**model.factors, **model.local(data)}

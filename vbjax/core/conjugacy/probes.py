@@ -20,6 +20,7 @@ from vbjax.core.conjugacy.remedies import operations
 from vbjax.core.rows import float_dtype
 from vbjax.families.base import Family
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Tree
 
 _SIZES = (0.5, -0.5, 2.0, -2.0, 1e5, -1e5)  # the large ones reach what `where` and `abs` hide
 
@@ -39,7 +40,7 @@ class Probed(NamedTuple):
     unused: list[str]
 
 
-def probe(model: Any, rows: Any) -> Probed:
+def probe(model: Any, rows: Data) -> Probed:
     """Evaluate the log joint and its gradient at statistics that say of every factor how it is used.
 
     Raises:
@@ -96,19 +97,19 @@ def probe(model: Any, rows: Any) -> Probed:
     return Probed(residuals, poisoned, unused)
 
 
-def operations_on(model: Any, rows: Any, name: str) -> set[str]:
+def operations_on(model: Any, rows: Data, name: str) -> set[str]:
     """Return the names of the operations of the log joint in which the statistics of a factor are."""
     families = {**model.factors, **({} if rows is None else model.local(rows))}
     s = _generic_statistics(families, float_dtype((model, rows)), np.random.default_rng(0))
 
-    def energy(t: Any) -> Array:
+    def energy(t: Tree) -> Array:
         total = model.scalar_prior(s | {name: t})
         return total if rows is None else total + model.likelihood(s | {name: t}, rows).sum()
 
     return set(operations(jax.make_jaxpr(energy)(s[name]).jaxpr))
 
 
-def depends_on_other_rows(model: Any, rows: Any) -> bool:
+def depends_on_other_rows(model: Any, rows: Data) -> bool:
     """Return whether the number of a row changes where other rows do, or their order.
 
     The first row is changed and the last one, each to other finite values and, as far as it is made of
@@ -151,7 +152,7 @@ def _no_number(x: np.ndarray) -> np.ndarray:
     return x if x.dtype.kind in "biu" else np.full_like(x, np.nan)
 
 
-def _has_nan(tree: Any) -> bool:
+def _has_nan(tree: Tree) -> bool:
     return any(np.isnan(x).any() for x in jax.tree.leaves(tree))
 
 
@@ -172,7 +173,7 @@ def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Any:
 
 
 @jax.jit
-def _score(model: Any, rows: Any, s: Record) -> tuple[Array, Array | None, Record]:
+def _score(model: Any, rows: Data, s: Record) -> tuple[Array, Array | None, Record]:
     """The expected log joint at statistics, every row's part of it, and its gradient: one program for all."""
 
     def energy(s: Record) -> tuple[Array, Array | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from vbjax.models.components.multivariate_regression import MultivariateRegressi
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.linalg import cholesky, solve_lower
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Params, Tree
 
 
 @pytree
@@ -54,7 +54,7 @@ class Autoregression(MultivariateRegression):
 
     # -- data ----------------------------------------------------------------------------------------
 
-    def read(self, data: Any) -> Any:
+    def read(self, data: Data) -> Data:
         raise ValueError("component must not be an autoregression here: rows in no order have none before")
 
     def read_steps(self, data: Sequences) -> Float[Array, "n d"]:
@@ -89,7 +89,7 @@ class Autoregression(MultivariateRegression):
     def annotate_steps(self, part: Steps) -> Steps:
         return part  # the rows are made where they are needed
 
-    def start(self, key: Array, data: Any, weights: Any = None) -> Record:
+    def start(self, key: Array, data: Data, weights: Given = None) -> Record:
         """Begin each with a window of consecutive steps, as many as its regression passes near."""
         k, length = self.n_laws, self.columns + 1
         n, (there,) = weights.shape[0], jnp.nonzero(weights > 0, size=weights.shape[0])
@@ -102,7 +102,7 @@ class Autoregression(MultivariateRegression):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def steps_among(self, rows: Any) -> Float[Array, "n d"]:
+    def steps_among(self, rows: Data) -> Float[Array, "n d"]:
         return rows[1]
 
     def steps_before(self, data: Sequences) -> Float[Array, "n l d"]:
@@ -114,11 +114,11 @@ class Autoregression(MultivariateRegression):
             )
         return data.join(list(last))
 
-    def read_given(self, given: Any, n: int) -> Any:
+    def read_given(self, given: Given, n: int) -> Given:
         if given is not None:
             raise ValueError("given must be None: a step depends on those before it alone")
 
-    def read_beginning(self, given: Any, n: int) -> tuple[Float[Array, "l d"], None]:
+    def read_beginning(self, given: Given, n: int) -> tuple[Float[Array, "l d"], None]:
         shape = self.order, self.columns // self.order
         given = jnp.broadcast_to(self.offset, shape) if given is None else given
         before = read_columns(self, given, "given", axis="m").astype(self.offset.dtype)
@@ -127,7 +127,7 @@ class Autoregression(MultivariateRegression):
         return before, None
 
     def draw_steps(
-        self, params: Any, key: Array, states: Int[Array, "*n t"], before: Any = None, given: Any = None
+        self, params: Params, key: Array, states: Int[Array, "*n t"], before: Tree = None, given: Given = None
     ) -> Array:
         """Draw steps one after the other, from the L before them (..., L, d), the last one last.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -13,6 +11,7 @@ from vbjax.core.hyperparameters import POSITIVE, hyper
 from vbjax.families.base import pytree
 from vbjax.families.beta import Beta, BetaState, BetaStatistics
 from vbjax.models.components.component import Component, for_every_law, require
+from vbjax.numerics.types import Data, Given, Hyper, Tree
 
 
 @pytree
@@ -37,8 +36,8 @@ class Bernoulli(Component):
         Bishop (2006), section 9.3.3, eq. 9.47 to 9.59 and exercise 10.36.
     """
 
-    concentration1: Any = hyper(None, POSITIVE, "d")
-    concentration0: Any = hyper(None, POSITIVE, "d")
+    concentration1: Hyper = hyper(None, POSITIVE, "d")
+    concentration0: Hyper = hyper(None, POSITIVE, "d")
 
     @property
     def family(self) -> Beta:
@@ -49,12 +48,12 @@ class Bernoulli(Component):
         prior = BetaState(self.concentration1, self.concentration0)
         return for_every_law(prior, self.n_laws)
 
-    def read(self, data: Any) -> Array:
+    def read(self, data: Data) -> Array:
         x = super().read(data)
         require(lambda x: (x == 0) | (x == 1), x, "data must be 0 or 1")
         return x
 
-    def defaults(self, data: Array, weights: Array | None) -> dict[str, Any]:
+    def defaults(self, data: Array, weights: Array | None) -> dict[str, Tree]:
         one = jnp.ones(data.shape[1], data.dtype)
         return dict(concentration1=one, concentration0=one)
 
@@ -67,5 +66,5 @@ class Bernoulli(Component):
         a, b = state.concentration1, state.concentration0
         return rows @ jnp.log(a / b) - jnp.log1p(a / b).sum()
 
-    def draw(self, key: Array, parameters: Float[Array, "n d"], given: Any) -> Float[Array, "n d"]:
+    def draw(self, key: Array, parameters: Float[Array, "n d"], given: Given) -> Float[Array, "n d"]:
         return jax.random.bernoulli(key, parameters).astype(parameters.dtype)

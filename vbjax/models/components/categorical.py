@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +15,7 @@ from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatist
 from vbjax.models.components.component import Component, for_every_law, is_count, require
 from vbjax.models.components.seeding import Distance
 from vbjax.numerics.inputs import is_concrete
+from vbjax.numerics.types import Data, Given, Hyper, Tree
 
 _MOST_CATEGORIES = 10**6  # where nobody says how many: a slip in a number would take all memory
 _BLOCK_BYTES = 2**23  # the indicators of a block of rows stay in a core's cache
@@ -46,7 +45,7 @@ class Categorical(Component):
     """
 
     n_categories: int | None = count("v", default=None)
-    concentration: Any = hyper(None, POSITIVE, "v", "d v")
+    concentration: Hyper = hyper(None, POSITIVE, "v", "d v")
 
     @property
     def family(self) -> Dirichlet:
@@ -62,14 +61,14 @@ class Categorical(Component):
             raise ValueError("n_categories must be given where the data cannot be looked at")
         return self.n_categories
 
-    def read(self, data: Any) -> Int[Array, "n d"]:
+    def read(self, data: Data) -> Int[Array, "n d"]:
         x = super().read(data)
         require(is_count, x, "data must be categories 0, 1, 2, ...")
         if (size := self.n_categories or size_of(self, "v")[0]) is not None:
             require(lambda x: x < size, x, f"data must be categories below {size}")
         return x.astype(jnp.int32)
 
-    def inspect(self, data: Any) -> Categorical:
+    def inspect(self, data: Data) -> Categorical:
         size = self.n_categories or size_of(self, "v")[0]
         if size is None and is_concrete(data):
             size = int(np.max(np.asarray(data))) + 1
@@ -84,7 +83,7 @@ class Categorical(Component):
         cached = _BLOCK_BYTES // (data.shape[1] * self._size * jnp.dtype(float_dtype(data)).itemsize)
         return max(1, min(super().chunk_rows(data), cached))
 
-    def defaults(self, data: Array, weights: Array | None) -> dict[str, Any]:
+    def defaults(self, data: Array, weights: Array | None) -> dict[str, Tree]:
         return dict(concentration=jnp.ones((data.shape[1], self._size), float_dtype(data)))
 
     def distance(self, data: Array, weights: Array | None) -> Distance | None:
@@ -99,5 +98,5 @@ class Categorical(Component):
     def log_predictive_of(self, state: DirichletState, rows: Int[Array, "n d"]) -> Float[Array, " n"]:
         return jnp.log(state.mean)[jnp.arange(self.columns), rows].sum(-1)
 
-    def draw(self, key: Array, parameters: Float[Array, "n d v"], given: Any) -> Int[Array, "n d"]:
+    def draw(self, key: Array, parameters: Float[Array, "n d v"], given: Given) -> Int[Array, "n d"]:
         return jax.random.categorical(key, jnp.log(parameters)).astype(jnp.int32)

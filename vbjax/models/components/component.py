@@ -29,6 +29,7 @@ from vbjax.families.dirichlet import Dirichlet
 from vbjax.models.components.seeding import Distance, draw_labelled_seeds, draw_seeds, squared_distance
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Params, Tree
 
 Pullback = Callable[[Float[Array, "k n"]], Record]
 """From responsibilities to the gradient in the statistics of the parameters."""
@@ -60,27 +61,27 @@ class Component:
             """The family of the parameters, its plate beginning with k."""
 
         @property
-        def prior(self) -> Any:
+        def prior(self) -> Tree:
             """The prior of the parameters of one or all laws, a state of that family."""
 
-        def table(self, statistics: Any, rows: Any) -> Float[Array, "n k"]:
+        def table(self, statistics: Tree, rows: Data) -> Float[Array, "n k"]:
             """Compute E[log p(row | law)] from the statistics of `components`, but for `constant`."""
 
-        def log_predictive_of(self, state: Any, rows: Any) -> Float[Array, " n"]:
+        def log_predictive_of(self, state: Tree, rows: Data) -> Float[Array, " n"]:
             """Compute the log predictive density of rows under one law, its parameters integrated out."""
 
-        def draw(self, key: Array, parameters: Any, given: Any) -> Any:
+        def draw(self, key: Array, parameters: Tree, given: Given) -> Data:
             """Draw what a component models of a row, for each of n values of the parameters."""
 
-    def defaults(self, data: Any, weights: Float[Array, " n"] | None) -> dict[str, Any]:
+    def defaults(self, data: Data, weights: Float[Array, " n"] | None) -> dict[str, Tree]:
         """Return every hyperparameter that follows the data as it is by default, in its full shape."""
         return {}
 
-    def constant(self, rows: Any) -> Float[Array, " n"] | None:
+    def constant(self, rows: Data) -> Float[Array, " n"] | None:
         """Return what `table` leaves out of every row's log density; None where that is nothing."""
         return None
 
-    def distance(self, data: Any, weights: Float[Array, " n"] | None) -> Distance | None:
+    def distance(self, data: Data, weights: Float[Array, " n"] | None) -> Distance | None:
         """Return how far rows are from one another, for seeds; None where any rows are as good as others."""
         return squared_distance(data, positive_scale(weighted_moments(data, weights)[1]))
 
@@ -99,36 +100,36 @@ class Component:
             raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
         return size
 
-    def read(self, data: Any) -> Any:
+    def read(self, data: Data) -> Data:
         """Return the rows as arrays of one dtype; raise a ValueError that names what is wrong with them."""
         return read_columns(self, data)
 
-    def sizes(self, data: Any) -> dict[str, int]:
+    def sizes(self, data: Data) -> dict[str, int]:
         """Return the sizes of the axes that the data give."""
         return dict(d=data.shape[-1])
 
-    def inspect(self, data: Any) -> Component:
+    def inspect(self, data: Data) -> Component:
         """Return the component, with the structure filled in that follows the values of the data."""
         return self
 
-    def resolve(self, data: Any, weights: Float[Array, " n"] | None = None) -> Component:
+    def resolve(self, data: Data, weights: Float[Array, " n"] | None = None) -> Component:
         """Return the component with every default filled in that follows the data, in their dtype."""
         return fill_defaults(self, float_dtype(data), **self.defaults(data, weights))
 
-    def annotate(self, data: Any, weights: Float[Array, " n"] | None = None) -> Any:
+    def annotate(self, data: Data, weights: Float[Array, " n"] | None = None) -> Data:
         """Return the rows with what is constant in each beside them."""
         constant = self.constant(data if weights is None else blank_idle(data, weights))
         return data if constant is None else Annotated(data, constant)
 
-    def bare(self, rows: Any) -> Any:
+    def bare(self, rows: Data) -> Data:
         """Return rows without what `annotate` puts beside them."""
         return rows.rows if isinstance(rows, Annotated) else rows
 
-    def split(self, rows: Any) -> tuple[Any, Float[Array, " n"] | None]:
+    def split(self, rows: Data) -> tuple[Any, Float[Array, " n"] | None]:
         """Return rows, and the constant of each."""
         return (rows.rows, rows.constant) if isinstance(rows, Annotated) else (rows, self.constant(rows))
 
-    def chunk_rows(self, data: Any) -> int:
+    def chunk_rows(self, data: Data) -> int:
         """Return how many rows a pass takes at a time, so that they stay in a core's cache."""
         return ConjugateModel.chunk_rows(ConjugateModel(), data)
 
@@ -144,7 +145,7 @@ class Component:
         """The factors of the parameters, by name."""
         return Record(components=Delta(self.family) if self.points else self.family)
 
-    def energy(self, s: Record, rows: Any) -> Float[Array, "n k"]:
+    def energy(self, s: Record, rows: Data) -> Float[Array, "n k"]:
         """Compute `table` from the statistics of all factors, in the derived form that is its oracle."""
         return self.table(s.components, rows)
 
@@ -154,18 +155,18 @@ class Component:
             return jnp.zeros((), float_dtype(s.components))
         return (self.prior.log_density(s.components) + s.components.base).sum()
 
-    def prepare(self, params: Any) -> Any:
+    def prepare(self, params: Params) -> Tree:
         """Return what `log_density` needs of the parameters, made once for all rows."""
         return self.factors["components"].expected(params["components"]).with_base(0.0)
 
-    def log_density(self, prepared: Any, rows: Any) -> tuple[Float[Array, "k n"], Pullback]:
+    def log_density(self, prepared: Tree, rows: Data) -> tuple[Float[Array, "k n"], Pullback]:
         """Compute E[log p(row | law)] of some rows, and its pullback."""
         rows, constant = self.split(rows)
         density, gradient = jax.vjp(lambda t: self.table(t, rows).T, prepared)
         pull = lambda r: Record(components=gradient(r)[0])
         return density if constant is None else density + constant, pull
 
-    def cancelled(self, params: Any, expectation: Expectation) -> Any:
+    def cancelled(self, params: Params, expectation: Expectation) -> Tree:
         """Return what cancels within rows and is large, the sum of its absolute terms."""
         return 0.0
 
@@ -175,21 +176,21 @@ class Component:
         """Return parameters after an update, points within the bounds that keep the likelihood finite."""
         return params
 
-    def singular(self, params: Any) -> Bool[Array, ""]:
+    def singular(self, params: Params) -> Bool[Array, ""]:
         """Return whether the parameters lie on a boundary where the objective is not to be trusted."""
         return jnp.asarray(False)
 
-    def ill_conditioned(self, params: Any) -> Bool[Array, ""]:
+    def ill_conditioned(self, params: Params) -> Bool[Array, ""]:
         """Return whether the parameters are beyond what their dtype can tell."""
         return jnp.asarray(False)
 
-    def permute(self, params: Any, order: Int[Array, " k"]) -> Record:
+    def permute(self, params: Params, order: Int[Array, " k"]) -> Record:
         """Return the parameters with the laws in another order."""
         return Record(components=jax.tree.map(lambda leaf: leaf[order], params["components"]))
 
     # -- start ---------------------------------------------------------------------------------------
 
-    def start(self, key: Array, data: Any, weights: Float[Array, " n"] | None = None) -> Record:
+    def start(self, key: Array, data: Data, weights: Float[Array, " n"] | None = None) -> Record:
         """Draw parameters to start from: the prior and a seed or two, rows far from one another.
 
         Points start at the moments of the rows that these laws would take.
@@ -200,7 +201,7 @@ class Component:
         return self.start_at(jax.tree.map(lambda x: x[seeds], rows), data, weights)
 
     def start_labelled(
-        self, key: Array, data: Any, weights: Float[Array, " n"] | None, labels: Int[Array, " n"]
+        self, key: Array, data: Data, weights: Float[Array, " n"] | None, labels: Int[Array, " n"]
     ) -> Record:
         """Draw parameters to start from: a law of a known label at rows with it, others at rows without."""
         rows = self.bare(data)
@@ -209,7 +210,7 @@ class Component:
         seeds = draw_labelled_seeds(key, mass, distance, self.n_laws, each, labels)
         return self.start_at(jax.tree.map(lambda x: x[seeds], rows), data, weights)
 
-    def start_at(self, seeds: Any, data: Any, weights: Float[Array, " n"] | None = None) -> Record:
+    def start_at(self, seeds: Data, data: Data, weights: Float[Array, " n"] | None = None) -> Record:
         """Return the parameters that start from given rows, of which one in turn is for each law."""
         dtype, k = float_dtype((self, data)), self.n_laws
         full = self.of(k, False)
@@ -222,7 +223,7 @@ class Component:
             return Record(components=state)
         prepared = full.prepare(Record(components=state))
 
-        def statistics(rows: Any, w: Array) -> Record:
+        def statistics(rows: Data, w: Array) -> Record:
             density, pull = full.log_density(prepared, rows)
             return pull(w * jax.nn.softmax(density, 0))
 
@@ -241,17 +242,17 @@ class Component:
         bound = math.prod(family.plate) if isinstance(family, Dirichlet) else 0  # each adds up to one
         return sum(leaf.size for leaf in jax.tree.leaves(shapes)) - bound
 
-    def log_components(self, params: Any, rows: Any) -> Float[Array, "n k"]:
+    def log_components(self, params: Params, rows: Data) -> Float[Array, "n k"]:
         """Compute the log predictive density of rows under every law."""
         if self.points:
             return self.log_density(self.prepare(params), rows)[0].T
         return jax.lax.map(lambda state: self.log_predictive_of(state, rows), params["components"]).T
 
-    def draw_parameters(self, params: Any, key: Array) -> Any:
+    def draw_parameters(self, params: Params, key: Array) -> Tree:
         """Draw the parameters of all laws from q, leaves (k, ...)."""
         return params["components"].sample(key)
 
-    def redraw_rows(self, parameters: Any, key: Array, c: Int[Array, " n"], rows: Any) -> Any:
+    def redraw_rows(self, parameters: Tree, key: Array, c: Int[Array, " n"], rows: Data) -> Data:
         """Draw rows anew from the given laws (n,), at the same parameters for all rows.
 
         Args:
@@ -262,11 +263,11 @@ class Component:
         """
         return self.draw(key, jax.tree.map(lambda leaf: leaf[c], parameters), self.given_of(rows))
 
-    def given_of(self, rows: Any) -> Any:
+    def given_of(self, rows: Data) -> Tree:
         """Return what of some rows is not modelled: x of a regression, totals of a multinomial."""
         return None
 
-    def read_given(self, given: Any, n: int) -> Any:
+    def read_given(self, given: Given, n: int) -> Given:
         """Read what n rows are drawn for beside their law: x of a regression, totals of a multinomial.
 
         Raises:
@@ -275,7 +276,7 @@ class Component:
         if given is not None:
             raise ValueError(f"given must be None: {type(self).__name__} models all of a row")
 
-    def draw_rows(self, params: Any, key: Array, c: Int[Array, " n"], given: Any = None) -> Any:
+    def draw_rows(self, params: Params, key: Array, c: Int[Array, " n"], given: Given = None) -> Data:
         """Draw a row from each of the given laws (n,), each with parameters of its own drawn from q."""
         keys = jax.random.split(key)
         own = jax.tree.map(lambda leaf: leaf[c], params["components"])
@@ -286,7 +287,7 @@ class Component:
     n_before: ClassVar[int] = 0
     """How many steps before a step it depends on."""
 
-    def read_steps(self, data: Sequences) -> Any:
+    def read_steps(self, data: Sequences) -> Data:
         """Return the observed steps of all sequences, end to end, as `read` does."""
         return self.read(data.steps())
 
@@ -300,11 +301,11 @@ class Component:
         flat = self.annotate(rows, seen.reshape(-1).astype(float_dtype(part)))
         return part._replace(values=jax.tree.map(lambda x: x.reshape(*seen.shape, *x.shape[1:]), flat))
 
-    def steps_among(self, rows: Any) -> Any:
+    def steps_among(self, rows: Data) -> Data:
         """Return the steps of which rows are made."""
         return rows
 
-    def steps_before(self, data: Sequences) -> Any:
+    def steps_before(self, data: Sequences) -> Tree:
         """Return the last steps of every sequence, on which the next one depends; None where on none.
 
         Raises:
@@ -312,13 +313,13 @@ class Component:
         """
         return None
 
-    def read_beginning(self, given: Any, n: int) -> tuple[Any, Any]:
+    def read_beginning(self, given: Given, n: int) -> tuple[Tree, Tree]:
         """Read what n steps of a new sequence are drawn for: the steps before them, and `read_given`."""
         return None, self.read_given(given, n)
 
     def draw_steps(
-        self, params: Any, key: Array, states: Int[Array, "*n t"], before: Any = None, given: Any = None
-    ) -> Any:
+        self, params: Params, key: Array, states: Int[Array, "*n t"], before: Tree = None, given: Given = None
+    ) -> Data:
         """Draw steps in the given states, (..., t, ...); `given` has one entry for each t."""
         repeat = lambda x: jnp.broadcast_to(x, (*states.shape, *x.shape[1:])).reshape(-1, *x.shape[1:])
         given = jax.tree.map(repeat, given)
@@ -329,7 +330,7 @@ class Component:
 # -- for the components ----------------------------------------------------------------------------------
 
 
-def for_every_law(prior: Any, k: int) -> Any:
+def for_every_law(prior: Tree, k: int) -> Tree:
     """Return a state with a leading axis of k laws, which are alike."""
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (k, *jnp.shape(leaf))), prior)
 
@@ -340,6 +341,6 @@ def require(condition: Callable[[Any], Any], x: Array, what: str) -> None:
         raise ValueError(f"{what}; got {np.asarray(x)[~fine][0]}")
 
 
-def is_count(x: Any) -> Any:
+def is_count(x: Data) -> Tree:
     """Return which numbers are 0, 1, 2, ..."""
     return (x >= 0) & (x == np.round(x))

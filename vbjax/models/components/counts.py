@@ -9,7 +9,7 @@ mean, by deviances.
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from vbjax.families.base import pytree
 from vbjax.models.components.component import Component, Pullback
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import gammaln_remainder, log_factorial_remainder, poisson_deviance
+from vbjax.numerics.types import Data, Params, Tree
 
 _LARGE = 256  # a count of which float32 loses no more than a few units in the fifth place of a log density
 
@@ -34,7 +35,7 @@ class Means(NamedTuple):
         log_excess: (k, d), their expected logarithms, less the logarithms of the means, to its own digits.
     """
 
-    statistics: Any
+    statistics: Tree
     mean: Array
     log_excess: Array
 
@@ -47,7 +48,7 @@ class Counts(Component, abc.ABC):
     """
 
     @abc.abstractmethod
-    def log_excess(self, state: Any) -> Float[Array, "k d"]:
+    def log_excess(self, state: Tree) -> Float[Array, "k d"]:
         """Compute E[log] - log E of the parameters, distributions."""
 
     @abc.abstractmethod
@@ -72,13 +73,13 @@ class Counts(Component, abc.ABC):
     def annotate(self, data: Array, weights: Array | None = None) -> Annotated:
         return super().annotate(data, weights)._replace(largest=data.max(-1))
 
-    def prepare(self, params: Any) -> Means:
+    def prepare(self, params: Params) -> Means:
         components = params["components"]
         mean = jnp.maximum(components.mean, jnp.finfo(components.mean.dtype).tiny)
         excess = jnp.zeros_like(mean) if self.points else self.log_excess(components)
         return Means(super().prepare(params), mean, excess)
 
-    def log_density(self, prepared: Means, rows: Any) -> tuple[Float[Array, "k n"], Pullback]:
+    def log_density(self, prepared: Means, rows: Data) -> tuple[Float[Array, "k n"], Pullback]:
         if not isinstance(rows, Annotated):
             rows = self.annotate(rows)
         x = rows.rows
@@ -92,7 +93,7 @@ class Counts(Component, abc.ABC):
         density = jax.lax.cond(large, about_own_means, lambda: contracted + rows.constant)
         return density, lambda r: Record(components=gradient(r)[0])
 
-    def cancelled(self, params: Any, expectation: Expectation) -> Array:
+    def cancelled(self, params: Params, expectation: Expectation) -> Array:
         """Return what the log density of counts that are not large is made of, about the prior's mean."""
         total, mean = expectation.statistics["components"].log, self.prepare(params).mean
         far = 1 + jnp.abs(jnp.log(mean / self.prior_mean))

@@ -27,6 +27,7 @@ from vbjax.models.components.component import Component, for_every_law, require
 from vbjax.models.components.seeding import Distance
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI, gammaln_remainder, log_rising
+from vbjax.numerics.types import Data, Given, Hyper, Params, Tree
 
 
 @pytree
@@ -63,9 +64,9 @@ class Gamma(Component):
 
     """
 
-    known_shape: Any = hyper(1.0, POSITIVE, "d")
-    concentration: Any = hyper(None, POSITIVE, "d")
-    rate: Any = hyper(None, POSITIVE, "d")
+    known_shape: Hyper = hyper(1.0, POSITIVE, "d")
+    concentration: Hyper = hyper(None, POSITIVE, "d")
+    rate: Hyper = hyper(None, POSITIVE, "d")
     learn_shape: bool = flag(kw_only=True)
 
     @property
@@ -84,12 +85,12 @@ class Gamma(Component):
         shape = jnp.broadcast_to(self.known_shape, rates.rate.shape)
         return ShapedGammaState(shape, rates.concentration, rates.rate)
 
-    def read(self, data: Any) -> Array:
+    def read(self, data: Data) -> Array:
         x = super().read(data)
         require(lambda x: x > 0, x, "data must be positive")
         return x
 
-    def defaults(self, data: Array, weights: Array | None) -> dict[str, Any]:
+    def defaults(self, data: Array, weights: Array | None) -> dict[str, Tree]:
         one = jnp.ones(data.shape[1], data.dtype)
         a = one if self.concentration is None else jnp.asarray(self.concentration, data.dtype)
         mean = positive_scale(weighted_moments(data, weights)[0])
@@ -99,7 +100,7 @@ class Gamma(Component):
     def distance(self, data: Array, weights: Array | None) -> Distance | None:
         return super().distance(_log(data), weights)
 
-    def start_at(self, seeds: Any, data: Any, weights: Array | None = None) -> Record:
+    def start_at(self, seeds: Data, data: Data, weights: Array | None = None) -> Record:
         if not self.learn_shape:
             return super().start_at(seeds, data, weights)
         rates = replace(self, learn_shape=False).start_at(seeds, data, weights).components
@@ -108,7 +109,7 @@ class Gamma(Component):
         shape = jnp.broadcast_to(self.known_shape, rates.value.shape)
         return Record(components=self.factors["components"].at(ShapeRate(shape, rates.value)))
 
-    def singular(self, params: Any) -> Array:
+    def singular(self, params: Params) -> Array:
         if not (self.learn_shape and self.points):
             return super().singular(params)
         return (params.components.mean.row_shape > 0.99 * MOST).any()
@@ -123,7 +124,7 @@ class Gamma(Component):
             return _log(rows / scale) @ t.row_shape.T - rows @ t.rate.T + own.sum(-1)
         return (statistics.log - jnp.log(pivot)) @ self.known_shape - rows @ (statistics.value - pivot).T
 
-    def cancelled(self, params: Any, expectation: Expectation) -> Array:
+    def cancelled(self, params: Params, expectation: Expectation) -> Array:
         """Of a row near its component's mean, s log x - lambda x and what does not depend on x."""
         t, rows = params["components"].expected(), expectation.statistics["components"]
         pivot = self.concentration / self.rate
@@ -148,7 +149,7 @@ class Gamma(Component):
         row = log_rising(a, shape) - log_gamma + shape * jnp.log(a * rows / b) - jnp.log(rows)
         return (row - (a + shape) * jnp.log1p(rows / b)).sum(-1)
 
-    def draw(self, key: Array, parameters: Any, given: Any) -> Float[Array, "n d"]:
+    def draw(self, key: Array, parameters: Tree, given: Given) -> Float[Array, "n d"]:
         shape, rate = parameters if self.learn_shape else (self.known_shape, parameters)
         return jax.random.gamma(key, jnp.broadcast_to(shape, rate.shape), dtype=rate.dtype) / rate
 

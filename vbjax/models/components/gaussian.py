@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +30,7 @@ from vbjax.models.components.student_t import log_predictive, log_predictive_obs
 from vbjax.numerics.inputs import is_concrete, read_table
 from vbjax.numerics.linalg import cholesky, solve_lower
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Hyper, Params, Tree
 
 _BLOCK_BYTES = 2**23  # the whitened differences of a block stay in a core's cache
 
@@ -40,7 +40,7 @@ def _degrees_of_freedom(model: Gaussian, sizes: Mapping[str, int]) -> tuple[Rang
     return (STRUCTURES[model.covariance_type].degrees_of_freedom(sizes.get("d", 1)),)
 
 
-def _inverse_scale(model: Gaussian, sizes: Mapping[str, int]) -> tuple[Any, ...]:
+def _inverse_scale(model: Gaussian, sizes: Mapping[str, int]) -> tuple[Tree, ...]:
     """Return what the inverse scale of the prior may be, and its shape."""
     return STRUCTURES[model.covariance_type].inverse_scale
 
@@ -105,12 +105,12 @@ class Gaussian(Component):
     """
 
     covariance_type: str = choice(*STRUCTURES)
-    location: Any = hyper(None, REAL, "d", idle=_without_prior)
-    mean_precision: Any = hyper(None, POSITIVE)
-    degrees_of_freedom: Any = hyper(None, _degrees_of_freedom, idle=_without_prior)
-    inverse_scale: Any = hyper(None, _inverse_scale, idle=_without_prior)
-    covariance_floor: Any = hyper(None, POSITIVE, idle=_not_points)
-    scale: Any = hyper(None, POSITIVE, "d")
+    location: Hyper = hyper(None, REAL, "d", idle=_without_prior)
+    mean_precision: Hyper = hyper(None, POSITIVE)
+    degrees_of_freedom: Hyper = hyper(None, _degrees_of_freedom, idle=_without_prior)
+    inverse_scale: Hyper = hyper(None, _inverse_scale, idle=_without_prior)
+    covariance_floor: Hyper = hyper(None, POSITIVE, idle=_not_points)
+    scale: Hyper = hyper(None, POSITIVE, "d")
     missing: bool = flag(kw_only=True)
 
     @property
@@ -125,7 +125,7 @@ class Gaussian(Component):
         return self.structure.family
 
     @property
-    def prior(self) -> Any:
+    def prior(self) -> Tree:
         return self.structure.state(
             self.location, self.mean_precision, self.degrees_of_freedom, self.inverse_scale
         )
@@ -137,7 +137,7 @@ class Gaussian(Component):
 
     # -- data ----------------------------------------------------------------------------------------
 
-    def read(self, data: Any) -> Float[Array, "n d"]:
+    def read(self, data: Data) -> Float[Array, "n d"]:
         if self.points and self.scale is None:  # a fit; later uses may be of any number of rows
             read_table(data, min_rows=self.n_laws, missing=self.missing)
         x = read_columns(self, data, missing=self.missing)
@@ -145,7 +145,7 @@ class Gaussian(Component):
             raise ValueError("data must have something seen in every column; all of one is NaN")
         return x
 
-    def chunk_rows(self, data: Any) -> int:
+    def chunk_rows(self, data: Data) -> int:
         numbers = self.n_laws * data.shape[1]  # to whiten a row
         rows = 2048 if numbers >= 64 else super().chunk_rows(data)
         cached = _BLOCK_BYTES // (numbers * data.dtype.itemsize)
@@ -192,17 +192,17 @@ class Gaussian(Component):
             return jnp.zeros((), self.scale.dtype)
         return (self.prior.log_density(s.components) + s.components.base).sum()
 
-    def table(self, statistics: Any, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+    def table(self, statistics: Tree, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
         if self.missing:
             return self.structure.log_density_observed(statistics, rows)
         return self.structure.log_density(statistics, rows)
 
-    def prepare(self, params: Any) -> Prepared:
+    def prepare(self, params: Params) -> Prepared:
         structure, components = self.structure, params["components"]
         prepare = structure.prepare_observed if self.missing else structure.prepare
         return prepare(self._covariance(components), components.expected())
 
-    def _covariance(self, components: Any) -> Array:
+    def _covariance(self, components: Tree) -> Array:
         """Return E[Lam]^-1, as the structure has it."""
         return components.value.covariance if self.points else components.mean_covariance
 
@@ -232,14 +232,14 @@ class Gaussian(Component):
             'covariance_type "diag" and "spherical" leave it out'
         )
 
-    def ill_conditioned(self, params: Any) -> Bool[Array, ""]:
+    def ill_conditioned(self, params: Params) -> Bool[Array, ""]:
         """Return whether a covariance is narrower than its dtype can tell, as the data's was in the prior."""
         found = self.structure.ill_conditioned(self._covariance(params["components"]))
         if self.points or not self.structure.correlated:
             return found
         return found | was_flat(self.inverse_scale)
 
-    def cancelled(self, params: Any, expectation: Expectation) -> Array:
+    def cancelled(self, params: Params, expectation: Expectation) -> Array:
         """Return what the rounding of covariances that are narrow somewhere makes of the densities."""
         number = 2 * expectation.statistics["components"].logdet
         floor = self.covariance_floor if self.points else 0.0
@@ -254,12 +254,12 @@ class Gaussian(Component):
         clip = lambda covariance: self.structure.clip(covariance, self.floor)
         return params | dict(components=with_covariance(params["components"], clip))
 
-    def singular(self, params: Any) -> Bool[Array, ""]:
+    def singular(self, params: Params) -> Bool[Array, ""]:
         if not self.points:
             return jnp.asarray(False)
         return self.structure.below(params["components"].value.covariance, self.floor)
 
-    def permute(self, params: Any, order: Int[Array, " k"]) -> Record:
+    def permute(self, params: Params, order: Int[Array, " k"]) -> Record:
         own, tied = params["components"], self.covariance_type == "tied"
         if not self.points:
             return Record(components=self.structure.permute(own, order))
@@ -300,17 +300,17 @@ class Gaussian(Component):
         covariances = {"full": k * matrix, "tied": matrix, "diag": k * d, "spherical": k}
         return k * d + covariances[self.covariance_type]
 
-    def log_components(self, params: Any, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+    def log_components(self, params: Params, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
         """Compute Student-t densities (Bishop 2006, eq. 10.81), of points normal ones."""
         if self.points:
             return super().log_components(params, rows)
         density = log_predictive_observed if self.missing else log_predictive
         return density(self.structure.marginals(params["components"]), rows)
 
-    def log_predictive_of(self, state: Any, rows: Any) -> Float[Array, " n"]:
+    def log_predictive_of(self, state: Tree, rows: Data) -> Float[Array, " n"]:
         return log_predictive(jax.tree.map(lambda leaf: leaf[None], state), rows)[:, 0]
 
-    def draw_parameters(self, params: Any, key: Array) -> tuple[Array, Array]:
+    def draw_parameters(self, params: Params, key: Array) -> tuple[Array, Array]:
         location, precision = params["components"].sample(key)
         tied = self.covariance_type == "tied"
         return location, jnp.broadcast_to(precision, (len(location), *precision.shape)) if tied else precision
@@ -322,7 +322,7 @@ class Gaussian(Component):
             return location + solve_lower(cholesky(precision), noise[..., None], transposed=True)[..., 0]
         return location + noise / jnp.sqrt(precision.reshape(location.shape[0], -1))
 
-    def draw_rows(self, params: Any, key: Array, c: Int[Array, " n"], given: None = None) -> Array:
+    def draw_rows(self, params: Params, key: Array, c: Int[Array, " n"], given: None = None) -> Array:
         if self.points:
             return self.redraw_rows(self.draw_parameters(params, key), key, c, given)
         keys = jax.random.split(key)
@@ -330,10 +330,10 @@ class Gaussian(Component):
         own = jax.tree.map(lambda leaf: leaf[c], marginals).sample(keys[0])
         return self.draw(keys[1], own, given)
 
-    def means(self, params: Any) -> Float[Array, "k d"]:
+    def means(self, params: Params) -> Float[Array, "k d"]:
         """Return the (expected) locations."""
         return params["components"].mean.location
 
-    def covariances(self, params: Any) -> Float[Array, "k d d"]:
+    def covariances(self, params: Params) -> Float[Array, "k d d"]:
         """Return the inverse (expected) precision matrices, (k, d, d) for every covariance type."""
         return self.structure.covariances(self.prepare(params))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -16,6 +14,7 @@ from vbjax.models.components.component import for_every_law, is_count, require
 from vbjax.models.components.counts import Counts, log_negative_binomial
 from vbjax.numerics.inputs import as_floating
 from vbjax.numerics.special import digamma_remainder, log_factorial_remainder
+from vbjax.numerics.types import Data, Given, Hyper, Tree
 
 
 @pytree
@@ -42,7 +41,7 @@ class Multinomial(Counts):
 
     """
 
-    concentration: Any = hyper(None, POSITIVE, "d")
+    concentration: Hyper = hyper(None, POSITIVE, "d")
 
     @property
     def family(self) -> Dirichlet:
@@ -52,12 +51,12 @@ class Multinomial(Counts):
     def prior(self) -> DirichletState:
         return for_every_law(DirichletState(self.concentration), self.n_laws)
 
-    def read(self, data: Any) -> Array:
+    def read(self, data: Data) -> Array:
         x = super().read(data)
         require(is_count, x, "data must be counts")
         return x
 
-    def defaults(self, data: Array, weights: Array | None) -> dict[str, Any]:
+    def defaults(self, data: Array, weights: Array | None) -> dict[str, Tree]:
         return dict(concentration=jnp.ones(data.shape[1], data.dtype))
 
     @property
@@ -87,7 +86,7 @@ class Multinomial(Counts):
     def given_of(self, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
         return rows.sum(-1)
 
-    def read_given(self, given: Any, n: int) -> Float[Array, " n"]:
+    def read_given(self, given: Given, n: int) -> Float[Array, " n"]:
         return _read_totals(1 if given is None else given, n)
 
     def draw(
@@ -96,7 +95,7 @@ class Multinomial(Counts):
         return _draw_counts(key, given.astype(parameters.dtype), parameters)
 
 
-def _read_totals(given: Any, n: int) -> Float[Array, " n"]:
+def _read_totals(given: Given, n: int) -> Float[Array, " n"]:
     """Read how many counts each of n rows has."""
     counts = as_floating(given, "given")
     if counts.shape not in ((), (n,)):

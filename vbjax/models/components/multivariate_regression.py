@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -32,6 +30,7 @@ from vbjax.numerics.linalg import (
 )
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI
+from vbjax.numerics.types import Data, Hyper, Params, Tree
 
 Rows = tuple[Float[Array, "n d"], Float[Array, "n m"]]
 
@@ -74,13 +73,13 @@ class MultivariateRegression(Responses):
 
     """
 
-    location: Any = hyper(None, REAL, "q m")
-    mean_precision: Any = hyper(None, POSITIVE, "q")
-    degrees_of_freedom: Any = hyper(None, lambda model, sizes: (above(sizes.get("m", 1) - 1),))
-    inverse_scale: Any = hyper(None, DEFINITE, "m m")
-    covariance_floor: Any = hyper(1e-6, POSITIVE)
-    center: Any = hyper(None, REAL, "d")
-    offset: Any = hyper(None, REAL, "m")
+    location: Hyper = hyper(None, REAL, "q m")
+    mean_precision: Hyper = hyper(None, POSITIVE, "q")
+    degrees_of_freedom: Hyper = hyper(None, lambda model, sizes: (above(sizes.get("m", 1) - 1),))
+    inverse_scale: Hyper = hyper(None, DEFINITE, "m m")
+    covariance_floor: Hyper = hyper(1e-6, POSITIVE)
+    center: Hyper = hyper(None, REAL, "d")
+    offset: Hyper = hyper(None, REAL, "m")
 
     @property
     def response_shape(self) -> tuple[int, ...]:
@@ -103,13 +102,13 @@ class MultivariateRegression(Responses):
         q, m = self.columns + 1, self.response_shape[0]
         return self.n_laws * (q * m + m * (m + 1) // 2)
 
-    def read(self, data: Any) -> Rows:
+    def read(self, data: Data) -> Rows:
         x, y = read_pair(data, "(x, y) of shapes (n, d) and (n, m)")
         x, y = read_columns(self, x, "x"), read_columns(self, y, "y", axis="m")
         dtype = jnp.promote_types(x.dtype, y.dtype)
         return read_arrays((x.astype(dtype), y.astype(dtype)), "data")
 
-    def sizes(self, data: Any) -> dict[str, int]:
+    def sizes(self, data: Data) -> dict[str, int]:
         d, m = data[0].shape[-1], data[1].shape[-1]
         return dict(d=d, q=d + 1, m=m)
 
@@ -118,7 +117,7 @@ class MultivariateRegression(Responses):
         cached = 2**21 // (self.n_laws * y.shape[1] * x.dtype.itemsize)
         return max(1, min(super().chunk_rows(data), cached))
 
-    def defaults(self, data: Rows, weights: Array | None) -> dict[str, Any]:
+    def defaults(self, data: Rows, weights: Array | None) -> dict[str, Tree]:
         x, y = data
         m, (center, variance) = y.shape[1], weighted_moments(x, weights)
         offset, slope, leaves = _one_regression(x, y, weights)
@@ -176,18 +175,18 @@ class MultivariateRegression(Responses):
         clip = lambda covariance: clip_eigenvalues(covariance, self.floor)
         return params | dict(components=with_covariance(params["components"], clip))
 
-    def singular(self, params: Any) -> Array:
+    def singular(self, params: Params) -> Array:
         if not self.points:
             return super().singular(params)
         return below(params["components"].value.covariance, self.floor)
 
-    def ill_conditioned(self, params: Any) -> Array:
+    def ill_conditioned(self, params: Params) -> Array:
         own = params["components"]
         if self.points:
             return ill_conditioned(own.value.covariance)
         return ill_conditioned(own.inverse_scale) | ill_conditioned(own.mean_precision)
 
-    def cancelled(self, params: Any, expectation: Expectation) -> Array:
+    def cancelled(self, params: Params, expectation: Expectation) -> Array:
         """Of covariances that are narrow in some direction, what their rounding makes of the densities."""
         own, number = params["components"], 2 * expectation.statistics["components"].logdet
         if self.points:

@@ -18,6 +18,7 @@ from vbjax.models.components.seeding import Distance
 from vbjax.models.components.union import Union
 from vbjax.models.labels.weights import MixingWeights, Weights, from_counts
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Params, Tree
 
 
 @pytree
@@ -85,29 +86,29 @@ class Mixture(Component):
 
     # -- data ----------------------------------------------------------------------------------------
 
-    def read(self, data: Any) -> Any:
+    def read(self, data: Data) -> Data:
         return self.component.read(data)
 
-    def sizes(self, data: Any) -> dict[str, int]:
+    def sizes(self, data: Data) -> dict[str, int]:
         return self.component.sizes(data)
 
-    def inspect(self, data: Any) -> Mixture:
+    def inspect(self, data: Data) -> Mixture:
         return replace(self, component=self.component.inspect(data))
 
-    def resolve(self, data: Any, weights: Array | None = None) -> Mixture:
+    def resolve(self, data: Data, weights: Array | None = None) -> Mixture:
         component = self.component.resolve(data, weights)
         return replace(self, component=component, weights=self.weights.resolve(float_dtype(data)))
 
-    def annotate(self, data: Any, weights: Array | None = None) -> Any:
+    def annotate(self, data: Data, weights: Array | None = None) -> Data:
         return self.component.annotate(data, weights)
 
-    def bare(self, rows: Any) -> Any:
+    def bare(self, rows: Data) -> Data:
         return self.component.bare(rows)
 
-    def split(self, rows: Any) -> tuple[Any, Float[Array, " n"] | None]:
+    def split(self, rows: Data) -> tuple[Any, Float[Array, " n"] | None]:
         return self.component.split(rows)
 
-    def chunk_rows(self, data: Any) -> int:
+    def chunk_rows(self, data: Data) -> int:
         return self.component.chunk_rows(data)
 
     @property
@@ -116,17 +117,17 @@ class Mixture(Component):
 
     # -- E-step --------------------------------------------------------------------------------------
 
-    def energy(self, s: Record, rows: Any) -> Float[Array, "n k"]:
+    def energy(self, s: Record, rows: Data) -> Float[Array, "n k"]:
         return logsumexp(s.shares.log + self._nest(self.component.energy(s, rows), 1), -1)
 
     def log_prior(self, s: Record) -> Float[Array, ""]:
         return self.weights.log_prior_of(s.shares) + self.component.log_prior(s)
 
-    def prepare(self, params: Any) -> tuple[Any, Any]:
+    def prepare(self, params: Params) -> tuple[Tree, Tree]:
         shares = self.factors["shares"].expected(params["shares"])
         return shares.with_base(0.0), self.component.prepare(params)
 
-    def log_density(self, prepared: tuple[Any, Any], rows: Any) -> tuple[Float[Array, "k n"], Pullback]:
+    def log_density(self, prepared: tuple[Tree, Tree], rows: Data) -> tuple[Float[Array, "k n"], Pullback]:
         shares, components = prepared
         density, statistics = self.component.log_density(components, rows)
         table = shares.log[..., None] + self._nest(density)  # (k, m, n)
@@ -140,7 +141,7 @@ class Mixture(Component):
 
         return score, gradient
 
-    def cancelled(self, params: Any, expectation: Expectation) -> Any:
+    def cancelled(self, params: Params, expectation: Expectation) -> Tree:
         return self.component.cancelled(params, expectation)
 
     # -- M-step --------------------------------------------------------------------------------------
@@ -148,32 +149,32 @@ class Mixture(Component):
     def constrain(self, params: Record) -> Record:
         return self.component.constrain(params)
 
-    def singular(self, params: Any) -> Bool[Array, ""]:
+    def singular(self, params: Params) -> Bool[Array, ""]:
         return self.component.singular(params)
 
-    def ill_conditioned(self, params: Any) -> Bool[Array, ""]:
+    def ill_conditioned(self, params: Params) -> Bool[Array, ""]:
         return self.component.ill_conditioned(params)
 
-    def permute(self, params: Any, order: Int[Array, " k"]) -> Record:
+    def permute(self, params: Params, order: Int[Array, " k"]) -> Record:
         flat = self._nest(jnp.arange(self.component.n_laws))[order].reshape(-1)
         shares = jax.tree.map(lambda leaf: leaf[order], params["shares"])
         return Record(shares=shares) | self.component.permute(params, flat)
 
     # -- start ---------------------------------------------------------------------------------------
 
-    def start(self, key: Array, data: Any, weights: Array | None = None) -> Record:
+    def start(self, key: Array, data: Data, weights: Array | None = None) -> Record:
         """Draw a start of all components as of one mixture, those alike in time in a law; equal shares."""
         own = self.component.start(key, data, weights)
         return self._with_equal_shares(self.component.permute(own, self._order(own, data, weights)))
 
-    def distance(self, data: Any, weights: Array | None) -> Distance | None:
+    def distance(self, data: Data, weights: Array | None) -> Distance | None:
         return self.component.distance(data, weights)
 
     @property
     def rows_to_start(self) -> int:
         return self.n_components * self.component.rows_to_start
 
-    def start_at(self, seeds: Any, data: Any, weights: Array | None = None) -> Record:
+    def start_at(self, seeds: Data, data: Data, weights: Array | None = None) -> Record:
         def by_component(x: Array) -> Array:  # one in turn for each law, to one in turn for each component
             turns = x.reshape(-1, self.n_components, self.n_laws, *x.shape[1:])
             return turns.swapaxes(1, 2).reshape(x.shape)
@@ -185,7 +186,7 @@ class Mixture(Component):
     def _with_equal_shares(self, own: Record) -> Record:
         return Record(shares=self.factors["shares"].neutral(float_dtype(own))) | own
 
-    def _order(self, params: Any, data: Any, weights: Array | None) -> Int[Array, " km"]:
+    def _order(self, params: Params, data: Data, weights: Array | None) -> Int[Array, " km"]:
         """Return an order of all components: one that is free and those most like it, and again.
 
         They are alike whose distributions of what is next and of what was before have the largest affinity,
@@ -194,7 +195,7 @@ class Mixture(Component):
         flat, m = self.component, self.n_components
         prepared = flat.prepare(params)
 
-        def pairs(rows: Any, w: Array) -> tuple[Array, Array]:
+        def pairs(rows: Data, w: Array) -> tuple[Array, Array]:
             r = jnp.where(w > 0, jax.nn.softmax(flat.log_density(prepared, rows)[0], 0), 0)
             weighted = w * r
             return weighted[:, :-1] @ r[:, 1:].T, weighted.sum(1)
@@ -218,24 +219,24 @@ class Mixture(Component):
     def n_parameters(self) -> int:
         return self.n_laws * (self.n_components - 1) + self.component.n_parameters
 
-    def log_components(self, params: Any, rows: Any) -> Float[Array, "n k"]:
+    def log_components(self, params: Params, rows: Data) -> Float[Array, "n k"]:
         density = self.component.log_components(params, rows)
         return logsumexp(jnp.log(params["shares"].mean) + self._nest(density, 1), -1)
 
-    def draw_parameters(self, params: Any, key: Array) -> tuple[Array, Any]:
+    def draw_parameters(self, params: Params, key: Array) -> tuple[Array, Any]:
         keys = jax.random.split(key)
         own = self.component.draw_parameters(params, keys[1])
         return jnp.log(params["shares"].sample(keys[0])), own
 
-    def redraw_rows(self, parameters: Any, key: Array, c: Int[Array, " n"], rows: Any) -> Any:
+    def redraw_rows(self, parameters: Tree, key: Array, c: Int[Array, " n"], rows: Data) -> Data:
         (shares, own), keys = parameters, jax.random.split(key)
         within = jax.random.categorical(keys[0], shares[c])
         return self.component.redraw_rows(own, keys[1], c * self.n_components + within, rows)
 
-    def read_given(self, given: Any, n: int) -> Any:
+    def read_given(self, given: Given, n: int) -> Given:
         return self.component.read_given(given, n)
 
-    def draw_rows(self, params: Any, key: Array, c: Int[Array, " n"], given: Any = None) -> Any:
+    def draw_rows(self, params: Params, key: Array, c: Int[Array, " n"], given: Given = None) -> Data:
         keys = jax.random.split(key)
         within = jax.random.categorical(keys[0], jnp.log(params["shares"].mean)[c])
         return self.component.draw_rows(params, keys[1], c * self.n_components + within, given)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -15,6 +13,7 @@ from vbjax.families.base import pytree
 from vbjax.models.components.component import Component, Pullback
 from vbjax.models.components.seeding import Distance
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Hyper, Params, Tree
 
 
 @pytree
@@ -35,18 +34,18 @@ class Noise(Component):
         Banfield & Raftery (1993), Model-based Gaussian and non-Gaussian clustering, section 2.4.
     """
 
-    low: Any = hyper(None, REAL, "d")
-    high: Any = hyper(None, REAL, "d")
+    low: Hyper = hyper(None, REAL, "d")
+    high: Hyper = hyper(None, REAL, "d")
     missing: bool = flag(kw_only=True)
 
     @property
     def factors(self) -> Record:
         return Record()
 
-    def read(self, data: Any) -> Float[Array, "n d"]:
+    def read(self, data: Data) -> Float[Array, "n d"]:
         return read_columns(self, data, missing=self.missing)
 
-    def defaults(self, data: Array, weights: Array | None) -> dict[str, Any]:
+    def defaults(self, data: Array, weights: Array | None) -> dict[str, Tree]:
         seen = ~jnp.isnan(data) if weights is None else ~jnp.isnan(data) & (weights[:, None] > 0)
         low, high = jnp.where(seen, data, jnp.inf).min(0), jnp.where(seen, data, -jnp.inf).max(0)
         return dict(low=low, high=high)
@@ -63,34 +62,36 @@ class Noise(Component):
     def log_prior(self, s: Record) -> Float[Array, ""]:
         return jnp.zeros((), self.low.dtype)
 
-    def prepare(self, params: Any) -> None:
+    def prepare(self, params: Params) -> None:
         return None
 
     def log_density(self, prepared: None, rows: Float[Array, "n d"]) -> tuple[Float[Array, "k n"], Pullback]:
         return self.energy(Record(), rows).T, lambda r: Record()
 
-    def permute(self, params: Any, order: Int[Array, " k"]) -> Record:
+    def permute(self, params: Params, order: Int[Array, " k"]) -> Record:
         return Record()
 
     def distance(self, data: Array, weights: Array | None) -> Distance | None:
         return None
 
-    def start_at(self, seeds: Any, data: Any, weights: Array | None = None) -> Record:
+    def start_at(self, seeds: Data, data: Data, weights: Array | None = None) -> Record:
         return Record()
 
     @property
     def n_parameters(self) -> int:
         return 0
 
-    def log_components(self, params: Any, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
+    def log_components(self, params: Params, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
         return self.energy(Record(), rows)
 
-    def draw_parameters(self, params: Any, key: Array) -> Record:
+    def draw_parameters(self, params: Params, key: Array) -> Record:
         return Record()
 
-    def redraw_rows(self, parameters: Any, key: Array, c: Int[Array, " n"], rows: Any) -> Float[Array, "n d"]:
+    def redraw_rows(
+        self, parameters: Tree, key: Array, c: Int[Array, " n"], rows: Data
+    ) -> Float[Array, "n d"]:
         return self.draw_rows(parameters, key, c)
 
-    def draw_rows(self, params: Any, key: Array, c: Array, given: Any = None) -> Float[Array, "n d"]:
+    def draw_rows(self, params: Params, key: Array, c: Array, given: Given = None) -> Float[Array, "n d"]:
         place = jax.random.uniform(key, (len(c), len(self.low)), self.low.dtype)
         return self.low + jnp.exp(self.log_width) * place

@@ -20,6 +20,7 @@ from vbjax.families.base import pytree, replace
 from vbjax.models.components.component import Component
 from vbjax.numerics.inputs import describe
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Params, Tree
 
 _TAKEN = ("weights", "shares", "initial", "transitions")  # factors of the models that hold components
 
@@ -37,44 +38,44 @@ class Parts(Component, abc.ABC):
     parts: Any = parts(Component, "components, such as vb.components.Gaussian()")
 
     @abc.abstractmethod
-    def rows_by_part(self, rows: Any) -> Mapping[str, Any]:
+    def rows_by_part(self, rows: Data) -> Mapping[str, Tree]:
         """Return the rows as every part takes them."""
 
     def _each(self, of: Callable[[Component], Any]) -> list[Any]:
         return [of(part) for part in self.parts.values()]
 
-    def _by_part(self, of: Callable[[Component, Any], Any], rows: Any) -> dict[str, Any]:
+    def _by_part(self, of: Callable[[Component, Any], Any], rows: Data) -> dict[str, Tree]:
         rows = self.rows_by_part(rows)
         return {name: of(part, rows[name]) for name, part in self.parts.items()}
 
-    def _own(self, name: str, tree: Mapping[str, Any]) -> Record:
+    def _own(self, name: str, tree: Mapping[str, Tree]) -> Record:
         """Return what of a tree by factors is of one part, by that part's own names of its factors."""
         factors = self.parts[name].factors
         return Record({own: tree[full] for own in factors if (full := _factor(name, own)) in tree})
 
-    def _joined(self, trees: Mapping[str, Mapping[str, Any]]) -> Record:
+    def _joined(self, trees: Mapping[str, Mapping[str, Tree]]) -> Record:
         """Return in one tree by factors what every part gives by its own names of them."""
         return Record({_factor(name, own): x for name, tree in trees.items() for own, x in tree.items()})
 
-    def _of_params(self, of: Callable[[Component, Record], Any], params: Any) -> list[Any]:
+    def _of_params(self, of: Callable[[Component, Record], Any], params: Params) -> list[Any]:
         return [of(part, self._own(name, params)) for name, part in self.parts.items()]
 
     # -- data ----------------------------------------------------------------------------------------
 
-    def sizes(self, data: Any) -> dict[str, int]:
+    def sizes(self, data: Data) -> dict[str, int]:
         each = self._by_part(lambda part, rows: part.sizes(rows), data)
         return {f"{name} {axis}": size for name, own in each.items() for axis, size in own.items()}
 
-    def inspect(self, data: Any) -> Any:
+    def inspect(self, data: Data) -> Tree:
         return replace(self, parts=Record(self._by_part(lambda part, rows: part.inspect(rows), data)))
 
-    def resolve(self, data: Any, weights: Float[Array, " n"] | None = None) -> Any:
+    def resolve(self, data: Data, weights: Float[Array, " n"] | None = None) -> Tree:
         """Return the component with the defaults of every part, in one dtype: some data are whole numbers."""
         resolved = self._by_part(lambda part, rows: part.resolve(rows, weights), data)
         _require_distinct(resolved)
         return in_dtype(replace(self, parts=Record(resolved)), float_dtype(data))
 
-    def chunk_rows(self, data: Any) -> int:
+    def chunk_rows(self, data: Data) -> int:
         return min(self._by_part(lambda part, rows: part.chunk_rows(rows), data).values())
 
     @property
@@ -90,11 +91,11 @@ class Parts(Component, abc.ABC):
     def log_prior(self, s: Record) -> Float[Array, ""]:
         return _sum(self._of_params(lambda part, own: part.log_prior(own), s))
 
-    def prepare(self, params: Any) -> Record:
+    def prepare(self, params: Params) -> Record:
         return Record({name: part.prepare(self._own(name, params)) for name, part in self.parts.items()})
 
-    def cancelled(self, params: Any, expectation: Expectation) -> Any:
-        def of(name: str, part: Component) -> Any:
+    def cancelled(self, params: Params, expectation: Expectation) -> Tree:
+        def of(name: str, part: Component) -> Tree:
             own = expectation._replace(statistics=self._own(name, expectation.statistics))
             return part.cancelled(self._own(name, params), own)
 
@@ -104,10 +105,10 @@ class Parts(Component, abc.ABC):
         own = {name: part.constrain(self._own(name, params)) for name, part in self.parts.items()}
         return params | self._joined(own)
 
-    def singular(self, params: Any) -> Bool[Array, ""]:
+    def singular(self, params: Params) -> Bool[Array, ""]:
         return jnp.stack(self._of_params(lambda part, own: part.singular(own), params)).any()
 
-    def ill_conditioned(self, params: Any) -> Bool[Array, ""]:
+    def ill_conditioned(self, params: Params) -> Bool[Array, ""]:
         return jnp.stack(self._of_params(lambda part, own: part.ill_conditioned(own), params)).any()
 
     # -- start and use -------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ class Parts(Component, abc.ABC):
     def n_parameters(self) -> int:
         return sum(self._each(lambda part: part.n_parameters))
 
-    def draw_parameters(self, params: Any, key: Array) -> Record:
+    def draw_parameters(self, params: Params, key: Array) -> Record:
         keys = jax.random.split(key, len(self.parts))
         each = zip(keys, self.parts.items(), strict=True)
         return Record(
@@ -144,7 +145,7 @@ def _require_distinct(parts: Mapping[str, Component]) -> None:
                 )
 
 
-def _sum(values: Iterable[Any]) -> Any:
+def _sum(values: Iterable[Any]) -> Tree:
     return functools.reduce(operator.add, values)
 
 

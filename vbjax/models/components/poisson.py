@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -19,6 +17,7 @@ from vbjax.numerics.special import (
     digamma_remainder,
     log_factorial_remainder,
 )
+from vbjax.numerics.types import Data, Given, Hyper, Tree
 
 
 @pytree
@@ -47,8 +46,8 @@ class Poisson(Counts):
 
     """
 
-    concentration: Any = hyper(None, POSITIVE, "d")
-    rate: Any = hyper(None, POSITIVE, "d")
+    concentration: Hyper = hyper(None, POSITIVE, "d")
+    rate: Hyper = hyper(None, POSITIVE, "d")
 
     @property
     def family(self) -> Gamma:
@@ -58,12 +57,12 @@ class Poisson(Counts):
     def prior(self) -> GammaState:
         return for_every_law(GammaState(self.concentration, self.rate), self.n_laws)
 
-    def read(self, data: Any) -> Array:
+    def read(self, data: Data) -> Array:
         x = super().read(data)
         require(is_count, x, "data must be counts")
         return x
 
-    def defaults(self, data: Array, weights: Array | None) -> dict[str, Any]:
+    def defaults(self, data: Array, weights: Array | None) -> dict[str, Tree]:
         one = jnp.ones(data.shape[1], data.dtype)
         a = one if self.concentration is None else jnp.asarray(self.concentration, data.dtype)
         return dict(concentration=one, rate=one * a / positive_scale(weighted_moments(data, weights)[0]))
@@ -89,5 +88,5 @@ class Poisson(Counts):
         b = state.rate
         return log_negative_binomial(rows, state.concentration, b / (b + 1), 1 / (b + 1)).sum(-1)
 
-    def draw(self, key: Array, parameters: Float[Array, "n d"], given: Any) -> Float[Array, "n d"]:
+    def draw(self, key: Array, parameters: Float[Array, "n d"], given: Given) -> Float[Array, "n d"]:
         return jax.random.poisson(key, parameters).astype(parameters.dtype)

@@ -20,6 +20,7 @@ from vbjax.models.components.parts import Parts, read_name
 from vbjax.models.components.seeding import Distance
 from vbjax.numerics.inputs import describe
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Params, Tree
 
 
 @pytree
@@ -61,10 +62,10 @@ class Product(Parts):
 
     # -- data ----------------------------------------------------------------------------------------
 
-    def rows_by_part(self, rows: Any) -> Mapping[str, Any]:
+    def rows_by_part(self, rows: Data) -> Mapping[str, Tree]:
         return rows
 
-    def read(self, data: Any) -> Mapping[str, Any]:
+    def read(self, data: Data) -> Mapping[str, Tree]:
         if not isinstance(data, Mapping) or set(data) != set(self.parts):
             names = ", ".join(map(repr, self.parts))
             got = f"one of {', '.join(map(repr, data))}" if isinstance(data, Mapping) else describe(data)
@@ -81,47 +82,47 @@ class Product(Parts):
         cast = lambda x: x.astype(widest) if jnp.issubdtype(x.dtype, jnp.floating) else x
         return _like(data, jax.tree.map(cast, read))
 
-    def inspect(self, data: Any) -> Product:
+    def inspect(self, data: Data) -> Product:
         parts = dict(self.parts)
         for name, part in parts.items():
             with _named(name):
                 parts[name] = part.inspect(data[name])
         return replace(self, parts=Record(parts))
 
-    def annotate(self, data: Any, weights: Float[Array, " n"] | None = None) -> Mapping[str, Any]:
+    def annotate(self, data: Data, weights: Float[Array, " n"] | None = None) -> Mapping[str, Tree]:
         return _like(data, self._by_part(lambda part, rows: part.annotate(rows, weights), data))
 
-    def bare(self, rows: Any) -> Mapping[str, Any]:
+    def bare(self, rows: Data) -> Mapping[str, Tree]:
         return _like(rows, self._by_part(lambda part, own: part.bare(own), rows))
 
-    def split(self, rows: Any) -> tuple[Mapping[str, Any], Float[Array, " n"] | None]:
+    def split(self, rows: Data) -> tuple[Mapping[str, Tree], Float[Array, " n"] | None]:
         each = self._by_part(lambda part, own: part.split(own), rows)
         constants = [constant for _, constant in each.values() if constant is not None]
         return {name: own for name, (own, _) in each.items()}, sum(constants) if constants else None
 
     # -- E-step --------------------------------------------------------------------------------------
 
-    def energy(self, s: Record, rows: Any) -> Float[Array, "n k"]:
+    def energy(self, s: Record, rows: Data) -> Float[Array, "n k"]:
         tables = [part.energy(self._own(name, s), rows[name]) for name, part in self.parts.items()]
         return sum(tables)
 
-    def log_density(self, prepared: Record, rows: Any) -> tuple[Float[Array, "k n"], Pullback]:
+    def log_density(self, prepared: Record, rows: Data) -> tuple[Float[Array, "k n"], Pullback]:
         each = {name: part.log_density(prepared[name], rows[name]) for name, part in self.parts.items()}
         pull = lambda r: self._joined({name: own(r) for name, (_, own) in each.items()})
         return sum(density for density, _ in each.values()), pull
 
-    def permute(self, params: Any, order: Int[Array, " k"]) -> Record:
+    def permute(self, params: Params, order: Int[Array, " k"]) -> Record:
         each = {name: part.permute(self._own(name, params), order) for name, part in self.parts.items()}
         return self._joined(each)
 
     # -- start ---------------------------------------------------------------------------------------
 
-    def distance(self, data: Any, weights: Float[Array, " n"] | None) -> Distance | None:
+    def distance(self, data: Data, weights: Float[Array, " n"] | None) -> Distance | None:
         each = self._by_part(lambda part, rows: part.distance(rows, weights), data).values()
         known = [distance for distance in each if distance is not None]
         return (lambda row: sum(distance(row) for distance in known)) if known else None
 
-    def start_at(self, seeds: Any, data: Any, weights: Float[Array, " n"] | None = None) -> Record:
+    def start_at(self, seeds: Data, data: Data, weights: Float[Array, " n"] | None = None) -> Record:
         """Return the parameters that start from given rows, the same in every part."""
         if weights is None:  # a part of whole numbers has no dtype of its own
             weights = jnp.ones(n_rows(data), float_dtype(data))
@@ -133,11 +134,11 @@ class Product(Parts):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def log_components(self, params: Any, rows: Any) -> Float[Array, "n k"]:
+    def log_components(self, params: Params, rows: Data) -> Float[Array, "n k"]:
         each = [part.log_components(self._own(name, params), rows[name]) for name, part in self.parts.items()]
         return sum(each)
 
-    def read_given(self, given: Any, n: int) -> Mapping[str, Any]:
+    def read_given(self, given: Given, n: int) -> Mapping[str, Tree]:
         given = {} if given is None else given
         if not isinstance(given, Mapping) or not set(given) <= set(self.parts):
             raise ValueError(f"given must be a dict by the names of parts; got {describe(given)}")
@@ -147,20 +148,24 @@ class Product(Parts):
                 read[name] = part.read_given(given.get(name), n)
         return read
 
-    def draw_rows(self, params: Any, key: Array, c: Int[Array, " n"], given: Any = None) -> Mapping[str, Any]:
+    def draw_rows(
+        self, params: Params, key: Array, c: Int[Array, " n"], given: Given = None
+    ) -> Mapping[str, Tree]:
         keys = dict(zip(self.parts, jax.random.split(key, len(self.parts)), strict=True))
         return {
             name: part.draw_rows(self._own(name, params), keys[name], c, (given or {}).get(name))
             for name, part in self.parts.items()
         }
 
-    def redraw_rows(self, parameters: Any, key: Array, c: Int[Array, " n"], rows: Any) -> Mapping[str, Any]:
+    def redraw_rows(
+        self, parameters: Tree, key: Array, c: Int[Array, " n"], rows: Data
+    ) -> Mapping[str, Tree]:
         keys = dict(zip(self.parts, jax.random.split(key, len(self.parts)), strict=True))
         draw = lambda name, part: part.redraw_rows(parameters[name], keys[name], c, rows[name])
         return _like(rows, {name: draw(name, part) for name, part in self.parts.items()})
 
 
-def _like(rows: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
+def _like(rows: Mapping[str, Tree], values: Mapping[str, Tree]) -> Mapping[str, Tree]:
     """Return values by part as the pytree in which the rows came, a dict or a `Record` in its own order."""
     ordered = {name: values[name] for name in rows}
     return Record(ordered) if isinstance(rows, Record) else ordered

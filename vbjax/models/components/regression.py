@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -22,6 +20,7 @@ from vbjax.models.components.student_t import log_student_t
 from vbjax.numerics.inputs import read_arrays, read_column, read_pair
 from vbjax.numerics.linalg import cholesky, solve_lower
 from vbjax.numerics.special import LOG_2PI
+from vbjax.numerics.types import Data, Hyper, Tree
 
 Rows = tuple[Float[Array, "n d"], Float[Array, " n"]]
 
@@ -56,10 +55,10 @@ class Regression(Responses):
 
     """
 
-    location: Any = hyper(None, REAL, "d")
-    mean_precision: Any = hyper(None, POSITIVE, "d")
-    concentration: Any = hyper(None, POSITIVE)
-    rate: Any = hyper(None, POSITIVE)
+    location: Hyper = hyper(None, REAL, "d")
+    mean_precision: Hyper = hyper(None, POSITIVE, "d")
+    concentration: Hyper = hyper(None, POSITIVE)
+    rate: Hyper = hyper(None, POSITIVE)
 
     @property
     def family(self) -> MultivariateNormalGamma:
@@ -72,17 +71,17 @@ class Regression(Responses):
         )
         return for_every_law(prior, self.n_laws)
 
-    def read(self, data: Any) -> Rows:
+    def read(self, data: Data) -> Rows:
         x, y = read_pair(data, "(x, y) of shapes (n, d) and (n,)")
         x = read_columns(self, x, "x")
         y = read_column(y, "y")
         dtype = jnp.promote_types(x.dtype, y.dtype)
         return read_arrays((x.astype(dtype), y.astype(dtype)), "data")
 
-    def sizes(self, data: Any) -> dict[str, int]:
+    def sizes(self, data: Data) -> dict[str, int]:
         return dict(d=data[0].shape[-1])
 
-    def defaults(self, data: Rows, weights: Array | None) -> dict[str, Any]:
+    def defaults(self, data: Rows, weights: Array | None) -> dict[str, Tree]:
         x, y = data
         mean, variance = weighted_moments(x, weights)
         half = jnp.asarray(0.5, x.dtype)

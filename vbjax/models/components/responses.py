@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
 
 import jax
 from jax import Array
@@ -14,6 +13,7 @@ from vbjax.families.base import LocationPrecision, pytree
 from vbjax.models.components.component import Component
 from vbjax.models.components.seeding import Distance
 from vbjax.numerics.linalg import outer
+from vbjax.numerics.types import Data, Given, Tree
 
 _BLOCK_BYTES = 2**23  # the squares of a block of rows stay in a core's cache
 
@@ -39,21 +39,21 @@ class Responses(Component, abc.ABC):
         """Compute x' E[(M - C) Lam (M - C)'] x, by one product for all laws."""
         return outer(x, x).reshape(x.shape[0], -1) @ square.reshape(self.n_laws, -1).T
 
-    def chunk_rows(self, data: Any) -> int:
+    def chunk_rows(self, data: Data) -> int:
         cached = _BLOCK_BYTES // (data[0].shape[1] ** 2 * data[0].dtype.itemsize)
         return max(1, min(super().chunk_rows(data), cached))
 
-    def distance(self, data: Any, weights: Array | None) -> Distance | None:
+    def distance(self, data: Data, weights: Array | None) -> Distance | None:
         return None
 
     @property
     def rows_to_start(self) -> int:
         return self.columns + 1  # as many as a line passes near
 
-    def given_of(self, rows: Any) -> Float[Array, "n d"]:
+    def given_of(self, rows: Data) -> Float[Array, "n d"]:
         return rows[0]
 
-    def read_given(self, given: Any, n: int) -> Float[Array, "n d"]:
+    def read_given(self, given: Given, n: int) -> Float[Array, "n d"]:
         if given is None:
             raise ValueError(f"given must be the x of the {n} rows to draw, ({n}, d), as y depends on them")
         given = read_columns(self, given, "given")
@@ -65,5 +65,5 @@ class Responses(Component, abc.ABC):
         noise = jax.random.normal(key, (given.shape[0], *self.response_shape), given.dtype)
         return self.responses(parameters, given, noise)
 
-    def redraw_rows(self, parameters: Any, key: Array, c: Array, rows: Any) -> tuple[Array, Array]:
+    def redraw_rows(self, parameters: Tree, key: Array, c: Array, rows: Data) -> tuple[Array, Array]:
         return rows[0], super().redraw_rows(parameters, key, c, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax import Array, lax
 from jaxtyping import Float, Int
 
 from vbjax.core.rows import float_dtype, n_rows
+from vbjax.numerics.types import Data
 
 Distance: TypeAlias = Callable[[Array], Float[Array, " n"]]  # of a row, given by its number, from all rows
 
@@ -63,7 +64,7 @@ def plus_plus_rows(key: Array, distance: Distance, mass: Float[Array, " n"], k: 
 
 
 def draw_seeds(
-    key: Array, rows: Any, weights: Float[Array, " n"] | None, distance: Distance | None, k: int, each: int
+    key: Array, rows: Data, weights: Float[Array, " n"] | None, distance: Distance | None, k: int, each: int
 ) -> Int[Array, " m"]:
     """Draw the numbers of k rows far from one another, and of others by weight: `each` for each of k laws."""
     if distance is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -15,6 +14,7 @@ from vbjax.families.normal_gamma import NormalGammaState
 from vbjax.families.normal_wishart import NormalWishartState
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky, solve_lower
 from vbjax.numerics.special import LOG_2PI, log_rising
+from vbjax.numerics.types import Tree
 
 
 def log_student_t(square: Array, dof: Array, d: ArrayLike, logdet: Array) -> Array:
@@ -24,7 +24,7 @@ def log_student_t(square: Array, dof: Array, d: ArrayLike, logdet: Array) -> Arr
 
 
 @functools.singledispatch
-def log_predictive(components: Any, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
+def log_predictive(components: Tree, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
     """Compute log p(x | component) of rows (n, d) under each of k factors, (n, k): Student-t densities."""
     raise TypeError(f"no predictive density for {type(components).__name__}")
 
@@ -68,7 +68,7 @@ def _(components: MultivariateNormalGammaState, x: Array) -> Array:
 
 
 @functools.singledispatch
-def log_predictive_observed(components: Any, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
+def log_predictive_observed(components: Tree, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
     """Compute `log_predictive` of the entries that are not NaN, by marginals; 0 where nothing is seen."""
     raise TypeError(f"no predictive density for {type(components).__name__}")
 

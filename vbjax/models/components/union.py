@@ -17,6 +17,7 @@ from vbjax.models.components.parts import Parts, read_name
 from vbjax.models.components.seeding import Distance
 from vbjax.numerics.inputs import describe, read_count
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Params, Tree
 
 
 @pytree
@@ -71,10 +72,10 @@ class Union(Parts):
 
     # -- data ----------------------------------------------------------------------------------------
 
-    def rows_by_part(self, rows: Any) -> Mapping[str, Any]:
+    def rows_by_part(self, rows: Data) -> Mapping[str, Tree]:
         return dict.fromkeys(self.parts, rows)
 
-    def read(self, data: Any) -> Any:
+    def read(self, data: Data) -> Data:
         if sum(self.numbers) != self.n_laws:
             own = " and ".join(f"{n} of {name}" for name, n in zip(self.parts, self.numbers, strict=True))
             raise ValueError(
@@ -93,7 +94,7 @@ class Union(Parts):
 
     # -- E-step --------------------------------------------------------------------------------------
 
-    def energy(self, s: Record, rows: Any) -> Float[Array, "n k"]:
+    def energy(self, s: Record, rows: Data) -> Float[Array, "n k"]:
         def of(name: str, part: Component) -> Array:
             own, constant = part.split(self.rows_by_part(rows)[name])
             table = part.energy(self._own(name, s), own)
@@ -101,7 +102,7 @@ class Union(Parts):
 
         return jnp.concatenate([of(name, part) for name, part in self.parts.items()], 1)
 
-    def log_density(self, prepared: Record, rows: Any) -> tuple[Float[Array, "k n"], Pullback]:
+    def log_density(self, prepared: Record, rows: Data) -> tuple[Float[Array, "k n"], Pullback]:
         rows, places = self.rows_by_part(rows), self.places
         each = {name: part.log_density(prepared[name], rows[name]) for name, part in self.parts.items()}
         pull = lambda r: self._joined({name: own(r[places[name]]) for name, (_, own) in each.items()})
@@ -109,14 +110,14 @@ class Union(Parts):
 
     # -- start ---------------------------------------------------------------------------------------
 
-    def distance(self, data: Any, weights: Float[Array, " n"] | None) -> Distance | None:
+    def distance(self, data: Data, weights: Float[Array, " n"] | None) -> Distance | None:
         each = self._by_part(lambda part, rows: part.distance(rows, weights), data)
         known = [distance for distance in each.values() if distance is not None]
         if len(known) in (0, len(each)):
             return known[0] if known else None
         return lambda row: jnp.minimum(known[0](row), 1)  # rows beyond a standard deviation may be noise
 
-    def start_at(self, seeds: Any, data: Any, weights: Float[Array, " n"] | None = None) -> Record:
+    def start_at(self, seeds: Data, data: Data, weights: Float[Array, " n"] | None = None) -> Record:
         rows, found = self.rows_by_part(data), {}
         for name, part in self.parts.items():
             turns = np.arange(part.rows_to_start)[:, None] * self.n_laws
@@ -127,28 +128,28 @@ class Union(Parts):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def log_components(self, params: Any, rows: Any) -> Float[Array, "n k"]:
+    def log_components(self, params: Params, rows: Data) -> Float[Array, "n k"]:
         rows = self.rows_by_part(rows)
         each = [part.log_components(self._own(name, params), rows[name]) for name, part in self.parts.items()]
         return jnp.concatenate(each, 1)
 
-    def read_given(self, given: Any, n: int) -> Mapping[str, Any]:
+    def read_given(self, given: Given, n: int) -> Mapping[str, Tree]:
         return {name: part.read_given(given, n) for name, part in self.parts.items()}
 
-    def draw_rows(self, params: Any, key: Array, c: Int[Array, " n"], given: Any = None) -> Any:
-        def draw(name: str, part: Component, key: Array, law: Array) -> Any:
+    def draw_rows(self, params: Params, key: Array, c: Int[Array, " n"], given: Given = None) -> Data:
+        def draw(name: str, part: Component, key: Array, law: Array) -> Data:
             return part.draw_rows(self._own(name, params), key, law, (given or {}).get(name))
 
         return self._chosen(draw, key, c)
 
-    def redraw_rows(self, parameters: Any, key: Array, c: Int[Array, " n"], rows: Any) -> Any:
+    def redraw_rows(self, parameters: Tree, key: Array, c: Int[Array, " n"], rows: Data) -> Data:
         draw = lambda name, part, key, law: part.redraw_rows(parameters[name], key, law, rows)
         return self._chosen(draw, key, c)
 
-    def _chosen(self, draw: Any, key: Array, c: Int[Array, " n"]) -> Any:
+    def _chosen(self, draw: Any, key: Array, c: Int[Array, " n"]) -> Tree:
         """Return rows of which each is drawn by the part that its law is of."""
 
-        def later(law: Array, new: Any, drawn: Any) -> Any:
+        def later(law: Array, new: Tree, drawn: Tree) -> Tree:
             choose = lambda x, y: jnp.where((law >= 0).reshape(-1, *[1] * (x.ndim - 1)), x, y)
             return jax.tree.map(choose, new, drawn)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +34,7 @@ from vbjax.numerics.inputs import is_concrete, read_count
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky, quadratic_form
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI
-from vbjax.numerics.types import Given
+from vbjax.numerics.types import Data, Given, Hyper, Tree
 
 
 class FactorModel(ConjugateModel):
@@ -49,8 +48,8 @@ class FactorModel(ConjugateModel):
 
     n_components: int
     missing: bool
-    noise_floor: Any
-    scale: Any
+    noise_floor: Hyper
+    scale: Hyper
     noise_per_column = False
     draws_data = True
 
@@ -95,7 +94,7 @@ class FactorModel(ConjugateModel):
     def sizes(self, data: Array) -> dict[str, int]:
         return dict(p=data.shape[-1])
 
-    def resolve(self, data: Array, weights: Array | None = None) -> Any:
+    def resolve(self, data: Array, weights: Array | None = None) -> Tree:
         return fill_defaults(self, data.dtype, scale=self.moments(data, weights)[1])
 
     def moments(self, data: Array, weights: Array | None) -> tuple[Float[Array, " p"], Float[Array, " p"]]:
@@ -116,7 +115,7 @@ class FactorModel(ConjugateModel):
             tau=GammaState(jnp.full_like(self.noise_scale, 1 + rows), 0.5 * rows * self.noise_scale),
         )
 
-    def states(self, **states: Any) -> Record:
+    def states(self, **states: Tree) -> Record:
         """Return the factors' states where a run starts, from those of w, mu and tau."""
         return Record({name: self.factors[name].at(state.mode) for name, state in states.items()})
 
@@ -169,11 +168,11 @@ class FactorModel(ConjugateModel):
 
     # -- M-step --------------------------------------------------------------------------------------
 
-    def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
+    def m_step(self, params: Record, statistics: Tree, block: Iterable[str]) -> Record:
         """Update factors (Bishop 2006, eq. 12.56, 12.57, 12.69 and 12.70), then move the latents."""
         return self.move_latents(super().m_step(params, statistics, block), statistics, block)
 
-    def move_latents(self, moved: Record, statistics: Any, block: Iterable[str]) -> Record:
+    def move_latents(self, moved: Record, statistics: Tree, block: Iterable[str]) -> Record:
         """Return points after an update with an addition that keeps EM monotone.
 
         The latents' covariance, were it free, would be R = sum_n E[z_n z_n'] / n; W R^(1/2) has it too, and
@@ -197,10 +196,10 @@ class FactorModel(ConjugateModel):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def replicate(self, params: Record, key: Array, data: Given, n_draws: int) -> Any:
+    def replicate(self, params: Record, key: Array, data: Given, n_draws: int) -> Data:
         return redraw_data(self, params, key, self.read(data), n_draws)
 
-    def redraw(self, values: Record, local: Record, key: Array, data: Float[Array, "n p"]) -> Any:
+    def redraw(self, values: Record, local: Record, key: Array, data: Float[Array, "n p"]) -> Tree:
         """Draw the rows anew, given values of W, mu and tau, and of every row's z."""
         noise = jax.random.normal(key, data.shape, data.dtype) / jnp.sqrt(values.tau)
         return local.z @ values.w.T + values.mu + noise

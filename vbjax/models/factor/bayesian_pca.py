@@ -17,9 +17,10 @@ from vbjax.families.multivariate_normal import MultivariateNormalState
 from vbjax.models.factor.base import FactorModel
 from vbjax.numerics.linalg import symmetrize
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Hyper, Tree
 
 
-def _of_noise(model: Any, sizes: Mapping[str, int]) -> tuple[Any, ...]:
+def _of_noise(model: Any, sizes: Mapping[str, int]) -> tuple[Tree, ...]:
     return (POSITIVE, "p") if model.noise_per_column else (POSITIVE,)
 
 
@@ -73,13 +74,13 @@ class BayesianPCA(FactorModel):
     n_components: int = count("q")
     noise_per_column: bool = flag()
     missing: bool = flag()
-    location: Any = hyper(None, REAL, "p")
-    location_precision: Any = hyper(None, POSITIVE, "p")
-    relevance_concentration: Any = hyper(1e-3, POSITIVE, "q")
-    relevance_rate: Any = hyper(None, POSITIVE, "q")
-    concentration: Any = hyper(1e-3, _of_noise)
-    rate: Any = hyper(None, _of_noise)
-    scale: Any = hyper(None, POSITIVE, "p")
+    location: Hyper = hyper(None, REAL, "p")
+    location_precision: Hyper = hyper(None, POSITIVE, "p")
+    relevance_concentration: Hyper = hyper(1e-3, POSITIVE, "q")
+    relevance_rate: Hyper = hyper(None, POSITIVE, "q")
+    concentration: Hyper = hyper(1e-3, _of_noise)
+    rate: Hyper = hyper(None, _of_noise)
+    scale: Hyper = hyper(None, POSITIVE, "p")
 
     @property
     def factors(self) -> Record:
@@ -101,13 +102,13 @@ class BayesianPCA(FactorModel):
             rate=1e-3 * model.noise_scale,
         )
 
-    def states(self, **states: Any) -> Record:
+    def states(self, **states: Tree) -> Record:
         """Return the states of w, mu and tau, and relevances of these loadings."""
         half = jnp.full(self.n_components, 0.5 * self.n_features, self.scale.dtype)
         rate = half * 0.5 * self.scale.mean() / self.n_components
         return Record(states) | dict(alpha=GammaState(half, rate))
 
-    def move_latents(self, moved: Record, statistics: Any, block: Iterable[str]) -> Record:
+    def move_latents(self, moved: Record, statistics: Tree, block: Iterable[str]) -> Record:
         """Turn W to its principal axes, the largest the most relevant.
 
         A rotation of the latents changes the bound only by E[log p(W | alpha)], and this one maximises it:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from vbjax.core.hyperparameters import NON_NEGATIVE, POSITIVE, count, flag, hyper
 from vbjax.families.base import pytree
 from vbjax.models.factor.base import FactorModel
+from vbjax.numerics.types import Hyper
 
 
 @pytree
@@ -46,5 +45,5 @@ class PPCA(FactorModel):
 
     n_components: int = count("q")
     missing: bool = flag()
-    noise_floor: Any = hyper(1e-6, NON_NEGATIVE)
-    scale: Any = hyper(None, POSITIVE, "p")
+    noise_floor: Hyper = hyper(1e-6, NON_NEGATIVE)
+    scale: Hyper = hyper(None, POSITIVE, "p")

@@ -27,6 +27,7 @@ from vbjax.families.stick_breaking import StickBreakingState
 from vbjax.models.labels.labels import Labels
 from vbjax.models.labels.weights import from_counts, stick_prior
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Hyper, Tree
 
 ROWS = ("initial", "transitions")  # the factors of what the next state is drawn from
 
@@ -83,7 +84,7 @@ class MarkovLabels(Labels):
 
     def statistics(
         self, prepared: Prepared, found: chains.Posterior, weights: Float[Array, " n"]
-    ) -> dict[str, Any]:
+    ) -> dict[str, Tree]:
         """Compute the gradient of the expected log density of these states in the factors' statistics."""
         s = prepared.s
         counts = dict(
@@ -121,9 +122,9 @@ class Chain(MarkovLabels):
         approximate Bayesian inference, chapter 3; Fox et al. (2011) for stickiness.
     """
 
-    initial_concentration: Any = hyper(None, lambda chain, sizes: (_with_mode(chain), "k"))
-    transition_concentration: Any = hyper(None, lambda chain, sizes: (_with_mode(chain), "k", "k k"))
-    stickiness: Any = hyper(0.0, NON_NEGATIVE)
+    initial_concentration: Hyper = hyper(None, lambda chain, sizes: (_with_mode(chain), "k"))
+    transition_concentration: Hyper = hyper(None, lambda chain, sizes: (_with_mode(chain), "k", "k k"))
+    stickiness: Hyper = hyper(0.0, NON_NEGATIVE)
 
     def resolve(self, dtype: DTypeLike) -> Chain:
         even = np.full((self.n_components, self.n_components), 1 / self.n_components)
@@ -161,9 +162,9 @@ class HDPChain(MarkovLabels):
         Teh, Jordan, Beal & Blei (2006), section 7; Fox, Sudderth, Jordan & Willsky (2011), section 3.
     """
 
-    transition_concentration: Any = hyper(1.0, POSITIVE)
-    weight_concentration: Any = hyper(1.0, POSITIVE)
-    stickiness: Any = hyper(0.0, NON_NEGATIVE)
+    transition_concentration: Hyper = hyper(1.0, POSITIVE)
+    weight_concentration: Hyper = hyper(1.0, POSITIVE)
+    stickiness: Hyper = hyper(0.0, NON_NEGATIVE)
 
     fits_points: ClassVar[bool] = False
     last: ClassVar[tuple[str, ...]] = ("weights",)

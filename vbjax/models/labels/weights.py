@@ -25,6 +25,7 @@ from vbjax.families.stick_breaking import StickBreakingState
 from vbjax.models.labels.labels import Labels
 from vbjax.numerics.inputs import describe
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Hyper, Tree
 
 _BEYOND = " for MAP (below 1 the mode is on the simplex's boundary; the Bayesian form takes any)"
 
@@ -33,7 +34,7 @@ _BEYOND = " for MAP (below 1 the mode is on the simplex's boundary; the Bayesian
 class MixingWeights(Labels):
     """k weights, the same for all rows: `family`, `prior` and `default_concentration` make some."""
 
-    concentration: Any = None
+    concentration: Hyper = None
 
     @property
     @abc.abstractmethod
@@ -42,7 +43,7 @@ class MixingWeights(Labels):
 
     @property
     @abc.abstractmethod
-    def prior(self) -> Any:
+    def prior(self) -> Tree:
         """The prior of the weights, a state of that family."""
 
     @property
@@ -67,13 +68,13 @@ class MixingWeights(Labels):
     def log_prior(self, s: Record) -> Float[Array, ""]:
         return self.log_prior_of(s.weights)
 
-    def log_prior_of(self, statistics: Any) -> Float[Array, ""]:
+    def log_prior_of(self, statistics: Tree) -> Float[Array, ""]:
         """Compute E[log p] of as many sets of weights as there are; 0 without a prior."""
         if self.concentration is None:
             return jnp.zeros((), statistics.log.dtype)
         return (self.prior.log_density(statistics) + statistics.base).sum()
 
-    def prepare(self, params: Record) -> Any:
+    def prepare(self, params: Record) -> Tree:
         return self.factor.expected(params["weights"]).with_base(0.0)
 
 
@@ -94,7 +95,7 @@ class Weights(MixingWeights):
         Bishop (2006), eq. 10.57, 10.58 and 9.26.
     """
 
-    concentration: Any = hyper(None, _positive)
+    concentration: Hyper = hyper(None, _positive)
 
     @property
     def family(self) -> Dirichlet:
@@ -123,7 +124,7 @@ class StickBreaking(MixingWeights):
         Blei & Jordan (2006), Variational inference for Dirichlet process mixtures, section 3, eq. 18 and 19.
     """
 
-    concentration: Any = hyper(None, POSITIVE)
+    concentration: Hyper = hyper(None, POSITIVE)
 
     @property
     def family(self) -> StickBreakingFamily:
@@ -144,7 +145,7 @@ def stick_prior(k: int, concentration: Array) -> StickBreakingState:
     return StickBreakingState(jnp.ones_like(rest), rest)
 
 
-def weights_of(kind: str, concentration: Any) -> MixingWeights:
+def weights_of(kind: str, concentration: Hyper) -> MixingWeights:
     """Return the labels that `weight_prior` of the named mixtures stands for; refuse what is none."""
     if not isinstance(kind, str) or kind not in ("dirichlet", "dirichlet_process"):
         raise ValueError(
@@ -153,6 +154,6 @@ def weights_of(kind: str, concentration: Any) -> MixingWeights:
     return StickBreaking(concentration) if kind == "dirichlet_process" else Weights(concentration)
 
 
-def from_counts(weights: Any, number: Float[Array, "*n k"]) -> Any:
+def from_counts(weights: Any, number: Float[Array, "*n k"]) -> Tree:
     """Compute the gradient of sum_k number_k E[log weights_k] in the statistics of the weights."""
     return jax.grad(lambda t: (number * t.log).sum())(weights)

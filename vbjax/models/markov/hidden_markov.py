@@ -24,6 +24,7 @@ from vbjax.models.labels.chain import Chain, HDPChain, MarkovLabels, Prepared
 from vbjax.models.markov import uses
 from vbjax.numerics.inputs import read_count, read_key
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Hyper, Params, Tree
 
 _CHUNK = 2**17  # numbers in a chunk's table of sequences x steps x states, which stays in the cache
 
@@ -83,7 +84,7 @@ class HiddenMarkovModel(ConjugateModel):
 
     # -- data ----------------------------------------------------------------------------------------
 
-    def read(self, data: Any) -> Sequences:
+    def read(self, data: Data) -> Sequences:
         data = data if isinstance(data, Sequences) else Sequences.of(data)
         rows = self.component.read_steps(data)
         cast_all = lambda x: jax.tree.map(lambda leaf, row: leaf.astype(row.dtype), x, rows)
@@ -93,11 +94,11 @@ class HiddenMarkovModel(ConjugateModel):
     def sizes(self, data: Sequences) -> dict[str, int]:
         return self.component.sizes(data.parts[0].values)
 
-    def inspect(self, data: Sequences) -> Any:
+    def inspect(self, data: Sequences) -> Tree:
         rows = jax.tree.map(jnp.asarray, data.steps())
         return replace(self, component=self.component.inspect(rows))
 
-    def resolve(self, data: Sequences, weights: Array | None = None) -> Any:
+    def resolve(self, data: Sequences, weights: Array | None = None) -> Tree:
         component = self.component.resolve(*self._all_rows(data, weights))
         return replace(self, component=component, chain=self.chain.resolve(float_dtype(data)))
 
@@ -112,7 +113,7 @@ class HiddenMarkovModel(ConjugateModel):
         own, dtype = self.component.start(key, *self._all_rows(data, weights)), float_dtype(data)
         return Record({name: f.neutral(dtype) for name, f in self.chain.factors.items()}, **own)
 
-    def _all_rows(self, data: Sequences, weights: Array | None) -> tuple[Any, Array]:
+    def _all_rows(self, data: Sequences, weights: Array | None) -> tuple[Tree, Array]:
         """Return the component's rows, and their weights: those of their sequence, 0 where there is none."""
 
         def rows(part: Steps) -> Steps:
@@ -144,7 +145,7 @@ class HiddenMarkovModel(ConjugateModel):
 
     # -- E-step and M-step ---------------------------------------------------------------------------
 
-    def prepare(self, params: Any) -> tuple[Prepared, Any]:
+    def prepare(self, params: Params) -> tuple[Prepared, Any]:
         return self.chain.prepare(params), self.component.prepare(params)
 
     def e_step(self, prepared: tuple[Prepared, Any], rows: Steps, weights: Array) -> Expectation:
@@ -163,7 +164,7 @@ class HiddenMarkovModel(ConjugateModel):
         seen = there.astype(weights.dtype)
         r = (weights[:, None, None] * seen[..., None] * found.marginals).reshape(-1, self.n_states)
 
-        def statistics(some: Any, w: Array) -> Record:
+        def statistics(some: Data, w: Array) -> Record:
             own, r = some
             return self.component.log_density(components, own)[1](w * r.T)
 
@@ -173,11 +174,11 @@ class HiddenMarkovModel(ConjugateModel):
         own = Record(self.chain.statistics(chain, found, weights), **sums)
         return Expectation(own, bound.sum(), magnitude.sum(), n_steps)
 
-    def table(self, components: Any, rows: Steps) -> Float[Array, "n t k"]:
+    def table(self, components: Tree, rows: Steps) -> Float[Array, "n t k"]:
         """Compute E[log p(x_t | z_t)] of every step from the prepared components; 0 where nothing is seen."""
         return self._by_steps(lambda flat: self.component.log_density(components, flat)[0].T, rows)
 
-    def predictive_table(self, params: Any, rows: Steps) -> Float[Array, "n t k"]:
+    def predictive_table(self, params: Params, rows: Steps) -> Float[Array, "n t k"]:
         """Compute log predictive densities of every step; 0 where nothing is seen."""
         return self._by_steps(lambda flat: self.component.log_components(params, flat), rows)
 
@@ -186,13 +187,13 @@ class HiddenMarkovModel(ConjugateModel):
         seen = there.reshape(-1).astype(float_dtype(rows))
         blank = jnp.zeros((seen.shape[0], self.n_states), seen.dtype)
 
-        def of_chunk(flat: Any, seen: Array, _: Any) -> tuple[Any, Array]:
+        def of_chunk(flat: Data, seen: Array, _: Any) -> tuple[Tree, Array]:
             return (), jnp.where(seen[:, None] > 0, score(flat), 0)
 
         chunk = self.component.chunk_rows(self.component.bare(flat))
         return sweep_rows(of_chunk, flat, seen, blank, chunk=chunk)[1].reshape(*there.shape, -1)
 
-    def m_step(self, params: Any, statistics: Any, block: Iterable[str]) -> Record:
+    def m_step(self, params: Params, statistics: Tree, block: Iterable[str]) -> Record:
         block = tuple(block)
         first = [name for name in block if name not in self.chain.last]
         last = [name for name in block if name in self.chain.last]
@@ -202,7 +203,7 @@ class HiddenMarkovModel(ConjugateModel):
     def constrain(self, params: Record, block: Iterable[str]) -> Record:
         return self.component.constrain(params)
 
-    def gradient_at(self, s: Record, local: Any, data: Any, weights: Array | None = None) -> Record:
+    def gradient_at(self, s: Record, local: Tree, data: Data, weights: Array | None = None) -> Record:
         if (why := self.component.undrawable) is not None:
             raise ValueError(why)
         return super().gradient_at(s, local, data, weights)
@@ -213,33 +214,40 @@ class HiddenMarkovModel(ConjugateModel):
     def ill_conditioned(self, params: Record) -> Array:
         return self.component.ill_conditioned(params)
 
-    def cancelled(self, params: Any, expectation: Expectation) -> Any:
+    def cancelled(self, params: Params, expectation: Expectation) -> Tree:
         return self.component.cancelled(params, expectation)
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def state_probabilities(self, params: Any, data: Any) -> Any:
+    def state_probabilities(self, params: Params, data: Data) -> Tree:
         """Return q(z_t = k) of every step, (t, K): of one sequence an array, of several a list of them."""
         return for_every_step(uses.marginals, self, params, data)
 
-    def decode(self, params: Any, data: Any) -> Any:
+    def decode(self, params: Params, data: Data) -> Tree:
         """Return the most probable path of states, (t,), by Viterbi's algorithm: an array, or a list."""
         return for_every_step(uses.paths, self, params, data)
 
-    def log_predictive(self, params: Any, data: Any) -> Float[Array, " n"]:
+    def log_predictive(self, params: Params, data: Data) -> Float[Array, " n"]:
         """Return log p of every sequence, (n,), in nats: by EM the log likelihood.
 
         By variational Bayes with the chain at its mean, and parameters of each step's own, drawn from q.
         """
         return uses.log_predictive(self, params, self.read(data))
 
-    def predict_states(self, params: Any, data: Any, n_steps: int) -> Float[Array, "n s k"]:
+    def predict_states(self, params: Params, data: Data, n_steps: int) -> Float[Array, "n s k"]:
         """Return p(z_{T+s}), s = 1 .. n_steps, after the last step of every sequence, (n, n_steps, K)."""
         return uses.predict_states(self, params, self.read(data), read_count(n_steps, "n_steps"))
 
     def forecast(
-        self, params: Any, key: Array, data: Any, n_steps: int, n_draws: int = 1000, *, given: Any = None
-    ) -> Any:
+        self,
+        params: Params,
+        key: Array,
+        data: Data,
+        n_steps: int,
+        n_draws: int = 1000,
+        *,
+        given: Given = None,
+    ) -> Data:
         """Draw what comes after the last step of every sequence, (n_draws, n, n_steps, ...).
 
         Quantiles of the draws are the forecast's intervals. After variational Bayes each has parameters of
@@ -266,7 +274,7 @@ class HiddenMarkovModel(ConjugateModel):
         return uses.forecast(self, params, read_key(key), data, before, *sizes, given)
 
     def sample(
-        self, params: Any, key: Array, n_steps: int, *, given: Any = None
+        self, params: Params, key: Array, n_steps: int, *, given: Given = None
     ) -> tuple[Int[Array, " t"], Any]:
         """Draw a new sequence: its states (n_steps,) and steps (n_steps, ...).
 
@@ -281,20 +289,20 @@ class HiddenMarkovModel(ConjugateModel):
         before, given = self.component.read_beginning(given, n_steps)
         return uses.sample(self, params, read_key(key), n_steps, before, given)
 
-    def sample_posterior(self, params: Any, key: Array, n: int | tuple[int, ...] = ()) -> Record:
+    def sample_posterior(self, params: Params, key: Array, n: int | tuple[int, ...] = ()) -> Record:
         """Draw the parameters."""
         return sample_posterior(params, key, n)
 
-    def replicate(self, params: Any, key: Array, data: Any, n_draws: int) -> Any:
+    def replicate(self, params: Params, key: Array, data: Data, n_draws: int) -> Data:
         return uses.replicate(self, params, key, data, n_draws)
 
-    def durations(self, params: Any) -> Float[Array, " k"]:
+    def durations(self, params: Params) -> Float[Array, " k"]:
         """Return expected steps in each state before it is left, 1 / (1 - A_kk) at the mean of A, (K,)."""
         return 1 / (1 - jnp.diagonal(params.transitions.mean))
 
     # -- criteria of point estimates -----------------------------------------------------------------
 
-    def total_log_likelihood(self, params: Any, data: Any) -> Float[Array, ""]:
+    def total_log_likelihood(self, params: Params, data: Data) -> Float[Array, ""]:
         """Return the log likelihood of all sequences, in nats."""
         return self.log_predictive(params, data).sum()
 
@@ -308,13 +316,13 @@ class HiddenMarkovModel(ConjugateModel):
         k = self.n_states
         return k - 1 + k * (k - 1) + self.component.n_parameters
 
-    def bic(self, params: Any, data: Any) -> Float[Array, ""]:
+    def bic(self, params: Params, data: Data) -> Float[Array, ""]:
         """Return -2 log L + (free parameters) log (steps); smaller is better (Schwarz 1978). After EM."""
         data, penalty = self.read(data), self.n_parameters
         log_n = jnp.log(data.n_steps.astype(float_dtype(data)))
         return penalty * log_n - 2 * self.total_log_likelihood(params, data)
 
-    def aic(self, params: Any, data: Any) -> Float[Array, ""]:
+    def aic(self, params: Params, data: Data) -> Float[Array, ""]:
         """Return -2 log L + 2 (free parameters); smaller is better (Akaike 1974). After EM."""
         return 2 * self.n_parameters - 2 * self.total_log_likelihood(params, data)
 
@@ -393,13 +401,13 @@ class HDPHiddenMarkovModel(HiddenMarkovModel):
         n_states: int,
         component: Any,
         *,
-        transition_concentration: Any = 1.0,
-        weight_concentration: Any = 1.0,
-        stickiness: Any = 0.0,
+        transition_concentration: Hyper = 1.0,
+        weight_concentration: Hyper = 1.0,
+        stickiness: Hyper = 0.0,
     ) -> None:
         chain = HDPChain(transition_concentration, weight_concentration, stickiness)
         super().__init__(n_states, component, chain)
 
-    def used_states(self, params: Any) -> Bool[Array, " k"]:
+    def used_states(self, params: Params) -> Bool[Array, " k"]:
         """Return which states are entered more than once, by the rows that the fit found, (K,)."""
         return self.chain.used(params)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jax import Array
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from vbjax.models.labels.chain import Chain
 from vbjax.models.labels.weights import Weights, weights_of
 from vbjax.models.markov.hidden_markov import HiddenMarkovModel
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Hyper
 
 
 @pytree
@@ -33,16 +34,16 @@ class GaussianHMM(HiddenMarkovModel):
         n_states: int,
         covariance_type: str = "full",
         *,
-        location: Any = None,
-        mean_precision: Any = None,
-        degrees_of_freedom: Any = None,
-        inverse_scale: Any = None,
-        covariance_floor: Any = 1e-6,
-        scale: Any = None,
+        location: Hyper = None,
+        mean_precision: Hyper = None,
+        degrees_of_freedom: Hyper = None,
+        inverse_scale: Hyper = None,
+        covariance_floor: Hyper = 1e-6,
+        scale: Hyper = None,
         missing: bool = False,
-        initial_concentration: Any = None,
-        transition_concentration: Any = None,
-        stickiness: Any = 0.0,
+        initial_concentration: Hyper = None,
+        transition_concentration: Hyper = None,
+        stickiness: Hyper = 0.0,
     ) -> None:
         prior = location, mean_precision, degrees_of_freedom, inverse_scale
         component = Gaussian(covariance_type, *prior, covariance_floor, scale=scale, missing=missing)
@@ -70,15 +71,15 @@ class BayesianGaussianHMM(HiddenMarkovModel):
         n_states: int,
         covariance_type: str = "full",
         *,
-        location: Any = None,
-        mean_precision: Any = None,
-        degrees_of_freedom: Any = None,
-        inverse_scale: Any = None,
-        scale: Any = None,
+        location: Hyper = None,
+        mean_precision: Hyper = None,
+        degrees_of_freedom: Hyper = None,
+        inverse_scale: Hyper = None,
+        scale: Hyper = None,
         missing: bool = False,
-        initial_concentration: Any = None,
-        transition_concentration: Any = None,
-        stickiness: Any = 0.0,
+        initial_concentration: Hyper = None,
+        transition_concentration: Hyper = None,
+        stickiness: Hyper = 0.0,
     ) -> None:
         prior = location, mean_precision, degrees_of_freedom, inverse_scale
         component = Gaussian(covariance_type, *prior, scale=scale, missing=missing)
@@ -106,17 +107,17 @@ class MixtureHMM(HiddenMarkovModel):
         n_components: int,
         covariance_type: str = "full",
         *,
-        location: Any = None,
-        mean_precision: Any = None,
-        degrees_of_freedom: Any = None,
-        inverse_scale: Any = None,
-        covariance_floor: Any = 1e-6,
-        scale: Any = None,
+        location: Hyper = None,
+        mean_precision: Hyper = None,
+        degrees_of_freedom: Hyper = None,
+        inverse_scale: Hyper = None,
+        covariance_floor: Hyper = 1e-6,
+        scale: Hyper = None,
         missing: bool = False,
-        weight_concentration: Any = None,
-        initial_concentration: Any = None,
-        transition_concentration: Any = None,
-        stickiness: Any = 0.0,
+        weight_concentration: Hyper = None,
+        initial_concentration: Hyper = None,
+        transition_concentration: Hyper = None,
+        stickiness: Hyper = 0.0,
     ) -> None:
         prior = location, mean_precision, degrees_of_freedom, inverse_scale
         own = Gaussian(covariance_type, *prior, covariance_floor, scale=scale, missing=missing)
@@ -147,17 +148,17 @@ class BayesianMixtureHMM(HiddenMarkovModel):
         n_components: int,
         covariance_type: str = "full",
         *,
-        location: Any = None,
-        mean_precision: Any = None,
-        degrees_of_freedom: Any = None,
-        inverse_scale: Any = None,
-        scale: Any = None,
+        location: Hyper = None,
+        mean_precision: Hyper = None,
+        degrees_of_freedom: Hyper = None,
+        inverse_scale: Hyper = None,
+        scale: Hyper = None,
         missing: bool = False,
         weight_prior: str = "dirichlet",
-        weight_concentration: Any = None,
-        initial_concentration: Any = None,
-        transition_concentration: Any = None,
-        stickiness: Any = 0.0,
+        weight_concentration: Hyper = None,
+        initial_concentration: Hyper = None,
+        transition_concentration: Hyper = None,
+        stickiness: Hyper = 0.0,
     ) -> None:
         prior = location, mean_precision, degrees_of_freedom, inverse_scale
         own = Gaussian(covariance_type, *prior, scale=scale, missing=missing)
@@ -182,11 +183,11 @@ class PoissonHMM(HiddenMarkovModel):
         self,
         n_states: int,
         *,
-        concentration: Any = None,
-        rate: Any = None,
-        initial_concentration: Any = None,
-        transition_concentration: Any = None,
-        stickiness: Any = 0.0,
+        concentration: Hyper = None,
+        rate: Hyper = None,
+        initial_concentration: Hyper = None,
+        transition_concentration: Hyper = None,
+        stickiness: Hyper = 0.0,
     ) -> None:
         component = Poisson(concentration, rate)
         chain = Chain(initial_concentration, transition_concentration, stickiness)
@@ -226,10 +227,10 @@ class CategoricalHMM(HiddenMarkovModel):
         n_states: int,
         n_categories: int | None = None,
         *,
-        concentration: Any = None,
-        initial_concentration: Any = None,
-        transition_concentration: Any = None,
-        stickiness: Any = 0.0,
+        concentration: Hyper = None,
+        initial_concentration: Hyper = None,
+        transition_concentration: Hyper = None,
+        stickiness: Hyper = 0.0,
     ) -> None:
         component = Categorical(n_categories, concentration)
         chain = Chain(initial_concentration, transition_concentration, stickiness)
@@ -268,13 +269,13 @@ class GammaHMM(HiddenMarkovModel):
         self,
         n_states: int,
         *,
-        known_shape: Any = 1.0,
-        concentration: Any = None,
-        rate: Any = None,
+        known_shape: Hyper = 1.0,
+        concentration: Hyper = None,
+        rate: Hyper = None,
         learn_shape: bool = False,
-        initial_concentration: Any = None,
-        transition_concentration: Any = None,
-        stickiness: Any = 0.0,
+        initial_concentration: Hyper = None,
+        transition_concentration: Hyper = None,
+        stickiness: Hyper = 0.0,
     ) -> None:
         component = Gamma(known_shape, concentration, rate, learn_shape=learn_shape)
         chain = Chain(initial_concentration, transition_concentration, stickiness)
@@ -324,16 +325,16 @@ class AutoregressiveHMM(HiddenMarkovModel):
         n_states: int,
         order: int = 1,
         *,
-        location: Any = None,
-        mean_precision: Any = None,
-        degrees_of_freedom: Any = None,
-        inverse_scale: Any = None,
-        covariance_floor: Any = 1e-6,
-        center: Any = None,
-        offset: Any = None,
-        initial_concentration: Any = None,
-        transition_concentration: Any = None,
-        stickiness: Any = 0.0,
+        location: Hyper = None,
+        mean_precision: Hyper = None,
+        degrees_of_freedom: Hyper = None,
+        inverse_scale: Hyper = None,
+        covariance_floor: Hyper = 1e-6,
+        center: Hyper = None,
+        offset: Hyper = None,
+        initial_concentration: Hyper = None,
+        transition_concentration: Hyper = None,
+        stickiness: Hyper = 0.0,
     ) -> None:
         prior = location, mean_precision, degrees_of_freedom, inverse_scale
         component = Autoregression(*prior, covariance_floor, center, offset, order=order)

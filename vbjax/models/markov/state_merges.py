@@ -21,12 +21,13 @@ from vbjax.inference.result import Fit
 from vbjax.models.markov.hidden_markov import HDPHiddenMarkovModel
 from vbjax.numerics.inputs import read_count, read_number
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given
 
 _TRIES = 3  # pairs of states whose merge is followed by a fit, before none is believed to help
 
 
 def merge_states(
-    result: Any, data: Any, weights: Any = None, *, tol: Any = 1e-6, max_iter: Any = 1000
+    result: Any, data: Data, weights: Given = None, *, tol: Given = 1e-6, max_iter: Any = 1000
 ) -> Fit:
     """Merge the states of a fit of `HDPHiddenMarkovModel` two by two as long as that raises the bound.
 

@@ -20,6 +20,7 @@ from vbjax.core.rows import float_dtype
 from vbjax.data.sequences import Sequences, Steps, for_every_step
 from vbjax.inference.replicate import restore_missing
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Tree
 
 if TYPE_CHECKING:
     from vbjax.models.markov.hidden_markov import HiddenMarkovModel
@@ -65,11 +66,11 @@ def forecast(
     params: Record,
     key: Array,
     data: Sequences,
-    before: Any,
+    before: Tree,
     n_steps: int,
     n_draws: int,
-    given: Any,
-) -> Any:
+    given: Given,
+) -> Data:
     """Draw the steps after the last one of every sequence, (n_draws, n, n_steps, ...)."""
     first = jnp.log(predict_states(model, params, data, 1)[:, 0])
     states = _walk(model, params, key, jnp.broadcast_to(first, (n_draws, *first.shape)), n_steps)
@@ -78,7 +79,7 @@ def forecast(
 
 @functools.partial(jax.jit, static_argnames="n_steps")
 def sample(
-    model: HiddenMarkovModel, params: Record, key: Array, n_steps: int, before: Any, given: Any
+    model: HiddenMarkovModel, params: Record, key: Array, n_steps: int, before: Tree, given: Given
 ) -> tuple[Int[Array, " t"], Any]:
     """Draw the states and the steps of a new sequence; the first state is that of the first step before."""
     skipped, first = model.component.n_before, model.chain.log_at_mean(params)[0]
@@ -100,7 +101,7 @@ def _walk(
     return jnp.moveaxis(states, 0, -1)
 
 
-def replicate(model: HiddenMarkovModel, params: Record, key: Array, data: Any, n_draws: int) -> Any:
+def replicate(model: HiddenMarkovModel, params: Record, key: Array, data: Data, n_draws: int) -> Data:
     """Draw the steps of all sequences anew, (n_draws, t, ...)."""
     draws = for_every_step(functools.partial(_replicate, key=key, n_draws=n_draws), model, params, data)
     return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), draws)
@@ -109,12 +110,12 @@ def replicate(model: HiddenMarkovModel, params: Record, key: Array, data: Any, n
 @functools.partial(jax.jit, static_argnames="n_draws")
 def _replicate(
     model: HiddenMarkovModel, params: Record, data: Sequences, key: Array, n_draws: int
-) -> tuple[Any, ...]:
+) -> tuple[Tree, ...]:
     """Draw steps anew, (n, t, n_draws, ...) part by part, NaN where they are missing."""
     component, (chain, prepared) = model.component, model.prepare(params)
     tables = by_part(lambda part: model.table(prepared, part), data)  # the same for every draw
 
-    def redrawn(part: Steps, table: Array, parameters: Any, key: Array) -> Any:
+    def redrawn(part: Steps, table: Array, parameters: Tree, key: Array) -> Tree:
         keys, (n, t, _) = jax.random.split(key), table.shape
         path = lambda table, length, key: chains.sample_paths(*chain.log, table, length, key=key)[0]
         states = jax.vmap(path)(table, part.lengths, jax.random.split(keys[0], n))
@@ -129,7 +130,7 @@ def _replicate(
 
         return restore_missing(jax.tree.map(placed, drawn, part.values), part.values)
 
-    def draw(key: Array) -> tuple[Any, ...]:
+    def draw(key: Array) -> tuple[Tree, ...]:
         first, *keys = jax.random.split(key, 1 + len(data.parts))
         parameters = component.draw_parameters(params, first)
         each = zip(data.parts, tables, keys, strict=True)

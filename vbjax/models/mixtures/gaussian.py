@@ -18,6 +18,7 @@ from vbjax.models.labels.weights import Weights, weights_of
 from vbjax.models.mixtures.mixture import Mixture
 from vbjax.numerics.inputs import as_floating, read_table
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Hyper
 
 
 @pytree
@@ -59,13 +60,13 @@ class GaussianMixture(Mixture):
         self,
         n_components: int,
         covariance_type: str = "full",
-        covariance_floor: Any = 1e-6,
-        weight_concentration: Any = None,
-        location: Any = None,
-        mean_precision: Any = None,
-        degrees_of_freedom: Any = None,
-        inverse_scale: Any = None,
-        scale: Any = None,
+        covariance_floor: Hyper = 1e-6,
+        weight_concentration: Hyper = None,
+        location: Hyper = None,
+        mean_precision: Hyper = None,
+        degrees_of_freedom: Hyper = None,
+        inverse_scale: Hyper = None,
+        scale: Hyper = None,
         *,
         missing: bool = False,
     ) -> None:
@@ -152,12 +153,12 @@ class BayesianGaussianMixture(Mixture):
         self,
         n_components: int,
         covariance_type: str = "full",
-        weight_concentration: Any = None,
-        location: Any = None,
-        mean_precision: Any = 1.0,
-        degrees_of_freedom: Any = None,
-        inverse_scale: Any = None,
-        scale: Any = None,
+        weight_concentration: Hyper = None,
+        location: Hyper = None,
+        mean_precision: Hyper = 1.0,
+        degrees_of_freedom: Hyper = None,
+        inverse_scale: Hyper = None,
+        scale: Hyper = None,
         *,
         weight_prior: str = "dirichlet",
         missing: bool = False,
@@ -180,7 +181,7 @@ def _covariances(model: Mixture, params: Record) -> Array:
     return model.component.covariances(params)
 
 
-def _read_shaped(x: Any, name: str, shape: tuple[int, ...]) -> Array:
+def _read_shaped(x: Data, name: str, shape: tuple[int, ...]) -> Array:
     x = as_floating(x, name)
     if x.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, as means have it; got {x.shape}")

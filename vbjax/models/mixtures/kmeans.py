@@ -20,6 +20,7 @@ from vbjax.families.normal import Normal, NormalStatistics
 from vbjax.models.components.seeding import plus_plus, random_rows
 from vbjax.numerics.inputs import read_table
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Hyper, Params
 
 
 @pytree
@@ -52,7 +53,7 @@ class KMeans(ConjugateModel):
 
     n_clusters: int = count("k")
     start: str = choice("k-means++", "random")
-    scale: Any = hyper(None, POSITIVE, "d")
+    scale: Hyper = hyper(None, POSITIVE, "d")
 
     @property
     def factors(self) -> Record:
@@ -63,7 +64,7 @@ class KMeans(ConjugateModel):
     def local(self, rows: Array) -> Record:
         return Record(c=Delta(Categorical(self.n_clusters, plate=(rows.shape[0],))))
 
-    def read(self, data: Any) -> Array:
+    def read(self, data: Data) -> Array:
         return read_columns(self, data, min_rows=self.n_clusters if self.scale is None else 1)
 
     def sizes(self, data: Array) -> dict[str, int]:
@@ -89,7 +90,7 @@ class KMeans(ConjugateModel):
     def log_likelihood(self, s: Record, rows: Float[Array, "n d"]) -> Float[Array, " n"]:
         return -(s.c.p * s.centers.square_about(rows[:, None, :]).sum(-1)).sum(-1)
 
-    def prepare(self, params: Any) -> Array:
+    def prepare(self, params: Params) -> Array:
         return params.centers.mean
 
     def e_step(self, prepared: Array, rows: Array, weights: Array) -> Expectation:
@@ -117,11 +118,11 @@ class KMeans(ConjugateModel):
         """Return the centres, (k, d)."""
         return params.centers.mean
 
-    def predict(self, params: Record, x: Any) -> Int[Array, " n"]:
+    def predict(self, params: Record, x: Data) -> Int[Array, " n"]:
         """Return the nearest centre of every row, (n,)."""
         return _predict(self, params, self.read(x))
 
-    def inertia(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
+    def inertia(self, params: Record, x: Data, weights: Given = None) -> Float[Array, ""]:
         """Compute sum_n w_n |x_n - mu_{c_n}|^2, from differences."""
         x = self.read(x)
         weights = read_row_weights(weights, x)

@@ -24,6 +24,7 @@ from vbjax.models.components.component import Component
 from vbjax.models.labels.weights import MixingWeights, Weights, from_counts
 from vbjax.numerics.inputs import read_count, read_key
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Params, Tree
 
 
 @pytree
@@ -68,23 +69,23 @@ class Mixture(ConjugateModel):
 
     # -- data ----------------------------------------------------------------------------------------
 
-    def read(self, data: Any) -> Any:
+    def read(self, data: Data) -> Data:
         return read_labelled(data, self.component.read, self.n_components)
 
-    def sizes(self, data: Any) -> dict[str, int]:
+    def sizes(self, data: Data) -> dict[str, int]:
         return self.component.sizes(rows_of(data))
 
-    def inspect(self, data: Any) -> Any:
+    def inspect(self, data: Data) -> Tree:
         return replace(self, component=self.component.inspect(rows_of(data)))
 
-    def resolve(self, data: Any, weights: Array | None = None) -> Any:
+    def resolve(self, data: Data, weights: Array | None = None) -> Tree:
         component = self.component.resolve(rows_of(data), weights)
         return replace(self, component=component, weights=self.weights.resolve(float_dtype(data)))
 
-    def annotate(self, data: Any, weights: Array | None = None) -> Any:
+    def annotate(self, data: Data, weights: Array | None = None) -> Data:
         return with_rows(data, self.component.annotate(rows_of(data), weights))
 
-    def chunk_rows(self, data: Any) -> int:
+    def chunk_rows(self, data: Data) -> int:
         return self.component.chunk_rows(self.component.bare(rows_of(data)))
 
     # -- the model -----------------------------------------------------------------------------------
@@ -93,22 +94,22 @@ class Mixture(ConjugateModel):
     def factors(self) -> Record:
         return self.weights.factors | self.component.factors
 
-    def local(self, rows: Any) -> Record:
+    def local(self, rows: Data) -> Record:
         return Record(c=Categorical(self.n_components, plate=(n_rows(rows),)))
 
     def log_prior(self, s: Record) -> Array:
         return self.weights.log_prior(s) + self.component.log_prior(s)
 
-    def log_likelihood(self, s: Record, rows: Any) -> Float[Array, " n"]:
+    def log_likelihood(self, s: Record, rows: Data) -> Float[Array, " n"]:
         bare, constant = self.component.split(rows_of(rows))
         table = keep_known(self.component.energy(s, bare).T, labels_of(rows)).T
         labelled = terms.categorical(s.c, s.weights) + (s.c.p * table).sum(-1)
         return labelled if constant is None else labelled + constant
 
-    def prepare(self, params: Any) -> tuple[Any, Any]:
+    def prepare(self, params: Params) -> tuple[Tree, Tree]:
         return self.weights.prepare(params), self.component.prepare(params)
 
-    def e_step(self, prepared: tuple[Any, Any], rows: Any, weights: Array) -> Expectation:
+    def e_step(self, prepared: tuple[Tree, Tree], rows: Data, weights: Array) -> Expectation:
         """Compute responsibilities and the statistics that they leave.
 
         Bishop (2006), eq. 10.46 to 10.49; by EM 9.23.
@@ -123,12 +124,12 @@ class Mixture(ConjugateModel):
     def constrain(self, params: Record, block: Iterable[str]) -> Record:
         return self.component.constrain(params)
 
-    def gradient_at(self, s: Record, local: Any, data: Any, weights: Array | None = None) -> Record:
+    def gradient_at(self, s: Record, local: Tree, data: Data, weights: Array | None = None) -> Record:
         if (why := self.component.undrawable) is not None:
             raise ValueError(why)
         return super().gradient_at(s, local, data, weights)
 
-    def cancelled(self, params: Any, expectation: Expectation) -> Any:
+    def cancelled(self, params: Params, expectation: Expectation) -> Tree:
         return self.component.cancelled(params, expectation)
 
     def singular(self, params: Record) -> Array:
@@ -137,7 +138,7 @@ class Mixture(ConjugateModel):
     def ill_conditioned(self, params: Record) -> Array:
         return self.component.ill_conditioned(params)
 
-    def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
+    def init(self, key: Array, data: Data, weights: Array | None = None) -> Record:
         """Draw components to start from, equally heavy; those of known labels start at rows with these."""
         rows, labels, k = rows_of(data), labels_of(data), self.n_components
         if labels is None:
@@ -152,21 +153,21 @@ class Mixture(ConjugateModel):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def labels_table(self, params: Record, rows: Any) -> Float[Array, "n k"]:
+    def labels_table(self, params: Record, rows: Data) -> Float[Array, "n k"]:
         """Compute log q(c_n = k) but for a constant in each row."""
         mixing, components = self.prepare(params)
         density = self.component.log_density(components, rows_of(rows))[0]
         return keep_known(mixing.log[:, None] + density, labels_of(rows)).T
 
-    def responsibilities(self, params: Record, x: Any) -> Float[Array, "n k"]:
+    def responsibilities(self, params: Record, x: Data) -> Float[Array, "n k"]:
         """Return the probability of every component for every row."""
         return _responsibilities(self, params, self.read(x))
 
-    def predict(self, params: Record, x: Any) -> Int[Array, " n"]:
+    def predict(self, params: Record, x: Data) -> Int[Array, " n"]:
         """Return the most probable component of every row."""
         return self.responsibilities(params, x).argmax(-1)
 
-    def log_predictive(self, params: Record, x: Any) -> Float[Array, " n"]:
+    def log_predictive(self, params: Record, x: Data) -> Float[Array, " n"]:
         """Return the log density of new rows under the fitted mixture, in nats."""
         return _log_predictive(self, params, self.read(x))
 
@@ -174,7 +175,7 @@ class Mixture(ConjugateModel):
         """Draw parameters: `weights` (n, k), `components` (`.location`, `.precision` if joint)."""
         return sample_posterior(params, key, n)
 
-    def sample(self, params: Record, key: Array, n: int, *, given: Any = None) -> Any:
+    def sample(self, params: Record, key: Array, n: int, *, given: Given = None) -> Data:
         """Draw n new rows, each with parameters of its own drawn from q: draws of the predictive density.
 
         Args:
@@ -187,7 +188,7 @@ class Mixture(ConjugateModel):
         n = read_count(n, "n")
         return _sample(self, params, read_key(key), self.component.read_given(given, n), n)
 
-    def replicate(self, params: Record, key: Array, data: Any, n_draws: int) -> Any:
+    def replicate(self, params: Record, key: Array, data: Data, n_draws: int) -> Data:
         return _replicate(self, params, key, self.read(data), n_draws)
 
     def draw_labels(self, params: Record, key: Array, n: int) -> Int[Array, " n"]:
@@ -205,11 +206,11 @@ class Mixture(ConjugateModel):
             )
         return self.n_components - 1 + self.component.n_parameters
 
-    def total_log_likelihood(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
+    def total_log_likelihood(self, params: Record, x: Data, weights: Given = None) -> Float[Array, ""]:
         """Return sum_n w_n log p(x_n), in nats."""
         return _criteria(self, params, *self._read_weighted(x, weights))[0]
 
-    def bic(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
+    def bic(self, params: Record, x: Data, weights: Given = None) -> Float[Array, ""]:
         """Return -2 log L + (free parameters) log n; smaller is better (Schwarz 1978)."""
         penalty, (log_likelihood, _, n) = (
             self.n_parameters,
@@ -217,16 +218,16 @@ class Mixture(ConjugateModel):
         )
         return -2 * log_likelihood + penalty * jnp.log(n)
 
-    def aic(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
+    def aic(self, params: Record, x: Data, weights: Given = None) -> Float[Array, ""]:
         """Return -2 log L + 2 (free parameters); smaller is better (Akaike 1974)."""
         return 2 * self.n_parameters - 2 * self.total_log_likelihood(params, x, weights)
 
-    def icl(self, params: Record, x: Any, weights: Any = None) -> Float[Array, ""]:
+    def icl(self, params: Record, x: Data, weights: Given = None) -> Float[Array, ""]:
         """Return BIC + 2 (entropy of the responsibilities); smaller is better (Biernacki et al. 2000)."""
         _, entropy, _ = _criteria(self, params, *self._read_weighted(x, weights))
         return self.bic(params, x, weights) + 2 * entropy
 
-    def _read_weighted(self, x: Any, weights: Any) -> tuple[Any, Float[Array, " n"]]:
+    def _read_weighted(self, x: Data, weights: Any) -> tuple[Any, Float[Array, " n"]]:
         x = self.read(x)
         weights = read_row_weights(weights, x)
         return x, jnp.ones(n_rows(x), float_dtype(x)) if weights is None else weights
@@ -262,21 +263,21 @@ class BayesianMixture(Mixture):
 
 
 @jax.jit
-def _responsibilities(model: Mixture, params: Record, x: Any) -> Array:
+def _responsibilities(model: Mixture, params: Record, x: Data) -> Array:
     return jax.nn.softmax(model.labels_table(params, x), -1)
 
 
 @jax.jit
-def _log_predictive(model: Mixture, params: Record, x: Any) -> Array:
+def _log_predictive(model: Mixture, params: Record, x: Data) -> Array:
     table = jnp.log(params.weights.mean) + model.component.log_components(params, rows_of(x))
     return logsumexp(keep_known(table.T, labels_of(x)), 0)
 
 
 @functools.partial(jax.jit, static_argnames="n_draws")
-def _replicate(model: Mixture, params: Record, key: Array, rows: Any, n_draws: int) -> Any:
+def _replicate(model: Mixture, params: Record, key: Array, rows: Data, n_draws: int) -> Tree:
     labels, rows = model.labels_table(params, rows), rows_of(rows)  # the same for every draw
 
-    def draw(key: Array) -> Any:
+    def draw(key: Array) -> Data:
         keys = jax.random.split(key, 3)
         parameters = model.component.draw_parameters(params, keys[0])
         c = jax.random.categorical(keys[1], labels)
@@ -286,13 +287,13 @@ def _replicate(model: Mixture, params: Record, key: Array, rows: Any, n_draws: i
 
 
 @functools.partial(jax.jit, static_argnames="n")
-def _sample(model: Mixture, params: Record, key: Array, given: Any, n: int) -> Any:
+def _sample(model: Mixture, params: Record, key: Array, given: Given, n: int) -> Tree:
     keys = jax.random.split(key)
     return model.component.draw_rows(params, keys[1], model.draw_labels(params, keys[0], n), given)
 
 
 @jax.jit
-def _criteria(model: Mixture, params: Record, x: Any, weights: Array) -> tuple[Array, Array, Array]:
+def _criteria(model: Mixture, params: Record, x: Data, weights: Array) -> tuple[Array, Array, Array]:
     table = model.labels_table(params, x)
     r = jax.nn.softmax(table, -1)
     return weights @ logsumexp(table, -1), -(weights @ xlogy(r, r).sum(-1)), weights.sum()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from vbjax.families.base import pytree
 from vbjax.models.components import Bernoulli, Categorical, Gamma, Multinomial, Poisson
 from vbjax.models.labels.weights import Weights, weights_of
 from vbjax.models.mixtures.mixture import Mixture
+from vbjax.numerics.types import Hyper
 
 
 @pytree
@@ -33,10 +34,10 @@ class BernoulliMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        concentration1: Any = None,
-        concentration0: Any = None,
+        concentration1: Hyper = None,
+        concentration0: Hyper = None,
         *,
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(
             n_components, Bernoulli(concentration1, concentration0), Weights(weight_concentration)
@@ -69,11 +70,11 @@ class BayesianBernoulliMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        concentration1: Any = None,
-        concentration0: Any = None,
+        concentration1: Hyper = None,
+        concentration0: Hyper = None,
         *,
         weight_prior: str = "dirichlet",
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(
             n_components,
@@ -106,10 +107,10 @@ class CategoricalMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        n_categories: Any = None,
-        concentration: Any = None,
+        n_categories: Hyper = None,
+        concentration: Hyper = None,
         *,
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(
             n_components, Categorical(n_categories, concentration), Weights(weight_concentration)
@@ -142,11 +143,11 @@ class BayesianCategoricalMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        n_categories: Any = None,
-        concentration: Any = None,
+        n_categories: Hyper = None,
+        concentration: Hyper = None,
         *,
         weight_prior: str = "dirichlet",
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(
             n_components,
@@ -178,9 +179,9 @@ class MultinomialMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        concentration: Any = None,
+        concentration: Hyper = None,
         *,
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(n_components, Multinomial(concentration), Weights(weight_concentration))
 
@@ -211,10 +212,10 @@ class BayesianMultinomialMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        concentration: Any = None,
+        concentration: Hyper = None,
         *,
         weight_prior: str = "dirichlet",
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(
             n_components, Multinomial(concentration), weights_of(weight_prior, weight_concentration)
@@ -244,10 +245,10 @@ class PoissonMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        concentration: Any = None,
-        rate: Any = None,
+        concentration: Hyper = None,
+        rate: Hyper = None,
         *,
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(n_components, Poisson(concentration, rate), Weights(weight_concentration))
 
@@ -278,11 +279,11 @@ class BayesianPoissonMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        concentration: Any = None,
-        rate: Any = None,
+        concentration: Hyper = None,
+        rate: Hyper = None,
         *,
         weight_prior: str = "dirichlet",
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(
             n_components, Poisson(concentration, rate), weights_of(weight_prior, weight_concentration)
@@ -312,12 +313,12 @@ class GammaMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        known_shape: Any = 1.0,
-        concentration: Any = None,
-        rate: Any = None,
+        known_shape: Hyper = 1.0,
+        concentration: Hyper = None,
+        rate: Hyper = None,
         *,
         learn_shape: bool = False,
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(
             n_components,
@@ -352,13 +353,13 @@ class BayesianGammaMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        known_shape: Any = 1.0,
-        concentration: Any = None,
-        rate: Any = None,
+        known_shape: Hyper = 1.0,
+        concentration: Hyper = None,
+        rate: Hyper = None,
         *,
         learn_shape: bool = False,
         weight_prior: str = "dirichlet",
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(
             n_components,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from vbjax.models.components import MultivariateRegression, Regression
 from vbjax.models.labels.weights import Weights, weights_of
 from vbjax.models.mixtures.mixture import Mixture
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Hyper
 
 
 @pytree
@@ -33,12 +34,12 @@ class RegressionMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        location: Any = None,
-        mean_precision: Any = None,
-        concentration: Any = None,
-        rate: Any = None,
+        location: Hyper = None,
+        mean_precision: Hyper = None,
+        concentration: Hyper = None,
+        rate: Hyper = None,
         *,
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(
             n_components,
@@ -46,7 +47,7 @@ class RegressionMixture(Mixture):
             Weights(weight_concentration),
         )
 
-    def mean(self, params: Record, x: Any) -> Array:
+    def mean(self, params: Record, x: Data) -> Array:
         """Return E[y | x] of new rows x, over all components, in the shape of y."""
         return _mean(self, params, read_columns(self.component, x, "x"))
 
@@ -77,13 +78,13 @@ class BayesianRegressionMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        location: Any = None,
-        mean_precision: Any = None,
-        concentration: Any = None,
-        rate: Any = None,
+        location: Hyper = None,
+        mean_precision: Hyper = None,
+        concentration: Hyper = None,
+        rate: Hyper = None,
         *,
         weight_prior: str = "dirichlet",
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(
             n_components,
@@ -91,7 +92,7 @@ class BayesianRegressionMixture(Mixture):
             weights_of(weight_prior, weight_concentration),
         )
 
-    def mean(self, params: Record, x: Any) -> Array:
+    def mean(self, params: Record, x: Data) -> Array:
         """Return E[y | x] of new rows x, over all components, in the shape of y."""
         return _mean(self, params, read_columns(self.component, x, "x"))
 
@@ -113,15 +114,15 @@ class MultivariateRegressionMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        location: Any = None,
-        mean_precision: Any = None,
-        degrees_of_freedom: Any = None,
-        inverse_scale: Any = None,
-        covariance_floor: Any = 1e-6,
-        center: Any = None,
-        offset: Any = None,
+        location: Hyper = None,
+        mean_precision: Hyper = None,
+        degrees_of_freedom: Hyper = None,
+        inverse_scale: Hyper = None,
+        covariance_floor: Hyper = 1e-6,
+        center: Hyper = None,
+        offset: Hyper = None,
         *,
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(
             n_components,
@@ -131,7 +132,7 @@ class MultivariateRegressionMixture(Mixture):
             Weights(weight_concentration),
         )
 
-    def mean(self, params: Record, x: Any) -> Array:
+    def mean(self, params: Record, x: Data) -> Array:
         """Return E[y | x] of new rows x, over all components, in the shape of y."""
         return _mean(self, params, read_columns(self.component, x, "x"))
 
@@ -164,16 +165,16 @@ class BayesianMultivariateRegressionMixture(Mixture):
     def __init__(
         self,
         n_components: int,
-        location: Any = None,
-        mean_precision: Any = None,
-        degrees_of_freedom: Any = None,
-        inverse_scale: Any = None,
-        covariance_floor: Any = 1e-6,
-        center: Any = None,
-        offset: Any = None,
+        location: Hyper = None,
+        mean_precision: Hyper = None,
+        degrees_of_freedom: Hyper = None,
+        inverse_scale: Hyper = None,
+        covariance_floor: Hyper = 1e-6,
+        center: Hyper = None,
+        offset: Hyper = None,
         *,
         weight_prior: str = "dirichlet",
-        weight_concentration: Any = None,
+        weight_concentration: Hyper = None,
     ) -> None:
         super().__init__(
             n_components,
@@ -183,7 +184,7 @@ class BayesianMultivariateRegressionMixture(Mixture):
             weights_of(weight_prior, weight_concentration),
         )
 
-    def mean(self, params: Record, x: Any) -> Array:
+    def mean(self, params: Record, x: Data) -> Array:
         """Return E[y | x] of new rows x, over all components, in the shape of y."""
         return _mean(self, params, read_columns(self.component, x, "x"))
 

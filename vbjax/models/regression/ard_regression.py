@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jax import Array
 from jaxtyping import Float
 
@@ -15,6 +13,7 @@ from vbjax.families.gamma import Gamma
 from vbjax.models.regression.regression import Regression, Rows, around
 from vbjax.models.regression.responses import NormalResponse
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Hyper
 
 
 @pytree
@@ -58,13 +57,13 @@ class ARDRegression(Regression):
     """
 
     fit_intercept: bool = flag(default=True)
-    center: Any = hyper(None, REAL, "d")
-    offset: Any = hyper(None, REAL)
-    intercept_precision: Any = hyper(None, POSITIVE)
-    relevance_concentration: Any = hyper(1e-6, POSITIVE)
-    relevance_rate: Any = hyper(None, POSITIVE, "d")
-    concentration: Any = hyper(1e-6, POSITIVE)
-    rate: Any = hyper(None, POSITIVE)
+    center: Hyper = hyper(None, REAL, "d")
+    offset: Hyper = hyper(None, REAL)
+    intercept_precision: Hyper = hyper(None, POSITIVE)
+    relevance_concentration: Hyper = hyper(1e-6, POSITIVE)
+    relevance_rate: Hyper = hyper(None, POSITIVE, "d")
+    concentration: Hyper = hyper(1e-6, POSITIVE)
+    rate: Hyper = hyper(None, POSITIVE)
 
     response = NormalResponse()
     ard = True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +17,7 @@ from vbjax.families.truncated_normal import TruncatedNormal, inverse_mills
 from vbjax.models.regression.regression import Regression, probabilities
 from vbjax.models.regression.responses import LabelResponse
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Given
+from vbjax.numerics.types import Given, Hyper
 
 _NODES, _MASSES = np.polynomial.hermite_e.hermegauss(32)
 _LOG_MASSES = np.log(_MASSES / _MASSES.sum())
@@ -101,11 +99,11 @@ class BayesianLogisticRegression(Regression):
 
     fit_intercept: bool = flag(default=True)
     ard: bool = flag()
-    center: Any = hyper(None, REAL, "d")
-    intercept_precision: Any = hyper(0.01, POSITIVE)
-    precision: Any = hyper(None, POSITIVE, "d", excludes="ard")
-    relevance_concentration: Any = hyper(1e-6, POSITIVE)
-    relevance_rate: Any = hyper(None, POSITIVE, "d", requires="ard")
+    center: Hyper = hyper(None, REAL, "d")
+    intercept_precision: Hyper = hyper(0.01, POSITIVE)
+    precision: Hyper = hyper(None, POSITIVE, "d", excludes="ard")
+    relevance_concentration: Hyper = hyper(1e-6, POSITIVE)
+    relevance_rate: Hyper = hyper(None, POSITIVE, "d", requires="ard")
 
     response = LOGISTIC
 
@@ -147,11 +145,11 @@ class BayesianProbitRegression(Regression):
 
     fit_intercept: bool = flag(default=True)
     ard: bool = flag()
-    center: Any = hyper(None, REAL, "d")
-    intercept_precision: Any = hyper(0.01, POSITIVE)
-    precision: Any = hyper(None, POSITIVE, "d", excludes="ard")
-    relevance_concentration: Any = hyper(1e-6, POSITIVE)
-    relevance_rate: Any = hyper(None, POSITIVE, "d", requires="ard")
+    center: Hyper = hyper(None, REAL, "d")
+    intercept_precision: Hyper = hyper(0.01, POSITIVE)
+    precision: Hyper = hyper(None, POSITIVE, "d", excludes="ard")
+    relevance_concentration: Hyper = hyper(1e-6, POSITIVE)
+    relevance_rate: Hyper = hyper(None, POSITIVE, "d", requires="ard")
 
     response = PROBIT
 

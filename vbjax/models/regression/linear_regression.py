@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -23,6 +22,7 @@ from vbjax.models.regression.responses import JointNormalResponse, Predictive, S
 from vbjax.numerics.linalg import cholesky, rounding_of, solve_lower
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI
+from vbjax.numerics.types import Hyper, Params, Tree
 
 
 @pytree
@@ -69,14 +69,14 @@ class LinearRegression(Regression):
     """
 
     fit_intercept: bool = flag(default=True)
-    mean_precision: Any = hyper(None, POSITIVE, "p")
-    location: Any = hyper(None, REAL, "p", requires="mean_precision")
-    concentration: Any = hyper(1.0, POSITIVE)
-    rate: Any = hyper(None, POSITIVE)
-    center: Any = hyper(None, REAL, "d")
-    offset: Any = hyper(None, REAL)
-    noise_floor: Any = hyper(1e-12, NON_NEGATIVE)
-    scale: Any = hyper(None, POSITIVE)
+    mean_precision: Hyper = hyper(None, POSITIVE, "p")
+    location: Hyper = hyper(None, REAL, "p", requires="mean_precision")
+    concentration: Hyper = hyper(1.0, POSITIVE)
+    rate: Hyper = hyper(None, POSITIVE)
+    center: Hyper = hyper(None, REAL, "d")
+    offset: Hyper = hyper(None, REAL)
+    noise_floor: Hyper = hyper(1e-12, NON_NEGATIVE)
+    scale: Hyper = hyper(None, POSITIVE)
 
     response = JointNormalResponse()
 
@@ -107,7 +107,7 @@ class LinearRegression(Regression):
             GammaStatistics(t.precision, t.logdet, -t.logdet), self.concentration, self.rate
         )
 
-    def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
+    def m_step(self, params: Record, statistics: Tree, block: Iterable[str]) -> Record:
         """Solve for the weights (Bishop 2006, eq. 3.15 and 3.28), and keep the noise (3.21) above its floor.
 
         Where columns repeat one another it is the shortest of all solutions, in units of the columns.
@@ -168,12 +168,12 @@ class BayesianLinearRegression(Regression):
     """
 
     fit_intercept: bool = flag(default=True)
-    center: Any = hyper(None, REAL, "d")
-    offset: Any = hyper(None, REAL)
-    location: Any = hyper(None, REAL, "p")
-    mean_precision: Any = hyper(None, DEFINITE, "p p")
-    concentration: Any = hyper(1e-3, POSITIVE)
-    rate: Any = hyper(None, POSITIVE)
+    center: Hyper = hyper(None, REAL, "d")
+    offset: Hyper = hyper(None, REAL)
+    location: Hyper = hyper(None, REAL, "p")
+    mean_precision: Hyper = hyper(None, DEFINITE, "p p")
+    concentration: Hyper = hyper(1e-3, POSITIVE)
+    rate: Hyper = hyper(None, POSITIVE)
 
     response = JointNormalResponse()
 
@@ -200,7 +200,7 @@ class BayesianLinearRegression(Regression):
     def log_prior(self, s: Record) -> Float[Array, ""]:
         return self.prior.log_density(s.w) + s.w.base
 
-    def cancelled(self, params: Any, expectation: Expectation) -> Float[Array, ""]:
+    def cancelled(self, params: Params, expectation: Expectation) -> Float[Array, ""]:
         """Return what rounding makes of products times the weights' covariance, if columns nearly repeat."""
         precision = params["w"].mean_precision
         return rounding_of(precision, jnp.zeros((), precision.dtype))

@@ -6,7 +6,7 @@ what y is, given psi.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from vbjax.inference.replicate import redraw_data
 from vbjax.models.regression.responses import Predictive, Response, quadratic_rows
 from vbjax.numerics.inputs import read_column, read_count, read_key, read_pair
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Given
+from vbjax.numerics.types import Data, Given, Hyper, Tree
 
 Rows = tuple[Float[Array, "n d"], Num[Array, " n"]]
 
@@ -47,13 +47,13 @@ class Regression(ConjugateModel):
     response: ClassVar[Response]
 
     fit_intercept: bool
-    center: Any
-    intercept_precision: Any
-    precision: Any
-    relevance_concentration: Any
-    relevance_rate: Any
+    center: Hyper
+    intercept_precision: Hyper
+    precision: Hyper
+    relevance_concentration: Hyper
+    relevance_rate: Hyper
     ard: bool = False
-    offset: Any = 0.0
+    offset: Hyper = 0.0
 
     # -- data ----------------------------------------------------------------------------------------
 
@@ -76,7 +76,7 @@ class Regression(ConjugateModel):
         d = data[0].shape[-1]
         return dict(d=d, p=d + self.fit_intercept)
 
-    def units(self, x: Array, weights: Array | None, center: Any) -> tuple[Array, Array]:
+    def units(self, x: Array, weights: Array | None, center: Hyper) -> tuple[Array, Array]:
         """Return the given centre of each column, by default the mean, and the mean squares about it.
 
         Without an intercept the default is 0.
@@ -103,7 +103,7 @@ class Regression(ConjugateModel):
     def blocks(self) -> tuple[tuple[str, ...], ...]:
         return (("w",), tuple(self.factors)[1:]) if self.ard else (("w",),)
 
-    def resolve(self, data: Rows, weights: Array | None = None) -> Any:
+    def resolve(self, data: Rows, weights: Array | None = None) -> Tree:
         center, scale = self.units(data[0], weights, self.center)
         prior = (
             dict(relevance_rate=self.relevance_concentration / scale)
@@ -149,7 +149,7 @@ class Regression(ConjugateModel):
     def e_step(self, prepared: Record, rows: Rows, weights: Float[Array, " n"]) -> Expectation:
         return self.response.e_step(prepared, *self.about_offset(rows), weights)
 
-    def replicate(self, params: Record, key: Array, data: Given, n_draws: int) -> Any:
+    def replicate(self, params: Record, key: Array, data: Given, n_draws: int) -> Data:
         return redraw_data(self, params, key, self.read(data), n_draws)
 
     def redraw(self, values: Record, local: Record, key: Array, data: Rows) -> Rows:
@@ -229,7 +229,7 @@ def probabilities(model: Regression, params: Record, x: Float[Array, "n d"]) -> 
     return jnp.exp(model.predictive(params, x).log_prob(jnp.ones_like(x[:, 0])))
 
 
-def around(concentration: Any, rate: Any) -> GammaState:
+def around(concentration: Hyper, rate: Hyper) -> GammaState:
     """Return where a precision starts: at its prior's mean, but with a shape that says something."""
     rate = jnp.asarray(rate)
     return GammaState(jnp.full_like(rate, 2), 2 * rate / concentration)

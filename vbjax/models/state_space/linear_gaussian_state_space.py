@@ -26,6 +26,7 @@ from vbjax.models.state_space.regressions import Regressions
 from vbjax.models.state_space.state_space_model import Start, StateSpaceModel
 from vbjax.numerics.linalg import cholesky, ill_conditioned, least_share, logdet_from_cholesky
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Hyper, Params, Tree
 from vbjax.terms.paths import transition_regression
 
 
@@ -76,9 +77,9 @@ class LinearGaussianStateSpace(StateSpaceModel):
 
     n_latent: int = count("D")
     covariance_type: str = choice("diag", "full")
-    center: Any = hyper(None, REAL, "p", kw_only=True)
-    noise_floor: Any = hyper(1e-6, POSITIVE, kw_only=True)
-    scale: Any = hyper(None, POSITIVE, "p", kw_only=True)
+    center: Hyper = hyper(None, REAL, "p", kw_only=True)
+    noise_floor: Hyper = hyper(1e-6, POSITIVE, kw_only=True)
+    scale: Hyper = hyper(None, POSITIVE, "p", kw_only=True)
 
     @property
     def factors(self) -> Record:
@@ -130,7 +131,7 @@ class LinearGaussianStateSpace(StateSpaceModel):
             return jnp.asarray(False)
         return ill_conditioned(params["emissions"].value.covariance)
 
-    def cancelled(self, params: Any, expectation: Expectation) -> Any:
+    def cancelled(self, params: Params, expectation: Expectation) -> Tree:
         """Return what cancels in the squares of residuals under the inverse of a full R."""
         if self.covariance_type != "full":
             return 0.0
@@ -189,14 +190,14 @@ class BayesianLinearGaussianStateSpace(StateSpaceModel):
     """
 
     n_latent: int = count("D")
-    center: Any = hyper(None, REAL, "p", kw_only=True)
-    initial_mean: Any = hyper(None, REAL, "D", kw_only=True)
-    initial_precision: Any = hyper(None, DEFINITE, "D D", kw_only=True)
-    transition_precision: Any = hyper(1.0, POSITIVE, kw_only=True)
-    mean_precision: Any = hyper(1e-3, POSITIVE, kw_only=True)
-    concentration: Any = hyper(1e-3, POSITIVE, "p", kw_only=True)
-    rate: Any = hyper(None, POSITIVE, "p", kw_only=True)
-    scale: Any = hyper(None, POSITIVE, "p", kw_only=True)
+    center: Hyper = hyper(None, REAL, "p", kw_only=True)
+    initial_mean: Hyper = hyper(None, REAL, "D", kw_only=True)
+    initial_precision: Hyper = hyper(None, DEFINITE, "D D", kw_only=True)
+    transition_precision: Hyper = hyper(1.0, POSITIVE, kw_only=True)
+    mean_precision: Hyper = hyper(1e-3, POSITIVE, kw_only=True)
+    concentration: Hyper = hyper(1e-3, POSITIVE, "p", kw_only=True)
+    rate: Hyper = hyper(None, POSITIVE, "p", kw_only=True)
+    scale: Hyper = hyper(None, POSITIVE, "p", kw_only=True)
 
     @property
     def factors(self) -> Record:

@@ -9,7 +9,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from vbjax.models.state_space.regressions import Groups, Regressions, chain_of, 
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, symmetrize
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Given
+from vbjax.numerics.types import Given, Hyper, Params
 from vbjax.terms.paths import Sums, log_density_of
 
 _CHUNK = 2**22  # numbers in a chunk's moments, of sequences x (steps + columns) x states x states
@@ -80,8 +80,8 @@ class StateSpaceModel(ConjugateModel, abc.ABC):
     """
 
     n_latent: int
-    center: Any
-    scale: Any
+    center: Hyper
+    scale: Hyper
     covariance_type = "diag"
 
     @property
@@ -198,7 +198,7 @@ class StateSpaceModel(ConjugateModel, abc.ABC):
         steps = weights @ rows.lengths.astype(weights.dtype)
         return Expectation(jax.grad(energy)(prepared), bound, magnitude, steps)
 
-    def local_entropies(self, params: Any) -> Callable[[Steps], dict[str, Array]]:
+    def local_entropies(self, params: Params) -> Callable[[Steps], dict[str, Array]]:
         prepared = self.prepare(params)
         return lambda rows: {"x": self.posterior_chain(prepared, rows).entropy}
 

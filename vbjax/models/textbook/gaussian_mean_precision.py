@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jax import Array
 from jaxtyping import Float
 
@@ -18,6 +16,7 @@ from vbjax.families.normal import Normal, NormalStatistics
 from vbjax.families.normal_gamma import NormalGammaState
 from vbjax.numerics.inputs import read_column
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Given, Hyper
 
 
 @pytree
@@ -45,10 +44,10 @@ class GaussianMeanPrecision(ConjugateModel):
     2.500
     """
 
-    mu0: Any = hyper(None, REAL)
-    tau0: Any = hyper(1e-3, POSITIVE)
-    a: Any = hyper(1e-3, POSITIVE)
-    b: Any = hyper(None, POSITIVE)
+    mu0: Hyper = hyper(None, REAL)
+    tau0: Hyper = hyper(1e-3, POSITIVE)
+    a: Hyper = hyper(1e-3, POSITIVE)
+    b: Hyper = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:
@@ -58,7 +57,7 @@ class GaussianMeanPrecision(ConjugateModel):
     def blocks(self) -> tuple[tuple[str, ...], ...]:
         return (("mu",), ("tau",))
 
-    def read(self, data: Any) -> Array:
+    def read(self, data: Data) -> Array:
         return read_column(data)
 
     def resolve(self, data: Array, weights: Array | None = None) -> GaussianMeanPrecision:
@@ -72,7 +71,7 @@ class GaussianMeanPrecision(ConjugateModel):
     def log_likelihood(self, s: Record, rows: Float[Array, " n"] | NormalStatistics) -> Float[Array, " n"]:
         return terms.normal(rows, s.mu, s.tau)
 
-    def exact_posterior(self, data: Any, weights: Any = None) -> NormalGammaState:
+    def exact_posterior(self, data: Data, weights: Given = None) -> NormalGammaState:
         """Return the exact joint posterior of (mu, tau), a NormalGamma, under this (resolved) model's prior.
 
         Returns:
@@ -89,7 +88,7 @@ class GaussianMeanPrecision(ConjugateModel):
         location = model.mu0 + n / strength * (mean - model.mu0)
         return NormalGammaState(location, strength, model.a + 0.5 * n, rate)
 
-    def log_evidence(self, data: Any, weights: Any = None) -> Float[Array, ""]:
+    def log_evidence(self, data: Data, weights: Given = None) -> Float[Array, ""]:
         """Compute log p(x), exact: what the bound falls short of it is the factorisation's price."""
         data = self.read(data)
         weights = read_row_weights(weights, data)

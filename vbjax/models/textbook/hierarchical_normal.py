@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +17,7 @@ from vbjax.families.gamma import Gamma, GammaState
 from vbjax.families.normal import Normal, NormalState
 from vbjax.numerics.inputs import is_concrete, read_column, read_pair
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Hyper
 
 
 @pytree
@@ -58,10 +57,10 @@ class HierarchicalNormal(ConjugateModel):
     True
     """
 
-    mu0: Any = hyper(None, REAL)
-    tau0: Any = hyper(None, POSITIVE)
-    a: Any = hyper(0.5, POSITIVE)
-    b: Any = hyper(None, POSITIVE)
+    mu0: Hyper = hyper(None, REAL)
+    tau0: Hyper = hyper(None, POSITIVE)
+    a: Hyper = hyper(0.5, POSITIVE)
+    b: Hyper = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:
@@ -71,10 +70,10 @@ class HierarchicalNormal(ConjugateModel):
     def blocks(self) -> tuple[tuple[str, ...], ...]:
         return (("mu",), ("tau",))
 
-    def local(self, rows: Any) -> Record:
+    def local(self, rows: Data) -> Record:
         return Record(theta=Normal(rows[0].shape))
 
-    def read(self, data: Any) -> tuple[Array, Array]:
+    def read(self, data: Data) -> tuple[Array, Array]:
         y, sigma = read_pair(data, "(y, sigma), estimates and their standard errors")
         y, sigma = read_column(y, "y"), read_column(sigma, "sigma")
         if y.shape != sigma.shape:
@@ -83,12 +82,12 @@ class HierarchicalNormal(ConjugateModel):
             raise ValueError("sigma must be positive: standard errors")
         return y, sigma
 
-    def resolve(self, data: Any, weights: Array | None = None) -> HierarchicalNormal:
+    def resolve(self, data: Data, weights: Array | None = None) -> HierarchicalNormal:
         mean, variance = weighted_moments(data[0], weights)
         unit = positive_scale(variance)
         return fill_defaults(self, float_dtype(data), mu0=mean, tau0=1e-3 / unit, b=0.5 * unit)
 
-    def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
+    def init(self, key: Array, data: Data, weights: Array | None = None) -> Record:
         """At the mean and variance of y."""
         mean, variance = weighted_moments(data[0], weights)
         unit = positive_scale(variance)
@@ -97,17 +96,17 @@ class HierarchicalNormal(ConjugateModel):
     def log_prior(self, s: Record) -> Array:
         return terms.normal(s.mu, self.mu0, self.tau0) + terms.gamma(s.tau, self.a, self.b)
 
-    def log_likelihood(self, s: Record, rows: Any) -> Array:
+    def log_likelihood(self, s: Record, rows: Data) -> Array:
         y, sigma = rows
         own = sigma > 0  # a row of weight 0 holds zeros
         precision = jnp.where(own, 1 / jnp.where(own, sigma, 1) ** 2, 1)
         return terms.normal(y, s.theta, precision) + terms.normal(s.theta, s.mu, s.tau)
 
-    def effects(self, params: Record, data: Any) -> NormalState:
+    def effects(self, params: Record, data: Data) -> NormalState:
         """Return q(theta_j) of every group, pooled: its `mean`, `sd`, `quantile(p)`, `sample`."""
         return _effects(self, params, self.read(data))
 
 
 @jax.jit
-def _effects(model: HierarchicalNormal, params: Record, data: Any) -> NormalState:
+def _effects(model: HierarchicalNormal, params: Record, data: Data) -> NormalState:
     return model.posterior(params, data).theta

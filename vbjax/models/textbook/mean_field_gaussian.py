@@ -18,6 +18,7 @@ from vbjax.families.normal import Normal, NormalState
 from vbjax.numerics.linalg import cholesky, logdet_from_cholesky
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI
+from vbjax.numerics.types import Data, Given, Hyper, Tree
 
 
 @pytree
@@ -49,18 +50,18 @@ class MeanFieldGaussian(ConjugateModel):
     0.500 0.667
     """
 
-    mean: Any = hyper(MISSING, REAL, "m", number=False)
-    precision: Any = hyper(MISSING, DEFINITE, "m m")
+    mean: Hyper = hyper(MISSING, REAL, "m", number=False)
+    precision: Hyper = hyper(MISSING, DEFINITE, "m m")
 
     @property
     def factors(self) -> Record:
         return Record(z=Normal(jnp.shape(self.mean)))
 
-    def read(self, data: Any) -> None:
+    def read(self, data: Data) -> None:
         if data is not None:
             raise ValueError("data must be None: the model approximates a given normal")
 
-    def resolve(self, data: Any, weights: Any = None) -> MeanFieldGaussian:
+    def resolve(self, data: Data, weights: Given = None) -> MeanFieldGaussian:
         return in_dtype(self, jnp.result_type(jnp.asarray(self.mean).dtype, float))
 
     def log_prior(self, s: Record) -> Array:
@@ -71,7 +72,7 @@ class MeanFieldGaussian(ConjugateModel):
         square = own @ s.z.square_about(self.mean) + between
         return 0.5 * (logdet_from_cholesky(cholesky(self.precision)) - shift.size * LOG_2PI - square)
 
-    def m_step(self, params: Record, statistics: Any, block: Iterable[str]) -> Record:
+    def m_step(self, params: Record, statistics: Tree, block: Iterable[str]) -> Record:
         """Bishop (2006), eq. 10.13 and 10.15, for one coordinate after the other."""
 
         def update(i: Any, z: NormalState) -> NormalState:

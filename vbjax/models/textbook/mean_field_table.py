@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import MISSING
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from vbjax.families.categorical import Categorical, CategoricalState
 from vbjax.numerics.inputs import as_floating
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import finite_log
+from vbjax.numerics.types import Data, Given, Hyper
 
 _LOG_PROBABILITIES = Range(
     "log probabilities (no NaN, no +inf, not all -inf)",
@@ -58,7 +58,7 @@ class MeanFieldTable(ConjugateModel):
     0.2000 0.8000; 0.0000 0.0000
     """
 
-    log_joint: Any = hyper(MISSING, _LOG_PROBABILITIES, "...", number=False)
+    log_joint: Hyper = hyper(MISSING, _LOG_PROBABILITIES, "...", number=False)
 
     @property
     def factors(self) -> Record:
@@ -69,14 +69,14 @@ class MeanFieldTable(ConjugateModel):
     def blocks(self) -> tuple[tuple[str, ...], ...]:
         return tuple((name,) for name in self.factors)
 
-    def read(self, data: Any) -> None:
+    def read(self, data: Data) -> None:
         if data is not None:
             raise ValueError("data must be None: the table has them in it")
 
-    def resolve(self, data: Any, weights: Any = None) -> MeanFieldTable:
+    def resolve(self, data: Data, weights: Given = None) -> MeanFieldTable:
         return in_dtype(self, jnp.result_type(jnp.asarray(self.log_joint).dtype, float))
 
-    def init(self, key: Array, data: Any, weights: Any = None) -> Record:
+    def init(self, key: Array, data: Data, weights: Given = None) -> Record:
         """Random probabilities: the uniform ones may be a saddle."""
         dtype = jnp.asarray(self.log_joint).dtype
         keys = jax.random.split(key, len(self.factors))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +18,7 @@ from vbjax.families.gamma import Gamma, GammaState
 from vbjax.families.normal import Normal, NormalState
 from vbjax.numerics.inputs import as_array, is_concrete, read_column, read_pair
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Hyper, Params
 
 
 @pytree
@@ -63,12 +63,12 @@ class RandomEffects(ConjugateModel):
     """
 
     n_groups: int = count()
-    mu0: Any = hyper(None, REAL)
-    tau0: Any = hyper(None, POSITIVE)
-    a: Any = hyper(0.5, POSITIVE)
-    b: Any = hyper(None, POSITIVE)
-    c: Any = hyper(1e-3, POSITIVE)
-    d: Any = hyper(None, POSITIVE)
+    mu0: Hyper = hyper(None, REAL)
+    tau0: Hyper = hyper(None, POSITIVE)
+    a: Hyper = hyper(0.5, POSITIVE)
+    b: Hyper = hyper(None, POSITIVE)
+    c: Hyper = hyper(1e-3, POSITIVE)
+    d: Hyper = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:
@@ -78,7 +78,7 @@ class RandomEffects(ConjugateModel):
     def blocks(self) -> tuple[tuple[str, ...], ...]:
         return (("theta",), ("mu", "noise"), ("between",))
 
-    def read(self, data: Any) -> tuple[Array, Array]:
+    def read(self, data: Data) -> tuple[Array, Array]:
         n_groups = self.n_groups
         y, group = read_pair(data, "(y, group), numbers and the numbers of their groups")
         y, group = read_column(y, "y"), as_array(group, "group")
@@ -93,12 +93,12 @@ class RandomEffects(ConjugateModel):
             raise ValueError(f"{what}; got {group[row]} in row {row}; {hint}")
         return y, group
 
-    def resolve(self, data: Any, weights: Array | None = None) -> RandomEffects:
+    def resolve(self, data: Data, weights: Array | None = None) -> RandomEffects:
         mean, variance = weighted_moments(data[0], weights)
         unit = positive_scale(variance)
         return fill_defaults(self, float_dtype(data), mu0=mean, tau0=1e-3 / unit, b=0.5 * unit, d=1e-3 * unit)
 
-    def init(self, key: Array, data: Any, weights: Array | None = None) -> Record:
+    def init(self, key: Array, data: Data, weights: Array | None = None) -> Record:
         """Start every group at the mean of y, half of the variance between them."""
         mean, variance = weighted_moments(data[0], weights)
         unit = positive_scale(variance)
@@ -111,11 +111,11 @@ class RandomEffects(ConjugateModel):
         groups = terms.normal(s.theta, s.mu, s.between).sum()
         return terms.normal(s.mu, self.mu0, self.tau0) + groups + scales
 
-    def log_likelihood(self, s: Record, rows: Any) -> Array:
+    def log_likelihood(self, s: Record, rows: Data) -> Array:
         y, group = rows
         return terms.normal(y, s.theta[group], s.noise)
 
-    def effects(self, params: Any) -> NormalState:
+    def effects(self, params: Params) -> NormalState:
         """theta_g - mu of every group, (G,): independent under q."""
         if not isinstance(params, Mapping) or not {"theta", "mu"} <= set(params):
             raise ValueError(f"params must be those of a fit of RandomEffects; got {type(params).__name__}")

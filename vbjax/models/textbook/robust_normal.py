@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -18,6 +16,7 @@ from vbjax.families.gamma import Gamma, GammaState
 from vbjax.families.normal import Normal, NormalState, NormalStatistics
 from vbjax.numerics.inputs import read_column
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Hyper
 
 
 @pytree
@@ -56,11 +55,11 @@ class RobustNormal(ConjugateModel):
     (True, 4)
     """
 
-    df: Any = hyper(4.0, POSITIVE)
-    mu0: Any = hyper(None, REAL)
-    tau0: Any = hyper(None, POSITIVE)
-    a: Any = hyper(1e-3, POSITIVE)
-    b: Any = hyper(None, POSITIVE)
+    df: Hyper = hyper(4.0, POSITIVE)
+    mu0: Hyper = hyper(None, REAL)
+    tau0: Hyper = hyper(None, POSITIVE)
+    a: Hyper = hyper(1e-3, POSITIVE)
+    b: Hyper = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:
@@ -73,7 +72,7 @@ class RobustNormal(ConjugateModel):
     def local(self, rows: Array) -> Record:
         return Record(u=Gamma((rows.shape[0],)))
 
-    def read(self, data: Any) -> Array:
+    def read(self, data: Data) -> Array:
         return read_column(data)
 
     def resolve(self, data: Array, weights: Array | None = None) -> RobustNormal:
@@ -93,7 +92,7 @@ class RobustNormal(ConjugateModel):
     def log_likelihood(self, s: Record, rows: Float[Array, " n"] | NormalStatistics) -> Float[Array, " n"]:
         return terms.normal(rows, s.mu, s.tau * s.u) + terms.gamma(s.u, 0.5 * self.df, 0.5 * self.df)
 
-    def weights(self, params: Record, x: Any) -> Float[Array, " n"]:
+    def weights(self, params: Record, x: Data) -> Float[Array, " n"]:
         """Compute E[u_n] of every row, (n,): near 1 or above for ordinary rows, small for outliers."""
         return _weights(self, params, self.read(x))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from vbjax.families.categorical import Categorical
 from vbjax.families.normal import Normal, NormalStatistics
 from vbjax.numerics.inputs import read_column
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Data, Hyper, Params
 
 
 @pytree
@@ -51,8 +51,8 @@ class UnitVarianceMixture(ConjugateModel):
     """
 
     n_components: int = count("k")
-    mu0: Any = hyper(None, REAL, "k")
-    prior_variance: Any = hyper(None, POSITIVE, "k")
+    mu0: Hyper = hyper(None, REAL, "k")
+    prior_variance: Hyper = hyper(None, POSITIVE, "k")
 
     @property
     def factors(self) -> Record:
@@ -61,7 +61,7 @@ class UnitVarianceMixture(ConjugateModel):
     def local(self, rows: Array) -> Record:
         return Record(c=Categorical(self.n_components, plate=(rows.shape[0],)))
 
-    def read(self, data: Any) -> Array:
+    def read(self, data: Data) -> Array:
         return read_column(data)
 
     def resolve(self, data: Array, weights: Array | None = None) -> UnitVarianceMixture:
@@ -85,6 +85,6 @@ class UnitVarianceMixture(ConjugateModel):
         """Compute log N(x_n | mu_k, 1), each about the own mean: no pivot is amid all where one is far."""
         return terms.normal(rows, mu[:, None], 1.0)
 
-    def responsibilities(self, params: Any, x: Any) -> Float[Array, "n k"]:
+    def responsibilities(self, params: Params, x: Data) -> Float[Array, "n k"]:
         """Return q(c_n = k), (n, K)."""
         return self.posterior(params, self.read(x)).c.probabilities

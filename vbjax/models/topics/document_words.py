@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from vbjax.data.documents import Bags
 from vbjax.numerics.special import digamma_remainder
+from vbjax.numerics.types import Tree
 
 _SIMD = 8  # topics are padded to a multiple of so many: twice as fast on a CPU at 20 topics
 
@@ -92,7 +93,7 @@ def psi(gamma: Array) -> Array:
     return jnp.log(gamma) + digamma_remainder(gamma)
 
 
-def _unless(lost: Array, fast: Any, exact: Callable[[], Any]) -> Any:
+def _unless(lost: Array, fast: Any, exact: Callable[[], Any]) -> Tree:
     """Return `exact()` where anything is lost: by a loop of one turn or none, which costs nothing where none
     is needed, under `vmap` too; no derivative goes through it.
     """

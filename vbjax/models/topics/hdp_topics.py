@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +23,7 @@ from vbjax.models.labels.weights import stick_prior
 from vbjax.models.topics.topic_model import TopicModel
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import digamma_remainder
+from vbjax.numerics.types import Hyper, Tree
 
 _TRIES, _LEFT = 3, 0.01  # of the start: attempts to merge, for each topic; what a topic keeps of its weight
 
@@ -72,9 +72,9 @@ class HDPTopics(TopicModel):
     """
 
     n_topics: int = count("k", least=2)
-    topic_concentration: Any = hyper(None, POSITIVE, "v")
-    doc_concentration: Any = hyper(1.0, POSITIVE, kw_only=True)
-    weight_concentration: Any = hyper(1.0, POSITIVE, kw_only=True)
+    topic_concentration: Hyper = hyper(None, POSITIVE, "v")
+    doc_concentration: Hyper = hyper(1.0, POSITIVE, kw_only=True)
+    weight_concentration: Hyper = hyper(1.0, POSITIVE, kw_only=True)
     document_sweeps: int = count(default=1, kw_only=True)
 
     @property
@@ -157,7 +157,7 @@ class HDPTopics(TopicModel):
     def log_prior(self, s: Record) -> Float[Array, ""]:
         return super().log_prior(s) + self.weights_prior.log_density(s.weights) + s.weights.base
 
-    def m_step(self, params: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
+    def m_step(self, params: Record, statistics: Mapping[str, Tree], block: Iterable[str]) -> Record:
         """Update the topics, then climb in q(v) (Hughes, Kim & Sudderth 2015, eq. 9)."""
         moved = super().m_step(params, statistics, block)
         if "weights" not in block:

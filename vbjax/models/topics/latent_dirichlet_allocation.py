@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ from vbjax.families.gamma import Gamma
 from vbjax.families.newton import point, step_concentration, step_symmetric_concentration
 from vbjax.models.topics.topic_model import TopicModel
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Hyper, Tree
 
 
 @pytree
@@ -72,8 +72,8 @@ class LatentDirichletAllocation(TopicModel):
     """
 
     n_topics: int = count("k")
-    doc_concentration: Any = hyper(None, POSITIVE, "k")
-    topic_concentration: Any = hyper(None, POSITIVE, "v")
+    doc_concentration: Hyper = hyper(None, POSITIVE, "k")
+    topic_concentration: Hyper = hyper(None, POSITIVE, "v")
     document_sweeps: int = count(default=1, kw_only=True)
     learn_doc_concentration: bool = flag(kw_only=True)
     learn_topic_concentration: bool = flag(kw_only=True)
@@ -110,7 +110,7 @@ class LatentDirichletAllocation(TopicModel):
             priors["topic_concentration"] = point(self.topic_concentration.mean())
         return Record(priors)
 
-    def m_step(self, params: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
+    def m_step(self, params: Record, statistics: Mapping[str, Tree], block: Iterable[str]) -> Record:
         """Update the topics, then the concentrations, each by a Newton step (Minka 2000)."""
         moved = super().m_step(params, statistics, block)
         if "doc_concentration" in block:

@@ -25,7 +25,7 @@ from vbjax.families.base import State
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
 from vbjax.models.topics.document_words import Topics, Words
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Given
+from vbjax.numerics.types import Given, Hyper, Params, Tree
 
 _CHUNK = 2**16  # numbers in a chunk's table of documents x words x topics, which stays in the cache
 _NOISE, _PASSES, _TURNS = 0.1, 10, 10  # of the start: in log topics, passes, and turns of documents in each
@@ -49,8 +49,8 @@ class TopicModel(ConjugateModel):
     """
 
     n_topics: int
-    topic_concentration: Any
-    doc_concentration: Any
+    topic_concentration: Hyper
+    doc_concentration: Hyper
     document_sweeps: int
 
     interacting_locals = True
@@ -140,15 +140,15 @@ class TopicModel(ConjugateModel):
         even = data.counts.sum(1, keepdims=True) / self.n_topics
         return Record(theta=DirichletState(self.alpha(self.neutral_prior()) + even))
 
-    def start_locals(self, params: Any, data: Documents) -> Any:
+    def start_locals(self, params: Params, data: Documents) -> Tree:
         """Start documents a few turns after even ones: a sweep with even ones would blur the topics again."""
         return self.settled(params, data, _TURNS)
 
-    def settled(self, params: Any, data: Documents, turns: int) -> Any:
+    def settled(self, params: Params, data: Documents, turns: int) -> Tree:
         """Return q(theta) of all documents, by part, after so many turns from even ones or settled before."""
         prepared = self.prepare(params)
 
-        def settle(rows: Bags, _: Array, own: Any) -> tuple[Any, Any]:
+        def settle(rows: Bags, _: Array, own: Tree) -> tuple[Tree, Tree]:
             words = Words.of(prepared.topics, rows, prepared.alpha)
             gamma = self._settled(words, prepared.alpha, own.theta.concentration, turns)
             return (), Record(theta=DirichletState(gamma))
@@ -156,17 +156,17 @@ class TopicModel(ConjugateModel):
         own, chunk = by_part(self.neutral_local, data), by_part(self.chunk_rows, data)
         return sweep_rows(settle, data, None, own, chunk=chunk)[1]
 
-    def prepare(self, params: Any) -> Prepared:
+    def prepare(self, params: Params) -> Prepared:
         return Prepared(Topics.of(params.topics.expected().log), self.alpha(params), self.slack(params))
 
     def e_step(self, prepared: Prepared, rows: Bags, weights: Array) -> Expectation:
         """Turn from even documents until they have settled (Blei et al. 2003, eq. 6 and 7)."""
         return self._pass(prepared, rows, weights, self.neutral_local(rows), _MOST)._replace(local=None)
 
-    def carried_e_step(self, prepared: Prepared, rows: Bags, weights: Array, local: Any) -> Expectation:
+    def carried_e_step(self, prepared: Prepared, rows: Bags, weights: Array, local: Tree) -> Expectation:
         return self._pass(prepared, rows, weights, local, self.document_sweeps - 1)
 
-    def anew(self, params: Any, data: Documents, weights: Array | None) -> Expectation:
+    def anew(self, params: Params, data: Documents, weights: Array | None) -> Expectation:
         """Make a pass in which every document begins from even topics, for a few turns."""
         prepared = self.prepare(params)
 
@@ -175,7 +175,7 @@ class TopicModel(ConjugateModel):
 
         return self.collect(sum_over_rows(anew, data, weights, chunk=by_part(self.chunk_rows, data)))
 
-    def _pass(self, prepared: Prepared, rows: Bags, weights: Array, local: Any, turns: int) -> Expectation:
+    def _pass(self, prepared: Prepared, rows: Bags, weights: Array, local: Tree, turns: int) -> Expectation:
         """Make so many turns of documents and words; return bound and sums, and the documents' next turn."""
         words = Words.of(prepared.topics, rows, prepared.alpha)
         gamma = self._settled(words, prepared.alpha, local.theta.concentration, turns)
@@ -184,7 +184,7 @@ class TopicModel(ConjugateModel):
         bound = jnp.where(weights == 0, 0, weights * bound)
         values = (weights[:, None, None] * shares).reshape(-1, shares.shape[-1])
         moved = DirichletState(prepared.alpha + shares.sum(1)[:, : self.n_topics])
-        sums: dict[str, Any] = dict(
+        sums: dict[str, Tree] = dict(
             topics=Scattered(rows.ids.reshape(-1), values, prepared.topics.top.shape[0])
         )
         if self.shared:
@@ -214,14 +214,14 @@ class TopicModel(ConjugateModel):
 
     # -- the M-step ----------------------------------------------------------------------------------
 
-    def m_step(self, params: Record, statistics: Mapping[str, Any], block: Iterable[str]) -> Record:
+    def m_step(self, params: Record, statistics: Mapping[str, Tree], block: Iterable[str]) -> Record:
         """Add the words' sums to eta (Hoffman, Blei & Bach 2010, eq. 5; Blei et al. 2003, section 5.4)."""
         if "topics" not in block:
             return Record(params)
         topics = DirichletState(self.eta(params) + statistics["topics"].log)
         return Record(params) | dict(topics=topics)
 
-    def local_entropies(self, params: Any) -> Callable[[Bags], dict[str, Array]]:
+    def local_entropies(self, params: Params) -> Callable[[Bags], dict[str, Array]]:
         prepared = self.prepare(params)
 
         def entropies(rows: Bags) -> dict[str, Array]:
@@ -235,12 +235,12 @@ class TopicModel(ConjugateModel):
 
     # -- use -----------------------------------------------------------------------------------------
 
-    def document_topics(self, params: Any, data: Given) -> DirichletState:
+    def document_topics(self, params: Params, data: Given) -> DirichletState:
         """Return q(theta_d) of documents, seen or new, (n, K): `.mean`, the shares of topics, and `.sd`."""
         self._require_resolved()
         return _document_topics(self, params, self.read(data))
 
 
 @jax.jit
-def _document_topics(model: TopicModel, params: Any, data: Documents) -> DirichletState:
+def _document_topics(model: TopicModel, params: Params, data: Documents) -> DirichletState:
     return data.join(model.settled(params, data, _MOST)).theta

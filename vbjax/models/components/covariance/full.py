@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -13,6 +12,7 @@ from vbjax.families.base import Family
 from vbjax.families.normal_wishart import NormalWishart, NormalWishartState, NormalWishartStatistics
 from vbjax.models.components.covariance.structure import Moments, Prepared, Structure, matrix_root
 from vbjax.numerics.linalg import outer, symmetrize, transpose
+from vbjax.numerics.types import Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,5 +68,5 @@ class Full(Structure):
     def covariances(self, c: Prepared) -> Array:
         return c.unroot @ transpose(c.unroot)
 
-    def marginals(self, state: Any) -> NormalWishartState:
+    def marginals(self, state: Tree) -> NormalWishartState:
         return state

@@ -28,6 +28,7 @@ from vbjax.families.base import Family, replace
 from vbjax.models.components.covariance.missing import complete, completed_moments
 from vbjax.numerics.linalg import cholesky, ill_conditioned, rounding_of, solve_lower, symmetrize, transpose
 from vbjax.numerics.special import LOG_2PI
+from vbjax.numerics.types import Tree
 
 
 class Prepared(NamedTuple):
@@ -66,7 +67,7 @@ def matrix_root(covariance: Array) -> tuple[Array, Array]:
     return solve_lower(lower, jnp.eye(lower.shape[-1], dtype=lower.dtype)), lower
 
 
-def with_covariance(point: Any, change: Callable[[Array], Array]) -> Any:
+def with_covariance(point: Any, change: Callable[[Array], Array]) -> Tree:
     """A point of a location and its covariance, with another covariance."""
     value = point.value._replace(covariance=change(point.value.covariance))
     return replace(point, value=value)
@@ -104,7 +105,7 @@ class Structure(abc.ABC):
     k: int
     d: int
     correlated: ClassVar[bool] = True  # within a component
-    inverse_scale: ClassVar[tuple[Any, ...]] = (DEFINITE, "d d")  # of a prior: its values and shape
+    inverse_scale: ClassVar[tuple[Tree, ...]] = (DEFINITE, "d d")  # of a prior: its values and shape
 
     # -- the family and its members ------------------------------------------------------------------
 
@@ -116,11 +117,11 @@ class Structure(abc.ABC):
     @abc.abstractmethod
     def state(
         self, location: Array, mean_precision: ArrayLike, degrees_of_freedom: ArrayLike, inverse_scale: Array
-    ) -> Any:
+    ) -> Tree:
         """The member with the same parameters for every component (a prior); location (d,) or (k, d)."""
 
     @abc.abstractmethod
-    def marginals(self, state: Any) -> Any:
+    def marginals(self, state: Tree) -> Tree:
         """Each component's own factor, its plate beginning with k."""
 
     @classmethod
@@ -137,14 +138,14 @@ class Structure(abc.ABC):
         """Of a prior: the data's covariance, as the structure has it."""
         return covariance
 
-    def permute(self, state: Any, order: Array) -> Any:
+    def permute(self, state: Tree, order: Array) -> Tree:
         """Return a state with the components in another order."""
         return jax.tree.map(lambda leaf: leaf[order], state)
 
     # -- the E-step, for a block of rows -------------------------------------------------------------
 
     @abc.abstractmethod
-    def prepare(self, covariance: Array, statistics: Any) -> Prepared:
+    def prepare(self, covariance: Array, statistics: Tree) -> Prepared:
         """What a pass over blocks needs of the components, of E[Lam]^-1 and their statistics."""
 
     def whiten(self, c: Prepared, x: Float[Array, "d b"]) -> Float[Array, "k d b"]:
@@ -156,7 +157,7 @@ class Structure(abc.ABC):
         z = self.whiten(c, x)
         return c.constant[:, None] - 0.5 * (z * z).sum(1), z
 
-    def log_density(self, statistics: Any, x: Array, *, own: bool = False) -> Array:
+    def log_density(self, statistics: Tree, x: Array, *, own: bool = False) -> Array:
         """E[log N(x | component)] from statistics, (n, k): the derived, uncontracted form of `table`.
 
         With `own`, (k,): each component at the k-th of k points.
@@ -165,7 +166,7 @@ class Structure(abc.ABC):
 
     # -- the same where entries are missing ----------------------------------------------------------
 
-    def prepare_observed(self, covariance: Array, statistics: Any) -> Prepared:
+    def prepare_observed(self, covariance: Array, statistics: Tree) -> Prepared:
         """`prepare` for rows with missing entries."""
         c = self.prepare(covariance, statistics)
         return c if self.correlated else c._replace(constant=self.each(statistics, statistics.pivot))
@@ -187,7 +188,7 @@ class Structure(abc.ABC):
         """Moments with a scatter matrix for each component, as the structure has them."""
         return moments
 
-    def log_density_observed(self, statistics: Any, x: Array) -> Array:
+    def log_density_observed(self, statistics: Tree, x: Array) -> Array:
         """The derived form of `observed`, of rows x (n, d) with NaN: (n, k)."""
         seen = ~jnp.isnan(x)
         x = jnp.where(seen, x, 0)
@@ -198,11 +199,11 @@ class Structure(abc.ABC):
         root = transpose(cholesky(t.precision))
         return complete(t.precision, root, constant, t.cross, x[:, None] - t.pivot, seen).table
 
-    def for_each_component(self, statistics: Any) -> Any:
+    def for_each_component(self, statistics: Tree) -> Tree:
         """Statistics of a matrix for each component, (k, d, d)."""
         return statistics
 
-    def each(self, statistics: Any, x: Array) -> Array:
+    def each(self, statistics: Tree, x: Array) -> Array:
         """Expected log densities entry by entry, (..., k, d), where features are independent."""
         raise TypeError("features are correlated")
 
@@ -217,14 +218,14 @@ class Structure(abc.ABC):
         """Moments of `number` (k,) rows that lie about each component with a covariance (d, d)."""
 
     @abc.abstractmethod
-    def gradient(self, moments: Moments) -> Any:
+    def gradient(self, moments: Moments) -> Tree:
         """The gradient of the expected log likelihood in the family's statistics."""
 
     @abc.abstractmethod
     def covariances(self, c: Prepared) -> Float[Array, "k d d"]:
         """E[Lam]^-1, (k, d, d) for every structure."""
 
-    def _prepared(self, statistics: Any, root: Array, unroot: Array) -> Prepared:
+    def _prepared(self, statistics: Tree, root: Array, unroot: Array) -> Prepared:
         location = statistics.pivot
         pivot = location.mean(0)
         at_location = self.log_density(statistics, location, own=True)

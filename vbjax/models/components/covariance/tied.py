@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -19,6 +18,7 @@ from vbjax.families.matrix_normal_wishart import (
 from vbjax.families.normal_wishart import NormalWishartState, NormalWishartStatistics
 from vbjax.models.components.covariance.structure import Moments, Prepared, Structure, matrix_root
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, symmetrize
+from vbjax.numerics.types import Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Tied(Structure):
             inverse_scale,
         )
 
-    def permute(self, state: Any, order: Array) -> Any:
+    def permute(self, state: Tree, order: Array) -> Tree:
         location, precision = state.location[order], state.mean_precision[order][:, order]
         return dataclasses.replace(state, location=location, mean_precision=precision)
 
