@@ -16,7 +16,7 @@ from vbjax.families.matrix_normal_wishart import (
     MatrixNormalWishartState,
     MatrixNormalWishartStatistics,
 )
-from vbjax.models.components.component import for_every_law
+from vbjax.models.components.component import Component, for_every_law
 from vbjax.models.components.covariance.structure import below, clip_eigenvalues, with_covariance
 from vbjax.models.components.responses import Responses
 from vbjax.models.components.student_t import log_student_t
@@ -36,7 +36,7 @@ Rows = tuple[Float[Array, "n d"], Float[Array, "n m"]]
 
 
 @pytree
-class MultivariateRegression(Responses):
+class MultivariateRegression(Responses, Component):
     """y_n | x_n, c_n = k ~ N(offset + W_k' [x_n - center; 1], Lam_k^-1), y_n of m responses.
 
         W_k | Lam_k ~ MN(W0, R0^-1, Lam_k^-1),   Lam_k ~ Wishart(nu0, V0),   R0 = diag(mean_precision)

@@ -14,7 +14,7 @@ from vbjax.families.multivariate_normal_gamma import (
     MultivariateNormalGammaState,
     MultivariateNormalGammaStatistics,
 )
-from vbjax.models.components.component import for_every_law
+from vbjax.models.components.component import Component, for_every_law
 from vbjax.models.components.responses import Responses
 from vbjax.models.components.student_t import log_student_t
 from vbjax.numerics.inputs import read_arrays, read_column, read_pair
@@ -26,7 +26,7 @@ Rows = tuple[Float[Array, "n d"], Float[Array, " n"]]
 
 
 @pytree
-class Regression(Responses):
+class Regression(Responses, Component):
     """y_n | x_n, c_n = k ~ N(w_k' x_n, 1 / tau_k): lines through the data, each row on one of them.
 
         w_k | tau_k ~ N(w0, (tau_k B0)^-1),   tau_k ~ Gamma(a0, b0),   B0 = diag(mean_precision)

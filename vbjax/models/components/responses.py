@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
+from typing import TYPE_CHECKING
 
 import jax
 from jax import Array
 from jaxtyping import Float
 
 from vbjax.core.hyperparameters import read_columns
-from vbjax.families.base import LocationPrecision, pytree
+from vbjax.families.base import LocationPrecision
 from vbjax.models.components.component import Component
 from vbjax.models.components.seeding import Distance
 from vbjax.numerics.linalg import outer
@@ -18,9 +19,15 @@ from vbjax.numerics.types import Data, Given, Tree
 _BLOCK_BYTES = 2**23  # the squares of a block of rows stay in a core's cache
 
 
-@pytree
-class Responses(Component, abc.ABC):
-    """Rows (x_n, y_n), y_n | x_n, c_n from regression c_n, a location and a precision."""
+class Responses(abc.ABC):
+    """Rows (x_n, y_n), y_n | x_n, c_n from regression c_n, a location and a precision.
+
+    Stands before `Component` among the bases of a component.
+    """
+
+    if TYPE_CHECKING:
+        n_laws: int
+        columns: int
 
     @property
     @abc.abstractmethod
@@ -41,7 +48,8 @@ class Responses(Component, abc.ABC):
 
     def chunk_rows(self, data: Data) -> int:
         cached = _BLOCK_BYTES // (data[0].shape[1] ** 2 * data[0].dtype.itemsize)
-        return max(1, min(super().chunk_rows(data), cached))
+        usual = Component.chunk_rows(self, data)  # type: ignore[arg-type]
+        return max(1, min(usual, cached))
 
     def distance(self, data: Data, weights: Array | None) -> Distance | None:
         return None
@@ -66,4 +74,4 @@ class Responses(Component, abc.ABC):
         return self.responses(parameters, given, noise)
 
     def redraw_rows(self, parameters: Tree, key: Array, c: Array, rows: Data) -> tuple[Array, Array]:
-        return rows[0], super().redraw_rows(parameters, key, c, rows)
+        return rows[0], Component.redraw_rows(self, parameters, key, c, rows)  # type: ignore[arg-type]
