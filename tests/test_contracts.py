@@ -228,9 +228,8 @@ def in_lanes(name):
             moved = updates.__wrapped__(model, params, data, weights, n=2)
             if not is_conjugate(model):
                 return moved, {}, moved.objective[0]
-            carried = (
-                model.interacting_locals
-            )  # by the updates; the terms are those of locals that begin anew
+            # where the updates carry locals along, the terms are those of locals that begin anew
+            carried = model.interacting_locals
             bound = score(model, params, data, weights) if carried else moved.objective[0]
             return moved, model.elbo_terms(params, data, weights), bound
 
@@ -311,7 +310,7 @@ def test_data_and_weights_that_are_none_are_refused_by_name(name):
 def test_every_public_model_is_in_the_registry():
     public = {
         x
-        for x in vars(vb).values()
+        for x in (*vars(vb).values(), *vars(vb.textbook).values())
         if isinstance(x, type) and issubclass(x, (vb.core.ConjugateModel, vb.BlackBox))
     }
     missing = public - {type(entry.model) for entry in MODELS.values()} - {vb.core.ConjugateModel}
