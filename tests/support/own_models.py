@@ -163,11 +163,15 @@ def poisson_rows(s, rows):
     return y * (x @ s.w) - jnp.exp(x @ s.w) - gammaln(y + 1)
 
 
+def poisson_prior(s):
+    return normal(s.w, 0.0, s.tau).sum() + gamma(s.tau, 1.0, 1.0)
+
+
 def own_poisson_regression(size, n_draws=None):
     """A latent that is not conjugate, and the precision of its prior, which is."""
     return vb.Model(
         factors=dict(tau=vb.Gamma(), w=vb.NonConjugate(vb.real(size), n_draws=n_draws)),
-        log_prior=lambda s: normal(s.w, 0.0, s.tau).sum() + gamma(s.tau, 1.0, 1.0),
+        log_prior=poisson_prior,
         log_likelihood=poisson_rows,
     )
 

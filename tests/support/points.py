@@ -23,3 +23,9 @@ def modes(factors, states):
         return vb.families.DeltaState(point.value, zeros)
 
     return vb.Record({name: at_mode(factors[name], state) for name, state in states.items()})
+
+
+def values(tree):
+    """Points as their values alone: what they rest on is 0 but for its rounding, about themselves."""
+    is_point = lambda q: isinstance(q, vb.families.DeltaState)
+    return jax.tree.map(lambda q: q.value if is_point(q) else q, tree, is_leaf=is_point)

@@ -168,7 +168,7 @@ GAUSSIAN = vb.components.Gaussian()
         (vb.components.Mixture(2, vb.GaussianMixture(2)), "component of the component .* got a GaussianMix"),
         (
             vb.components.Mixture(2, vb.components.Mixture(2, GAUSSIAN)),
-            "a component that is no mixture, .* got",
+            "a component of laws of one kind, .* got a Mixture",
         ),
         (vb.components.Mixture(2, GAUSSIAN, 0.5), "weights of the component must be labels, .* got 0.5"),
         (vb.components.Mixture(0, GAUSSIAN), "n_components of the component must be a whole number"),
