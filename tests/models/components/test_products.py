@@ -132,6 +132,13 @@ def test_the_bound_of_one_law_is_the_sum_of_its_parts(dtype):
     assert {f"entropy of {name}" for name in parts} < set(terms)
 
 
+@jax.jit
+def started(model, data):
+    """The model resolved, and where a run starts."""
+    model = model.resolve(data)
+    return model, model.init(KEY, data)
+
+
 def two(dtype):
     """Two of these parts, and their data."""
     parts, data = different(dtype)
@@ -141,21 +148,18 @@ def two(dtype):
 
 def test_the_order_of_the_parts_changes_nothing(float64):
     parts, data = two(float64)
-    models = [
-        vb.BayesianMixture(K, vb.components.Product(**own)).resolve(data)
-        for own in (parts, dict(reversed(parts.items())))
-    ]
-    starts = [model.init(KEY, data) for model in models]
-    assert list(starts[1]) == ["weights", "visits", "height"]
-    first, second = (sweeps(*case, data)[1] for case in zip(models, starts, strict=True))
+    orders = parts, dict(reversed(parts.items()))
+    cases = [started(vb.BayesianMixture(K, vb.components.Product(**own)), data) for own in orders]
+    assert list(cases[1][1]) == ["weights", "visits", "height"]
+    first, second = (sweeps(*case, data)[1] for case in cases)
     close(second, first, factor=10)
 
 
 @every_how
 def test_the_derived_e_step_is_the_oracle(how, dtype):
     parts, data = different(dtype)
-    model = KINDS[how](K, vb.components.Product(**parts)).resolve(data)
-    params, weights = model.init(KEY, data), jnp.linspace(0, 2, N_ROWS, dtype=dtype)
+    model, params = started(KINDS[how](K, vb.components.Product(**parts)), data)
+    weights = jnp.linspace(0, 2, N_ROWS, dtype=dtype)
 
     @jax.jit
     def both(model, params, rows, weights):
