@@ -129,12 +129,12 @@ def rounding_of(
 
     With c = 1 / least_share, whitened differences are off by sqrt(c) roundings, and the narrowest variance is
     off by c of them. At an optimum that error enters in second order, for every row. It enters in first order
-    in the prior's trace, and on a boundary, where shares are held above `floor`. The result is 0 for
-    covariances that are nowhere narrow. `number` is the number of rows.
+    in the prior's trace, a sum of D x D products, and on a boundary, where shares are held above `floor`. The
+    result is 0 for covariances that are nowhere narrow. `number` is the number of rows.
     """
     c, size = 1 / least_share(covariance), covariance.shape[-1]
     of_rows = jnp.where(c * floor > 0.1, c, jnp.sqrt(c) + jnp.finfo(covariance.dtype).eps * c**2)
-    return jnp.where(c > 1e3, number * of_rows + size * c, 0)
+    return jnp.where(c > 1e3, number * of_rows + size**2 * c, 0)
 
 
 def stein_loss(
