@@ -1,8 +1,8 @@
 """Ctrl-C at any moment ends the shell command with one line and status 130, and leaves no file half-written.
 
-The interrupt comes from a thread inside the process, started before it loads anything, as soon as the main
-thread is where the test wants it: in the middle of the imports, inside XLA's compiler, or awaiting a slice of
-the compiled loop (where the command reports the best so far).
+The interrupt comes from a thread inside the process: in the middle of the imports, or a moment after a function
+was entered that is watched for it, inside XLA's compiler or after the fit. No thread looks at the frames of
+another one: in Python 3.11 that reads memory which has been freed.
 """
 
 import os
@@ -15,27 +15,34 @@ import pytest
 WATCH = """
 import os, signal, sys, threading, time
 
-def there():
-    names, frame = set(), sys._current_frames().get(threading.main_thread().ident)
-    try:
-        while frame is not None:
-            names.add(frame.f_code.co_name)
-            frame = frame.f_back
-    except AttributeError:  # the frame has ended while it was looked at
-        return False
-    return {condition}
-
-def watch():
-    while not there():
-        time.sleep(0.001)
+def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
-threading.Thread(target=watch, daemon=True).start()
+def callers():
+    frame = sys._getframe(1)
+    while frame is not None:
+        yield frame.f_code.co_name
+        frame = frame.f_back
+
+def watch(module, name, caller):
+    while not hasattr(sys.modules.get(module), name):
+        time.sleep(0.001)
+    if caller is None:
+        return interrupt()
+    function = getattr(sys.modules[module], name)
+    def watched(*args, **options):
+        if caller in callers():
+            setattr(sys.modules[module], name, function)
+            threading.Timer(0.01, interrupt).start()
+        return function(*args, **options)
+    setattr(sys.modules[module], name, watched)
+
+threading.Thread(target=watch, args={where}, daemon=True).start()
 """
-MOMENTS = {
-    "import": "'vbjax.families' in sys.modules",
-    "compilation": "'_advance_in_slices' in names and 'backend_compile_and_load' in names",
-    "afterwards": "'describe' in names",
+MOMENTS = {  # a function, and who calls it at that moment; None is the moment at which it is there
+    "import": ("vbjax.families", "__name__", None),
+    "compilation": ("jax._src.compiler", "backend_compile_and_load", "_advance_in_slices"),
+    "afterwards": ("vbjax.cli.commands", "describe", "run"),
 }
 
 
@@ -51,7 +58,7 @@ def interrupt_once(phase, info):
 
 gc.callbacks.append(interrupt_once)
 """
-SCRIPTS = {moment: WATCH.format(condition=condition) for moment, condition in MOMENTS.items()}
+SCRIPTS = {moment: WATCH.format(where=where) for moment, where in MOMENTS.items()}
 SCRIPTS["collection"] = IN_A_COLLECTION
 
 
