@@ -1,7 +1,7 @@
 """Ctrl-C at any moment ends the shell command with one line and status 130, and leaves no file half-written.
 
-The interrupt comes from a thread inside the process: in the middle of the imports, or a moment after a function
-was entered that is watched for it, inside XLA's compiler or after the fit. No thread looks at the frames of
+The interrupt comes from a thread inside the process: during the imports, or a moment after the start of a
+function that is watched for it, inside XLA's compiler or after the fit. No thread looks at the frames of
 another one: in Python 3.11 that reads memory which has been freed.
 """
 
