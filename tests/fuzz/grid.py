@@ -82,9 +82,10 @@ def _fitted() -> Iterator[Call]:
         maker, of = _attribute(_Fitted, name), data.get(name, "nothing")
         with_it = lambda maker=maker, of=of: lambda **a: goods.fit_of(maker(**a), good(of))
         yield from calls_of(f"fitted: {name}", name, with_it, arguments_of(maker, row, {}))
-    mixture = vb.Mixture(goods.K, vb.components.Gaussian())
-    labelled = lambda: lambda **a: goods.fit_of(mixture, vb.Labelled(**a))
-    yield from calls_of("fitted: Labelled", "Labelled", labelled, rows("x=rows:table labels=labels"))
+    for kind, data in ((vb.Mixture, "rows:table"), (vb.HiddenMarkovModel, "sequence_rows:series")):
+        model, name = kind(goods.K, vb.components.Gaussian()), f"Labelled of {kind.__name__}"
+        labelled = lambda model=model: lambda **a: goods.fit_of(model, vb.Labelled(**a))
+        yield from calls_of("fitted: Labelled", name, labelled, rows(f"x={data} labels=labels"))
 
 
 class _Fitted:

@@ -68,3 +68,11 @@ def test_divergence_equals_its_definition_and_vanishes_at_equality(dtype):
     ratio = np.geomspace(0.1, 10, 5).astype(dtype)
     close(special.itakura_saito(jnp.asarray(ratio)), ratio - 1 - np.log(ratio))
     assert special.itakura_saito(jnp.ones((), dtype)) == 0
+
+
+def test_a_count_of_zero_has_a_gradient(dtype):
+    """D(0, m) = m."""
+    mean = jnp.asarray([1e-3, 1.0, 30.0], dtype)
+    value, slope = jax.vmap(jax.value_and_grad(special.poisson_deviance, 1))(jnp.zeros_like(mean), mean)
+    close(value, mean)
+    close(slope, np.ones(3))

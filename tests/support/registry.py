@@ -40,6 +40,7 @@ from tests.support.rows import (
     grouped,
     holed,
     in_time,
+    labelled_sequences,
     labels,
     lines,
     measured,
@@ -317,6 +318,9 @@ MODELS = {
         black_box_poisson_regression(N_FEATURES, family=vb.blackbox.low_rank(1)), slopes
     ),
     **{f"HMM of {name}": of_sequences(*entry) for name, entry in CHAINS.items()},
+    "HMM of known states": Entry(
+        vb.BayesianPoissonHMM(N_COMPONENTS), in_time(counts), read=labelled_sequences
+    ),
     "state space": of_sequences(vb.LinearGaussianStateSpace(1), holed),
     "state space, full": of_sequences(vb.LinearGaussianStateSpace(1, "full"), table),
     "VB state space": of_sequences(vb.BayesianLinearGaussianStateSpace(1), holed),

@@ -147,6 +147,13 @@ def sequences(given, dtype):
     return vb.Sequences.of(cast).in_parts_of(vb.Sequences.of([longest] * len(cast)))
 
 
+def labelled_sequences(given, dtype):
+    """Such sequences, and the states of every other step."""
+    n = LENGTHS.sum()
+    labels = np.where(np.arange(n) % 2 == 0, np.arange(n) % N_COMPONENTS, -1)
+    return vb.Labelled(sequences(given, dtype), labels)
+
+
 def corpus(rng):
     """Counts of words (n, v) of three topics: eight documents of few words, one empty, and eight others."""
     topics = np.kron(np.eye(N_COMPONENTS), np.ones(4)) + 0.1

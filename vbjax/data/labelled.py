@@ -1,15 +1,18 @@
-"""Rows whose classes are known in part: data of semi-supervised mixtures."""
+"""Rows and steps whose labels are known in part: data of semi-supervised mixtures and chains."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from vbjax.core.ragged import Ragged
 from vbjax.core.rows import n_rows
 from vbjax.families.base import pytree
 from vbjax.numerics.inputs import as_numbers, is_concrete
@@ -18,16 +21,19 @@ from vbjax.numerics.types import Data, Given
 
 @pytree
 class Labelled:
-    """Rows with the component that each is from, where that is known: it stands in the place of data.
+    """Rows with the component of each, or sequences with the state of each step, where that is known.
 
-    A known label is certain, in a fit and in what is asked of it: its row is from that component with
-    probability 1, and log densities are those of row and label. Component k is that of label k, and starts at
-    a row with it. With all labels known the bound is that of every component on its own rows; with none
-    known, it is the one without labels.
+    They stand in the place of data, for mixtures and hidden Markov models. A known label is certain, in a fit
+    and in what is asked of it: its row is from that component with probability 1, the path of states passes
+    through it, and log densities are those of row and label. Component k is that of label k, and starts at a
+    row with it. With all labels known the bound is that of every component on its own rows, and of the
+    transitions that were counted; with none known, it is the one without labels.
 
     Args:
-        x: data as a mixture takes them.
-        labels: (n,), whole numbers: of the component, from 0 to k - 1, or -1 where it is not known.
+        x: data as the model takes them.
+        labels: (n,), whole numbers: of the component, from 0 to k - 1, or -1 where it is not known. Of
+            sequences those of all steps, missing ones too, end to end, or a list of vectors, one for each
+            sequence.
 
     >>> import jax, numpy as np, vbjax as vb
     >>> x = np.array([[0.0], [0.1], [5.0], [5.2], [0.3], [4.9]])
@@ -66,32 +72,76 @@ def read_labelled(data: Given, read: Callable[[Given], Data], k: int) -> Data:
     if not isinstance(data, Labelled):
         return read(data)
     rows = read(data.x)
-    return Labelled(rows, _read_labels(data.labels, n_rows(rows), k))
+    return Labelled(rows, jnp.asarray(_read_labels(data.labels, n_rows(rows), k), jnp.int32))
 
 
-def _read_labels(labels: Given, n: int, k: int) -> Int[Array, " n"]:
-    """Return labels of n rows, from -1 to k - 1."""
+def _read_labels(labels: Given, n: int | None, k: int, of: str = "rows") -> np.ndarray | Array:
+    """Return labels of n rows, from -1 to k - 1; of any number where it is not known."""
     read = as_numbers(labels, "labels")
     if not jnp.issubdtype(read.dtype, jnp.integer):
         raise ValueError(f"labels must be whole numbers, -1 where unknown; got numbers of {read.dtype}")
-    if read.shape != (n,):
-        raise ValueError(f"labels must have one number for each of the {n} rows; got shape {read.shape}")
+    if read.ndim != 1 or n not in (None, len(read)):
+        raise ValueError(f"labels must have one number for each of the {n} {of}; got shape {read.shape}")
     if is_concrete(read):
         wrong = (np.asarray(read) < -1) | (np.asarray(read) >= k)
         if wrong.any():
             raise ValueError(
                 f"labels must be from 0 to {k - 1}, or -1 where unknown; got {np.asarray(read)[wrong][0]} "
-                f"at [{wrong.argmax()}]"
+                f"at [{wrong.argmax()}] of {of}"
             )
-    return jnp.asarray(read, jnp.int32)
+    return read
 
 
-def keep_known(table: Float[Array, "k n"], labels: Int[Array, " n"] | None) -> Float[Array, "k n"]:
+def label_steps(data: Ragged, labels: Given, k: int) -> Any:
+    """Return sequences with the labels of their steps, from -1 to k - 1; -1 at padding.
+
+    Raises:
+        ValueError: as `read_labelled`; labels by sequence that are not one vector for each.
+    """
+    own = [data.order, *(part.lengths for part in data.parts)]
+    known = not any(isinstance(x, jax.core.Tracer) for x in own)
+    xp = np if known else jnp
+    order, *each = map(xp.asarray, own)
+    lengths = xp.concatenate(each)
+    in_order = lengths[xp.argsort(order)]
+    labels = _read_step_labels(labels, in_order.tolist() if known else [None] * len(lengths), k)
+    xp = jnp if isinstance(labels, jax.core.Tracer) else xp
+    labels = xp.asarray(labels)
+    starts, parts = (xp.cumsum(in_order) - in_order)[order], []
+    for part in data.parts:
+        n, width = part.observed.shape
+        there = xp.arange(width) < lengths[:n, None]
+        table = xp.where(there, labels[xp.where(there, starts[:n, None] + xp.arange(width), 0)], -1)
+        table = table.astype(np.int32)
+        if is_concrete((table, part.observed)):
+            table = jax.device_put(table, part.observed.sharding)
+        parts.append(part._replace(labels=jnp.asarray(table)))
+        lengths, starts = lengths[n:], starts[n:]
+    return dataclasses.replace(data, parts=tuple(parts))
+
+
+def _read_step_labels(labels: Given, lengths: Sequence[int | None], k: int) -> np.ndarray | Array:
+    """Return labels of the steps of sequences, end to end, (t,); lengths are None where they are traced."""
+    if not (isinstance(labels, list) and labels and np.ndim(labels[0])):
+        return _read_labels(labels, None if None in lengths else int(np.sum(lengths)), k, "steps")
+    if len(labels) != len(lengths):
+        raise ValueError(
+            f"labels must be one vector for each of the {len(lengths)} sequences; got {len(labels)}"
+        )
+    each = zip(labels, lengths, strict=True)
+    read = [_read_labels(x, n, k, f"steps of sequence {i}") for i, (x, n) in enumerate(each)]
+    return (np if is_concrete(read) else jnp).concatenate(read)
+
+
+def keep_known(
+    table: Float[Array, "*n k"], labels: Int[Array, "*n"] | None, excluded: float | None = None
+) -> Float[Array, "*n k"]:
     """Return a table of log probabilities with next to nothing at components that a known label excludes.
 
-    The number is finite, so that it may be multiplied by a probability of 0.
+    Unless it is given, the number is finite, so that it may be multiplied by a probability of 0.
     """
     if labels is None:
         return table
-    possible = (labels < 0) | (labels == jnp.arange(len(table), dtype=labels.dtype)[:, None])
-    return jnp.where(possible, table, jnp.finfo(table.dtype).min / 4)
+    known = labels[..., None]
+    possible = (known < 0) | (known == jnp.arange(table.shape[-1], dtype=labels.dtype))
+    return jnp.where(possible, table, jnp.finfo(table.dtype).min / 4 if excluded is None else excluded)

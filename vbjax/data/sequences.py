@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 
 from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
 from vbjax.core.rows import float_dtype
+from vbjax.data.labelled import rows_of
 from vbjax.families.base import pytree
 from vbjax.numerics.inputs import as_numbers, is_concrete, read_count
 from vbjax.numerics.record import Record
@@ -39,11 +40,13 @@ class Steps(NamedTuple):
             is missing in part has NaN for the missing entries.
         observed: (n, L), true at steps that are not wholly missing.
         lengths: (n,), the number of steps of each sequence.
+        labels: (n, L), the state of each step, -1 where it is not known and at padding; None if none is.
     """
 
     values: Tree
     observed: Bool[Array, "n t"]
     lengths: Int[Array, " n"]
+    labels: Int[Array, "n t"] | None = None
 
     @property
     def flat(self) -> Tree:
@@ -130,9 +133,9 @@ class Sequences(Ragged):
         return cls._pack(own, values, _observed(values, own))
 
     @classmethod
-    def _pack(cls, lengths: np.ndarray, values: Tree, observed: HostOrDevice) -> Sequences:
-        """Return sequences from lengths (n,) and, end to end, values (t, ...) and observed (t,)."""
-        return cls._pad(*groups_of(lengths), lengths, values, observed)
+    def _pack(cls, lengths: np.ndarray, *steps: Tree) -> Sequences:
+        """Return sequences from lengths (n,) and what `_pad` takes."""
+        return cls._pad(*groups_of(lengths), lengths, *steps)
 
     @classmethod
     def _pad(
@@ -142,8 +145,16 @@ class Sequences(Ragged):
         lengths: np.ndarray,
         values: Tree,
         observed: HostOrDevice,
+        labels: HostOrDevice | None = None,
     ) -> Sequences:
-        """Return sequences with a part for every group of them, padded to the group's width."""
+        """Return sequences with a part for every group of them, padded to the group's width.
+
+        Args:
+            groups: numbers of the sequences of every part.
+            widths: of the parts.
+            lengths: (n,), of all sequences.
+            values, observed, labels: of all steps, end to end, (t, ...), (t,) and (t,) or None.
+        """
         starts, parts = np.cumsum(lengths) - lengths, []
         for rows, width in zip(groups, widths, strict=True):
             there = np.arange(width) < lengths[rows][:, None]
@@ -154,11 +165,12 @@ class Sequences(Ragged):
                 return _scatter(there, _library(x, seen).where(seen, x[step], 0))
 
             seen = _scatter(there, observed[step])
-            parts.append(Steps(jax.tree.map(fill, values), seen, _known(lengths[rows], int)))
+            own = None if labels is None else _scatter(there, labels[step], -1)
+            parts.append(Steps(jax.tree.map(fill, values), seen, _known(lengths[rows], int), own))
         return cls(tuple(parts), _known(np.concatenate(groups), jnp.int32))
 
-    def _flat(self, rows: np.ndarray | None = None) -> tuple[np.ndarray, Tree, np.ndarray]:
-        """Return lengths and, end to end, values and observed of the sequences, or of the given rows."""
+    def _flat(self, rows: np.ndarray | None = None) -> tuple[np.ndarray, Tree, np.ndarray, Tree]:
+        """Return lengths and, end to end, values, observed and labels of all sequences or the given rows."""
         parts = [jax.tree.map(np.asarray, part) for part in self.parts]
         padded = [np.arange(part.observed.shape[1]) < part.lengths[:, None] for part in parts]
         lengths = np.concatenate([part.lengths for part in parts]).astype(int)
@@ -170,8 +182,8 @@ class Sequences(Ragged):
         def flat(*leaves: np.ndarray) -> np.ndarray:
             return np.concatenate([x[there] for x, there in zip(leaves, padded, strict=True)])[step]
 
-        values = jax.tree.map(flat, *(part.values for part in parts))
-        return lengths, values, flat(*(part.observed for part in parts))
+        steps = [(part.values, part.observed, part.labels) for part in parts]
+        return lengths, *jax.tree.map(flat, *steps)
 
     def in_parts_of(self, other: Sequences) -> Sequences:
         """Return these sequences, followed by empty ones, in parts of the shapes that `other` has.
@@ -180,7 +192,7 @@ class Sequences(Ragged):
 
         Raises:
             ValueError: if there are more sequences than in `other`, or their steps have another shape or
-                structure.
+                structure, or labels where those have none.
         """
         like = other.parts[0].values
         if _form(self.parts[0].values, 2) != _form(like, 2):
@@ -188,16 +200,18 @@ class Sequences(Ragged):
                 f"data must have steps of {_text(like, 2)}, as the first minibatch; "
                 f"got {_text(self.parts[0].values, 2)}"
             )
-        lengths, values, observed = self._flat()
+        if (self.parts[0].labels is None) != (other.parts[0].labels is None):
+            raise ValueError("data must have labels in all minibatches or in none; -1 where unknown")
+        lengths, values, *marks = self._flat()
         shapes = [part.observed.shape for part in other.parts]
         lengths, groups, widths = groups_like(lengths, shapes, "sequences")
         values = jax.tree.map(lambda x, one: x.astype(one.dtype), values, like)
-        return self._pad(groups, widths, lengths, values, observed)
+        return self._pad(groups, widths, lengths, values, *marks)
 
     def in_parts_for(self, n_devices: int) -> Sequences:
         """Return these sequences in parts whose sizes so many devices divide, except for the last few."""
-        lengths, values, observed = self._flat()
-        return self._pad(*groups_of(lengths, n_devices), lengths, values, observed)
+        lengths, *steps = self._flat()
+        return self._pad(*groups_of(lengths, n_devices), lengths, *steps)
 
     def take(self, rows: ArrayLike) -> Sequences:
         """Return some of the sequences, for example those of a fit and those held out.
@@ -234,11 +248,11 @@ class Sequences(Ragged):
         >>> vb.Sequences.of(np.zeros((10, 2))).windows(4).lengths.tolist()
         [4, 3, 3]
         """
-        lengths, values, observed = self._flat()
+        lengths, *steps = self._flat()
         number = np.maximum(-(-lengths // read_count(length, "length")), 1)
         which = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
         longer = which < np.repeat(lengths % number, number)
-        return self._pack(np.repeat(lengths // number, number) + longer, values, observed)
+        return self._pack(np.repeat(lengths // number, number) + longer, *steps)
 
     def unpack(self, x: Sequence[Tree]) -> list[Tree]:
         """Return results that come part by part as a list of one entry for each sequence, in the given order.
@@ -282,7 +296,7 @@ class Sequences(Ragged):
         """Return the values of all observed steps, end to end, (t, ...); inside jit with padding."""
         if not is_concrete(self):
             return self.weighted_steps()[0]
-        _, values, observed = self._flat()
+        _, values, observed, _ = self._flat()
         return jax.tree.map(lambda x: x[observed], values)
 
     def weighted_steps(self, weights: Float[Array, " n"] | None = None) -> tuple[Tree, Float[Array, " t"]]:
@@ -325,7 +339,7 @@ def for_every_step(compiled: Callable[..., Any], model: Any, params: Record, dat
     """
     read = model.read(data)
     found = read.unpack(compiled(model, params, read))
-    return found if isinstance(data, (list, Sequences)) else found[0]
+    return found if isinstance(rows_of(data), (list, Sequences)) else found[0]
 
 
 def _form(values: Tree, axes: int) -> tuple[PyTreeDef, list[tuple[int, ...]]]:
@@ -352,9 +366,9 @@ def _library(*x: HostOrDevice) -> Any:
     return jnp if any(isinstance(leaf, jax.core.Tracer) for leaf in x) else np
 
 
-def _scatter(there: np.ndarray, x: HostOrDevice) -> Array:
-    """Return a table on the device with the entries of x in order where `there` (n, t), 0 elsewhere."""
-    table = _library(x).zeros(there.shape + x.shape[1:], x.dtype)
+def _scatter(there: np.ndarray, x: HostOrDevice, blank: int = 0) -> Array:
+    """Return a table on the device with the entries of x in order where `there` (n, t), `blank` elsewhere."""
+    table = _library(x).full(there.shape + x.shape[1:], blank, x.dtype)
     if isinstance(table, np.ndarray):
         table[there] = x
         return placed(table)

@@ -124,7 +124,7 @@ def poisson_deviance(x: Float[Array, " ..."], mean: Float[Array, " ..."]) -> Flo
     total = x + mean
     v = shift / jnp.where(total > 0, total, 1)
     near = shift * v + 2 * x * v**3 * _horner(_ATANH, v * v)
-    far = xlogy(x, x / jnp.where(mean > 0, mean, 1)) - shift
+    far = xlogy(x, jnp.where(x > 0, x, 1) / jnp.where(mean > 0, mean, 1)) - shift
     return jnp.where(jnp.abs(v) < 0.1, near, far)
 
 

@@ -190,6 +190,14 @@ class Component:
 
     # -- start ---------------------------------------------------------------------------------------
 
+    def begin(
+        self, key: Array, data: Data, weights: Float[Array, " n"] | None, labels: Int[Array, " n"] | None
+    ) -> Record:
+        """Draw parameters to start from, by the labels of rows where there are some."""
+        if labels is None:
+            return self.start(key, data, weights)
+        return self.start_labelled(key, data, weights, labels)
+
     def start(self, key: Array, data: Data, weights: Float[Array, " n"] | None = None) -> Record:
         """Draw parameters to start from: the prior and a seed or two, rows far from one another.
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
@@ -15,6 +16,7 @@ from vbjax import terms
 from vbjax.core.hyperparameters import count, part
 from vbjax.core.model import ConjugateModel
 from vbjax.core.rows import Expectation, float_dtype, sum_over_rows, sweep_rows
+from vbjax.data.labelled import Labelled, keep_known, label_steps
 from vbjax.data.sequences import Sequences, Steps, for_every_step
 from vbjax.families.base import pytree, replace
 from vbjax.families.markov_chain import MarkovChain
@@ -22,7 +24,7 @@ from vbjax.inference.replicate import sample_posterior
 from vbjax.models.components.component import Component
 from vbjax.models.labels.chain import Chain, HDPChain, MarkovLabels, Prepared
 from vbjax.models.markov import uses
-from vbjax.numerics.inputs import read_count, read_key
+from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Hyper, Params, Tree
 
@@ -40,10 +42,10 @@ class HiddenMarkovModel(ConjugateModel):
 
     `BayesianHiddenMarkovModel` is the same model by variational Bayes.
 
-    Data: `vb.Sequences`, or what `Sequences.of` takes; steps as rows of the component. NaN are steps, or with
-    `missing` of the component entries, that are missing. Weights are of sequences; the tolerance of a fit is
-    per step. The factors are `initial` (K,), `transitions` (K, K) and the component's own, `components`;
-    points (`Delta`).
+    Data: `vb.Sequences`, or what `Sequences.of` takes, or `vb.Labelled` where some states are known; steps as
+    rows of the component. NaN are steps, or with `missing` of the component entries, that are missing.
+    Weights are of sequences; the tolerance of a fit is per step. The factors are `initial` (K,),
+    `transitions` (K, K) and the component's own, `components`; points (`Delta`).
 
     Args:
         n_states: K.
@@ -85,6 +87,8 @@ class HiddenMarkovModel(ConjugateModel):
     # -- data ----------------------------------------------------------------------------------------
 
     def read(self, data: Data) -> Sequences:
+        if isinstance(data, Labelled):
+            return label_steps(self.read(data.x), data.labels, self.n_states)
         data = data if isinstance(data, Sequences) else Sequences.of(data)
         rows = self.component.read_steps(data)
         cast_all = lambda x: jax.tree.map(lambda leaf, row: leaf.astype(row.dtype), x, rows)
@@ -110,7 +114,9 @@ class HiddenMarkovModel(ConjugateModel):
 
     def init(self, key: Array, data: Sequences, weights: Array | None = None) -> Record:
         """Start components as a mixture does, and a chain without preferences."""
-        own, dtype = self.component.start(key, *self._all_rows(data, weights)), float_dtype(data)
+        each = [part.labels.reshape(-1) for part in data.parts if part.labels is not None]
+        labels, dtype = jnp.concatenate(each) if each else None, float_dtype(data)
+        own = self.component.begin(key, *self._all_rows(data, weights), labels)
         return Record({name: f.neutral(dtype) for name, f in self.chain.factors.items()}, **own)
 
     def _all_rows(self, data: Sequences, weights: Array | None) -> tuple[Tree, Array]:
@@ -130,6 +136,8 @@ class HiddenMarkovModel(ConjugateModel):
         return self.chain.factors | self.component.factors
 
     def local(self, rows: Steps) -> Record:
+        if rows.labels is not None:  # what is known of a state is seen of its step
+            rows = rows._replace(observed=rows.observed | (rows.labels >= 0))
         return Record(z=MarkovChain(self.n_states).of_rows(rows, rows.lengths.shape[0]))
 
     def log_prior(self, s: Record) -> Array:
@@ -141,6 +149,7 @@ class HiddenMarkovModel(ConjugateModel):
         table = self.component.energy(s, bare)
         table = table if constant is None else table + constant[:, None]
         table = jnp.where(there[..., None], table.reshape(*there.shape, -1), 0)
+        table = keep_known(table, rows.labels)
         return terms.markov_chain(s.z, s.initial, s.transitions) + (s.z.p * table).sum((1, 2))
 
     # -- E-step and M-step ---------------------------------------------------------------------------
@@ -175,11 +184,14 @@ class HiddenMarkovModel(ConjugateModel):
         return Expectation(own, bound.sum(), magnitude.sum(), n_steps)
 
     def table(self, components: Tree, rows: Steps) -> Float[Array, "n t k"]:
-        """Compute E[log p(x_t | z_t)] of every step from the prepared components; 0 where nothing is seen."""
+        """Compute E[log p(x_t | z_t)] of every step from the prepared components; 0 where nothing is seen.
+
+        It is -inf in the states that are not that of a label: such paths are impossible.
+        """
         return self._by_steps(lambda flat: self.component.log_density(components, flat)[0].T, rows)
 
     def predictive_table(self, params: Params, rows: Steps) -> Float[Array, "n t k"]:
-        """Compute log predictive densities of every step; 0 where nothing is seen."""
+        """Compute log predictive densities of every step, likewise."""
         return self._by_steps(lambda flat: self.component.log_components(params, flat), rows)
 
     def _by_steps(self, score: Callable[[Any], Float[Array, "n k"]], rows: Steps) -> Float[Array, "n t k"]:
@@ -191,7 +203,8 @@ class HiddenMarkovModel(ConjugateModel):
             return (), jnp.where(seen[:, None] > 0, score(flat), 0)
 
         chunk = self.component.chunk_rows(self.component.bare(flat))
-        return sweep_rows(of_chunk, flat, seen, blank, chunk=chunk)[1].reshape(*there.shape, -1)
+        table = sweep_rows(of_chunk, flat, seen, blank, chunk=chunk)[1].reshape(*there.shape, -1)
+        return keep_known(table, rows.labels, -jnp.inf)
 
     def m_step(self, params: Params, statistics: Tree, block: Iterable[str]) -> Record:
         block = tuple(block)
@@ -221,11 +234,11 @@ class HiddenMarkovModel(ConjugateModel):
 
     def state_probabilities(self, params: Params, data: Data) -> Tree:
         """Return q(z_t = k) of every step, (t, K): of one sequence an array, of several a list of them."""
-        return for_every_step(uses.marginals, self, params, data)
+        return for_every_step(uses.marginals, self, params, self._possible(params, data))
 
     def decode(self, params: Params, data: Data) -> Tree:
         """Return the most probable path of states, (t,), by Viterbi's algorithm: an array, or a list."""
-        return for_every_step(uses.paths, self, params, data)
+        return for_every_step(uses.paths, self, params, self._possible(params, data))
 
     def log_predictive(self, params: Params, data: Data) -> Float[Array, " n"]:
         """Return log p of every sequence, (n,), in nats: by EM the log likelihood.
@@ -236,7 +249,8 @@ class HiddenMarkovModel(ConjugateModel):
 
     def predict_states(self, params: Params, data: Data, n_steps: int) -> Float[Array, "n s k"]:
         """Return p(z_{T+s}), s = 1 .. n_steps, after the last step of every sequence, (n, n_steps, K)."""
-        return uses.predict_states(self, params, self.read(data), read_count(n_steps, "n_steps"))
+        data, n_steps = self.read(self._possible(params, data)), read_count(n_steps, "n_steps")
+        return uses.predict_states(self, params, data, n_steps)
 
     def forecast(
         self,
@@ -269,7 +283,7 @@ class HiddenMarkovModel(ConjugateModel):
         """
         sizes = read_count(n_steps, "n_steps"), read_count(n_draws, "n_draws")
         given = self.component.read_given(given, sizes[0])
-        data = self.read(data)
+        data = self.read(self._possible(params, data))
         before = self.component.steps_before(data)
         return uses.forecast(self, params, read_key(key), data, before, *sizes, given)
 
@@ -294,7 +308,18 @@ class HiddenMarkovModel(ConjugateModel):
         return sample_posterior(params, key, n)
 
     def replicate(self, params: Params, key: Array, data: Data, n_draws: int) -> Data:
-        return uses.replicate(self, params, key, data, n_draws)
+        return uses.replicate(self, params, key, self._possible(params, data), n_draws)
+
+    def _possible(self, params: Params, data: Data) -> Data:
+        """Return the data; raise where labels have probability 0, so that no path of states is left."""
+        if isinstance(data, Labelled) and is_concrete((params, data)):
+            impossible = np.isneginf(np.asarray(self.log_predictive(params, data)))
+            if impossible.any():
+                raise ValueError(
+                    "labels must be possible by the transitions of params; those of sequence "
+                    f"{impossible.argmax()} have probability 0"
+                )
+        return data
 
     def durations(self, params: Params) -> Float[Array, " k"]:
         """Return expected steps in each state before it is left, 1 / (1 - A_kk) at the mean of A, (K,)."""

@@ -102,7 +102,7 @@ class Mixture(ConjugateModel):
 
     def log_likelihood(self, s: Record, rows: Data) -> Float[Array, " n"]:
         bare, constant = self.component.split(rows_of(rows))
-        table = keep_known(self.component.energy(s, bare).T, labels_of(rows)).T
+        table = keep_known(self.component.energy(s, bare), labels_of(rows))
         labelled = terms.categorical(s.c, s.weights) + (s.c.p * table).sum(-1)
         return labelled if constant is None else labelled + constant
 
@@ -116,7 +116,7 @@ class Mixture(ConjugateModel):
         """
         mixing, components = prepared
         density, pull = self.component.log_density(components, rows_of(rows))
-        table = keep_known(mixing.log[:, None] + density, labels_of(rows))
+        table = keep_known((mixing.log[:, None] + density).T, labels_of(rows)).T
         bound = logsumexp(table, 0)
         r = weights * jnp.exp(table - bound)
         return scored_rows(Record(weights=from_counts(mixing, r.sum(1))) | pull(r), bound, weights)
@@ -140,14 +140,11 @@ class Mixture(ConjugateModel):
 
     def init(self, key: Array, data: Data, weights: Array | None = None) -> Record:
         """Draw components to start from, equally heavy; those of known labels start at rows with these."""
-        rows, labels, k = rows_of(data), labels_of(data), self.n_components
-        if labels is None:
-            own = self.component.start(key, rows, weights)
-        else:
-            own = self.component.start_labelled(key, rows, weights, labels)
+        own = self.component.begin(key, rows_of(data), weights, labels_of(data))
         n = jnp.asarray(n_rows(data), float_dtype(own)) if weights is None else weights.sum()
         neutral = Record(weights=self.weights.factor.neutral(n.dtype)) | own
         mixing = neutral.weights.expected()
+        k = self.n_components
         counts = Record(weights=from_counts(mixing, jnp.full(k, n / k, n.dtype)))
         return ConjugateModel.m_step(self, neutral, counts, ("weights",))
 
@@ -157,7 +154,7 @@ class Mixture(ConjugateModel):
         """Compute log q(c_n = k) but for a constant in each row."""
         mixing, components = self.prepare(params)
         density = self.component.log_density(components, rows_of(rows))[0]
-        return keep_known(mixing.log[:, None] + density, labels_of(rows)).T
+        return keep_known((mixing.log[:, None] + density).T, labels_of(rows))
 
     def responsibilities(self, params: Record, x: Data) -> Float[Array, "n k"]:
         """Return the probability of every component for every row."""
@@ -270,7 +267,7 @@ def _responsibilities(model: Mixture, params: Record, x: Data) -> Array:
 @jax.jit
 def _log_predictive(model: Mixture, params: Record, x: Data) -> Array:
     table = jnp.log(params.weights.mean) + model.component.log_components(params, rows_of(x))
-    return logsumexp(keep_known(table.T, labels_of(x)), 0)
+    return logsumexp(keep_known(table, labels_of(x)), -1)
 
 
 @functools.partial(jax.jit, static_argnames="n_draws")
