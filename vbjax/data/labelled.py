@@ -123,7 +123,7 @@ def label_steps(data: Ragged, labels: Given, k: int) -> Any:
 def _read_step_labels(labels: Given, lengths: Sequence[int | None], k: int) -> np.ndarray | Array:
     """Return labels of the steps of sequences, end to end, (t,); lengths are None where they are traced."""
     if not (isinstance(labels, list) and labels and np.ndim(labels[0])):
-        return _read_labels(labels, None if None in lengths else int(np.sum(lengths)), k, "steps")
+        return _read_labels(labels, None if None in lengths else sum(n or 0 for n in lengths), k, "steps")
     if len(labels) != len(lengths):
         raise ValueError(
             f"labels must be one vector for each of the {len(lengths)} sequences; got {len(labels)}"
