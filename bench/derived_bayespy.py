@@ -41,8 +41,8 @@ class Match(NamedTuple):
 
 
 def peer_mean_and_precision(model: Any, x: np.ndarray, start: Any) -> VB:
-    tau = nodes.Gamma(model.a, model.b)
-    mu = nodes.GaussianARD(model.mu0, tau)
+    tau = nodes.Gamma(model.concentration, model.rate)
+    mu = nodes.GaussianARD(model.location, tau)
     tau.initialize_from_parameters(start.tau.concentration, start.tau.rate)
     y = nodes.GaussianARD(mu, tau, plates=x.shape)
     y.observe(x)
@@ -51,7 +51,8 @@ def peer_mean_and_precision(model: Any, x: np.ndarray, start: Any) -> VB:
 
 def peer_relevance(model: Any, data: Any, start: Any) -> VB:
     x, y = data
-    alpha, tau = nodes.Gamma(model.a, model.b, plates=x.shape[1:]), nodes.Gamma(model.c, model.d)
+    alpha = nodes.Gamma(model.relevance_concentration, model.relevance_rate, plates=x.shape[1:])
+    tau = nodes.Gamma(model.concentration, model.rate)
     alpha.initialize_from_parameters(start.alpha.concentration, start.alpha.rate)
     tau.initialize_from_parameters(start.tau.concentration, start.tau.rate)
     w = nodes.GaussianARD(0, alpha, shape=x.shape[1:])
@@ -187,7 +188,9 @@ def matches(n: int) -> dict[str, Match]:
     around = 3 * centres[c] + rng.normal(size=(n, 2))
     return {
         "mean and precision": Match(
-            vb.textbook.GaussianMeanPrecision(tau0=1.0), rng.normal(2, 3, size=n), peer_mean_and_precision
+            vb.textbook.GaussianMeanPrecision(mean_precision=1.0),
+            rng.normal(2, 3, size=n),
+            peer_mean_and_precision,
         ),
         "linear regression, relevance": Match(
             vb.ARDRegression(fit_intercept=False, offset=0.0), (x, y), peer_relevance

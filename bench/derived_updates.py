@@ -50,15 +50,15 @@ def mean_and_precision(model: Any, params: Any, x: Array) -> Any:
     first, second = over_rows(
         model, x, lambda x, w: ((w * (x - mu.mean)).sum(), (w * (x - mu.mean) ** 2).sum())
     )
-    shrink = model.tau0 * ((mu.mean - model.mu0) ** 2 + 1 / mu.precision)
+    shrink = model.mean_precision * ((mu.mean - model.location) ** 2 + 1 / mu.precision)
     rows = n * normal_row(tau, 1 / mu.precision) - 0.5 * tau.mean * second
-    location = 0.5 * (jnp.log(model.tau0) + tau.expected().log - LOG_2PI - tau.mean * shrink)
-    objective = rows + location + mu.entropy() - tau.kl(GammaState(model.a, model.b))
-    step = (first + model.tau0 * (model.mu0 - mu.mean)) / (n + model.tau0)
-    mean, precision = mu.mean + step, (n + model.tau0) * tau.mean
+    location = 0.5 * (jnp.log(model.mean_precision) + tau.expected().log - LOG_2PI - tau.mean * shrink)
+    objective = rows + location + mu.entropy() - tau.kl(GammaState(model.concentration, model.rate))
+    step = (first + model.mean_precision * (model.location - mu.mean)) / (n + model.mean_precision)
+    mean, precision = mu.mean + step, (n + model.mean_precision) * tau.mean
     square = second - 2 * step * first + n * step**2 + n / precision
-    square = square + model.tau0 * ((mean - model.mu0) ** 2 + 1 / precision)
-    new = GammaState(model.a + 0.5 * (n + 1), model.b + 0.5 * square)
+    square = square + model.mean_precision * ((mean - model.location) ** 2 + 1 / precision)
+    new = GammaState(model.concentration + 0.5 * (n + 1), model.rate + 0.5 * square)
     return Record(mu=NormalState(mean, precision), tau=new), objective
 
 
@@ -102,19 +102,23 @@ def random_effects(model: Any, params: Any, data: Any) -> Any:
     rows = n * normal_row(noise, jnp.zeros_like(noise.rate))
     rows = rows - 0.5 * noise.mean * (second + count * theta.variance).sum()
     objective = rows + normal_row(between, spread).sum() + theta.entropy().sum()
-    objective = objective - mu.kl(NormalState(model.mu0, model.tau0))
-    objective = objective - between.kl(GammaState(model.a, model.b)) - noise.kl(GammaState(model.c, model.d))
+    objective = objective - mu.kl(NormalState(model.location, model.location_precision))
+    objective = (
+        objective
+        - between.kl(GammaState(model.between_concentration, model.between_rate))
+        - noise.kl(GammaState(model.concentration, model.rate))
+    )
 
     precision = between.mean + count * noise.mean
     step = (noise.mean * first + between.mean * (mu.mean - theta.mean)) / precision
     theta = NormalState(theta.mean + step, precision)
-    precision = model.tau0 + k * between.mean
-    pull = model.tau0 * (model.mu0 - mu.mean) + between.mean * (theta.mean - mu.mean).sum()
+    precision = model.location_precision + k * between.mean
+    pull = model.location_precision * (model.location - mu.mean) + between.mean * (theta.mean - mu.mean).sum()
     mu = NormalState(mu.mean + pull / precision, precision)
     square = (second - 2 * step * first + count * (step**2 + theta.variance)).sum()
-    noise = GammaState(model.c + 0.5 * n, model.d + 0.5 * square)
+    noise = GammaState(model.concentration + 0.5 * n, model.rate + 0.5 * square)
     spread = ((theta.mean - mu.mean) ** 2 + theta.variance + mu.variance).sum()
-    between = GammaState(model.a + 0.5 * k, model.b + 0.5 * spread)
+    between = GammaState(model.between_concentration + 0.5 * k, model.between_rate + 0.5 * spread)
     return Record(mu=mu, theta=theta, between=between, noise=noise), objective
 
 
@@ -135,14 +139,14 @@ def mean_field_gaussian(model: Any, params: Any, data: None) -> Any:
 
 def robust_normal(model: Any, params: Any, x: Array) -> Any:
     """Liu & Rubin (1995): a pass for the mean, another for the precision."""
-    mu, tau, n, a = params.mu, params.tau, x.shape[0], 0.5 * (model.df + 1)
-    half = 0.5 * model.df
+    mu, tau, n, a = params.mu, params.tau, x.shape[0], 0.5 * (model.degrees_of_freedom + 1)
+    half = 0.5 * model.degrees_of_freedom
     constant = gammaln(a) - gammaln(half) + xlog(half, half) + 0.5 * (tau.expected().log - LOG_2PI)
 
     def weighted(mu: NormalState) -> Any:
         def sums(x: Array, w: Array) -> Any:
             shift = x - mu.mean
-            rate = 0.5 * (model.df + tau.mean * (shift**2 + 1 / mu.precision))
+            rate = 0.5 * (model.degrees_of_freedom + tau.mean * (shift**2 + 1 / mu.precision))
             u = w * a / rate
             bound = (w * (constant - a * jnp.log(rate))).sum()
             return u.sum(), (u * shift).sum(), (u * (shift**2 + 1 / mu.precision)).sum(), bound
@@ -150,11 +154,15 @@ def robust_normal(model: Any, params: Any, x: Array) -> Any:
         return over_rows(model, x, sums)
 
     count, first, _, bound = weighted(mu)
-    objective = bound - mu.kl(NormalState(model.mu0, model.tau0)) - tau.kl(GammaState(model.a, model.b))
-    precision = model.tau0 + tau.mean * count
-    pull = tau.mean * first + model.tau0 * (model.mu0 - mu.mean)
+    objective = (
+        bound
+        - mu.kl(NormalState(model.location, model.location_precision))
+        - tau.kl(GammaState(model.concentration, model.rate))
+    )
+    precision = model.location_precision + tau.mean * count
+    pull = tau.mean * first + model.location_precision * (model.location - mu.mean)
     mu = NormalState(mu.mean + pull / precision, precision)
-    tau = GammaState(model.a + 0.5 * n, model.b + 0.5 * weighted(mu)[2])
+    tau = GammaState(model.concentration + 0.5 * n, model.rate + 0.5 * weighted(mu)[2])
     return Record(mu=mu, tau=tau), objective
 
 
@@ -175,12 +183,16 @@ def hierarchical_normal(model: Any, params: Any, data: Any) -> Any:
         return over_rows(model, data, sums)
 
     first, _, bound = pooled(mu)
-    objective = bound - mu.kl(NormalState(model.mu0, model.tau0)) - tau.kl(GammaState(model.a, model.b))
-    precision = model.tau0 + n * tau.mean
-    pull = tau.mean * first + model.tau0 * (model.mu0 - mu.mean)
+    objective = (
+        bound
+        - mu.kl(NormalState(model.location, model.location_precision))
+        - tau.kl(GammaState(model.concentration, model.rate))
+    )
+    precision = model.location_precision + n * tau.mean
+    pull = tau.mean * first + model.location_precision * (model.location - mu.mean)
     mu = NormalState(mu.mean + pull / precision, precision)
     square = pooled(mu)[1] + n / mu.precision
-    tau = GammaState(model.a + 0.5 * n, model.b + 0.5 * square)
+    tau = GammaState(model.concentration + 0.5 * n, model.rate + 0.5 * square)
     return Record(mu=mu, tau=tau), objective
 
 
@@ -204,7 +216,7 @@ def labelled(
 
 def unit_variance_mixture(model: Any, params: Any, x: Array) -> Any:
     """Blei et al. (2017), eq. 26, 34; about the data's own middle, the prior mean."""
-    mu, k, centre = params.mu, model.n_components, model.mu0
+    mu, k, centre = params.mu, model.n_components, model.location
     shift = mu.mean - centre
     flat = jnp.full(k, -jnp.log(k), x.dtype)
     half = (0.5 * (shift**2 + 1 / mu.precision))[:, None]
@@ -215,7 +227,7 @@ def unit_variance_mixture(model: Any, params: Any, x: Array) -> Any:
         lambda x: shift[:, None] * (x - centre) - half,
         lambda x, r: (r @ (x - centre), ((r.sum(0) > 0) * (x - centre) ** 2).sum()),
     )
-    prior = NormalState(model.mu0, 1 / model.prior_variance)
+    prior = NormalState(model.location, 1 / model.prior_variance)
     objective = bound - 0.5 * (square + x.shape[0] * LOG_2PI) - mu.kl(prior).sum()
     precision = 1 / model.prior_variance + count
     return Record(mu=NormalState(centre + first / precision, precision)), objective

@@ -344,7 +344,7 @@ def test_every_public_model_is_in_the_registry():
 # ---------------------------------------------------------------- whole fits
 
 FITTED = {  # with other values of hyperparameters that are given, not resolved from the data
-    "mean and precision": dict(tau0=0.5, a=0.7),
+    "mean and precision": dict(mean_precision=0.5, concentration=0.7),
     "k-means": {},
     "EM full": dict(covariance_floor=1e-4),
     "mixture of lines": dict(concentration=0.7),

@@ -76,10 +76,12 @@ def mean_precision_bound(x, model, m, lam, a, b):
     """E_q[log p(x, mu, tau)] + H(mu) + H(tau), term by term; Bishop (2006), section 10.1.3."""
     tau, log_tau = a / b, special.digamma(a) - np.log(b)
     rows = 0.5 * len(x) * (log_tau - np.log(2 * np.pi)) - 0.5 * tau * (((x - m) ** 2).sum() + len(x) / lam)
-    location = 0.5 * (np.log(model.tau0) + log_tau - np.log(2 * np.pi))
-    location -= 0.5 * model.tau0 * tau * ((m - model.mu0) ** 2 + 1 / lam)
+    location = 0.5 * (np.log(model.mean_precision) + log_tau - np.log(2 * np.pi))
+    location -= 0.5 * model.mean_precision * tau * ((m - model.location) ** 2 + 1 / lam)
     precision = (
-        stats.gamma.logpdf(1, model.a, scale=1 / model.b) + (model.a - 1) * log_tau - model.b * (tau - 1)
+        stats.gamma.logpdf(1, model.concentration, scale=1 / model.rate)
+        + (model.concentration - 1) * log_tau
+        - model.rate * (tau - 1)
     )
     return (
         rows + location + precision + stats.norm.entropy(0, lam**-0.5) + stats.gamma.entropy(a, scale=1 / b)
@@ -95,12 +97,12 @@ def test_mean_and_precision_follow_their_update_equations(float64):
     bounds = []
     for _ in range(len(objective)):
         before = mean_precision_bound(x, prior, m, lam, a, b)
-        m = (prior.tau0 * prior.mu0 + x.sum()) / (prior.tau0 + n)
-        lam = (prior.tau0 + n) * a / b
+        m = (prior.mean_precision * prior.location + x.sum()) / (prior.mean_precision + n)
+        lam = (prior.mean_precision + n) * a / b
         bounds.append([before, mean_precision_bound(x, prior, m, lam, a, b)])
-        a = prior.a + (n + 1) / 2
-        square = ((x - m) ** 2).sum() + n / lam + prior.tau0 * ((m - prior.mu0) ** 2 + 1 / lam)
-        b = prior.b + square / 2
+        a = prior.concentration + (n + 1) / 2
+        square = ((x - m) ** 2).sum() + n / lam + prior.mean_precision * ((m - prior.location) ** 2 + 1 / lam)
+        b = prior.rate + square / 2
     close(objective, bounds, factor=10)
     close(tuple(jax.tree.leaves(final)), (m, lam, a, b), factor=10)
     assert (objective < log_evidence(x, prior)).all()
@@ -108,12 +110,12 @@ def test_mean_and_precision_follow_their_update_equations(float64):
 
 def log_evidence(x, prior):
     """A multivariate Student t: Bishop (2006), eq. 2.162, of which the rows share the location's error."""
-    shape = prior.b / prior.a * (np.eye(len(x)) + 1 / prior.tau0)
-    return stats.multivariate_t.logpdf(x, np.full(len(x), prior.mu0), shape, df=2 * prior.a)
+    shape = prior.rate / prior.concentration * (np.eye(len(x)) + 1 / prior.mean_precision)
+    return stats.multivariate_t.logpdf(x, np.full(len(x), prior.location), shape, df=2 * prior.concentration)
 
 
 def test_exact_posterior_and_evidence(float64):
-    model = vb.textbook.GaussianMeanPrecision(mu0=0.4, tau0=0.3, a=2.5, b=1.5)
+    model = vb.textbook.GaussianMeanPrecision(0.4, 0.3, 2.5, 1.5)
     x, weights = np.array([0.2, 1.4, -0.7, 2.2]), np.array([1.0, 2.0, 0.0, 3.0])
     exact = jax.jit(lambda m, x, w: (m.exact_posterior(x, w), m.log_evidence(x, w)))
     posterior, evidence = exact(model, jnp.asarray(x), jnp.asarray(weights))
@@ -174,7 +176,7 @@ def test_unit_variance_mixture_follows_its_update_equations(float64):
     model, params = MODELS["unit variance"].started(data, weights)
     final, objective, _ = sweeps(model, params, data, weights)
     x, w = np.asarray(data), np.asarray(weights)
-    mu0, prior = float(model.mu0), float(model.prior_variance)
+    mu0, prior = float(model.location), float(model.prior_variance)
     m, s2, bounds = np.asarray(params.mu.mean), 1 / np.asarray(params.mu.precision), []
     for _ in range(len(objective)):
         phi = special.softmax(np.outer(x, m) - 0.5 * (m**2 + s2), 1)
@@ -204,7 +206,7 @@ def log_joint_of_labels(x, labels, mu0, prior):
 
 
 def test_unit_variance_bound_is_below_the_evidence_and_tight_where_labels_are_certain(float64):
-    model = vb.textbook.UnitVarianceMixture(N_COMPONENTS, mu0=0.5, prior_variance=4.0)
+    model = vb.textbook.UnitVarianceMixture(N_COMPONENTS, location=0.5, prior_variance=4.0)
     values = np.array([-1.0, 0.3, 2.0, 0.9, 2.6])
     data, weights = first_rows(5, values)
     model, start = model.resolve(data, weights), normal_seeds(model, data, 0)
@@ -222,7 +224,7 @@ def test_unit_variance_bound_is_below_the_evidence_and_tight_where_labels_are_ce
 
 def test_unit_variance_bound_of_one_component_is_the_evidence(float64):
     x = np.array([-1.0, 0.3, 2.0, 0.9])
-    model = vb.textbook.UnitVarianceMixture(1, mu0=0.5, prior_variance=4.0).resolve(jnp.asarray(x))
+    model = vb.textbook.UnitVarianceMixture(1, location=0.5, prior_variance=4.0).resolve(jnp.asarray(x))
     params = vb.Record(mu=NormalState(jnp.zeros(1), jnp.ones(1)))
     objective = sweeps(model, params, jnp.asarray(x), n_sweeps=2)[1]
     evidence = stats.multivariate_normal.logpdf(x, np.full(4, 0.5), np.eye(4) + 4)

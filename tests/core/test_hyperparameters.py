@@ -26,7 +26,7 @@ from vbjax.core.hyperparameters import (
     table,
 )
 
-EITHER_SIGN = {"mu0", "location", "mean", "center", "offset", "initial_mean", "log_joint"}
+EITHER_SIGN = {"location", "mean", "center", "offset", "initial_mean", "log_joint"}
 ZERO = {"stickiness", "noise_floor"}  # positive, or 0
 
 
@@ -139,8 +139,10 @@ def test_what_has_a_meaning_is_accepted():
          "relevance_rate must come with ard=True"),
         (vb.BayesianLogisticRegression(ard=True, precision=1.0), LABELLED,
          "precision must not come with ard=True"),
-        (vb.textbook.RobustNormal(df=1e-60), ROWS[:, 0], "df must be positive; got 1e-60, 0.0 in float32"),
-        (vb.textbook.RobustNormal(mu0=1e60), ROWS[:, 0], r"mu0 must be finite; got 1e\+60, inf in float32"),
+        (vb.textbook.RobustNormal(1e-60), ROWS[:, 0],
+         "degrees_of_freedom must be positive; got 1e-60, 0.0 in float32"),
+        (vb.textbook.RobustNormal(location=1e60), ROWS[:, 0],
+         r"location must be finite; got 1e\+60, inf in float32"),
         (vb.BayesianLinearRegression(offset=1e30), LABELLED, "offset must be finite, as must be its square"),
         (vb.KMeans(3, scale=[1.0, -1.0]), ROWS, r"scale must be positive; got -1.0 at \[1\]"),
         (vb.BayesianLinearRegression(location=np.ones(2)), LABELLED,

@@ -340,7 +340,6 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
             "real",
             "nonnegative",
             "positive",
-            "positive_or_inf",
             "share",
             "count",
             "count_or_zero",

@@ -39,9 +39,7 @@ HYPER = dict(
     location="real",
     center="real",
     offset="real",
-    mu0="real",
     initial_mean="real",
-    df="positive_or_inf",
     component="component",
     height="component",
     visits="component",
@@ -61,11 +59,12 @@ HYPER = dict(
     log_likelihood="function",
 )
 POSITIVE = str.split("""
-    scale intercept_precision a b c d initial_concentration transition_concentration
+    scale intercept_precision initial_concentration transition_concentration
     weight_concentration mean_precision degrees_of_freedom inverse_scale initial_precision
     transition_precision concentration rate location_precision
     relevance_concentration relevance_rate concentration1
-    concentration0 known_shape tau0 prior_variance topic_concentration doc_concentration
+    concentration0 known_shape between_concentration between_rate prior_variance
+    topic_concentration doc_concentration
 """)
 OPTIONS = dict(
     BayesianGaussianHMM="nonsense",

@@ -268,7 +268,7 @@ KEPT = [
     "MixtureHMM(n_states: function)",
     "*(missing: object)",
     "KMeans(scale: nan)",
-    "textbook.RobustNormal(df: text)",
+    "textbook.RobustNormal(degrees_of_freedom: text)",
     "*(stickiness: object)",
     "*(covariance_floor: five_axes)",
     "GaussianMixture(inverse_scale: nan)",

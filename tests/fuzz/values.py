@@ -85,10 +85,6 @@ def positive(good: Any) -> list[Value]:
     return no_value() + NOT_NUMBERS + UNUSUAL_NUMBERS + never(minus=-1.0, zero=0.0)
 
 
-def positive_or_inf(good: Any) -> list[Value]:
-    return [v for v in positive(good) if v.label != "inf"] + perhaps(inf=float("inf"))
-
-
 def share(good: Any) -> list[Value]:
     """A number from 0 to 1."""
     return [v for v in nonnegative(good) if v.label != "huge"] + never(huge=1e30, above=1.5)

@@ -170,10 +170,10 @@ def test_given_params_are_the_first_start_and_the_others_are_drawn():
 
 
 def test_other_numbers_compile_nothing():
-    model = vb.textbook.UnitVarianceMixture(2, mu0=0.0, prior_variance=3.0)
+    model = vb.textbook.UnitVarianceMixture(2, location=0.0, prior_variance=3.0)
     first = vb.fit(model, rows("unit variance"), key=key(), tol=1e-6, **HOW)
     with compilations() as count:
-        other = vb.textbook.UnitVarianceMixture(2, mu0=1.0, prior_variance=9.0)
+        other = vb.textbook.UnitVarianceMixture(2, location=1.0, prior_variance=9.0)
         second = vb.fit(other, rows("unit variance", seed=3), key=key(4), tol=1e-3, **HOW)
         again = vb.fit(other, rows("unit variance", seed=3), key=key(4), tol=0, **HOW)
     assert count == []

@@ -186,7 +186,7 @@ class Faulty(vb.textbook.UnitVarianceMixture):
 
     def resolve(self, data, weights=None):
         resolved = super().resolve(data, weights)
-        return dataclasses.replace(self, mu0=resolved.mu0, prior_variance=resolved.prior_variance)
+        return dataclasses.replace(self, location=resolved.location, prior_variance=resolved.prior_variance)
 
     def init(self, key, data, weights=None):
         params = super().init(key, data, weights)
@@ -379,5 +379,5 @@ def test_every_single_update_is_checked_on_request():
         (Overshooting, False, Status.MAX_ITER),
         (Overshooting, True, Status.DECREASED),
     ):
-        fit = vb.fit(model(mu0=0.0), x, key=key(), tol=0.0, max_iter=2, check=check)
+        fit = vb.fit(model(location=0.0), x, key=key(), tol=0.0, max_iter=2, check=check)
         assert fit.status == status

@@ -36,7 +36,7 @@ def agrees(draws, exact):
 
 
 def test_moments_of_a_normal_are_the_exact_ones():
-    model = vb.textbook.GaussianMeanPrecision(mu0=0.0, tau0=0.5, a=2.0, b=1.0)
+    model = vb.textbook.GaussianMeanPrecision(location=0.0, mean_precision=0.5, concentration=2.0, rate=1.0)
     exact = model.exact_posterior(X)
     draws = vb.gibbs(model, X, key=jax.random.key(0), n_draws=2000, n_warmup=100, n_chains=16)
     assert draws.mu.shape == draws.tau.shape == (16, 2000)

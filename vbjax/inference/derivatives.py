@@ -43,10 +43,11 @@ def elbo(
 
     >>> import jax, vbjax as vb
     >>> x = jax.numpy.array([1.0, 2.0, 4.0])
-    >>> model = vb.textbook.GaussianMeanPrecision(mu0=0.0, tau0=1.0, a=1.0, b=1.0)
+    >>> prior = dict(location=0.0, mean_precision=1.0, concentration=1.0, rate=1.0)
+    >>> model = vb.textbook.GaussianMeanPrecision(**prior)
     >>> fit = vb.fit(model, x, key=jax.random.key(0))
     >>> gradient = jax.grad(vb.elbo)(fit.model, fit.params, x)
-    >>> print(f"{gradient.mu0:.3f}")
+    >>> print(f"{gradient.location:.3f}")
     0.814
 
     Args:
@@ -102,10 +103,11 @@ def optimum(
 
     >>> import jax, vbjax as vb
     >>> x = jax.numpy.array([1.0, 2.0, 4.0])
-    >>> model = vb.textbook.GaussianMeanPrecision(mu0=0.0, tau0=1.0, a=1.0, b=1.0)
+    >>> prior = dict(location=0.0, mean_precision=1.0, concentration=1.0, rate=1.0)
+    >>> model = vb.textbook.GaussianMeanPrecision(**prior)
     >>> fit = vb.fit(model, x, key=jax.random.key(0))
     >>> mean = lambda model: vb.optimum(model, fit.params, x).mu.mean
-    >>> print(f"{jax.grad(mean)(fit.model).mu0:.3f}")
+    >>> print(f"{jax.grad(mean)(fit.model).location:.3f}")
     0.250
     """
     model, params, data, weights = _read_fitted(model, params, data, weights, "derivatives of its fit")

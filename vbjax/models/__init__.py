@@ -1,4 +1,11 @@
-"""Ready-made models, each a page with its equations."""
+"""Ready-made models, each a page with its equations.
+
+A word means one thing among their hyperparameters. `location` is the mean of a location's or of coefficients'
+prior, `mean_precision` its precision in units of the rows' own (so of a mean the number of rows behind it, of
+coefficients a sum of squares, as a number, a diagonal or a matrix), `location_precision` its precision by
+itself. `concentration` is of Dirichlet priors, and with `rate` of gamma ones; `degrees_of_freedom` and
+`inverse_scale` are of Wishart priors. `center`, `offset` and `scale` are of the data.
+"""
 
 from vbjax.models import textbook
 from vbjax.models.factor.bayesian_pca import BayesianPCA

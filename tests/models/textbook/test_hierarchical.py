@@ -30,7 +30,7 @@ def fitted(model, data, **how):
 # Rubin (1981), table 1: effects of coaching and their standard errors
 EFFECT = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 ERROR = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
-PRIOR = dict(mu0=5.0, tau0=0.02, a=3.0, b=100.0)
+PRIOR = dict(location=5.0, location_precision=0.02, concentration=3.0, rate=100.0)
 
 
 def schools():
@@ -40,16 +40,16 @@ def schools():
 def given(tau):
     """log p(y | tau), and mean and variance of mu given y and tau."""
     variance = ERROR**2 + 1 / tau
-    precision = PRIOR["tau0"] + (1 / variance).sum()
-    mean = (PRIOR["tau0"] * PRIOR["mu0"] + (EFFECT / variance).sum()) / precision
-    covariance = np.diag(variance) + 1 / PRIOR["tau0"]
-    log = stats.multivariate_normal.logpdf(EFFECT, np.full(8, PRIOR["mu0"]), covariance)
+    precision = PRIOR["location_precision"] + (1 / variance).sum()
+    mean = (PRIOR["location_precision"] * PRIOR["location"] + (EFFECT / variance).sum()) / precision
+    covariance = np.diag(variance) + 1 / PRIOR["location_precision"]
+    log = stats.multivariate_normal.logpdf(EFFECT, np.full(8, PRIOR["location"]), covariance)
     return log, mean, 1 / precision
 
 
 def exact():
     """log p(y), and E[mu], E[mu^2], E[tau], E[tau^2] given y, by quadrature over tau."""
-    prior = stats.gamma(PRIOR["a"], scale=1 / PRIOR["b"])
+    prior = stats.gamma(PRIOR["concentration"], scale=1 / PRIOR["rate"])
 
     def integrand(tau):
         log, mean, variance = given(tau)
@@ -73,12 +73,12 @@ def test_gibbs_has_the_moments_of_quadrature():
 def test_the_bound_is_below_the_evidence_and_attains_it_where_the_precision_is_known(float64):
     fit = fitted(vb.textbook.HierarchicalNormal(**PRIOR), schools())
     assert fit.objective < exact()[0]
-    known = dict(mu0=5.0, tau0=1e9, a=1e9, b=1e11)  # mu = 5, tau = 0.01
+    known = dict(location=5.0, location_precision=1e9, concentration=1e9, rate=1e11)  # mu = 5, tau = 0.01
     fit = fitted(vb.textbook.HierarchicalNormal(**known), schools())
     log = stats.norm.logpdf(EFFECT, 5, np.sqrt(ERROR**2 + 100)).sum()
     np.testing.assert_allclose(fit.objective, log, rtol=1e-7)
     pooled = fit.model.effects(fit.params, schools())
-    close(pooled.precision, 1 / ERROR**2 + 0.01, factor=1e5)  # as far as a, b and tau0 are infinite
+    close(pooled.precision, 1 / ERROR**2 + 0.01, factor=1e5)  # as far as these are infinite
     np.testing.assert_allclose(pooled.mean, (EFFECT / ERROR**2 + 0.05) / (1 / ERROR**2 + 0.01), rtol=1e-7)
 
 
@@ -127,7 +127,14 @@ def test_ragged_groups_have_the_exact_means_and_by_linear_response_the_exact_dev
     found = np.append(response.sd.mu.first, response.sd.effect.first)
     np.testing.assert_allclose(found, np.sqrt(np.diag(covariance)), rtol=1e-6)
 
-    known = dict(mu0=0.0, tau0=0.1, a=2e7, b=1e7, c=1.5e7, d=1e7)  # to one part in 10^7
+    known = dict(
+        location=0.0,
+        location_precision=0.1,
+        between_concentration=2e7,
+        between_rate=1e7,
+        concentration=1.5e7,
+        rate=1e7,
+    )  # to one part in 10^7
     fit = fitted(vb.textbook.RandomEffects(4, **known), (y, group))
     np.testing.assert_allclose(fit.params.mu.mean, mean[0], rtol=1e-5)
     np.testing.assert_allclose(fit.model.effects(fit.params).mean, mean[1:], rtol=1e-5)
@@ -178,7 +185,7 @@ def test_heavy_rows_give_students_maximum_likelihood(float64):
 # ---------------------------------------------------------------- input
 
 BAD = {
-    "df must be positive": (vb.textbook.RobustNormal(0.0), EFFECT),
+    "degrees_of_freedom must be positive": (vb.textbook.RobustNormal(0.0), EFFECT),
     "data must be a pair .y, sigma": (vb.textbook.HierarchicalNormal(), EFFECT),
     "sigma must be positive": (vb.textbook.HierarchicalNormal(), (EFFECT, 0 * ERROR)),
     "one shape": (vb.textbook.HierarchicalNormal(), (EFFECT, ERROR[:3])),

@@ -288,20 +288,20 @@ class HiddenMarkovModel(ConjugateModel):
         return uses.forecast(self, params, read_key(key), data, before, *sizes, given)
 
     def sample(
-        self, params: Params, key: Array, n_steps: int, *, given: Given = None
-    ) -> tuple[Int[Array, " t"], Any]:
-        """Draw a new sequence: its states (n_steps,) and steps (n_steps, ...).
+        self, params: Params, key: Array, n: int, *, given: Given = None
+    ) -> tuple[Int[Array, " n"], Any]:
+        """Draw a new sequence of n steps: its states (n,) and the steps (n, ...).
 
         Args:
             params: of a fit.
             key: PRNG key.
-            n_steps: how many.
+            n: how many steps.
             given: as of `forecast`; of autoregressions of order L the steps before the new ones, (L, d), the
                 last one last, by default the mean of the fit's data.
         """
-        n_steps = read_count(n_steps, "n_steps")
-        before, given = self.component.read_beginning(given, n_steps)
-        return uses.sample(self, params, read_key(key), n_steps, before, given)
+        n = read_count(n, "n")
+        before, given = self.component.read_beginning(given, n)
+        return uses.sample(self, params, read_key(key), n, before, given)
 
     def sample_posterior(self, params: Params, key: Array, n: int | tuple[int, ...] = ()) -> Record:
         """Draw the parameters."""

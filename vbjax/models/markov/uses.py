@@ -77,13 +77,13 @@ def forecast(
     return model.component.draw_steps(params, jax.random.fold_in(key, 1), states, before, given)
 
 
-@functools.partial(jax.jit, static_argnames="n_steps")
+@functools.partial(jax.jit, static_argnames="n")
 def sample(
-    model: HiddenMarkovModel, params: Record, key: Array, n_steps: int, before: Tree, given: Given
-) -> tuple[Int[Array, " t"], Any]:
+    model: HiddenMarkovModel, params: Record, key: Array, n: int, before: Tree, given: Given
+) -> tuple[Int[Array, " n"], Any]:
     """Draw the states and the steps of a new sequence; the first state is that of the first step before."""
     skipped, first = model.component.n_before, model.chain.log_at_mean(params)[0]
-    states = _walk(model, params, key, first, skipped + n_steps)[skipped:]
+    states = _walk(model, params, key, first, skipped + n)[skipped:]
     return states, model.component.draw_steps(params, jax.random.fold_in(key, 1), states, before, given)
 
 

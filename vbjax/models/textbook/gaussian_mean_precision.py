@@ -31,9 +31,10 @@ class GaussianMeanPrecision(ConjugateModel):
     Data: (K,). The factors are `mu` and `tau`.
 
     Args:
-        mu0: prior mean; by default the data's mean.
-        tau0: prior rows behind the mean; by default 1e-3.
-        a, b: shape and rate of the precision's prior; by default 1e-3 and 1e-3 times the data's variance.
+        location: mu0, the prior mean; by default the data's mean.
+        mean_precision: tau0, prior rows behind the mean; by default 1e-3.
+        concentration, rate: a and b, of the precision's prior; by default 1e-3 and 1e-3 times the
+            data's variance.
 
     References:
         Bishop (2006), section 10.1.3, eq. 10.24 to 10.30.
@@ -44,10 +45,10 @@ class GaussianMeanPrecision(ConjugateModel):
     2.500
     """
 
-    mu0: Hyper = hyper(None, REAL)
-    tau0: Hyper = hyper(1e-3, POSITIVE)
-    a: Hyper = hyper(1e-3, POSITIVE)
-    b: Hyper = hyper(None, POSITIVE)
+    location: Hyper = hyper(None, REAL)
+    mean_precision: Hyper = hyper(1e-3, POSITIVE)
+    concentration: Hyper = hyper(1e-3, POSITIVE)
+    rate: Hyper = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:
@@ -62,11 +63,11 @@ class GaussianMeanPrecision(ConjugateModel):
 
     def resolve(self, data: Array, weights: Array | None = None) -> GaussianMeanPrecision:
         mean, variance = weighted_moments(data, weights)
-        return fill_defaults(self, data.dtype, mu0=mean, b=1e-3 * positive_scale(variance))
+        return fill_defaults(self, data.dtype, location=mean, rate=1e-3 * positive_scale(variance))
 
     def log_prior(self, s: Record) -> Array:
-        location = terms.normal(s.mu, self.mu0, self.tau0 * s.tau)
-        return location + terms.gamma(s.tau, self.a, self.b)
+        location = terms.normal(s.mu, self.location, self.mean_precision * s.tau)
+        return location + terms.gamma(s.tau, self.concentration, self.rate)
 
     def log_likelihood(self, s: Record, rows: Float[Array, " n"] | NormalStatistics) -> Float[Array, " n"]:
         return terms.normal(rows, s.mu, s.tau)
@@ -83,17 +84,19 @@ class GaussianMeanPrecision(ConjugateModel):
         model = self.resolve(data, weights)
         n = data.shape[0] if weights is None else weights.sum()
         mean, variance = weighted_moments(data, weights)
-        strength = model.tau0 + n
-        rate = model.b + 0.5 * (n * variance + model.tau0 * n / strength * (mean - model.mu0) ** 2)
-        location = model.mu0 + n / strength * (mean - model.mu0)
-        return NormalGammaState(location, strength, model.a + 0.5 * n, rate)
+        strength = model.mean_precision + n
+        rate = model.rate + 0.5 * (
+            n * variance + model.mean_precision * n / strength * (mean - model.location) ** 2
+        )
+        location = model.location + n / strength * (mean - model.location)
+        return NormalGammaState(location, strength, model.concentration + 0.5 * n, rate)
 
     def log_evidence(self, data: Data, weights: Given = None) -> Float[Array, ""]:
         """Compute log p(x), exact: what the bound falls short of it is the factorisation's price."""
         data = self.read(data)
         weights = read_row_weights(weights, data)
         model = self.resolve(data, weights)
-        prior = NormalGammaState(model.mu0, model.tau0, model.a, model.b)
+        prior = NormalGammaState(model.location, model.mean_precision, model.concentration, model.rate)
         posterior = model.exact_posterior(data, weights)
         point = posterior.mean  # Bayes' rule, read at one point: p(x) = p(x | z) p(z) / p(z | x)
         rows = terms.normal(data, point.location, point.precision)

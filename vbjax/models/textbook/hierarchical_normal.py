@@ -38,10 +38,10 @@ class HierarchicalNormal(ConjugateModel):
     Data: (y, sigma), (J,) each. The factors are `mu` and `tau`.
 
     Args:
-        mu0: prior mean; by default the mean of y.
-        tau0: prior precision of mu; by default 1e-3 over the variance of y.
-        a, b: shape and rate of the prior of tau; by default 1/2 and half the variance of y: one group's
-            worth of belief that the groups differ as much as the y.
+        location: mu0, the prior mean; by default the mean of y.
+        location_precision: tau0, that of mu's prior; by default 1e-3 over the variance of y.
+        concentration, rate: a and b, of the prior of tau; by default 1/2 and half the variance of y: one
+            group's worth of belief that the groups differ as much as the y.
 
     Raises:
         ValueError: data that are no such pair; standard errors that are not positive.
@@ -57,10 +57,10 @@ class HierarchicalNormal(ConjugateModel):
     True
     """
 
-    mu0: Hyper = hyper(None, REAL)
-    tau0: Hyper = hyper(None, POSITIVE)
-    a: Hyper = hyper(0.5, POSITIVE)
-    b: Hyper = hyper(None, POSITIVE)
+    location: Hyper = hyper(None, REAL)
+    location_precision: Hyper = hyper(None, POSITIVE)
+    concentration: Hyper = hyper(0.5, POSITIVE)
+    rate: Hyper = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:
@@ -85,7 +85,9 @@ class HierarchicalNormal(ConjugateModel):
     def resolve(self, data: Data, weights: Array | None = None) -> HierarchicalNormal:
         mean, variance = weighted_moments(data[0], weights)
         unit = positive_scale(variance)
-        return fill_defaults(self, float_dtype(data), mu0=mean, tau0=1e-3 / unit, b=0.5 * unit)
+        return fill_defaults(
+            self, float_dtype(data), location=mean, location_precision=1e-3 / unit, rate=0.5 * unit
+        )
 
     def init(self, key: Array, data: Data, weights: Array | None = None) -> Record:
         """At the mean and variance of y."""
@@ -94,7 +96,9 @@ class HierarchicalNormal(ConjugateModel):
         return Record(mu=NormalState(mean, 1 / unit), tau=GammaState(jnp.ones_like(unit), unit))
 
     def log_prior(self, s: Record) -> Array:
-        return terms.normal(s.mu, self.mu0, self.tau0) + terms.gamma(s.tau, self.a, self.b)
+        return terms.normal(s.mu, self.location, self.location_precision) + terms.gamma(
+            s.tau, self.concentration, self.rate
+        )
 
     def log_likelihood(self, s: Record, rows: Data) -> Array:
         y, sigma = rows

@@ -43,10 +43,12 @@ class RandomEffects(ConjugateModel):
 
     Args:
         n_groups: G.
-        mu0: prior mean; by default the mean of y.
-        tau0: prior precision of mu; by default 1e-3 over the variance of y.
-        a, b: shape and rate of the prior of `between`; by default 1/2 and half the variance of y.
-        c, d: shape and rate of the prior of `noise`; by default 1e-3 and 1e-3 times the variance of y.
+        location: mu0, the prior mean; by default the mean of y.
+        location_precision: tau0, that of mu's prior; by default 1e-3 over the variance of y.
+        between_concentration, between_rate: a and b, of the prior of `between`; by default 1/2 and half the
+            variance of y.
+        concentration, rate: c and d, of the prior of `noise`; by default 1e-3 and 1e-3 times the variance
+            of y.
 
     Raises:
         ValueError: data that are no such pair; a group out of range.
@@ -63,12 +65,12 @@ class RandomEffects(ConjugateModel):
     """
 
     n_groups: int = count()
-    mu0: Hyper = hyper(None, REAL)
-    tau0: Hyper = hyper(None, POSITIVE)
-    a: Hyper = hyper(0.5, POSITIVE)
-    b: Hyper = hyper(None, POSITIVE)
-    c: Hyper = hyper(1e-3, POSITIVE)
-    d: Hyper = hyper(None, POSITIVE)
+    location: Hyper = hyper(None, REAL)
+    location_precision: Hyper = hyper(None, POSITIVE)
+    between_concentration: Hyper = hyper(0.5, POSITIVE)
+    between_rate: Hyper = hyper(None, POSITIVE)
+    concentration: Hyper = hyper(1e-3, POSITIVE)
+    rate: Hyper = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:
@@ -96,7 +98,14 @@ class RandomEffects(ConjugateModel):
     def resolve(self, data: Data, weights: Array | None = None) -> RandomEffects:
         mean, variance = weighted_moments(data[0], weights)
         unit = positive_scale(variance)
-        return fill_defaults(self, float_dtype(data), mu0=mean, tau0=1e-3 / unit, b=0.5 * unit, d=1e-3 * unit)
+        return fill_defaults(
+            self,
+            float_dtype(data),
+            location=mean,
+            location_precision=1e-3 / unit,
+            between_rate=0.5 * unit,
+            rate=1e-3 * unit,
+        )
 
     def init(self, key: Array, data: Data, weights: Array | None = None) -> Record:
         """Start every group at the mean of y, half of the variance between them."""
@@ -107,9 +116,11 @@ class RandomEffects(ConjugateModel):
         return Record(mu=NormalState(mean, 1 / unit), theta=theta, between=half, noise=half)
 
     def log_prior(self, s: Record) -> Array:
-        scales = terms.gamma(s.between, self.a, self.b) + terms.gamma(s.noise, self.c, self.d)
+        scales = terms.gamma(s.between, self.between_concentration, self.between_rate) + terms.gamma(
+            s.noise, self.concentration, self.rate
+        )
         groups = terms.normal(s.theta, s.mu, s.between).sum()
-        return terms.normal(s.mu, self.mu0, self.tau0) + groups + scales
+        return terms.normal(s.mu, self.location, self.location_precision) + groups + scales
 
     def log_likelihood(self, s: Record, rows: Data) -> Array:
         y, group = rows

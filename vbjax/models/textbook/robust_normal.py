@@ -36,10 +36,11 @@ class RobustNormal(ConjugateModel):
     Data: (n,). The factors are `mu` and `tau`.
 
     Args:
-        df: degrees of freedom, positive.
-        mu0: prior mean; by default the data's mean.
-        tau0: prior precision of the mean; by default 1e-3 over the data's variance.
-        a, b: shape and rate of the precision's prior; by default 1e-3 and 1e-3 times the data's variance.
+        degrees_of_freedom: df, positive.
+        location: mu0, the prior mean; by default the data's mean.
+        location_precision: tau0, that of the mean's prior; by default 1e-3 over the data's variance.
+        concentration, rate: a and b, of the precision's prior; by default 1e-3 and 1e-3 times the
+            data's variance.
 
     Raises:
         ValueError: degrees of freedom that are not positive.
@@ -55,11 +56,11 @@ class RobustNormal(ConjugateModel):
     (True, 4)
     """
 
-    df: Hyper = hyper(4.0, POSITIVE)
-    mu0: Hyper = hyper(None, REAL)
-    tau0: Hyper = hyper(None, POSITIVE)
-    a: Hyper = hyper(1e-3, POSITIVE)
-    b: Hyper = hyper(None, POSITIVE)
+    degrees_of_freedom: Hyper = hyper(4.0, POSITIVE)
+    location: Hyper = hyper(None, REAL)
+    location_precision: Hyper = hyper(None, POSITIVE)
+    concentration: Hyper = hyper(1e-3, POSITIVE)
+    rate: Hyper = hyper(None, POSITIVE)
 
     @property
     def factors(self) -> Record:
@@ -78,7 +79,9 @@ class RobustNormal(ConjugateModel):
     def resolve(self, data: Array, weights: Array | None = None) -> RobustNormal:
         mean, variance = weighted_moments(data, weights)
         unit = positive_scale(variance)
-        return fill_defaults(self, data.dtype, mu0=mean, tau0=1e-3 / unit, b=1e-3 * unit)
+        return fill_defaults(
+            self, data.dtype, location=mean, location_precision=1e-3 / unit, rate=1e-3 * unit
+        )
 
     def init(self, key: Array, data: Array, weights: Array | None = None) -> Record:
         """At the data's own mean and variance."""
@@ -87,10 +90,13 @@ class RobustNormal(ConjugateModel):
         return Record(mu=NormalState(mean, 1 / unit), tau=GammaState(jnp.ones_like(unit), unit))
 
     def log_prior(self, s: Record) -> Array:
-        return terms.normal(s.mu, self.mu0, self.tau0) + terms.gamma(s.tau, self.a, self.b)
+        return terms.normal(s.mu, self.location, self.location_precision) + terms.gamma(
+            s.tau, self.concentration, self.rate
+        )
 
     def log_likelihood(self, s: Record, rows: Float[Array, " n"] | NormalStatistics) -> Float[Array, " n"]:
-        return terms.normal(rows, s.mu, s.tau * s.u) + terms.gamma(s.u, 0.5 * self.df, 0.5 * self.df)
+        half = 0.5 * self.degrees_of_freedom
+        return terms.normal(rows, s.mu, s.tau * s.u) + terms.gamma(s.u, half, half)
 
     def weights(self, params: Record, x: Data) -> Float[Array, " n"]:
         """Compute E[u_n] of every row, (n,): near 1 or above for ordinary rows, small for outliers."""

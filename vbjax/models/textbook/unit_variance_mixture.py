@@ -36,7 +36,7 @@ class UnitVarianceMixture(ConjugateModel):
 
     Args:
         n_components: K.
-        mu0: prior mean of the components, a number or (K,); by default the data's mean.
+        location: mu0, the prior mean of the components, a number or (K,); by default the data's mean.
         prior_variance: sigma^2, a number or (K,); by default the data's variance, and 1 at least.
 
     References:
@@ -51,7 +51,7 @@ class UnitVarianceMixture(ConjugateModel):
     """
 
     n_components: int = count("k")
-    mu0: Hyper = hyper(None, REAL, "k")
+    location: Hyper = hyper(None, REAL, "k")
     prior_variance: Hyper = hyper(None, POSITIVE, "k")
 
     @property
@@ -66,10 +66,10 @@ class UnitVarianceMixture(ConjugateModel):
 
     def resolve(self, data: Array, weights: Array | None = None) -> UnitVarianceMixture:
         mean, variance = weighted_moments(data, weights)
-        return fill_defaults(self, data.dtype, mu0=mean, prior_variance=jnp.maximum(variance, 1))
+        return fill_defaults(self, data.dtype, location=mean, prior_variance=jnp.maximum(variance, 1))
 
     def log_prior(self, s: Record) -> Array:
-        return terms.normal(s.mu, self.mu0, 1 / self.prior_variance).sum()
+        return terms.normal(s.mu, self.location, 1 / self.prior_variance).sum()
 
     def log_likelihood(self, s: Record, rows: Float[Array, " n"]) -> Float[Array, " n"]:
         prior = terms.categorical(s.c, jnp.full(self.n_components, 1 / self.n_components, rows.dtype))
