@@ -19,7 +19,7 @@ from vbjax.numerics.types import Data, Given, Params, Tree
 
 
 class Status(enum.IntEnum):
-    """How a run ended; inside jit and vmap an integer array."""
+    """End of a run; inside jit and vmap an integer array."""
 
     UNFINISHED = 0
     CONVERGED = 1
@@ -51,7 +51,7 @@ _SENTENCES = {
 
 
 class Info(NamedTuple):
-    """What a step found out.
+    """Findings of a step.
 
     Attributes:
         params: the parameters that it scored.
@@ -67,7 +67,7 @@ class Info(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How `fit` was asked to run; None and False are what was not said.
+    """Options that `fit` was given; None and False where it was given none.
 
     Attributes:
         tol: see `fit`; None where the algorithm's own is meant.
@@ -87,7 +87,7 @@ class Options(NamedTuple):
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """How the parameters of a model move, and when they have arrived: what `fit` drives.
+    """Rule by which the parameters of a model move, and when they have arrived: what `fit` drives.
 
     The smallest instance is `CoordinateAscent` (core/coordinate_ascent.py).
     """
@@ -114,7 +114,7 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """What `fit` asks of a model. `ConjugateModel` and `BlackBox` are the two that there are.
+    """Contract of a model: what `fit` asks of it. `ConjugateModel` and `BlackBox` are the two that there are.
 
     Attributes:
         lanes_on_cpu: runs of a fit that step at the same time on a CPU, unless given.

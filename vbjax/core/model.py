@@ -299,7 +299,7 @@ class ConjugateModel:
         return expectation
 
     def m_step(self, params: Record, statistics: Mapping[str, Tree], block: Iterable[str]) -> Record:
-        """Coordinate update of the factors in `block`, from the gradient of prior and likelihood."""
+        """Make the coordinate update of the factors in `block`, by the gradient of prior and likelihood."""
         s = _without_base(self.expected(params))
         gradient = self.total_gradient(s, statistics, block)
         moved = {name: self.factors[name].update(params[name], s[name], gradient[name]) for name in block}
@@ -408,11 +408,11 @@ class ConjugateModel:
         return row
 
     def _optimum(self, s: Record, rows: Data) -> tuple[Record, Array]:
-        """Optimal local states and the bound of each row."""
+        """Find the optimal local states and the bound of each row."""
         return settle(self, s, rows) if self.interacting_locals else self.collapse(s, rows)
 
     def collapse(self, s: Record, rows: Data) -> tuple[Record, Array]:
-        """Optimal local states and the bound of each row: energy at t = 0 plus log-normalisers.
+        """Find the optimal local states and each row's bound: energy at t = 0 plus log-normalisers.
 
         Of a local location, t = 0 is at the origin, which may be far away: there the bound is the energy at
         the state's own statistics, about its mean, plus entropies.

@@ -19,7 +19,7 @@ from vbjax.numerics.types import Data, Tree
 
 
 class _Structure(NamedTuple):
-    """What of a model is no number: its functions and factors, and what `fit` found of its log joint."""
+    """Parts of a model that are no numbers: functions, factors, and what `fit` found of its log joint."""
 
     factors: Mapping[str, Family]
     log_prior: Callable[[Record], Any] | None

@@ -144,7 +144,7 @@ class Series(NamedTuple):
     lines: np.ndarray
 
     def sequences(self) -> Sequences:
-        """The rows of each sequence, in the default float dtype."""
+        """Return the rows of each sequence, in the default float dtype."""
         return Sequences.of(self.values[self.order], np.bincount(self.sequence))
 
     @property
@@ -224,7 +224,7 @@ def read_series_table(
 
 
 def read_ldac(path: str | os.PathLike[str], n_words: int | None = None) -> Documents:
-    r"""Reads a corpus in the format of lda-c, one document a line: `M id:count id:count ...`.
+    r"""Read a corpus in the format of lda-c, one document a line: `M id:count id:count ...`.
 
     M is the number of the document's distinct words, each of which follows as its number, from 0, and how
     often it is there: `0` is an empty document. Blank lines at the end are passed over.

@@ -22,7 +22,7 @@ from vbjax.numerics.types import Data, Given, Tree
 
 @pytree
 class Extent:
-    """Which steps chains of unequal length have, and at which of them something is observed.
+    """Steps that chains of unequal length have, and those at which something is observed.
 
     Attributes:
         lengths: (*plate,), the steps of every chain.

@@ -33,7 +33,7 @@ class Path(NamedTuple):
 
 @pytree
 class MarkovChainStatistics(Statistics):
-    """What a log joint may say of a path z_1, ..., z_T through K states, as expectations.
+    """Expected statistics of a path z_1, ..., z_T through K states, which a log joint may use.
 
     `first` (K,) are the probabilities of the first state, `pairs` (K, K) the expected numbers of transitions
     from each state to each, `p` (T, K) the probabilities of the states at the steps at which something is

@@ -36,7 +36,7 @@ _TURNS, _STRIDE = 10, 0.5  # of a climb; of a turn, in logits and logs, at most
 
 @pytree
 class SharedSticksStatistics(StickBreakingStatistics):
-    """Those of a stick and E[w_k]; `near` are the shares' concentrations (2, K - 1) where they were taken."""
+    """Statistics of a stick, and E[w_k]; `near` (2, K - 1) are the shares' concentrations behind them."""
 
     value: Float[Array, "*plate k"]
     near: Float[Array, "two *plate rest"]

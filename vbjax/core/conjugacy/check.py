@@ -44,7 +44,7 @@ Blocks = tuple[tuple[str, ...], ...]
 
 
 class Inspection(NamedTuple):
-    """What a log joint was found to be.
+    """Findings about a log joint.
 
     Attributes:
         blocks: global factors that may be updated together, in order.
@@ -92,7 +92,7 @@ def _question(model: Any, data: Data) -> _Question:
 
 
 def _concrete(x: Data) -> Array:
-    """The array itself, or ones of its shape where it is being traced."""
+    """Return the array, or ones of its shape where it is being traced."""
     return jnp.asarray(x) if is_concrete(x) else jnp.ones(jnp.shape(x), jnp.result_type(x))
 
 
@@ -156,14 +156,14 @@ def _require_rows_apart(model: Any, rows: Data) -> None:
 
 
 def _multiply(families: Mapping[str, Family], poisoned: Tree, name: str, other: str) -> bool:
-    """Whether the curvature of a location depends on another one; or the pull on a label on anything."""
+    """Tell whether a location's curvature depends on another one, or the pull on a label on anything."""
     family = families[other]
     meets = families[name].curvature or families[name].guarded or family.curvature == "p"
     return bool(meets) and family.curvature in poisoned[name][other]
 
 
 def _blocks(model: Any, interacting: frozenset[frozenset[str]]) -> Blocks:
-    """Global factors in their order, those that are not conjugate first; a block ends where two interact."""
+    """Return blocks of global factors, those not conjugate first; a block ends where two interact."""
     blocks: list[tuple[str, ...]] = []
     for name in sorted(model.factors, key=lambda name: not model.factors[name].guarded):
         apart = bool(blocks) and not model.guarded(blocks[-1])
@@ -173,8 +173,10 @@ def _blocks(model: Any, interacting: frozenset[frozenset[str]]) -> Blocks:
 
 
 def _require_shapes(model: Any, rows: Data) -> Reads:
-    """Both functions can be evaluated: every name that they use exists, and the plates fit. Return what of
-    the rows is an index.
+    """Evaluate both functions at shapes alone; return which of the rows' numbers they use as indices.
+
+    Raises:
+        ValueError: a name that does not exist; plates that do not fit.
     """
     local = {} if rows is None else model.local(rows)
     families, dtype = {**model.factors, **local}, float_dtype((model, rows))

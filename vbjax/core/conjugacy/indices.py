@@ -37,7 +37,7 @@ class Read(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """Those of a log likelihood; `others`: whether it has indices that are more than a column of the data."""
+    """Indices of a log likelihood; `others` says whether some are more than a column of the data."""
 
     of_columns: tuple[Read, ...]
     others: bool
@@ -98,7 +98,7 @@ def require_cells(model: Any, data: Data, reads: Reads) -> None:
 
 @jax.jit
 def _beyond(model: Any, data: Data) -> Any:
-    """The first index of the log likelihood that is out of range, if there is one."""
+    """Find the first index of the log likelihood that is out of range, if there is one."""
     dtype = float_dtype((model, data))
     families = {**model.factors, **model.local(data)}
     s = Record({name: family.zero_statistics(dtype) for name, family in families.items()})

@@ -26,7 +26,7 @@ _SIZES = (0.5, -0.5, 2.0, -2.0, 1e5, -1e5)  # the large ones reach what `where` 
 
 
 class Probed(NamedTuple):
-    """What the probes found.
+    """Findings of the probes.
 
     Attributes:
         residuals: of every factor that of affinity, in units of the tolerance.
@@ -161,7 +161,7 @@ def _generic_statistics(families: Mapping[str, Family], dtype: Any, rng: np.rand
 
 
 def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Any:
-    """Statistics of nobody in particular: numbers around one, or values in the support."""
+    """Draw statistics without any structure: numbers around one, or values in the support."""
     if family.guarded:
         return jax.device_get(jax.jit(lambda: family.neutral(dtype).expected().with_base(0.0))())
     shapes = jax.eval_shape(lambda: family.zero_statistics(dtype))
@@ -174,7 +174,7 @@ def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Any:
 
 @jax.jit
 def _score(model: Any, rows: Data, s: Record) -> tuple[Array, Array | None, Record]:
-    """The expected log joint at statistics, every row's part of it, and its gradient: one program for all."""
+    """Compute the expected log joint, every row's part of it and its gradient, in one program."""
 
     def energy(s: Record) -> tuple[Array, Array | None]:
         total = model.scalar_prior(s)

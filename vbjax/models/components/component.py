@@ -37,7 +37,7 @@ Pullback = Callable[[Float[Array, "k n"]], Record]
 
 @pytree
 class Component:
-    """k laws of a row; where their parameters are of one family, `family`, `prior` and `table` make one.
+    """Laws of a row, k of them; `family`, `prior` and `table` make one whose parameters are of one family.
 
     Attributes:
         n_laws: k, set by the model that holds the component.

@@ -27,7 +27,7 @@ _LARGE = 256  # a count of which float32 loses no more than a few units in the f
 
 
 class Means(NamedTuple):
-    """What rows need of the components.
+    """Components as rows need them.
 
     Attributes:
         statistics: of their parameters.

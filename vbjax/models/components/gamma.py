@@ -81,7 +81,7 @@ class Gamma(Component):
         return for_every_law(prior, self.n_laws)
 
     def _shaped(self, rates: GammaState) -> ShapedGammaState:
-        """Rates beside the shapes with which components begin."""
+        """Return rates with the shapes beside them with which components begin."""
         shape = jnp.broadcast_to(self.known_shape, rates.rate.shape)
         return ShapedGammaState(shape, rates.concentration, rates.rate)
 
@@ -125,7 +125,7 @@ class Gamma(Component):
         return (statistics.log - jnp.log(pivot)) @ self.known_shape - rows @ (statistics.value - pivot).T
 
     def cancelled(self, params: Params, expectation: Expectation) -> Array:
-        """Of a row near its component's mean, s log x - lambda x and what does not depend on x."""
+        """Sum what cancels in rows near their component's mean: s log x - lambda x, and what is without x."""
         t, rows = params["components"].expected(), expectation.statistics["components"]
         pivot = self.concentration / self.rate
         if not self.learn_shape:
@@ -155,5 +155,5 @@ class Gamma(Component):
 
 
 def _log(x: Array) -> Array:
-    """log x; 0 where x is not positive: a row that weighs nothing."""
+    """Return log x, and 0 where x is not positive: in a row that weighs nothing."""
     return jnp.log(jnp.where(x > 0, x, 1))

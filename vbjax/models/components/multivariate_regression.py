@@ -187,7 +187,7 @@ class MultivariateRegression(Responses, Component):
         return ill_conditioned(own.inverse_scale) | ill_conditioned(own.mean_precision)
 
     def cancelled(self, params: Params, expectation: Expectation) -> Array:
-        """Of covariances that are narrow in some direction, what their rounding makes of the densities."""
+        """Return the rounding of densities under covariances that are narrow in some direction."""
         own, number = params["components"], 2 * expectation.statistics["components"].logdet
         if self.points:
             return rounding_of(own.value.covariance, number, self.covariance_floor).sum()
@@ -195,7 +195,7 @@ class MultivariateRegression(Responses, Component):
 
 
 def _one_regression(x: Array, y: Array, weights: Array | None) -> tuple[Array, Array, Array]:
-    """Of all rows: the mean of y (m,), the slopes (d, m), and the covariance (m, m) of what is left."""
+    """Fit one regression to all rows: the mean of y (m,), slopes (d, m), and the covariance (m, m) left."""
     d = x.shape[1]
     mean, covariance = weighted_covariance(jnp.concatenate([x, y], 1), weights)
     own, variance = covariance[:d, :d], jnp.diagonal(covariance)

@@ -19,7 +19,7 @@ from vbjax.numerics.types import Tree
 
 @pytree
 class Labels(abc.ABC):
-    """What chooses one of k components for every row.
+    """Rule that chooses one of k components for every row.
 
     Attributes:
         n_components: k, set by the model that holds the labels.

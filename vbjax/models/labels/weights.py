@@ -32,7 +32,7 @@ _BEYOND = " for MAP (below 1 the mode is on the simplex's boundary; the Bayesian
 
 @pytree
 class MixingWeights(Labels):
-    """k weights, the same for all rows: `family`, `prior` and `default_concentration` make some."""
+    """Weights of k components, equal for all rows: `family`, `prior`, `default_concentration` make some."""
 
     concentration: Hyper = None
 

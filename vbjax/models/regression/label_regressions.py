@@ -24,7 +24,7 @@ _LOG_MASSES = np.log(_MASSES / _MASSES.sum())
 
 
 def _row(mean: Array, variance: Array) -> tuple[Array, Array, Array]:
-    """log sigma(c) + (m - c) / 2 (Bishop 2006, eq. 10.144 at eq. 10.163), in differences."""
+    """Compute log sigma(c) + (m - c) / 2 (Bishop 2006, eq. 10.144 at eq. 10.163), in differences."""
     c = safe_sqrt(mean**2 + variance)
     # m - c = -v / (m + c), which keeps its digits where m is large
     close = mean > 0

@@ -94,7 +94,7 @@ class NormalResponse:
         return terms.normal(y, terms.linear(x, self.joint(s)))
 
     def e_step(self, s: Record, x: Array, y: Array, weights: Float[Array, " n"]) -> Expectation:
-        """Bishop (2006), eq. 10.100 and 10.101: the products of the design, once for all that needs them."""
+        """Sum products of the design, once for all that needs them (Bishop 2006, eq. 10.100 and 10.101)."""
         residual = y - x @ s.w.pivot
         weighted, n = x * weights[:, None], weights.sum()
         gram, cross, square = weighted.T @ x, weighted.T @ residual, weights @ residual**2

@@ -64,7 +64,7 @@ class StateSpaceMatrices(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a run starts: V0, A, C, the noise's variances (p,), and how many steps there are."""
+    """Start of a run: V0, A, C, the noise's variances (p,), and how many steps there are."""
 
     initial_covariance: Array
     transition_matrix: Array
@@ -190,7 +190,7 @@ class StateSpaceModel(ConjugateModel, abc.ABC):
         return jax.vmap(one)(self.groups(rows))
 
     def e_step(self, prepared: Record, rows: Steps, weights: Float[Array, " n"]) -> Expectation:
-        """Beal (2003), section 5.3, and Bishop (2006), eq. 13.105 to 13.107: moments of states and pairs."""
+        """Compute moments of states and pairs (Beal 2003, section 5.3; Bishop 2006, eq. 13.105 to 13.107)."""
         bound, magnitude, sums = self.scored_sequences(prepared, rows)
         total = jax.tree.map(lambda x: jnp.tensordot(weights, x, 1), sums)
         energy = lambda s: jnp.stack(_densities(self.regressions(s), total)).sum()

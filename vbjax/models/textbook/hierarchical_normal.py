@@ -90,7 +90,7 @@ class HierarchicalNormal(ConjugateModel):
         )
 
     def init(self, key: Array, data: Data, weights: Array | None = None) -> Record:
-        """At the mean and variance of y."""
+        """Start at the mean and variance of y."""
         mean, variance = weighted_moments(data[0], weights)
         unit = positive_scale(variance)
         return Record(mu=NormalState(mean, 1 / unit), tau=GammaState(jnp.ones_like(unit), unit))

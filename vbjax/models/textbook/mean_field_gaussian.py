@@ -65,7 +65,7 @@ class MeanFieldGaussian(ConjugateModel):
         return in_dtype(self, jnp.result_type(jnp.asarray(self.mean).dtype, float))
 
     def log_prior(self, s: Record) -> Array:
-        """E_q[log p(z)], of independent z_i: affine in the statistics of each."""
+        """Compute E_q[log p(z)] of independent z_i, which is affine in the statistics of each."""
         own = jnp.diagonal(self.precision)
         shift = s.z.mean - self.mean
         between = shift @ (self.precision - jnp.diag(own)) @ shift
@@ -73,7 +73,7 @@ class MeanFieldGaussian(ConjugateModel):
         return 0.5 * (logdet_from_cholesky(cholesky(self.precision)) - shift.size * LOG_2PI - square)
 
     def m_step(self, params: Record, statistics: Tree, block: Iterable[str]) -> Record:
-        """Bishop (2006), eq. 10.13 and 10.15, for one coordinate after the other."""
+        """Update one coordinate after the other (Bishop 2006, eq. 10.13 and 10.15)."""
 
         def update(i: Any, z: NormalState) -> NormalState:
             t = z.expected()
@@ -97,11 +97,11 @@ class MeanFieldGaussian(ConjugateModel):
         return NormalState(self.exact.mean, 1 / self.exact.variance)
 
     def kl_from(self, z: Any) -> Float[Array, ""]:
-        """KL(q || p) of independent normals z: what mean field minimises."""
+        """Return KL(q || p) of independent normals z: what mean field minimises."""
         return self._joint(z).kl(self.exact)
 
     def kl_to(self, z: Any) -> Float[Array, ""]:
-        """KL(p || q) to independent normals z: what moment matching minimises."""
+        """Return KL(p || q) to independent normals z: what moment matching minimises."""
         return self.exact.kl(self._joint(z))
 
     @property
@@ -111,7 +111,7 @@ class MeanFieldGaussian(ConjugateModel):
         return dict(factorised=2 * size, full=size + size * (size + 1) // 2)
 
     def _joint(self, z: Any) -> MultivariateNormalState:
-        """Independent normals as one, or a ValueError that says what is none of these."""
+        """Return independent normals as one; raise a ValueError where z is none of these."""
         if not isinstance(z, NormalState) or jnp.shape(z.mean) != jnp.shape(self.mean):
             raise ValueError(f"z must be normals of shape {jnp.shape(self.mean)}, fit.params.z; got {z!r}")
         return MultivariateNormalState(z.mean, jnp.diag(z.precision))

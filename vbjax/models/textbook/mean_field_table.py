@@ -77,7 +77,7 @@ class MeanFieldTable(ConjugateModel):
         return in_dtype(self, jnp.result_type(jnp.asarray(self.log_joint).dtype, float))
 
     def init(self, key: Array, data: Data, weights: Given = None) -> Record:
-        """Random probabilities: the uniform ones may be a saddle."""
+        """Draw probabilities at random: the uniform ones may be a saddle."""
         dtype = jnp.asarray(self.log_joint).dtype
         keys = jax.random.split(key, len(self.factors))
         drawn = zip(self.factors.items(), keys, strict=True)
@@ -86,7 +86,7 @@ class MeanFieldTable(ConjugateModel):
         )
 
     def log_prior(self, s: Record) -> Array:
-        """E_q[log p(x, z)]: the table summed over one axis after the other."""
+        """Compute E_q[log p(x, z)], the table summed over one axis after the other."""
         total = finite_log(self.log_joint)
         for name in self.factors:
             total = jnp.tensordot(s[name].p, total, 1)

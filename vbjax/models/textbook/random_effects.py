@@ -127,7 +127,7 @@ class RandomEffects(ConjugateModel):
         return terms.normal(y, s.theta[group], s.noise)
 
     def effects(self, params: Params) -> NormalState:
-        """theta_g - mu of every group, (G,): independent under q."""
+        """Return theta_g - mu of every group, (G,), which are independent under q."""
         if not isinstance(params, Mapping) or not {"theta", "mu"} <= set(params):
             raise ValueError(f"params must be those of a fit of RandomEffects; got {type(params).__name__}")
         theta, mu = params["theta"], params["mu"]

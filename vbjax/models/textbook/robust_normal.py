@@ -84,7 +84,7 @@ class RobustNormal(ConjugateModel):
         )
 
     def init(self, key: Array, data: Array, weights: Array | None = None) -> Record:
-        """At the data's own mean and variance."""
+        """Start at the data's own mean and variance."""
         mean, variance = weighted_moments(data, weights)
         unit = positive_scale(variance)
         return Record(mu=NormalState(mean, 1 / unit), tau=GammaState(jnp.ones_like(unit), unit))

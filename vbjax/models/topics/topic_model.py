@@ -34,7 +34,7 @@ _SETTLED = 1e-4  # a document has settled where a turn moves less than this shar
 
 
 class Prepared(NamedTuple):
-    """What the E-step needs of the parameters: E[log beta], and `TopicModel.alpha` and `.slack`."""
+    """Parameters as the E-step needs them: E[log beta], and `TopicModel.alpha` and `.slack`."""
 
     topics: Topics
     alpha: Float[Array, " k"]

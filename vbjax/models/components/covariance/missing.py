@@ -65,7 +65,7 @@ def complete(
 
 
 def completed_moments(rows: Completed, r: Array, seen: Array) -> tuple[Array, Array, Array]:
-    """Sums of r (n, k) times 1, E[x - m] and E[(x - m)(x - m)'] over rows of which something is seen."""
+    """Sum r (n, k) times 1, E[x - m] and E[(x - m)(x - m)'] over rows of which something is seen."""
     r = jnp.where(seen.any(-1)[:, None], r, 0)
     weighted = r[..., None] * rows.shift
     scatter = jnp.einsum("nki,nkj->kij", weighted, rows.shift)

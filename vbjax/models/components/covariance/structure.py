@@ -32,7 +32,7 @@ from vbjax.numerics.types import Tree
 
 
 class Prepared(NamedTuple):
-    """What a block of rows needs of the components.
+    """Components as a block of rows needs them.
 
     Attributes:
         pivot: (d,), a point amid the locations, so that products are of small numbers.
@@ -62,19 +62,19 @@ class Moments(NamedTuple):
 
 
 def matrix_root(covariance: Array) -> tuple[Array, Array]:
-    """R = L^-1 and its inverse, where E[Lam]^-1 = L L'."""
+    """Return R = L^-1 and its inverse, where E[Lam]^-1 = L L'."""
     lower = cholesky(covariance)
     return solve_lower(lower, jnp.eye(lower.shape[-1], dtype=lower.dtype)), lower
 
 
 def with_covariance(point: Any, change: Callable[[Array], Array]) -> Tree:
-    """A point of a location and its covariance, with another covariance."""
+    """Return a point of a location and a covariance, with another covariance."""
     value = point.value._replace(covariance=change(point.value.covariance))
     return replace(point, value=value)
 
 
 def clip_eigenvalues(covariance: Array, floor: Array) -> Array:
-    """The nearest covariances (in likelihood) whose eigenvalues are at least 1 in units of `floor` (d,).
+    """Return the nearest covariances, in likelihood, with eigenvalues of at least 1 in units of `floor` (d,).
 
     Decompositions are made only while some matrix needs one: a `while_loop` stays lazy under vmap, where
     a `cond` would not.
@@ -93,14 +93,14 @@ def clip_eigenvalues(covariance: Array, floor: Array) -> Array:
 
 
 def below(covariance: Array, floor: Array) -> Array:
-    """Whether some covariance has an eigenvalue within twice the floor: one that is on its way there."""
+    """Return whether some covariance has an eigenvalue within twice the floor, and so is on its way there."""
     unit = jnp.sqrt(floor)[:, None] * jnp.sqrt(floor)
     return jnp.isnan(cholesky(covariance / unit - 2 * jnp.eye(floor.shape[0], dtype=floor.dtype))).any()
 
 
 @dataclasses.dataclass(frozen=True)
 class Structure(abc.ABC):
-    """k components in d dimensions."""
+    """Covariance structure of k components in d dimensions."""
 
     k: int
     d: int
@@ -118,11 +118,11 @@ class Structure(abc.ABC):
     def state(
         self, location: Array, mean_precision: ArrayLike, degrees_of_freedom: ArrayLike, inverse_scale: Array
     ) -> Tree:
-        """The member with the same parameters for every component (a prior); location (d,) or (k, d)."""
+        """Return a state, such as a prior, whose components differ in location alone, (d,) or (k, d)."""
 
     @abc.abstractmethod
     def marginals(self, state: Tree) -> Tree:
-        """Each component's own factor, its plate beginning with k."""
+        """Return each component's own factor, its plate beginning with k."""
 
     @classmethod
     def degrees_of_freedom(cls, d: int) -> Range:
@@ -131,11 +131,11 @@ class Structure(abc.ABC):
 
     @property
     def default_degrees_of_freedom(self) -> int:
-        """Of a prior: the dimension of its precision matrix."""
+        """The degrees of freedom of a prior: the dimension of its precision matrix."""
         return self.d
 
     def default_inverse_scale(self, covariance: Array) -> Array:
-        """Of a prior: the data's covariance, as the structure has it."""
+        """Return the inverse scale of a prior: the data's covariance, as the structure has it."""
         return covariance
 
     def permute(self, state: Tree, order: Array) -> Tree:
@@ -146,35 +146,35 @@ class Structure(abc.ABC):
 
     @abc.abstractmethod
     def prepare(self, covariance: Array, statistics: Tree) -> Prepared:
-        """What a pass over blocks needs of the components, of E[Lam]^-1 and their statistics."""
+        """Return what a pass over blocks needs, from E[Lam]^-1 and the components' statistics."""
 
     def whiten(self, c: Prepared, x: Float[Array, "d b"]) -> Float[Array, "k d b"]:
-        """R_k (x - m_k), (k, d, block), of rows x (d, block) about the pivot."""
+        """Compute R_k (x - m_k), (k, d, block), of rows x (d, block) about the pivot."""
         return c.root[:, :, None] * (x - c.location[:, :, None])
 
     def table(self, c: Prepared, x: Float[Array, "d b"]) -> tuple[Float[Array, "k b"], Float[Array, "k d b"]]:
-        """Expected log densities (k, block) of rows x (d, block) about the pivot, and whitened rows."""
+        """Compute expected log densities (k, block) of rows x (d, block) about the pivot; whiten the rows."""
         z = self.whiten(c, x)
         return c.constant[:, None] - 0.5 * (z * z).sum(1), z
 
     def log_density(self, statistics: Tree, x: Array, *, own: bool = False) -> Array:
-        """E[log N(x | component)] from statistics, (n, k): the derived, uncontracted form of `table`.
+        """Compute E[log N(x | component)] from statistics, (n, k): the derived, uncontracted form of `table`.
 
         With `own`, (k,): each component at the k-th of k points.
         """
         return terms.multivariate_normal(x if own else x[:, None, :], statistics)
 
-    # -- the same where entries are missing ----------------------------------------------------------
+    # -- the E-step where entries are missing --------------------------------------------------------
 
     def prepare_observed(self, covariance: Array, statistics: Tree) -> Prepared:
-        """`prepare` for rows with missing entries."""
+        """Return what `prepare` does, for rows with missing entries."""
         c = self.prepare(covariance, statistics)
         return c if self.correlated else c._replace(constant=self.each(statistics, statistics.pivot))
 
     def observed(
         self, c: Prepared, x: Float[Array, "d b"], seen: Bool[Array, "d b"]
     ) -> tuple[Float[Array, "k b"], Callable[[Array], Moments]]:
-        """Expected log densities of what is seen, and the moments under responsibilities (k, block)."""
+        """Compute expected log densities of what is seen, and moments as a function of responsibilities."""
         if not self.correlated:
             z = jnp.where(seen, self.whiten(c, x), 0)
             table = c.constant @ seen.astype(x.dtype) - 0.5 * (z * z).sum(1)
@@ -185,11 +185,11 @@ class Structure(abc.ABC):
         return rows.table.T, lambda r: self.pooled(Moments(*completed_moments(rows, r.T, seen.T)))
 
     def pooled(self, moments: Moments) -> Moments:
-        """Moments with a scatter matrix for each component, as the structure has them."""
+        """Turn moments with a scatter matrix for each component into the structure's own."""
         return moments
 
     def log_density_observed(self, statistics: Tree, x: Array) -> Array:
-        """The derived form of `observed`, of rows x (n, d) with NaN: (n, k)."""
+        """Compute the table of `observed` in its derived form, (n, k), of rows x (n, d) with NaN."""
         seen = ~jnp.isnan(x)
         x = jnp.where(seen, x, 0)
         if not self.correlated:
@@ -200,30 +200,30 @@ class Structure(abc.ABC):
         return complete(t.precision, root, constant, t.cross, x[:, None] - t.pivot, seen).table
 
     def for_each_component(self, statistics: Tree) -> Tree:
-        """Statistics of a matrix for each component, (k, d, d)."""
+        """Return statistics with a matrix for each component, (k, d, d)."""
         return statistics
 
     def each(self, statistics: Tree, x: Array) -> Array:
-        """Expected log densities entry by entry, (..., k, d), where features are independent."""
+        """Compute expected log densities entry by entry, (..., k, d), where features are independent."""
         raise TypeError("features are correlated")
 
     @abc.abstractmethod
     def moments(
         self, c: Prepared, r: Float[Array, "k b"], z: Float[Array, "k d b"], x: Float[Array, "d b"]
     ) -> Moments:
-        """Moments under the responsibilities r (k, block) of rows x, whitened z."""
+        """Compute moments under the responsibilities r (k, block) of rows x, whitened z."""
 
     @abc.abstractmethod
     def spread(self, number: Array, covariance: Array) -> Moments:
-        """Moments of `number` (k,) rows that lie about each component with a covariance (d, d)."""
+        """Compute moments of `number` (k,) rows that lie about each component with a covariance (d, d)."""
 
     @abc.abstractmethod
     def gradient(self, moments: Moments) -> Tree:
-        """The gradient of the expected log likelihood in the family's statistics."""
+        """Return the gradient of the expected log likelihood in the family's statistics."""
 
     @abc.abstractmethod
     def covariances(self, c: Prepared) -> Float[Array, "k d d"]:
-        """E[Lam]^-1, (k, d, d) for every structure."""
+        """Return E[Lam]^-1, (k, d, d) for every structure."""
 
     def _prepared(self, statistics: Tree, root: Array, unroot: Array) -> Prepared:
         location = statistics.pivot
@@ -244,9 +244,9 @@ class Structure(abc.ABC):
     # -- the M-step of a point estimate --------------------------------------------------------------
 
     def clip(self, covariance: Array, floor: Array) -> Array:
-        """Covariances, none below `floor` (d,) in any direction."""
+        """Return covariances, none below `floor` (d,) in any direction."""
         return clip_eigenvalues(covariance, floor)
 
     def below(self, covariance: Array, floor: Array) -> Array:
-        """Whether some covariance of points lies within twice the floor."""
+        """Return whether some covariance of points lies within twice the floor."""
         return below(covariance, floor)
