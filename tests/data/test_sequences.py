@@ -291,6 +291,7 @@ ONES = np.ones((5, 2))
         (ONES, 5, "lengths must be whole numbers, one for each sequence; got int64 of shape"),
         (ONES, [[1], [2, 2]], "lengths must be numeric arrays; got list"),
         (Sequences.of(ONES), None, "data must be arrays; got Sequences already"),
+        (vb.Labelled(ONES, [0]), None, "data must be arrays; got Labelled already"),
     ],
 )
 def test_what_is_no_sequence_is_refused_with_its_place(data, lengths, message):

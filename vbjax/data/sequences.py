@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 
 from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
 from vbjax.core.rows import float_dtype
-from vbjax.data.labelled import rows_of
+from vbjax.data.labelled import Labelled, rows_of
 from vbjax.families.base import pytree
 from vbjax.numerics.inputs import as_numbers, is_concrete, read_count
 from vbjax.numerics.record import Record
@@ -111,7 +111,7 @@ class Sequences(Ragged):
         >>> vb.Sequences.of([0, 2, 1, 1, 0], lengths=[3, 2])
         Sequences(2 sequences, 5 steps of shape ())
         """
-        if isinstance(data, Ragged):
+        if isinstance(data, (Ragged, Labelled)):
             raise ValueError(f"data must be arrays; got {type(data).__name__} already")
         if lengths is None and isinstance(data, list):
             given = [_sequence(x, f"sequence {i} of data") for i, x in enumerate(data)]

@@ -151,3 +151,10 @@ def test_steps_of_both_count_as_steps_of_the_one():
 def test_what_is_no_model_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
         vb.fit(given(), COUNTS, key=jax.random.key(0))
+
+
+def test_draws_of_shared_weights_are_refused():
+    """They are not conjugate to the rows, which have a lower bound for them."""
+    hdp = vb.HDPHiddenMarkovModel(K, vb.components.Poisson())
+    with pytest.raises(ValueError, match="the shared weights of an HDPChain are not conjugate"):
+        vb.gibbs(hdp, COUNTS, key=jax.random.key(0), n_draws=2, n_warmup=1)

@@ -260,6 +260,8 @@ def test_labels_that_no_path_obeys_are_refused(use, never_back):
         ValueError, match=r"labels must be possible .* those of sequence 1 have probability 0"
     ):
         IMPOSSIBLE[use](fit, data)
+    with pytest.raises(ValueError, match="those of sequence 1"):
+        IMPOSSIBLE[use](fit, fit.model.read(data))
     assert np.isfinite(fit.log_predictive(data)[0])
     assert np.isneginf(fit.log_predictive(data)[1])
 

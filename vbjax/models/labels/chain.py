@@ -54,6 +54,9 @@ class MarkovLabels(Labels):
     last: ClassVar[tuple[str, ...]] = ()
     """Factors that are updated after the others, which they follow."""
 
+    undrawable: ClassVar[str | None] = None
+    """Why the factors cannot be drawn given the states; None where they can."""
+
     @property
     def factors(self) -> Record:
         k = self.n_components
@@ -168,6 +171,10 @@ class HDPChain(MarkovLabels):
 
     fits_points: ClassVar[bool] = False
     last: ClassVar[tuple[str, ...]] = ("weights",)
+    undrawable: ClassVar[str | None] = (
+        "chain must be such as vb.labels.Chain() to draw parameters: the shared weights of an HDPChain are not "
+        "conjugate to its rows"
+    )
 
     @property
     def factors(self) -> Record:

@@ -217,7 +217,7 @@ class HiddenMarkovModel(ConjugateModel):
         return self.component.constrain(params)
 
     def gradient_at(self, s: Record, local: Tree, data: Data, weights: Array | None = None) -> Record:
-        if (why := self.component.undrawable) is not None:
+        if why := self.component.undrawable or self.chain.undrawable:
             raise ValueError(why)
         return super().gradient_at(s, local, data, weights)
 
@@ -312,7 +312,8 @@ class HiddenMarkovModel(ConjugateModel):
 
     def _possible(self, params: Params, data: Data) -> Data:
         """Return the data; raise where labels have probability 0, so that no path of states is left."""
-        if isinstance(data, Labelled) and is_concrete((params, data)):
+        read = isinstance(data, Sequences) and data.parts[0].labels is not None
+        if (read or isinstance(data, Labelled)) and is_concrete((params, data)):
             impossible = np.isneginf(np.asarray(self.log_predictive(params, data)))
             if impossible.any():
                 raise ValueError(
