@@ -172,8 +172,8 @@ class HDPChain(MarkovLabels):
     fits_points: ClassVar[bool] = False
     last: ClassVar[tuple[str, ...]] = ("weights",)
     undrawable: ClassVar[str | None] = (
-        "chain must be such as vb.labels.Chain() to draw parameters: the shared weights of an HDPChain are not "
-        "conjugate to its rows"
+        "chain must be such as vb.labels.Chain() to draw parameters: the shared weights of an HDPChain are "
+        "not conjugate to its rows"
     )
 
     @property
