@@ -227,9 +227,9 @@ def unit_variance_mixture(model: Any, params: Any, x: Array) -> Any:
         lambda x: shift[:, None] * (x - centre) - half,
         lambda x, r: (r @ (x - centre), ((r.sum(0) > 0) * (x - centre) ** 2).sum()),
     )
-    prior = NormalState(model.location, 1 / model.prior_variance)
+    prior = NormalState(model.location, model.location_precision)
     objective = bound - 0.5 * (square + x.shape[0] * LOG_2PI) - mu.kl(prior).sum()
-    precision = 1 / model.prior_variance + count
+    precision = model.location_precision + count
     return Record(mu=NormalState(centre + first / precision, precision)), objective
 
 

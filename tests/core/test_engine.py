@@ -176,7 +176,7 @@ def test_unit_variance_mixture_follows_its_update_equations(float64):
     model, params = MODELS["unit variance"].started(data, weights)
     final, objective, _ = sweeps(model, params, data, weights)
     x, w = np.asarray(data), np.asarray(weights)
-    mu0, prior = float(model.location), float(model.prior_variance)
+    mu0, prior = float(model.location), 1 / float(model.location_precision)
     m, s2, bounds = np.asarray(params.mu.mean), 1 / np.asarray(params.mu.precision), []
     for _ in range(len(objective)):
         phi = special.softmax(np.outer(x, m) - 0.5 * (m**2 + s2), 1)
@@ -206,7 +206,7 @@ def log_joint_of_labels(x, labels, mu0, prior):
 
 
 def test_unit_variance_bound_is_below_the_evidence_and_tight_where_labels_are_certain(float64):
-    model = vb.textbook.UnitVarianceMixture(N_COMPONENTS, location=0.5, prior_variance=4.0)
+    model = vb.textbook.UnitVarianceMixture(N_COMPONENTS, location=0.5, location_precision=0.25)
     values = np.array([-1.0, 0.3, 2.0, 0.9, 2.6])
     data, weights = first_rows(5, values)
     model, start = model.resolve(data, weights), normal_seeds(model, data, 0)
@@ -224,7 +224,7 @@ def test_unit_variance_bound_is_below_the_evidence_and_tight_where_labels_are_ce
 
 def test_unit_variance_bound_of_one_component_is_the_evidence(float64):
     x = np.array([-1.0, 0.3, 2.0, 0.9])
-    model = vb.textbook.UnitVarianceMixture(1, location=0.5, prior_variance=4.0).resolve(jnp.asarray(x))
+    model = vb.textbook.UnitVarianceMixture(1, location=0.5, location_precision=0.25).resolve(jnp.asarray(x))
     params = vb.Record(mu=NormalState(jnp.zeros(1), jnp.ones(1)))
     objective = sweeps(model, params, jnp.asarray(x), n_sweeps=2)[1]
     evidence = stats.multivariate_normal.logpdf(x, np.full(4, 0.5), np.eye(4) + 4)

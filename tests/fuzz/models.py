@@ -63,7 +63,7 @@ POSITIVE = str.split("""
     weight_concentration mean_precision degrees_of_freedom inverse_scale initial_precision
     transition_precision concentration rate location_precision
     relevance_concentration relevance_rate concentration1
-    concentration0 known_shape between_concentration between_rate prior_variance
+    concentration0 known_shape between_concentration between_rate
     topic_concentration doc_concentration
 """)
 OPTIONS = dict(

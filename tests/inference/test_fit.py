@@ -101,9 +101,9 @@ def test_a_fit_is_a_pytree():
     assert through.status is fit.status
 
 
-def at(x, seed, variance, weights):
+def at(x, seed, precision, weights):
     """A fit as a function of everything that may be mapped."""
-    model = vb.textbook.UnitVarianceMixture(2, prior_variance=variance)
+    model = vb.textbook.UnitVarianceMixture(2, location_precision=precision)
     return vb.fit(model, x, key=jax.random.key(seed), weights=weights, tol=STEADY, **HOW)
 
 
@@ -117,7 +117,7 @@ MAPPED = {
 def arguments():
     weights = jnp.asarray(np.random.default_rng(1).uniform(0.5, 2, size=(2, N_ROWS)), "float32")
     data = jnp.stack([rows("unit variance", seed=seed) for seed in range(2)])
-    return data, jnp.arange(2), jnp.asarray([0.5, 20.0]), weights
+    return data, jnp.arange(2), jnp.asarray([2.0, 0.05]), weights
 
 
 @pytest.mark.parametrize("mapped", MAPPED)
@@ -170,10 +170,10 @@ def test_given_params_are_the_first_start_and_the_others_are_drawn():
 
 
 def test_other_numbers_compile_nothing():
-    model = vb.textbook.UnitVarianceMixture(2, location=0.0, prior_variance=3.0)
+    model = vb.textbook.UnitVarianceMixture(2, location=0.0, location_precision=1 / 3)
     first = vb.fit(model, rows("unit variance"), key=key(), tol=1e-6, **HOW)
     with compilations() as count:
-        other = vb.textbook.UnitVarianceMixture(2, location=1.0, prior_variance=9.0)
+        other = vb.textbook.UnitVarianceMixture(2, location=1.0, location_precision=1 / 9)
         second = vb.fit(other, rows("unit variance", seed=3), key=key(4), tol=1e-3, **HOW)
         again = vb.fit(other, rows("unit variance", seed=3), key=key(4), tol=0, **HOW)
     assert count == []

@@ -186,7 +186,8 @@ class Faulty(vb.textbook.UnitVarianceMixture):
 
     def resolve(self, data, weights=None):
         resolved = super().resolve(data, weights)
-        return dataclasses.replace(self, location=resolved.location, prior_variance=resolved.prior_variance)
+        own = dict(location=resolved.location, location_precision=resolved.location_precision)
+        return dataclasses.replace(self, **own)
 
     def init(self, key, data, weights=None):
         params = super().init(key, data, weights)

@@ -25,7 +25,7 @@ from vbjax.numerics.types import Data, Hyper, Params
 
 @pytree
 class UnitVarianceMixture(ConjugateModel):
-    """x_n | c_n ~ N(mu_{c_n}, 1), c_n uniform over K components, mu_k ~ N(mu0, prior_variance).
+    """x_n | c_n ~ N(mu_{c_n}, 1), c_n uniform over K components, mu_k ~ N(mu0, sigma^2).
 
     q(mu_k) = N(m_k, s_k^2), q(c_n) categorical:
 
@@ -37,7 +37,7 @@ class UnitVarianceMixture(ConjugateModel):
     Args:
         n_components: K.
         location: mu0, the prior mean of the components, a number or (K,); by default the data's mean.
-        prior_variance: sigma^2, a number or (K,); by default the data's variance, and 1 at least.
+        location_precision: 1 / sigma^2, a number or (K,); by default 1 over the data's variance, at most 1.
 
     References:
         Blei, D., Kucukelbir, A. & McAuliffe, J. (2017), Variational inference: a review for
@@ -52,7 +52,7 @@ class UnitVarianceMixture(ConjugateModel):
 
     n_components: int = count("k")
     location: Hyper = hyper(None, REAL, "k")
-    prior_variance: Hyper = hyper(None, POSITIVE, "k")
+    location_precision: Hyper = hyper(None, POSITIVE, "k")
 
     @property
     def factors(self) -> Record:
@@ -66,10 +66,10 @@ class UnitVarianceMixture(ConjugateModel):
 
     def resolve(self, data: Array, weights: Array | None = None) -> UnitVarianceMixture:
         mean, variance = weighted_moments(data, weights)
-        return fill_defaults(self, data.dtype, location=mean, prior_variance=jnp.maximum(variance, 1))
+        return fill_defaults(self, data.dtype, location=mean, location_precision=1 / jnp.maximum(variance, 1))
 
     def log_prior(self, s: Record) -> Array:
-        return terms.normal(s.mu, self.location, 1 / self.prior_variance).sum()
+        return terms.normal(s.mu, self.location, self.location_precision).sum()
 
     def log_likelihood(self, s: Record, rows: Float[Array, " n"]) -> Float[Array, " n"]:
         prior = terms.categorical(s.c, jnp.full(self.n_components, 1 / self.n_components, rows.dtype))
