@@ -45,6 +45,7 @@ from vbjax.families import (
     TruncatedNormal,
     Wishart,
 )
+from vbjax.inference.configure import configure
 from vbjax.inference.derivatives import LinearResponse, elbo, linear_response, optimum
 from vbjax.inference.fit import fit
 from vbjax.inference.gibbs import gibbs
@@ -186,6 +187,7 @@ __all__ = [
     "chains",
     "cholesky_factor",
     "components",
+    "configure",
     "core",
     "correlation_cholesky",
     "datasets",

@@ -151,8 +151,8 @@ def test_of_long_runs_the_table_keeps_some_sweeps_the_first_and_the_last_among_t
 
 
 def test_what_many_long_runs_keep_grows_with_neither_times_the_other():
-    algorithm, sizes = Climb(Slopes(jnp.ones(5))), dict(n_restarts=10_000, lanes=4, max_iter=100_000)
-    begin = functools.partial(restarts.begin, algorithm, key(), None, None, None, **sizes)
+    algorithm, keys = Climb(Slopes(jnp.ones(5))), jax.random.split(key(), 10_000)
+    begin = functools.partial(restarts.begin, algorithm, keys, None, None, None, lanes=4, max_iter=100_000)
     numbers = sum(x.size for x in jax.tree.leaves(jax.eval_shape(begin)))
     assert (
         numbers < 10_000 * (256 + 20) + 100_000 * (4 + 1) + 100

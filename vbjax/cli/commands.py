@@ -6,6 +6,7 @@ Output paths are checked before the fit, which may take long. `files` writes fil
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from pathlib import Path
@@ -19,10 +20,12 @@ from jax import Array
 from vbjax import metrics
 from vbjax.cli import chains, topics
 from vbjax.cli.files import UserError, check_digits, check_outputs, reading, replacing
+from vbjax.cli.interrupt import is_command
 from vbjax.cli.tables import align, measure, mention_empty, posterior_sds
 from vbjax.core.contracts import Model, Status
 from vbjax.data import datasets
 from vbjax.data.datasets import Series
+from vbjax.inference.configure import configure
 from vbjax.inference.fit import fit
 from vbjax.inference.result import Fit
 from vbjax.models import (
@@ -99,11 +102,20 @@ class Options:
     out: str | None = None
     plot: str | None = None
     quiet: bool = False
+    devices: int | None = None
 
     @property
     def emission(self) -> str:
         """Kind of output of a chain's states."""
         return self.output or "gaussian"
+
+
+def _configure(options: Options) -> None:
+    """Take the cores asked for, and a cache of compiled programs if there can be one: in the shell alone."""
+    if is_command():
+        configure(cpu_devices=options.devices or "all")
+        with contextlib.suppress(ValueError):
+            configure(compilation_cache=True)
 
 
 def run(options: Options) -> None:
@@ -119,6 +131,7 @@ def run(options: Options) -> None:
     source = "the corpus" if options.model in _TOPICS else "the table"
     inputs = {source: options.data, "the vocabulary": options.vocab}
     check_outputs(inputs, out=options.out, plot=options.plot)
+    _configure(options)
     _check(options)
     data, names = _load(options)
     model = _model(options, data)

@@ -19,7 +19,7 @@ MESSAGE = "vbjax: interrupted"
 STATUS = 130  # exit status by which shells report a command that SIGINT ended
 
 
-def _is_command() -> bool:
+def is_command() -> bool:
     """Tell whether this process is `python -m vbjax`, or `vbjax`."""
     program, given = getattr(sys, "argv", [""])[0], sys.orig_argv
     if program == "-m":  # while python looks for the module to run
@@ -56,5 +56,5 @@ def raising() -> Iterator[None]:
             sys.unraisablehook = sys.__unraisablehook__
 
 
-if _is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+if is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _leave)

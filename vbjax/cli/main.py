@@ -240,6 +240,12 @@ def _add_how_to_fit(group: argparse._ArgumentGroup) -> None:
         help="converged when a sweep gains less than this per row (topics: token; hmm: step); kmeans: less "
         "than this share of the inertia (default: %(default)s)",
     )
+    group.add_argument(
+        "--devices",
+        metavar="N",
+        type=_whole(1),
+        help="cores that the fit is divided over (default: all)",
+    )
 
 
 def _whole(least: int, most: int | None = None) -> Callable[[str], int]:

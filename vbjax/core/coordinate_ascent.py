@@ -6,7 +6,7 @@ file.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +62,10 @@ class CoordinateAscent:
         """Return the state at given parameters."""
         objective = jnp.asarray(-jnp.inf, jnp.asarray(self.tol).dtype)
         return AscentState(params, objective, self.model.start_locals(params, data))
+
+    def state_specs(self, whole: Any, rows: Any) -> AscentState:
+        """Return how a state lies on devices that each have a share of the rows."""
+        return AscentState(whole, whole, rows)
 
     def step(
         self, state: AscentState, data: Data, weights: Float[Array, " n"] | None

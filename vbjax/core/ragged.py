@@ -15,14 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.families.base import pytree, static
+from vbjax.core.devices import ROWS, WHOLE, mesh_over, own_key, put, read_devices
+from vbjax.families.base import pytree
 from vbjax.numerics.inputs import as_numbers
 from vbjax.numerics.types import Data, Tree
-
-ROWS = "rows"  # the axis of a mesh
 
 
 @pytree
@@ -32,12 +31,10 @@ class Ragged(abc.ABC):
     Attributes:
         parts: pytrees of arrays, each with a leading axis of its own rows.
         order: (n,), for every row, part after part, its place among the rows as they were given.
-        mesh: the devices over which the rows of every part but the last are divided; None for one device.
     """
 
     parts: tuple[Tree, ...]
     order: Array
-    mesh: Mesh | None = static(default=None, kw_only=True)
 
     @property
     def n_rows(self) -> int:
@@ -68,7 +65,7 @@ class Ragged(abc.ABC):
     def only(self, parts: Sequence[Any]) -> Self:
         """Return rows of some parts, numbered part after part."""
         n = sum(len(jax.tree.leaves(part)[0]) for part in parts)
-        return dataclasses.replace(self, parts=tuple(parts), order=jnp.arange(n, dtype=jnp.int32), mesh=None)
+        return dataclasses.replace(self, parts=tuple(parts), order=jnp.arange(n, dtype=jnp.int32))
 
     @abc.abstractmethod
     def in_parts_of(self, other: Self) -> Self:
@@ -76,34 +73,24 @@ class Ragged(abc.ABC):
 
     @abc.abstractmethod
     def in_parts_for(self, n_devices: int) -> Self:
-        """Return these rows in parts whose sizes so many devices divide, except for the last few."""
+        """Return these rows, followed by some empty ones, in parts whose sizes so many devices divide."""
 
     def sharded(self, devices: Sequence[jax.Device] | None = None) -> Self:
-        """Divide the rows over devices: an E-step runs on all of them, and their sums are added up.
+        """Divide the rows over devices, as `fit` does by itself: worth it where they are fitted often.
 
-        Every part has as many rows on each device; the few that are left over are on all of them.
+        Every part has as many rows on each device; a few empty rows may follow the last.
 
         Args:
-            devices: by default all there are.
+            devices: by default all of this process.
 
         Raises:
             ValueError: `devices` that are no list of devices, at least one.
         """
-        given = jax.devices() if devices is None else devices
-        if (
-            not isinstance(given, (list, tuple))
-            or not given
-            or not all(isinstance(x, jax.Device) for x in given)
-        ):
-            hint = "such as jax.devices()[:2]"
-            raise ValueError(f"devices must be a list of at least one device, {hint}; got {devices!r}")
-        mesh = Mesh(np.array(given), (ROWS,), axis_types=(AxisType.Auto,))
+        mesh = mesh_over(read_devices(devices), ROWS)
         same = self.in_parts_for(mesh.size)
-        whole = [len(jax.tree.leaves(part)[0]) % mesh.size == 0 for part in same.parts]
-        specs = [PartitionSpec(ROWS) if divided else PartitionSpec() for divided in whole]
-        put = lambda part, spec: jax.device_put(part, NamedSharding(mesh, spec))
-        order = put(same.order, PartitionSpec())
-        return dataclasses.replace(same, parts=tuple(map(put, same.parts, specs)), order=order, mesh=mesh)
+        return dataclasses.replace(
+            same, parts=put(same.parts, mesh, PartitionSpec(ROWS)), order=put(same.order, mesh, WHOLE)
+        )
 
 
 def parts_of(data: Data) -> tuple[Tree, ...]:
@@ -125,6 +112,7 @@ def by_part(function: Callable[[Any], Any], data: Data) -> Any:
 
 def by_part_with_key(function: Callable[..., Any], key: Array, data: Data, *own: Tree) -> Any:
     """Return function(key, rows, own) of rows; of `Ragged` rows, of every part with a key of its own."""
+    key = own_key(key)
     if not isinstance(data, Ragged):
         return function(key, data, *own)
     return tuple(map(function, jax.random.split(key, len(data.parts)), data.parts, *own))

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import Mesh, PartitionSpec
 
-from vbjax.core.ragged import ROWS, Ragged, by_part
+from vbjax.core.devices import add_up, n_shares, seen_alone
+from vbjax.core.ragged import Ragged, by_part
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import read_weights
 from vbjax.numerics.types import Data, Params, Tree
@@ -84,6 +84,16 @@ def n_rows(data: Data) -> int:
     return jax.tree.leaves(data)[0].shape[0]
 
 
+def n_all_rows(data: Data) -> int:
+    """Return the number of rows on all devices, where each sees its share of them."""
+    return n_rows(data) * n_shares()
+
+
+def total_weight(data: Data, weights: Array | None) -> Array:
+    """Return the weight of all rows; their number where they have no weights."""
+    return jnp.asarray(n_all_rows(data), float_dtype(data)) if weights is None else add_up(weights.sum())
+
+
 def read_row_weights(weights: Any, data: Data) -> Array | None:
     """Return the weights of the rows of data that have been read; None stays None.
 
@@ -143,7 +153,8 @@ def sweep_rows(
     and NaN too, cannot reach the sum or its gradient. Of `Ragged` rows `carried` is a tuple, part by part.
     """
     if not isinstance(data, Ragged):
-        return _sweep_part(function, data, weights, carried, cast(int, chunk), None)
+        total, carried = _sweep_part(function, data, weights, carried, cast(int, chunk), None)
+        return add_up(total), carried
     total, moved = None, []
     nothing = [()] * len(data.parts)
     row_weights = nothing if weights is None else data.split(weights)
@@ -151,7 +162,7 @@ def sweep_rows(
     for part, w, own, size in each:
         total, own = _sweep_part(function, part, None if weights is None else w, own, size, total)
         moved.append(own)
-    return total, tuple(moved) if carried else ()
+    return add_up(total), tuple(moved) if carried else ()
 
 
 def _sweep_part(
@@ -166,7 +177,8 @@ def _sweep_part(
     n, dtype = n_rows(data), float_dtype(data)
 
     def call(rows: Data, row_weights: Array, own: Tree) -> tuple[Tree, Tree]:
-        return function(rows if weights is None else blank_idle(rows, row_weights), row_weights, own)
+        with seen_alone():
+            return function(rows if weights is None else blank_idle(rows, row_weights), row_weights, own)
 
     if n <= chunk:
         more, own = call(data, jnp.ones(n, dtype) if weights is None else weights, carried)
@@ -233,8 +245,7 @@ def expectation(
     """
     if data is None:
         return model.no_rows(params)
-    sums = _sums_of_shards if isinstance(data, Ragged) and data.mesh is not None else _sums
-    total, local = sums(model, model.prepare(params), data, weights, local)
+    total, local = _sums(model, model.prepare(params), data, weights, local)
     return model.collect(total)._replace(local=local)
 
 
@@ -252,33 +263,3 @@ def _sums(
         return total._replace(local=None), total.local
 
     return sweep_rows(carry, data, weights, local, chunk=chunk)
-
-
-def _sums_of_shards(
-    model: Any, prepared: Tree, data: Ragged, weights: Array | None, local: Tree
-) -> tuple[Expectation, Any]:
-    """Run `_sums` on every device for its own rows; add the sums up. Parts not divided come last."""
-    mesh = cast(Mesh, data.mesh)
-    n = sum(n_rows(part) % mesh.size == 0 for part in data.parts)
-    parts = (data.parts, None if weights is None else data.split(weights), local)
-
-    def sums(model: Any, prepared: Tree, parts: Any) -> tuple[Expectation, Any]:
-        rows, w, own = parts
-        return _sums(model, prepared, data.only(rows), None if w is None else jnp.concatenate(w), own)
-
-    def on_each(model: Any, prepared: Tree, parts: Any) -> tuple[Expectation, Any]:
-        total, own = sums(model, prepared, parts)
-        return lax.psum(total, ROWS), own
-
-    same, divided = PartitionSpec(), PartitionSpec(ROWS)
-    each = jax.shard_map(
-        on_each, mesh=mesh, in_specs=(same, same, divided), out_specs=(same, divided), check_vma=False
-    )
-    first, rest = ([x if x is None else x[place] for x in parts] for place in (slice(n), slice(n, None)))
-    total: Tree
-    total, own = each(model, prepared, first) if n else (None, ())
-    if n < len(data.parts):
-        more, last = sums(model, prepared, rest)
-        total = _added(total, more)
-        own = None if local is None else (*own, *last)
-    return total, own

@@ -176,9 +176,9 @@ class Documents(Ragged):
         return self._pad(groups, widths, lengths, ids, counts, self.n_words, dtype)
 
     def in_parts_for(self, n_devices: int) -> Documents:
-        """Return these documents in parts whose sizes so many devices divide, except for the last few."""
+        """Return these documents, and a few empty ones, in parts whose sizes so many devices divide."""
         lengths, ids, counts = self._flat(range(self.n_rows))
-        dtype = self.parts[0].counts.dtype
+        lengths, dtype = np.pad(lengths, (0, -self.n_rows % n_devices)), self.parts[0].counts.dtype
         return self._pad(*groups_of(lengths, n_devices, FEW_PARTS), lengths, ids, counts, self.n_words, dtype)
 
     def take(self, rows: ArrayLike) -> Documents:

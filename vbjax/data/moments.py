@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float
 
+from vbjax.core.devices import first_of, pick_row, take_rows
 from vbjax.core.model import in_dtype
 from vbjax.core.rows import sum_over_rows
 from vbjax.families.base import replace
@@ -20,7 +21,7 @@ M = TypeVar("M")
 def _deviations(x: Array, weights: Array | None, *, full: bool) -> tuple[Array, Array]:
     """Return the weighted mean over rows and the (co)variance about it, in two passes of differences."""
     x = x[:, None] if x.ndim == 1 else x
-    pivot = x[0] if weights is None else x[jnp.argmax(weights)]
+    pivot = take_rows(x, jnp.asarray(0) if weights is None else pick_row(jnp.asarray(0.5, x.dtype), weights))
 
     def first(rows: Array, w: Array) -> tuple[Array, Array]:
         return w @ (rows - pivot), w.sum()
@@ -72,7 +73,7 @@ def observed_covariance(
     seen = ~jnp.isnan(x)
     filled = jnp.where(seen, x, 0)
     first = jnp.where(seen, x, jnp.nan) if weights is None else jnp.where(weights[:, None] > 0, x, jnp.nan)
-    pivot = filled[jnp.argmax(~jnp.isnan(first), 0), jnp.arange(x.shape[1])]
+    pivot = _first_seen(~jnp.isnan(first), filled)
 
     def totals(rows: tuple[Array, Array], w: Array) -> tuple[Array, Array]:
         return w @ jnp.where(rows[1], rows[0] - pivot, 0), w @ rows[1].astype(w.dtype)
@@ -86,6 +87,11 @@ def observed_covariance(
 
     size = jnp.sqrt(jnp.where(n > 0, n, 1))
     return mean, sum_over_rows(products, (filled, seen), weights, chunk=8192) / (size[:, None] * size), n
+
+
+def _first_seen(seen: Bool[Array, "n p"], x: Float[Array, "n p"]) -> Float[Array, " p"]:
+    """Return an entry of every column that has been seen."""
+    return first_of(seen.any(0), jnp.take_along_axis(x, seen.argmax(0)[None], 0)[0])
 
 
 def positive_scale(variance: Float[Array, "*d"]) -> Float[Array, "*d"]:
@@ -121,7 +127,7 @@ def observed_moments(
 ) -> tuple[Float[Array, " p"], Float[Array, " p"]]:
     """Return mean and variance (p,) of every column of a table over the entries that are not NaN."""
     seen = ~jnp.isnan(x) if weights is None else ~jnp.isnan(x) & (weights[:, None] > 0)
-    pivot = jnp.take_along_axis(x, seen.argmax(0)[None], 0)[0]
+    pivot = _first_seen(seen, x)
 
     def powers(centre: Array, power: int) -> tuple[Array, Array]:
         def add(rows: Array, w: Array) -> tuple[Array, Array]:

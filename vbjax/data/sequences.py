@@ -209,8 +209,9 @@ class Sequences(Ragged):
         return self._pad(groups, widths, lengths, values, *marks)
 
     def in_parts_for(self, n_devices: int) -> Sequences:
-        """Return these sequences in parts whose sizes so many devices divide, except for the last few."""
+        """Return these sequences, and a few empty ones, in parts whose sizes so many devices divide."""
         lengths, *steps = self._flat()
+        lengths = np.pad(lengths, (0, -self.n_rows % n_devices))
         return self._pad(*groups_of(lengths, n_devices), lengths, *steps)
 
     def take(self, rows: ArrayLike) -> Sequences:

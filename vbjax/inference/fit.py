@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,11 +16,12 @@ from jax import Array
 from tqdm import tqdm
 
 from vbjax.core.contracts import Algorithm, Options, Status
+from vbjax.core.devices import RUNS, divided, jit, over, read_devices
 from vbjax.core.hyperparameters import read_model
 from vbjax.core.model import require_model
 from vbjax.core.rows import Annotated, read_row_weights
 from vbjax.families.coordinates import displace
-from vbjax.inference import restarts
+from vbjax.inference import division
 from vbjax.inference.interrupts import compiling
 from vbjax.inference.irreversible import irreversible
 from vbjax.inference.restarts import Race, Runs
@@ -38,6 +39,7 @@ _SHAKES = 3  # saddles that a fit leaves one after the other, at most
 class _SoFar(NamedTuple):
     """What is known of the best run between slices."""
 
+    run: Array
     objective: Array
     n_iter: Array
     status: Array
@@ -58,6 +60,7 @@ def fit(
     accelerate: bool = False,
     check: bool = False,
     progress: bool = False,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Fit:
     """Fit a model by coordinate ascent from one or many starts, in one compiled loop.
 
@@ -85,6 +88,9 @@ def fit(
         progress: show a progress bar of the restarts. Ctrl-C ends the fit early in any case, with the
             best of the runs so far and, if it was still running, the status INTERRUPTED; while the fit is
             still being compiled, Ctrl-C is a KeyboardInterrupt as soon as that is done.
+        devices: those that may be used, by default all of this process. The rows are divided over them where
+            there are many, the restarts where there are few rows (inference/division.py). Data that come
+            divided along their rows stay so.
 
     Returns:
         A `Fit`.
@@ -129,20 +135,20 @@ def fit(
         start = functools.partial(_start, options=options)
         params = read_params(params, jax.eval_shape(start, given, data, weights, tol, key))
 
-    with compiling():
-        race, starts, algorithm, emptied = _begin(
-            given, data, weights, tol, key, params, options=options, **sizes
-        )
-    data = _refilled(emptied, data)
-    if is_concrete((algorithm, data, weights, key, params)):
-        fixed = starts, algorithm, data, weights
-        race, result = _advance_in_slices(race, fixed, progress)
+    devices = read_devices(devices)
+    if not is_concrete((given, data, weights, tol, key, params)):
+        return _finish(*_begun((given, data, weights, tol, key, params), options, sizes))
+    mesh, data, weights = division.divide(read, data, weights, sizes["n_restarts"], devices)
+    with over(mesh):
+        with compiling():
+            race, *fixed = _begun((given, data, weights, tol, key, params), options, sizes)
+        race, winner, result = _advance_in_slices(race, fixed, progress)
         if read.may_have_saddles:
-            result = _leave_saddles(result, race, fixed, jax.random.fold_in(key, n_restarts))
+            result = _leave_saddles(result, winner, race, fixed, jax.random.fold_in(key, n_restarts))
         if subject is model and result.status == Status.NON_FINITE:
-            algorithm.explain(jax.tree.map(lambda x: x[0], starts), data, weights)
-        return result
-    return _finish(race, starts, algorithm, data, weights)
+            starts, algorithm, *rows = fixed
+            algorithm.explain(jax.tree.map(lambda x: x[0], starts), *rows)
+        return division.gathered(result, mesh)
 
 
 def _subject(model: Any, data: Data) -> Any:
@@ -221,7 +227,7 @@ def _start(
     return algorithm.init(key, data, weights)
 
 
-@functools.partial(jax.jit, static_argnames=("options", "n_restarts", "lanes", "max_iter"))
+@functools.partial(jit, static=("options", "n_restarts", "lanes", "max_iter"))
 def _begin(
     given: Given,
     data: Data,
@@ -231,41 +237,62 @@ def _begin(
     params: Params,
     *,
     options: Options,
+    n_restarts: int,
     **sizes: int,
 ) -> tuple[Race, Any, Any, Any]:
     """All that comes before the first sweep, in one program: each takes time and memory maps of its own."""
-    algorithm, annotated = _algorithm(given, data, weights, tol, options)
-    race, starts = restarts.begin(algorithm, key, annotated, weights, params, **sizes)
-    return race, starts, algorithm, _emptied(annotated)
+
+    def started(data: Data, weights: Array | None, given: tuple[Given, Given]) -> tuple[Algorithm, Any, Any]:
+        algorithm, annotated = _algorithm(given[0], data, weights, given[1], options)
+        return algorithm, annotated, _emptied(annotated)
+
+    keys = key[None] if n_restarts == 1 else jax.random.split(key, n_restarts)
+    alike = given if isinstance(given, Algorithm) else given.algorithm(data, options._replace(tol=tol))
+    return division.begin(started, alike, data, weights, keys, params, (given, tol), **sizes)
+
+
+def _begun(
+    given: tuple[Any, ...], options: Options, sizes: dict[str, int]
+) -> tuple[Race, Any, Any, Any, Any]:
+    """Return a race that has begun, and what stays fixed in it: starts, algorithm, data and weights."""
+    race, starts, algorithm, emptied = _begin(*given, options=options, **sizes)
+    _, data, weights, *_ = given
+    return race, starts, algorithm, _refilled(emptied, data), weights
 
 
 def _go_on(
-    race: Race, starts: Tree, algorithm: Any, data: Data, weights: Array | None, turns: Array, stop: Array
+    starts: Tree, algorithm: Any, data: Data, weights: Array | None, turns: Array, stop: Array, race: Race
 ) -> tuple[Race, _SoFar, Array]:
     """Go on for so many turns; the fit as it then stands, and how many runs have ended."""
-    race = restarts.advance(race, starts, algorithm, data, weights, turns, stop)
-    winner, n_restarts = race.best.run, race.runs.objective.shape[0]
+    race = division.advance(race, starts, algorithm, data, weights, turns, stop)
+    _, run, _, _, next_run, runs, best = division.merged(race)
     so_far = _SoFar(
-        objective=race.runs.objective[winner],
-        n_iter=race.runs.n_iter[winner],
-        status=race.runs.status[winner],
-        diagnostics=algorithm.model.diagnose(race.best.params, data),
+        run=best.run,
+        objective=runs.objective[best.run],
+        n_iter=runs.n_iter[best.run],
+        status=runs.status[best.run],
+        diagnostics=algorithm.model.diagnose(best.params, data),
     )
-    return race, so_far, race.next_run - (race.run < n_restarts).sum(dtype=jnp.int32)
+    going = run < race.runs.objective.shape[-1]
+    return race, so_far, next_run.sum(dtype=jnp.int32) - going.sum(dtype=jnp.int32)
 
 
-_advance = jax.jit(_go_on, donate_argnames="race")  # a slice does not copy the table of the runs
+_advance = jit(_go_on, donate=("race",))  # a slice does not copy the table of the runs
 
 
 @jax.jit
 def _finish(race: Race, starts: Tree, algorithm: Any, data: Data, weights: Array | None) -> Fit:
     """All that comes after the start, inside jit and vmap."""
     turns, stop = jnp.asarray(_NO_LIMIT), jnp.asarray(False)
-    race, so_far, _ = irreversible(_go_on(race, starts, algorithm, data, weights, turns, stop))
+    race, so_far, _ = irreversible(_go_on(starts, algorithm, data, weights, turns, stop, race))
     return _as_fit(algorithm, race, so_far)
 
 
+_merged = jit(division.merged)
+
+
 def _as_fit(algorithm: Any, race: Race, so_far: _SoFar) -> Fit:
+    race = _merged(race) if divided(RUNS) else race
     return Fit(
         model=algorithm.model,
         params=race.best.params,
@@ -278,14 +305,17 @@ def _as_fit(algorithm: Any, race: Race, so_far: _SoFar) -> Fit:
     )
 
 
-def _advance_in_slices(race: Race, fixed: Tree, progress: bool) -> tuple[Race, Fit]:
+def _advance_in_slices(race: Race, fixed: Tree, progress: bool) -> tuple[Race, int, Fit]:
     """Call the same compiled loop again and again, so that the host can look up between slices.
 
     Ctrl-C while the first slice is being compiled is an error, later the end of all runs.
+
+    Returns:
+        The race, the number of its best run, and the fit.
     """
-    n_restarts, turns, begun = race.runs.objective.shape[0], 16, time.perf_counter()
+    n_restarts, turns, begun = race.runs.objective.size, 16, time.perf_counter()
     with compiling():
-        race, so_far, count = _advance(race, *fixed, np.int32(turns), np.bool_(False))
+        race, so_far, count = _advance(*fixed, np.int32(turns), np.bool_(False), race=race)
     with tqdm(total=n_restarts, unit="fit", disable=not progress) as bar:
         while True:
             try:
@@ -298,22 +328,22 @@ def _advance_in_slices(race: Race, fixed: Tree, progress: bool) -> tuple[Race, F
                 growth = _SLICE_SECONDS / (time.perf_counter() - begun)
                 turns = int(min(turns * min(max(growth, 1.0), 16.0), float(_NO_LIMIT)))
                 begun = time.perf_counter()
-                race, so_far, count = _advance(race, *fixed, np.int32(turns), np.bool_(False))
+                race, so_far, count = _advance(*fixed, np.int32(turns), np.bool_(False), race=race)
             except KeyboardInterrupt:
                 if race.run.is_deleted():  # in the moment between a slice's beginning and its having a name
                     raise
-                race, so_far, _ = _advance(race, *fixed, _NO_LIMIT, np.bool_(True))
+                race, so_far, _ = _advance(*fixed, _NO_LIMIT, np.bool_(True), race=race)
                 break
-    return race, _as_fit(fixed[1], race, so_far)
+    return race, int(so_far.run), _as_fit(fixed[1], race, so_far)
 
 
-def _leave_saddles(fit: Fit, race: Race, fixed: Tree, key: Array) -> Fit:
+def _leave_saddles(fit: Fit, winner: int, race: Race, fixed: Tree, key: Array) -> Fit:
     """Shake the parameters at which the best run converged; where the bound then rises, go on from there.
 
     The lanes of the race take a few sweeps, each from parameters moved by about a standard deviation, in the
     programs that are compiled already. From a maximum they come back to it; from a saddle they climb.
     """
-    escaped, winner = 0.0, int(race.best.run)
+    escaped = 0.0
     _, algorithm, data, _ = fixed
     for number in range(_SHAKES):
         if fit.status != Status.CONVERGED:
@@ -321,33 +351,32 @@ def _leave_saddles(fit: Fit, race: Race, fixed: Tree, key: Array) -> Fit:
         start = float(fit.objective)
         least = start + 1e-4 * max(1.0, abs(start))
         try:
-            race = _shaken(race, algorithm, jax.random.fold_in(key, number), data)
-            race = _advance(race, *fixed, np.int32(_SHAKEN_SWEEPS), np.bool_(False))[0]
-            if not ((np.asarray(race.trace) > least).any() or race.best.rank[1] > least):
+            race = _shaken(race, fit.params, algorithm, jax.random.fold_in(key, number), data)
+            race = _advance(*fixed, np.int32(_SHAKEN_SWEEPS), np.bool_(False), race=race)[0]
+            if not ((np.asarray(race.trace) > least).any() or (race.best.rank[..., 1] > least).any()):
                 break
-            race, risen = _advance_in_slices(race, fixed, False)
+            race, best, risen = _advance_in_slices(race, fixed, False)
         except KeyboardInterrupt:
             break
         if not risen.objective > least:
             break
         escaped += float(risen.objective) - start
         tables = zip(fit.runs, risen.runs, strict=True)
-        runs = Runs(*(table.at[winner].set(other[race.best.run]) for table, other in tables))
+        runs = Runs(*(table.at[winner].set(other[best]) for table, other in tables))
         fit = dataclasses.replace(risen, runs=runs)
     return dataclasses.replace(fit, escaped=jnp.asarray(escaped, fit.objective.dtype))
 
 
-@jax.jit
-def _shaken(race: Race, algorithm: Any, key: Array, data: Data) -> Race:
+@jit
+def _shaken(race: Race, params: Record, algorithm: Any, key: Array, data: Data) -> Race:
     """Return a race of one run for each lane, from the best parameters of this one, shaken."""
-    params = race.best.params
-    keys = jax.random.split(key, (len(race.run), len(params)))
+    keys = jax.random.split(key, (race.run.size, len(params)))
 
     def shake(keys: Array) -> Any:
         moved = [displace(state, own) for state, own in zip(params.values(), keys, strict=True)]
         return Record(zip(params, moved, strict=True))
 
-    return restarts.begun_again(race, algorithm, jax.vmap(shake)(keys), data)
+    return division.begun_again(race, jax.vmap(shake)(keys), algorithm, data)
 
 
 def read_params(params: Params, expected: Tree) -> Any:

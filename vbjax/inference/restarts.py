@@ -85,35 +85,35 @@ class Race(NamedTuple):
 
 def begin(
     algorithm: Algorithm,
-    key: Array,
+    keys: Array,
     data: Data,
     weights: Array | None,
     params: Params,
+    number: int | Array = 0,
     *,
-    n_restarts: int,
     lanes: int,
     max_iter: int,
 ) -> tuple[Race, Any]:
-    """Return the first runs in the lanes, and the parameters that all runs start from.
+    """Return the first runs in the lanes, and the parameters that all runs start from, one for each key.
 
-    `params` is the first run's start.
+    `params`, if given, is where the first run of a fit starts; the first of these has the number `number`.
 
     Raises:
         ValueError: more restarts and sweeps than the memory holds.
     """
+    n_restarts = len(keys)
     lanes = min(lanes, n_restarts)
-    n_drawn = n_restarts if params is None else n_restarts - 1
-    drawn = []
+    if n_restarts > 1:
+        whole = -(-n_restarts // lanes) * lanes  # whole batches: a remainder would be a second program
+        keys = keys[np.arange(whole) % n_restarts]
+        starts = lax.map(lambda k: algorithm.init(k, data, weights), keys, batch_size=lanes)
+        starts = jax.tree.map(lambda x: _strong(x[:n_restarts]), starts)
+    elif params is None:
+        starts = jax.tree.map(lambda x: _strong(x[None]), algorithm.init(keys[0], data, weights))
     if params is not None:
-        drawn.append(jax.tree.map(lambda x: jnp.asarray(x)[None], params))
-    if n_drawn == 1:
-        drawn.append(jax.tree.map(lambda x: x[None], algorithm.init(key, data, weights)))
-    elif n_drawn > 1:
-        n_whole = -(-n_drawn // lanes) * lanes  # whole batches: a remainder would be a second program
-        keys = jax.random.split(key, n_whole)
-        batches = lax.map(lambda k: algorithm.init(k, data, weights), keys, batch_size=lanes)
-        drawn.append(jax.tree.map(lambda x: x[:n_drawn], batches))
-    starts = jax.tree.map(lambda *x: _strong(jnp.concatenate(x)), *drawn)
+        given = jax.tree.map(lambda x: _strong(jnp.asarray(x)[None]), params)
+        put = lambda own, x: own.at[:1].set(jnp.where(number == 0, x, own[:1]))
+        starts = given if n_restarts == 1 else jax.tree.map(put, starts, given)
     first = jax.tree.map(lambda x: x[0], starts)
     dtype = jax.eval_shape(
         lambda p: algorithm.step(algorithm.start(p, data), data, weights)[1].objective, first
@@ -143,7 +143,7 @@ def begin(
     return race, starts
 
 
-def begun_again(race: Race, algorithm: Algorithm, starts: Tree, data: Data) -> Race:
+def begun_again(race: Race, starts: Tree, algorithm: Algorithm, data: Data) -> Race:
     """Return a race of the same shapes, with one run for each lane, from `starts`; no other run follows."""
     n_restarts, lanes = race.runs.objective.shape[0], race.run.shape[0]
     unknown, zero = functools.partial(jnp.full_like, fill_value=jnp.nan), jnp.zeros_like

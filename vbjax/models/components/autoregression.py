@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from vbjax.core.devices import first_of, least, own_key
 from vbjax.core.hyperparameters import count, read_columns, size_of
 from vbjax.data.sequences import Sequences, Steps
 from vbjax.families.base import pytree
@@ -94,11 +95,14 @@ class Autoregression(MultivariateRegression):
         k, length = self.n_laws, self.columns + 1
         n, (there,) = weights.shape[0], jnp.nonzero(weights > 0, size=weights.shape[0])
         number = (weights > 0).sum()
-        first = jax.random.choice(key, n, (k,), p=weights / weights.sum())
+        first = jax.random.choice(own_key(key), n, (k,), p=weights / weights.sum())
         place = jnp.minimum(jnp.cumsum(weights > 0)[first] - 1, jnp.maximum(number - length, 0))
         window = jnp.minimum(place + jnp.arange(length)[:, None], number - 1)
         seeds = jax.tree.map(lambda x: x[there[window.reshape(-1)]], data)
-        return self.start_at(seeds, data, weights)
+        lot = (
+            jax.random.exponential(own_key(key), (k,), weights.dtype) / weights.sum()
+        )  # the least, as often as it weighs
+        return self.start_at(first_of(jnp.tile(lot == least(lot), length), seeds), data, weights)
 
     # -- use -----------------------------------------------------------------------------------------
 

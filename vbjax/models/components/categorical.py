@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from vbjax.core.devices import take_rows
 from vbjax.core.hyperparameters import POSITIVE, count, hyper, size_of
 from vbjax.core.rows import float_dtype
 from vbjax.families.base import pytree, replace
@@ -88,7 +89,7 @@ class Categorical(Component):
 
     def distance(self, data: Array, weights: Array | None) -> Distance | None:
         dtype = float_dtype((self, data))
-        return lambda row: (data != data[row]).sum(1).astype(dtype)  # columns that differ
+        return lambda row: (data != take_rows(data, row)).sum(1).astype(dtype)  # columns that differ
 
     def table(self, statistics: DirichletStatistics, rows: Int[Array, "n d"]) -> Float[Array, "n k"]:
         log = statistics.log.reshape(self.n_laws, -1)

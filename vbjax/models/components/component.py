@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from vbjax.core.devices import take_rows
 from vbjax.core.hyperparameters import read_columns, size_of
 from vbjax.core.model import ConjugateModel
 from vbjax.core.rows import Annotated, Expectation, blank_idle, float_dtype, n_rows, sum_over_rows
@@ -206,7 +207,7 @@ class Component:
         rows = self.bare(data)
         distance, each = self.distance(rows, weights), self.rows_to_start
         seeds = draw_seeds(key, rows, weights, distance, self.n_laws, each)
-        return self.start_at(jax.tree.map(lambda x: x[seeds], rows), data, weights)
+        return self.start_at(take_rows(rows, seeds), data, weights)
 
     def start_labelled(
         self, key: Array, data: Data, weights: Float[Array, " n"] | None, labels: Int[Array, " n"]
@@ -216,7 +217,7 @@ class Component:
         mass = jnp.ones(n_rows(rows), float_dtype(rows)) if weights is None else weights
         distance, each = self.distance(rows, weights), self.rows_to_start
         seeds = draw_labelled_seeds(key, mass, distance, self.n_laws, each, labels)
-        return self.start_at(jax.tree.map(lambda x: x[seeds], rows), data, weights)
+        return self.start_at(take_rows(rows, seeds), data, weights)
 
     def start_at(self, seeds: Data, data: Data, weights: Float[Array, " n"] | None = None) -> Record:
         """Return the parameters that start from given rows, of which one in turn is for each law."""

@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from vbjax.core.hyperparameters import POSITIVE, REAL, Range, choice, flag, hyper, read_columns
-from vbjax.core.rows import Expectation
+from vbjax.core.rows import Expectation, total_weight
 from vbjax.data.moments import (
     fill_defaults,
     observed_covariance,
@@ -162,7 +162,7 @@ class Gaussian(Component):
             covariance = jnp.diag(variance)
         else:
             mean, covariance = weighted_covariance(data, weights)
-            n = jnp.asarray(data.shape[0], data.dtype) if weights is None else weights.sum()
+            n = total_weight(data, weights)
         scale = positive_scale(jnp.diagonal(covariance))
         resolved = fill_defaults(self, data.dtype, scale=scale)
         structure = resolved.structure
@@ -281,7 +281,7 @@ class Gaussian(Component):
     def start_at(self, seeds: Array, data: Float[Array, "n d"], weights: Array | None = None) -> Record:
         """Return components about their seeds, each as wide as its share of the data."""
         structure, seeds = self.structure, self._filled(seeds, data, weights)
-        n = jnp.asarray(data.shape[0], data.dtype) if weights is None else weights.sum()
+        n = total_weight(data, weights)
         width = jnp.diag(self.scale) * self.n_laws ** (-2 / structure.d)
         count = jnp.full(self.n_laws, n / self.n_laws, data.dtype)
         rows = structure.gradient(structure.spread(count, width))

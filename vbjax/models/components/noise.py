@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from vbjax.core.devices import least, most
 from vbjax.core.hyperparameters import REAL, flag, hyper, read_columns
 from vbjax.data.moments import positive_scale
 from vbjax.families.base import pytree
@@ -48,7 +49,7 @@ class Noise(Component):
     def defaults(self, data: Array, weights: Array | None) -> dict[str, Tree]:
         seen = ~jnp.isnan(data) if weights is None else ~jnp.isnan(data) & (weights[:, None] > 0)
         low, high = jnp.where(seen, data, jnp.inf).min(0), jnp.where(seen, data, -jnp.inf).max(0)
-        return dict(low=low, high=high)
+        return dict(low=least(low), high=most(high))
 
     @property
     def log_width(self) -> Float[Array, " d"]:

@@ -10,17 +10,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int
 
-from vbjax.core.rows import float_dtype, n_rows
+from vbjax.core.devices import add_up, pick_row, row_numbers, take_rows
+from vbjax.core.rows import float_dtype, n_all_rows, n_rows
 from vbjax.numerics.types import Data
 
 Distance: TypeAlias = Callable[[Array], Float[Array, " n"]]  # of a row, given by its number, from all rows
-
-
-def _pick(uniform: Array, mass: Array) -> Array:
-    """Return the row at which the cumulative mass passes a uniform share of the total."""
-    total = jnp.cumsum(mass)
-    row = (total <= total[-1] * uniform).sum().clip(max=mass.shape[0] - 1)
-    return jnp.where(mass[row] > 0, row, jnp.argmax(mass))  # rounding may point behind the last mass
 
 
 def plus_plus(
@@ -28,12 +22,12 @@ def plus_plus(
 ) -> Float[Array, "{k} d"]:
     """Draw k-means++ seeds (k, d) among the rows of a table; `scale` (d,) is a unit of squared distance."""
     mass = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
-    return x[plus_plus_rows(key, squared_distance(x, scale), mass, k)]
+    return take_rows(x, plus_plus_rows(key, squared_distance(x, scale), mass, k))
 
 
 def squared_distance(x: Float[Array, "n d"], scale: Float[Array, " d"]) -> Distance:
     """Return the squared distance of a row from all rows, in units of `scale` (a variance)."""
-    return lambda row: ((x - x[row]) ** 2 / scale).sum(1)
+    return lambda row: ((x - take_rows(x, row)) ** 2 / scale).sum(1)
 
 
 def plus_plus_rows(key: Array, distance: Distance, mass: Float[Array, " n"], k: int) -> Int[Array, " {k}"]:
@@ -56,10 +50,10 @@ def plus_plus_rows(key: Array, distance: Distance, mass: Float[Array, " n"], k: 
     def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         seeds, nearest = carry
         pull = mass * nearest
-        row = _pick(uniform[i], jnp.where(pull.sum() > 0, pull, mass))
+        row = pick_row(uniform[i], jnp.where(add_up(pull.sum()) > 0, pull, mass))
         return seeds.at[i].set(row), jnp.minimum(nearest, to(row))
 
-    first = _pick(uniform[0], mass)
+    first = pick_row(uniform[0], mass)
     return lax.fori_loop(1, k, take, (jnp.full(k, first), to(first)))[0]
 
 
@@ -68,8 +62,10 @@ def draw_seeds(
 ) -> Int[Array, " m"]:
     """Draw the numbers of k rows far from one another, and of others by weight: `each` for each of k laws."""
     if distance is None:
-        share = None if weights is None else weights / weights.sum()
-        return jax.random.choice(key, n_rows(rows), (k * each,), p=share)
+        if weights is None:
+            return jax.random.randint(key, (k * each,), 0, n_all_rows(rows))
+        uniform = jax.random.uniform(key, (k * each,), weights.dtype)
+        return jax.vmap(lambda share: pick_row(share, weights))(uniform)
     mass = jnp.ones(n_rows(rows), float_dtype(rows)) if weights is None else weights
     far = plus_plus_rows(key, distance, mass, k)
     if each == 1:
@@ -91,20 +87,20 @@ def draw_labelled_seeds(
     """
     own = jnp.where(labels == jnp.arange(k, dtype=labels.dtype)[:, None], mass, 0)
     free = jnp.where(labels < 0, mass, 0)
-    known = own.sum(1) > 0
-    pools = jnp.where(known[:, None], own, jnp.where(free.sum() > 0, free, mass))
+    known = add_up(own.sum(1)) > 0
+    pools = jnp.where(known[:, None], own, jnp.where(add_up(free.sum()) > 0, free, mass))
     uniform, order = jax.random.uniform(key, (each, k), mass.dtype), jnp.argsort(~known)
 
     def take(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         seeds, nearest = carry
         pool = pools[order[i]]
         pull = pool * nearest
-        row = _pick(uniform[0, order[i]], jnp.where(pull.sum() > 0, pull, pool))
+        row = pick_row(uniform[0, order[i]], jnp.where(add_up(pull.sum()) > 0, pull, pool))
         far = jnp.ones_like(mass) if distance is None else jnp.where(mass == 0, 0, distance(row))
         return seeds.at[order[i]].set(row), jnp.where(i == 0, far, jnp.minimum(nearest, far))
 
     first = lax.fori_loop(0, k, take, (jnp.zeros_like(order), jnp.ones_like(mass)))[0]
-    others = jax.vmap(lambda u: jax.vmap(_pick)(u, pools))(uniform[1:])
+    others = jax.vmap(lambda u: jax.vmap(pick_row)(u, pools))(uniform[1:])
     return jnp.concatenate([first[None], others]).reshape(-1)
 
 
@@ -113,6 +109,10 @@ def random_rows(
 ) -> Float[Array, "{k} d"]:
     """Draw k different rows (k, d), by weight, without replacement."""
     if weights is None:
-        return x[jax.random.choice(key, x.shape[0], (k,), replace=False)]
-    noise = jax.random.gumbel(key, weights.shape, weights.dtype)
-    return x[lax.top_k(jnp.log(weights) + noise, k)[1]]
+        return take_rows(x, jax.random.choice(key, n_all_rows(x), (k,), replace=False))
+
+    def take(mass: Array, uniform: Array) -> tuple[Array, Array]:
+        row = pick_row(uniform, mass)
+        return jnp.where(row_numbers(len(mass)) == row, 0, mass), row
+
+    return take_rows(x, lax.scan(take, weights, jax.random.uniform(key, (k,), weights.dtype))[1])

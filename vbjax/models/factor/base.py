@@ -18,7 +18,7 @@ from jaxtyping import Float
 from vbjax import terms
 from vbjax.core.hyperparameters import read_columns
 from vbjax.core.model import ConjugateModel, scored_rows
-from vbjax.core.rows import Expectation
+from vbjax.core.rows import Expectation, total_weight
 from vbjax.data.moments import fill_defaults, observed_moments, positive_scale
 from vbjax.families.base import replace
 from vbjax.families.delta import Delta
@@ -106,7 +106,7 @@ class FactorModel(ConjugateModel):
         """Draw loadings in random directions, which leave half of the variances to the noise."""
         mean, q = self.moments(data, weights)[0], self.n_components
         half = 0.5 * self.scale
-        rows = jnp.asarray(data.shape[0], half.dtype) if weights is None else weights.sum()
+        rows = total_weight(data, weights)
         w = jnp.sqrt(half / q)[:, None] * jax.random.normal(key, (*half.shape, q), half.dtype)
         precision = (rows * q / half)[:, None, None] * jnp.eye(q, dtype=half.dtype)
         return self.states(

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from vbjax import terms
 from vbjax.core.hyperparameters import count, part
 from vbjax.core.model import ConjugateModel, scored_rows
-from vbjax.core.rows import Expectation, float_dtype, n_rows, read_row_weights
+from vbjax.core.rows import Expectation, float_dtype, n_rows, read_row_weights, total_weight
 from vbjax.data.labelled import keep_known, labels_of, read_labelled, rows_of, with_rows
 from vbjax.families.base import pytree, replace
 from vbjax.families.categorical import Categorical
@@ -141,7 +141,7 @@ class Mixture(ConjugateModel):
     def init(self, key: Array, data: Data, weights: Array | None = None) -> Record:
         """Draw components to start from, equally heavy; those of known labels start at rows with these."""
         own = self.component.begin(key, rows_of(data), weights, labels_of(data))
-        n = jnp.asarray(n_rows(data), float_dtype(own)) if weights is None else weights.sum()
+        n = total_weight(data, weights).astype(float_dtype(own))
         neutral = Record(weights=self.weights.factor.neutral(n.dtype)) | own
         mixing = neutral.weights.expected()
         k = self.n_components

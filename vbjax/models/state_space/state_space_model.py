@@ -18,6 +18,7 @@ from jax import Array
 from jaxtyping import Float
 
 from vbjax.chains import gaussian as gaussian_chains
+from vbjax.core.devices import add_up
 from vbjax.core.hyperparameters import size_of
 from vbjax.core.model import ConjugateModel
 from vbjax.core.ragged import by_part
@@ -154,7 +155,7 @@ class StateSpaceModel(ConjugateModel, abc.ABC):
             _PERSISTENCE * turn,
             jnp.sqrt(half / (q * variance))[:, None] * drawn,
             half,
-            jnp.stack(steps).sum(),
+            add_up(jnp.stack(steps).sum()),
         )
         return self.states(start)
 

@@ -1,0 +1,81 @@
+"""Laws of fits divided over devices.
+
+They are the same fits, whatever is divided, however rows weigh, and where the devices do not divide their
+number; starts and defaults follow all rows. Each device makes its own sums; nothing else goes between.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import vbjax as vb
+from tests.support import two_devices
+from vbjax.core.devices import pick_row
+from vbjax.core.ragged import groups_of
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=60), st.integers(1, 5))
+def test_devices_divide_every_part_but_what_is_left_over(lengths, n):
+    lengths = np.array(lengths)
+    groups, widths = groups_of(lengths, n)
+    np.testing.assert_array_equal(np.sort(np.concatenate(groups)), np.arange(len(lengths)))
+    assert [len(rows) for rows in groups if len(rows) % n] in ([], [len(lengths) % n])
+    assert [max(1, lengths[rows].max()) for rows in groups] == widths
+    assert len(groups[-1]) < n or not len(lengths) % n
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What `two_devices` has found, by kind and name."""
+    environment = os.environ | two_devices.DEVICES | dict(PYTHONPATH=os.pathsep.join(sys.path))
+    command = [sys.executable, "-m", "tests.support.two_devices"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return {(row["kind"], row["name"]): row for row in rows}
+
+
+@pytest.mark.parametrize("name", two_devices.NAMES)
+def test_rows_on_two_devices_are_all_rows(found, name):
+    row = found["rows", name]
+    # documents stop turning where they have settled, which sums in another order may tell a turn earlier
+    assert row["trace"] < (1e-8 if "topics" in name or "interact" in name else 1e-12)
+    assert row["resolved"] < 1e-12
+    assert row["gathers"] == 0
+    assert 1 <= row["sums"] <= row["blocks"] + 1
+    one, two = row["own"]
+    assert np.isfinite(two)
+    if not name.startswith("own"):  # which draw something for every row
+        np.testing.assert_allclose(two, one, rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", two_devices.RESTARTS)
+def test_restarts_on_two_devices_are_those_on_one(found, name):
+    row = found["restarts", name]
+    assert row["runs"] == row["trace"] == row["together"] == 0
+    assert row["n_iter"]
+    assert row["devices"] == 1
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=20), st.floats(0, 1))
+def test_a_row_is_picked_by_its_mass(mass, share):
+    mass = np.array(mass, np.float32)
+    row = int(pick_row(np.float32(share), mass))
+    total = np.cumsum(mass.astype(float))
+    if mass.any():
+        assert mass[row] > 0
+        assert total[row] - mass[row] <= share * total[-1] * (1 + 1e-5) + 1e-5
+
+
+def test_devices_are_a_list_of_devices():
+    x, key = vb.datasets.old_faithful(), jax.random.key(0)
+    for devices in ([], "cpu", jax.devices()[0], [0]):
+        with pytest.raises(ValueError, match="devices must be a list of at least one device"):
+            vb.fit(vb.KMeans(2), x, key=key, devices=devices)

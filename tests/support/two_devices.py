@@ -1,0 +1,106 @@
+"""Fits on one device and on two, in a process that has two: `python -m tests.support.two_devices`.
+
+It prints a line of JSON for every model: what of the fits differs. JAX must be asked for two devices before
+the first computation (`DEVICES`), so that this is a process of its own, one for all the models.
+"""
+
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax._src import compiler
+
+import vbjax as vb
+from tests.support.registry import MODELS
+from vbjax.core.rows import n_rows
+from vbjax.inference import division
+
+DEVICES = dict(JAX_NUM_CPU_DEVICES="2", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu")  # its environment
+
+# one of each kind of start and of rows
+NAMES = (
+    "mean and precision",
+    "k-means",
+    "EM full, holes",
+    "VB full",
+    "VB of a product",
+    "VB of known labels",
+    "random effects",
+    "Bayesian PCA",
+    "own, local",
+    "own, locals that interact",
+    "own, states in time",
+    "HMM of counts",
+    "VB state space",
+    "topics, known concentrations",
+)
+RESTARTS = ("VB full", "HMM of counts", "black box")
+PASSES = {}  # of a program's name: its text
+
+
+def keep_texts():
+    """Keep the text of every program that is compiled from now on."""
+    compiled = compiler.backend_compile_and_load
+
+    def keeping(*args, **options):
+        program = compiled(*args, **options)
+        text = program.hlo_modules()[0].to_string()
+        PASSES[re.match(r"HloModule jit_(\w+)", text)[1]] = text
+        return program
+
+    compiler.backend_compile_and_load = keeping
+
+
+def rows_of(name):
+    """Data of a model, an odd number of rows, and weights from 0 to 2."""
+    entry = MODELS[name]
+    data, _ = entry.data("float64")
+    rng = np.random.default_rng(7)
+    return entry, data, jnp.asarray(rng.integers(0, 3, n_rows(data)).astype(float))
+
+
+def compare_rows(name):
+    entry, data, weights = rows_of(name)
+    model, start = entry.started(data, weights)
+    options = dict(key=jax.random.key(1), params=start, weights=weights, max_iter=5)
+    one = vb.fit(model, data, devices=jax.devices()[:1], **options)
+    PASSES.clear()
+    two = vb.fit(model, data, **options)
+    found = dict(
+        trace=float(np.nanmax(np.abs(one.trace - two.trace)) / max(1, abs(float(one.objective)))),
+        gathers=sum(len(re.findall("all-gather", PASSES[name])) for name in ("_begin", "_go_on")),
+        sums=len(re.findall(r"all-reduce\(", PASSES["_go_on"])),
+        blocks=len(model.blocks),
+    )
+    # where the fit starts by itself: all that follows the data is the same, draws are not
+    del options["params"]
+    one, two = (vb.fit(entry.model, data, devices=jax.devices()[:n], **options) for n in (1, 2))
+    leaves = zip(jax.tree.leaves(one.model), jax.tree.leaves(two.model), strict=True)
+    found["resolved"] = max([0.0, *(float(np.max(np.abs(a - b))) for a, b in leaves)])
+    found["own"] = [float(one.objective), float(two.objective)]
+    return found
+
+
+def compare_restarts(name):
+    entry, data, _ = rows_of(name)
+    options = dict(key=jax.random.key(1), n_restarts=6, lanes=2, max_iter=20)
+    one, two = (vb.fit(entry.model, data, devices=jax.devices()[:n], **options) for n in (1, 2))
+    runs = lambda fit: np.asarray(fit.runs.objective)
+    return dict(
+        runs=float(np.max(np.abs(runs(one) - runs(two)))),
+        n_iter=np.asarray(one.runs.n_iter).tolist() == np.asarray(two.runs.n_iter).tolist(),
+        trace=float(np.nanmax(np.abs(one.trace - two.trace))),
+        together=float(abs(two.objective - runs(two).max())),
+        devices=len(two.objective.devices()),
+    )
+
+
+if __name__ == "__main__":
+    keep_texts()
+    division._MANY = 1  # small data are divided too
+    for name in RESTARTS:
+        print(json.dumps(dict(name=name, kind="restarts", **compare_restarts(name))), flush=True)
+    for name in NAMES:
+        print(json.dumps(dict(name=name, kind="rows", **compare_rows(name))), flush=True)

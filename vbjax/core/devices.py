@@ -1,0 +1,199 @@
+"""The devices over which a computation is divided: the rows of the data, or the runs of a fit.
+
+A driver divides a program (`over`, `on_each`). Where rows are divided, every device runs the same program for
+its own share, and what is added up over rows (rows.py) is added up over devices too; nothing else but the
+functions of this file may look at all rows. Imported by core, by models that start from some rows, and by the
+drivers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Bool, Float, Int
+
+from vbjax.numerics.types import Tree
+
+T = TypeVar("T")
+
+ROWS, RUNS = "rows", "runs"  # the axes of a mesh
+WHOLE = PartitionSpec()  # the same on every device
+_MESH: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
+_SHARES: contextvars.ContextVar[int] = contextvars.ContextVar("shares", default=1)
+
+
+# -- dividing a program ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _holding(variable: contextvars.ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def over(mesh: Mesh | None) -> contextlib.AbstractContextManager[None]:
+    """Divide the programs of this file's `jit` over the devices of a mesh; None for one device."""
+    return _holding(_MESH, mesh)
+
+
+def jit(
+    function: Callable[..., T], *, static: Sequence[str] = (), donate: Sequence[str] = ()
+) -> Callable[..., T]:
+    """Compile a function as `jax.jit` does, once for every mesh that its calls are `over`.
+
+    Arguments that are `static`, or that it may overwrite (`donate`), are to be given by name.
+    """
+
+    def under(mesh: Mesh | None, *args: Any, **options: Any) -> T:
+        with over(mesh):
+            return function(*args, **options)
+
+    under.__name__ = function.__name__
+    compiled = jax.jit(under, static_argnums=0, static_argnames=static, donate_argnames=donate)
+    return functools.wraps(function)(lambda *args, **options: compiled(_MESH.get(), *args, **options))
+
+
+def divided(axis: str) -> bool:
+    """Return whether programs are divided along this axis."""
+    mesh = _MESH.get()
+    return mesh is not None and axis in mesh.axis_names
+
+
+def on_each(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """Return a function that every device runs for its own share of the arguments; on one device as it is.
+
+    The function may use no other arrays: `jax.shard_map` takes those around it for arrays of other devices.
+    """
+    mesh = _MESH.get()
+    if mesh is None:
+        return function
+
+    def alone(*shares: Any) -> Any:
+        with _holding(_SHARES, mesh.shape.get(ROWS, 1)):
+            return function(*shares)
+
+    return jax.shard_map(alone, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+# -- within a share of the rows --------------------------------------------------------------------------
+
+
+def n_shares() -> int:
+    """Return over how many devices the rows are divided whose share is seen here; 1 where all are seen."""
+    return _SHARES.get()
+
+
+def seen_alone() -> contextlib.AbstractContextManager[None]:
+    """Return a context in which sums are over some rows of one device, as within a chunk."""
+    return _holding(_SHARES, 1)
+
+
+def add_up(sums: T) -> T:
+    """Return the sums over the rows of all devices."""
+    return sums if n_shares() == 1 else lax.psum(sums, ROWS)
+
+
+def own_key(key: Array) -> Array:
+    """Return a key for what is drawn for every row: another one on every device."""
+    return key if n_shares() == 1 else jax.random.fold_in(key, lax.axis_index(ROWS))
+
+
+def least(x: Array) -> Array:
+    """Return the smallest of a number on all devices."""
+    return x if n_shares() == 1 else lax.pmin(x, ROWS)
+
+
+def most(x: Array) -> Array:
+    """Return the largest of a number on all devices."""
+    return x if n_shares() == 1 else lax.pmax(x, ROWS)
+
+
+def first_of(has: Bool[Array, ...], value: Tree) -> Any:
+    """Return the values of the first device that has them, by entry of their leading axes; if none, 0."""
+    if n_shares() == 1:
+        return value
+    device = least(jnp.where(has, lax.axis_index(ROWS), n_shares()))
+    own = device == lax.axis_index(ROWS)
+
+    def of(x: Array) -> Array:
+        chosen = jnp.where(own.reshape(*own.shape, *[1] * (x.ndim - own.ndim)), x, jnp.zeros((), x.dtype))
+        return add_up(chosen.astype(jnp.int32)).astype(bool) if x.dtype == bool else add_up(chosen)
+
+    return jax.tree.map(of, value)
+
+
+def take_rows(rows: Tree, numbers: Int[Array, " *m"]) -> Any:
+    """Return rows of a tree of arrays (n, ...) by their numbers among all, on every device."""
+    if n_shares() == 1:
+        return jax.tree.map(lambda x: x[numbers], rows)
+    n = len(jax.tree.leaves(rows)[0])
+    own = numbers - lax.axis_index(ROWS) * n
+    here = (own >= 0) & (own < n)
+    return first_of(here, jax.tree.map(lambda x: x[jnp.where(here, own, 0)], rows))
+
+
+def row_numbers(n: int) -> Int[Array, " n"]:
+    """Return the numbers among all rows of the n that are seen here."""
+    return jnp.arange(n) if n_shares() == 1 else lax.axis_index(ROWS) * n + jnp.arange(n)
+
+
+def pick_row(share: Float[Array, ""], mass: Float[Array, " n"]) -> Int[Array, ""]:
+    """Return the number of the row at which the cumulative mass passes a share of the total, from 0 to 1."""
+    if n_shares() > 1:
+        at, shares = lax.axis_index(ROWS), n_shares()
+        each = add_up(jnp.zeros(shares, mass.dtype).at[at].set(mass.sum()))
+        with seen_alone():
+            device = pick_row(share, each)
+            before = jnp.where(jnp.arange(shares) < device, each, 0).sum()
+            row = pick_row(((share * each.sum() - before) / each[device]).clip(0, 1), mass)
+        return add_up(jnp.where(at == device, row + at * len(mass), 0))
+    total = jnp.cumsum(mass)
+    row = (total <= total[-1] * share).sum().clip(max=mass.shape[0] - 1)
+    return jnp.where(mass[row] > 0, row, jnp.argmax(mass))  # rounding may point behind the last mass
+
+
+# -- placing arrays --------------------------------------------------------------------------------------
+
+
+def read_devices(devices: Sequence[jax.Device] | None) -> list[jax.Device]:
+    """Return some devices, by default all of this process.
+
+    Raises:
+        ValueError: what is no list of devices, at least one.
+    """
+    given = jax.local_devices() if devices is None else devices
+    if not isinstance(given, (list, tuple)) or not given or not all(isinstance(x, jax.Device) for x in given):
+        hint = "such as jax.devices()[:2]"
+        raise ValueError(f"devices must be a list of at least one device, {hint}; got {devices!r}")
+    return list(given)
+
+
+def mesh_over(devices: Sequence[jax.Device], axis: str) -> Mesh:
+    """Return a mesh of one axis."""
+    return Mesh(np.array(devices), (axis,), axis_types=(AxisType.Auto,))
+
+
+def mesh_of(tree: Tree) -> Mesh | None:
+    """Return a mesh of the devices over which arrays are divided along their leading axis; None of one."""
+    for leaf in jax.tree.leaves(tree):
+        sharding = getattr(leaf, "sharding", None)
+        if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1 and any(sharding.spec[:1]):
+            return mesh_over(sharding.mesh.devices.reshape(-1).tolist(), ROWS)
+    return None
+
+
+def put(tree: Tree, mesh: Mesh, spec: PartitionSpec) -> Any:
+    """Return arrays on the devices of a mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, spec))
