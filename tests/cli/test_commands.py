@@ -288,9 +288,9 @@ def test_ctrl_c_during_the_fit_reports_the_best_so_far(folder, capsys, monkeypat
         def __int__(self):
             raise KeyboardInterrupt
 
-    def interrupted_once(*args):
+    def interrupted_once(*args, **race):
         calls.append(args)
-        race, so_far, ended = advance(*args)
+        race, so_far, ended = advance(*args, **race)
         return race, so_far, Awaited() if len(calls) == 1 else ended
 
     monkeypatch.setattr(driver, "_advance", interrupted_once)

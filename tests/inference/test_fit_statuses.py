@@ -238,9 +238,9 @@ def interrupt(monkeypatch):
     """Ctrl-C while the first slice runs."""
     calls, advance = [], driver._advance
 
-    def interrupted(*args):
+    def interrupted(*args, **race):
         calls.append(args)
-        race, so_far, ended = advance(*args)
+        race, so_far, ended = advance(*args, **race)
         return race, so_far, Awaited() if len(calls) == 1 else ended
 
     monkeypatch.setattr(driver, "_advance", interrupted)
@@ -257,7 +257,7 @@ def test_an_interrupted_run_is_scored_where_it_stood(monkeypatch):
 
 
 def test_ctrl_c_while_the_loop_is_compiled_is_not_swallowed(monkeypatch):
-    def compiling(*args):
+    def compiling(*args, **race):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(driver, "_advance", compiling)
