@@ -165,7 +165,12 @@ def _over_columns(
 
 
 def _at(x: Float[Array, " ..."], j: Index, axis: int) -> Float[Array, " ..."]:
-    """Return x[..., j, :] or x[..., :, j], by a static or a traced index."""
+    """Return x[..., j, :] or x[..., :, j], by a static or a traced index.
+
+    `vmap` makes a gather of a dynamic slice, even if its index is known: a known one is a static slice.
+    """
+    if isinstance(j, int):
+        return lax.index_in_dim(x, j, x.ndim + axis, keepdims=False)
     return lax.dynamic_index_in_dim(x, j, x.ndim + axis, keepdims=False)
 
 

@@ -195,10 +195,12 @@ def spread_sums(
     b: Float[Array, "*plate d d"],
 ) -> Sums:
     """Sum over the transitions what moments about a path add, `pairs` a sum over them already."""
-    goes_on = here[..., 1:, None, None]
-    gram = (goes_on * second[..., :-1, :, :]).sum(-3)
+    gram, later = (
+        jnp.einsum("...t,...tij->...ij", here[..., 1:], x)  # a product, that no masked copy is made
+        for x in (second[..., :-1, :, :], second[..., 1:, :, :])
+    )
     cross = pairs - gram @ b
-    square = (goes_on * second[..., 1:, :, :]).sum(-3) - transpose(b) @ pairs - transpose(cross) @ b
+    square = later - transpose(b) @ pairs - transpose(cross) @ b
     return Sums(jnp.zeros_like(here[..., 0]), gram, cross, square)
 
 
