@@ -53,6 +53,13 @@ def by_column(x):
     return jax.tree.map(lambda leaf: leaf[:, :1], x), jax.tree.map(lambda leaf: leaf[:, 1:], x)
 
 
+@jax.jit
+def started(model, data, key=KEY):
+    """The model resolved, and where a run starts: in one program, where each operation would be one."""
+    model = model.resolve(data)
+    return model, model.init(key, data)
+
+
 def columns(name, how, dtype, kinds=KINDS):
     """A model of both columns and of their product, resolved; their data; and one start for both."""
     component, make = INDEPENDENT[name]
@@ -62,9 +69,8 @@ def columns(name, how, dtype, kinds=KINDS):
     product = kinds[how](K, vb.components.Product(a=component, b=component))
     if kinds is CHAINS:
         x, parts = both.read(x), product.read(parts)
-    both, product = both.resolve(x), product.resolve(parts)
-    start = both.init(KEY, x)
-    return both, product, x, parts, start, split(start)
+    both, start = started(both, x)
+    return both, jax.jit(type(product).resolve)(product, parts), x, parts, start, split(start)
 
 
 def split(params):
@@ -117,26 +123,26 @@ def different(dtype):
     return parts, {name: rows(make, dtype) for name, make in makers.items()}
 
 
+def settled(model, data):
+    """A model of one law, resolved; its parameters and its bound, where they no longer move."""
+    model, start = started(model, data)
+    params, objective, _ = sweeps(model, start, data)
+    close(objective[1], objective[-1])
+    return model, params, objective[-1, 0]
+
+
 def test_the_bound_of_one_law_is_the_sum_of_its_parts(dtype):
     parts, data = different(dtype)
-    whole = vb.fit(vb.BayesianMixture(1, vb.components.Product(**parts)), data, key=KEY)
-    own = [vb.fit(vb.BayesianMixture(1, part), data[name], key=KEY) for name, part in parts.items()]
-    assert whole.status == vb.Status.CONVERGED
-    close(whole.objective, sum(fit.objective for fit in own))
-    each = zip(data.values(), own, strict=True)
-    close(whole.log_predictive(data), sum(fit.log_predictive(x) for x, fit in each), factor=10)
-    for name, fit in zip(parts, own, strict=True):
-        close(whole.params[name], fit.params.components, factor=10)
-    terms = whole.elbo_terms(data)
-    close(sum(terms.values()), whole.objective, scale=max(map(abs, terms.values())))
+    whole, params, bound = settled(vb.BayesianMixture(1, vb.components.Product(**parts)), data)
+    own = {name: settled(vb.BayesianMixture(1, part), data[name]) for name, part in parts.items()}
+    close(bound, sum(bound for _, _, bound in own.values()))
+    each = [model.log_predictive(params, data[name]) for name, (model, params, _) in own.items()]
+    close(whole.log_predictive(params, data), sum(each), factor=10)
+    for name, (_, alone, _) in own.items():
+        close(params[name], alone.components, factor=10)
+    terms = whole.elbo_terms(params, data)
+    close(sum(terms.values()), bound, scale=max(map(abs, terms.values())))
     assert {f"entropy of {name}" for name in parts} < set(terms)
-
-
-@jax.jit
-def started(model, data):
-    """The model resolved, and where a run starts."""
-    model = model.resolve(data)
-    return model, model.init(KEY, data)
 
 
 def two(dtype):
@@ -175,15 +181,24 @@ def test_the_derived_e_step_is_the_oracle(how, dtype):
 
 
 def test_a_part_may_be_a_mixture_in_every_state(float64):
-    """One state of it is a mixture beside the bound of the other part."""
+    """One state of it is a mixture beside the bound of the other part, sweep for sweep."""
     parts, data = two(float64)
     nested = vb.components.Mixture(2, vb.components.Gaussian())
-    product = vb.components.Product(height=nested, visits=parts["visits"])
-    fit = vb.fit(vb.BayesianHiddenMarkovModel(1, product), data, key=KEY, n_restarts=4, tol=1e-10)
-    assert list(fit.params) == ["initial", "transitions", "height_shares", "height", "visits"]
-    own = vb.fit(vb.BayesianHiddenMarkovModel(1, nested), data["height"], key=KEY, n_restarts=4, tol=1e-10)
-    other = vb.fit(vb.BayesianPoissonHMM(1), data["visits"], key=KEY)
-    np.testing.assert_allclose(fit.objective, own.objective + other.objective, rtol=1e-8)
+
+    def in_time(component, data):
+        model = vb.BayesianHiddenMarkovModel(1, component)
+        data = model.read(data)
+        return *started(model, data), data
+
+    model, params, both = in_time(vb.components.Product(height=nested, visits=parts["visits"]), data)
+    assert list(params) == ["initial", "transitions", "height_shares", "height", "visits"]
+    first, own, height = in_time(nested, data["height"])
+    other, alone, visits = in_time(parts["visits"], data["visits"])
+    own |= dict(shares=params.height_shares, components=params.height)
+    alone |= dict(components=params.visits)
+    found = sweeps(model, params, both)[1]
+    assert np.ptp(found) > 1
+    close(found, sweeps(first, own, height)[1] + sweeps(other, alone, visits)[1], factor=10)
 
 
 def test_parts_start_from_the_same_rows(float64):
@@ -191,7 +206,7 @@ def test_parts_start_from_the_same_rows(float64):
     x = jnp.arange(3.0)[jnp.arange(N_ROWS) % 3]
     data = dict(a=10 * x[:, None], b=jnp.round(100 * x[:, None] + 1))
     model = vb.Mixture(3, vb.components.Product(a=vb.components.Gaussian("diag"), b=vb.components.Poisson()))
-    params = model.resolve(data).init(KEY, data)
+    _, params = started(model, data)
     a = np.asarray(params.a.mean.location)[:, 0]
     np.testing.assert_allclose(np.sort(a), [0, 10, 20])
     np.testing.assert_allclose(params.b.mean[:, 0], 10 * a + 1, rtol=0.05)
@@ -203,28 +218,28 @@ def test_missing_entries_are_left_to_the_part(float64):
     holes[::3, 0] = np.nan
     parts |= dict(height=vb.components.Gaussian("diag", missing=True))
     data |= dict(height=holes)
-    whole = vb.fit(vb.BayesianMixture(1, vb.components.Product(**parts)), data, key=KEY)
-    own = [vb.fit(vb.BayesianMixture(1, part), data[name], key=KEY) for name, part in parts.items()]
-    close(whole.objective, sum(fit.objective for fit in own))
-    assert np.isnan(vb.replicate(whole.model, whole.params, data, key=KEY)["height"][0, ::3, 0]).all()
+    whole, params, bound = settled(vb.BayesianMixture(1, vb.components.Product(**parts)), data)
+    own = [settled(vb.BayesianMixture(1, part), data[name]) for name, part in parts.items()]
+    close(bound, sum(bound for _, _, bound in own))
+    assert np.isnan(vb.replicate(whole, params, data, key=KEY)["height"][0, ::3, 0]).all()
 
 
 def test_draws_are_by_part(float64):
     parts, data = different(float64)
-    fit = vb.fit(vb.BayesianMixture(K, vb.components.Product(**parts)), data, key=KEY)
+    model, params = started(vb.BayesianMixture(K, vb.components.Product(**parts)), data)
     given = dict(line=data["line"][0][:5], taken=7)
-    drawn = fit.sample(KEY, 5, given=given)
+    drawn = model.sample(params, KEY, 5, given=given)
     assert {name: x.shape for name, x in drawn.items()} == dict(
         height=(5, 2), visits=(5, 2), line=(5,), taken=(5, 3)
     )
     np.testing.assert_array_equal(drawn["taken"].sum(-1), 7)
-    again = vb.replicate(fit.model, fit.params, data, key=KEY, n_draws=2)
+    again = vb.replicate(model, params, data, key=KEY, n_draws=2)
     assert jax.tree.map(jnp.shape, again) == jax.tree.map(lambda x: (2, *x.shape), data)
     np.testing.assert_array_equal(again["line"][0][0], data["line"][0])
     with pytest.raises(ValueError, match="part 'line': given must be the x"):
-        fit.sample(KEY, 5)
+        model.sample(params, KEY, 5)
     with pytest.raises(ValueError, match="given must be a dict by the names of parts"):
-        fit.sample(KEY, 5, given=7)
+        model.sample(params, KEY, 5, given=7)
 
 
 def test_hyperparameters_are_changed_by_the_name_of_the_part():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import vbjax as vb
-from tests.models.components.test_products import CHAINS, KINDS, rows
+from tests.models.components.test_products import CHAINS, KINDS, rows, started
 from tests.support.registry import N_COMPONENTS, N_FEATURES, N_ROWS, counts, sweeps, table
 from tests.support.tolerances import STANDARD_ERRORS, close
 
@@ -31,10 +31,9 @@ def with_noise(**box):
 def test_noise_of_weight_zero_is_no_noise(dtype):
     """Of a box of 1e18 to each side every row has a density of 1e-37: after one update it weighs nothing."""
     x = rows(table, dtype)
-    alone = vb.Mixture(K, Gaussian()).resolve(x)
-    model = vb.Mixture(K + 1, with_noise(low=-1e18, high=1e18)).resolve(x)
-    start = alone.init(KEY, x)
-    both = model.init(KEY, x) | dict(classes=start["components"])
+    alone, start = started(vb.Mixture(K, Gaussian()), x)
+    model, both = started(vb.Mixture(K + 1, with_noise(low=-1e18, high=1e18)), x)
+    both |= dict(classes=start["components"])
     expected, found = sweeps(alone, start, x), sweeps(model, both, x)
     close(found[1][1:], expected[1][1:])  # the first has equal weights of four
     assert expected[1][-1, 0] - expected[1][1, 0] > 1
@@ -49,8 +48,7 @@ def test_two_blocks_of_one_kind_are_one_of_both(kinds, how, float64):
     one = kinds[how](K, Gaussian())
     two = kinds[how](K, Union(first=(1, Gaussian()), rest=(K - 1, Gaussian())))
     x = one.read(x)
-    one, two = one.resolve(x), two.resolve(x)
-    start = one.init(KEY, x)
+    (one, start), two = started(one, x), jax.jit(type(two).resolve)(two, x)
     split = lambda q, place: jax.tree.map(lambda leaf: leaf[place], q)
     own = {name: q for name, q in start.items() if name != "components"}
     own |= {name: split(start["components"], place) for name, place in two.component.places.items()}
@@ -87,8 +85,8 @@ def test_outliers_are_noise_and_leave_the_classes_alone(dtype):
 def test_the_derived_e_step_is_the_oracle(how, dtype):
     """Of counts, whose constants are those of their law alone."""
     x = rows(counts, dtype)
-    model = KINDS[how](K, Union(rates=(K - 1, Poisson()), noise=(1, Noise()))).resolve(x)
-    params, weights = model.init(KEY, x), jnp.linspace(0, 2, N_ROWS, dtype=dtype)
+    model, params = started(KINDS[how](K, Union(rates=(K - 1, Poisson()), noise=(1, Noise()))), x)
+    weights = jnp.linspace(0, 2, N_ROWS, dtype=dtype)
 
     @jax.jit
     def both(model, params, rows, weights):

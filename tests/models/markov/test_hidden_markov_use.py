@@ -357,11 +357,7 @@ def test_steps_of_regressions_are_drawn_for_given_rows(float64):
         model.forecast(params, key, (x, y), 3, given=given)
 
 
-def test_what_models_all_of_a_step_is_given_nothing():
-    x = vb.datasets.earthquakes()
-    model = vb.PoissonHMM(2)
-    data = model.read(x)
-    model = model.inspect(data).resolve(data)
-    params = model.init(jax.random.key(0), data)
+def test_what_models_all_of_a_step_is_given_nothing(float64):
+    model, params, _ = subject("VB counts")
     with pytest.raises(ValueError, match="given must be None"):
         model.sample(params, jax.random.key(0), 3, given=3)

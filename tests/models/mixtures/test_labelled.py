@@ -14,7 +14,7 @@ import pytest
 from scipy import special
 
 import vbjax as vb
-from tests.models.components.test_products import KINDS, rows
+from tests.models.components.test_products import KINDS, rows, started
 from tests.support.registry import N_COMPONENTS, N_ROWS, counts, lines, mixed, product, score, sweeps, table
 from tests.support.tolerances import close
 from vbjax.models.components.seeding import draw_labelled_seeds, squared_distance
@@ -42,10 +42,8 @@ def test_all_labels_known_are_one_fit_for_each_class(name, how, float64):
     x, n = rows(make, float64), np.bincount(CLASS)
     fit = vb.fit(KINDS[how](K, component), vb.Labelled(x, CLASS), key=KEY)
     prior = fit.model.component  # whose defaults follow all rows
-    own = [
-        vb.fit(KINDS[how](1, prior), jax.tree.map(lambda leaf, k=k: leaf[k == CLASS], x), key=KEY)
-        for k in range(K)
-    ]
+    of_class = [np.asarray(k == CLASS, float64) for k in range(K)]  # the others weigh 0: one program for all
+    own = [vb.fit(KINDS[how](1, prior), x, key=KEY, weights=weights) for weights in of_class]
     if how == "em":
         labels = special.xlogy(n, n / N_ROWS).sum()
     else:  # Dirichlet-multinomial, in the order of the rows
@@ -115,8 +113,8 @@ def test_every_class_starts_at_its_rows(float64):
 @every_how
 def test_the_derived_e_step_is_the_oracle(how, dtype):
     data = vb.Labelled(rows(table, dtype), jnp.asarray(some_known()))
-    model = KINDS[how](K, vb.components.Gaussian("diag")).resolve(data)
-    params, weights = model.init(KEY, data), jnp.linspace(0, 2, N_ROWS, dtype=dtype)
+    model, params = started(KINDS[how](K, vb.components.Gaussian("diag")), data)
+    weights = jnp.linspace(0, 2, N_ROWS, dtype=dtype)
 
     @jax.jit
     def both(model, params, rows, weights):
@@ -139,8 +137,8 @@ def test_minibatches_keep_their_labels(float64):
     data = vb.Labelled(rows(table, float64), some_known())
     model = vb.BayesianMixture(K, vb.components.Gaussian())
     steps = vb.fit_stochastic(model, data, key=KEY, batch_size=N_ROWS, n_epochs=4, forgetting=0)
-    resolved, read = model.resolve(model.read(data)), model.read(data)
-    start = resolved.init(jax.random.split(KEY)[0], read)
+    read = model.read(data)
+    resolved, start = started(model, read, jax.random.split(KEY)[0])
     close(steps.trace, sweeps(resolved, start, read, n_sweeps=4)[1][:, 0], factor=10)
     part = lambda a, b: vb.Labelled(data.x[a:b], data.labels[a:b])
     batches = iter([part(0, 16), part(16, 32), part(32, 40)])
