@@ -360,23 +360,23 @@ every_fit = pytest.mark.parametrize("name", FITTED)
 
 @functools.cache
 def fitted(name):
-    """One fit in float32, with three restarts in two lanes, for all tests of it."""
+    """One fit in float32 with x64 enabled, three restarts in two lanes, for all tests of it."""
     data, _ = MODELS[name].data("float32")
     return data, vb.fit(MODELS[name].model, data, key=jax.random.key(0), **HOW)
 
 
 @every_fit
 def test_a_fit_of_float32_is_float32_with_x64_enabled(name, float64):
-    """Of every leaf, without running it."""
-    data, _ = MODELS[name].data("float32")
-    run = lambda key, data: vb.fit(MODELS[name].model, data, key=key, n_restarts=3, lanes=2, max_iter=10)
-    fit = jax.eval_shape(run, jax.random.key(0), data)
-    assert dtypes(fit) == {np.dtype("float32")}
-    assert not any(leaf.weak_type for leaf in jax.tree.leaves(fit))
+    """Every leaf of it, also of a fit inside jit, without running that one."""
+    data, fit = fitted(name)
+    run = lambda key, data: vb.fit(MODELS[name].model, data, key=key, **HOW)
+    traced = jax.eval_shape(run, jax.random.key(0), data)
+    assert dtypes(fit) == dtypes(traced) == {np.dtype("float32")}
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves((fit, traced)))
 
 
 @every_fit
-def test_the_objective_of_a_fit_is_that_of_its_parameters(name):
+def test_the_objective_of_a_fit_is_that_of_its_parameters(name, float64):
     data, fit = fitted(name)
     assert fit.status == vb.Status.CONVERGED
     trace = np.asarray(fit.trace)
@@ -390,7 +390,7 @@ def test_the_objective_of_a_fit_is_that_of_its_parameters(name):
 
 
 @every_fit
-def test_a_warm_start_at_the_optimum_stays_there(name):
+def test_a_warm_start_at_the_optimum_stays_there(name, float64):
     data, fit = fitted(name)
     again = vb.fit(MODELS[name].model, data, key=jax.random.key(1), params=fit.params, **HOW)
     assert again.runs.n_iter[0] <= 3
@@ -398,7 +398,7 @@ def test_a_warm_start_at_the_optimum_stays_there(name):
 
 
 @every_fit
-def test_a_second_fit_of_the_same_shapes_compiles_nothing(name):
+def test_a_second_fit_of_the_same_shapes_compiles_nothing(name, float64):
     _, fit = fitted(name)
     data, _ = MODELS[name].data("float32", seed=1)
     other = with_hyper(MODELS[name].model, **FITTED[name]) if FITTED[name] else MODELS[name].model
