@@ -126,7 +126,7 @@ def different(dtype):
 def settled(model, data):
     """A model of one law, resolved; its parameters and its bound, where they no longer move."""
     model, start = started(model, data)
-    params, objective, _ = sweeps(model, start, data)
+    params, objective, _ = sweeps(model, start, model.annotate(data))  # as a fit has them
     close(objective[1], objective[-1])
     return model, params, objective[-1, 0]
 
@@ -188,7 +188,8 @@ def test_a_part_may_be_a_mixture_in_every_state(float64):
     def in_time(component, data):
         model = vb.BayesianHiddenMarkovModel(1, component)
         data = model.read(data)
-        return *started(model, data), data
+        model, start = started(model, data)
+        return model, start, model.annotate(data)
 
     model, params, both = in_time(vb.components.Product(height=nested, visits=parts["visits"]), data)
     assert list(params) == ["initial", "transitions", "height_shares", "height", "visits"]
