@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from vbjax.core.ragged import Ragged
+from vbjax.core.ragged import Ragged, placed
 from vbjax.core.rows import n_rows
 from vbjax.families.base import pytree
 from vbjax.numerics.inputs import as_numbers, is_concrete
@@ -105,17 +105,18 @@ def label_steps(data: Ragged, labels: Given, k: int) -> Any:
     lengths = xp.concatenate(each)
     in_order = lengths[xp.argsort(order)]
     labels = _read_step_labels(labels, in_order.tolist() if known else [None] * len(lengths), k)
-    xp = jnp if isinstance(labels, jax.core.Tracer) else xp
+    traced = not known or isinstance(labels, jax.core.Tracer)
+    xp = jnp if traced else np
     labels = xp.asarray(labels)
     starts, parts = (xp.cumsum(in_order) - in_order)[order], []
     for part in data.parts:
         n, width = part.observed.shape
         there = xp.arange(width) < lengths[:n, None]
         table = xp.where(there, labels[xp.where(there, starts[:n, None] + xp.arange(width), 0)], -1)
-        table = table.astype(np.int32)
-        if is_concrete((table, part.observed)):
+        table = table.astype(np.int32) if traced else placed(table, np.int32)
+        if data.mesh is not None and is_concrete((table, part.observed)):
             table = jax.device_put(table, part.observed.sharding)
-        parts.append(part._replace(labels=jnp.asarray(table)))
+        parts.append(part._replace(labels=table))
         lengths, starts = lengths[n:], starts[n:]
     return dataclasses.replace(data, parts=tuple(parts))
 
