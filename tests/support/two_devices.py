@@ -32,7 +32,7 @@ NAMES = (
     "own, local",
     "own, locals that interact",
     "own, states in time",
-    "HMM of counts",
+    "HMM of known states",
     "VB state space",
     "topics, known concentrations",
 )

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from vbjax.core.devices import mesh_of
 from vbjax.core.ragged import Ragged, placed
 from vbjax.core.rows import n_rows
 from vbjax.families.base import pytree
@@ -114,7 +115,7 @@ def label_steps(data: Ragged, labels: Given, k: int) -> Any:
         there = xp.arange(width) < lengths[:n, None]
         table = xp.where(there, labels[xp.where(there, starts[:n, None] + xp.arange(width), 0)], -1)
         table = table.astype(np.int32) if traced else placed(table, np.int32)
-        if data.mesh is not None and is_concrete((table, part.observed)):
+        if not traced and mesh_of(part) is not None:
             table = jax.device_put(table, part.observed.sharding)
         parts.append(part._replace(labels=table))
         lengths, starts = lengths[n:], starts[n:]
@@ -125,11 +126,12 @@ def _read_step_labels(labels: Given, lengths: Sequence[int | None], k: int) -> n
     """Return labels of the steps of sequences, end to end, (t,); lengths are None where they are traced."""
     if not (isinstance(labels, list) and labels and np.ndim(labels[0])):
         return _read_labels(labels, None if None in lengths else sum(n or 0 for n in lengths), k, "steps")
-    if len(labels) != len(lengths):
+    n_empty = len(lengths) - len(labels)
+    if n_empty < 0 or any(lengths[len(labels) :]):  # empty ones may follow the last
         raise ValueError(
             f"labels must be one vector for each of the {len(lengths)} sequences; got {len(labels)}"
         )
-    each = zip(labels, lengths, strict=True)
+    each = zip(labels, lengths, strict=n_empty == 0)
     read = [_read_labels(x, n, k, f"steps of sequence {i}") for i, (x, n) in enumerate(each)]
     return (np if is_concrete(read) else jnp).concatenate(read)
 
