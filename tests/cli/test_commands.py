@@ -310,6 +310,7 @@ def test_options_reach_the_fit(folder, capsys, monkeypatch):
     seen = stopped_fits(monkeypatch)
     command = ["fit", "bayesian-gmm", "table.csv", "--columns", "1", "--covariance", "spherical"]
     command += ["--components", "2", "--restarts", "5", "--max-iter", "9", "--tol", "0", "--seed", "3"]
+    command += ["--checkpoint", "run"]
     assert main([*command, "--weight-concentration", "0.5"]) == 2
     assert main(["--quiet", "fit", "kmeans", "table.csv", "--columns", "mass,0"]) == 2
     (model, data, settings), (clusters, both, defaults) = seen
@@ -320,11 +321,11 @@ def test_options_reach_the_fit(folder, capsys, monkeypatch):
     )
     np.testing.assert_array_equal(data, table()[:, 1:])
     assert jnp.array_equal(settings.pop("key"), jax.random.key(3))
-    assert settings == dict(n_restarts=5, max_iter=9, tol=0.0, progress=True)
+    assert settings == dict(n_restarts=5, max_iter=9, tol=0.0, progress=True, checkpoint="run")
     assert clusters.n_clusters == 6
     np.testing.assert_array_equal(both, table()[:, ::-1])
     assert jnp.array_equal(defaults.pop("key"), jax.random.key(0))
-    assert defaults == dict(n_restarts=64, max_iter=1000, tol=1e-6, progress=False)
+    assert defaults == dict(n_restarts=64, max_iter=1000, tol=1e-6, progress=False, checkpoint=None)
 
 
 def test_a_single_cluster_has_no_silhouette():

@@ -350,6 +350,7 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
             "key",
             "function",
             "path",
+            "optional_folder",
             "names",
             "indices",
             "other",

@@ -83,6 +83,7 @@ _ALWAYS_RIGHT = {
     "--weight-concentration": ("half", "beyond"),
     "--columns": ("zero",),
     "--sequence": ("zero",),
+    "--checkpoint": ("minus", "zero", "nan", "inf", "half", "word", "big", "beyond", "comma", "spaces"),
     "--out": ("minus", "zero", "nan", "inf", "half", "word", "big", "beyond", "comma"),  # names of files
 }
 _ALSO_NAMED = {"--vocab": "vocabulary", "--plot": "picture"}

@@ -40,7 +40,8 @@ USUAL = dict(
 DRIVERS = {
     "fit": "model=other:own data=rows:column params=optional_params:own_params n_restarts=count:two "
     "lanes=count:one "
-    "accelerate=flag:false check=flag:false",
+    "accelerate=flag:false check=flag:false devices=optional_other:devices "
+    "checkpoint=optional_folder:nothing",
     "fit_stochastic": "batch_size=count:eight n_epochs=count:one delay=nonnegative:one "
     "forgetting=forgetting:most total_rows=optional_count:nothing params=optional_params:own_params",
     "gibbs": "",
@@ -314,6 +315,7 @@ USED = str.split("""
 # public, and called otherwise or not at all
 EXEMPT = dict(
     Algorithm="a protocol",
+    configure="for a process that has computed nothing yet; tests/inference/test_configure.py",
     ConjugateModel="the base of models; its methods are the engine's",
     Expectation="a record that the engine gives",
     expectation="the engine's pass over rows; it takes what a model's `read` and `resolve` give",

@@ -199,6 +199,11 @@ def path(good: Any) -> list[Value]:
     )
 
 
+def optional_folder(good: Any) -> list[Value]:
+    """A folder that is made where there is none: what no folder can be."""
+    return [v for v in path(good) if v.label not in ("none", "empty", "absent", "folder")]
+
+
 def names(good: Any) -> list[Value]:
     """One name for each of a few things."""
     return never(

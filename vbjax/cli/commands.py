@@ -103,6 +103,7 @@ class Options:
     plot: str | None = None
     quiet: bool = False
     devices: int | None = None
+    checkpoint: str | None = None
 
     @property
     def emission(self) -> str:
@@ -144,8 +145,9 @@ def run(options: Options) -> None:
             max_iter=options.max_iter,
             tol=options.tol,
             progress=not options.quiet,
+            checkpoint=options.checkpoint,
         )
-    except ValueError as error:
+    except (ValueError, ImportError, OSError) as error:
         raise UserError(error) from error
     if not np.isfinite(float(result.objective)):
         raise UserError(f"no restart gave a finite result: {result.verdict()}")

@@ -16,6 +16,7 @@ from typing import NoReturn
 from vbjax.cli.chains import OUTPUTS
 from vbjax.cli.commands import MODELS, Options, UserError, run
 from vbjax.cli.interrupt import MESSAGE, STATUS, raising
+from vbjax.inference.configure import MOST_DEVICES
 from vbjax.models.components.covariance import STRUCTURES
 
 _ABOUT = """\
@@ -243,8 +244,13 @@ def _add_how_to_fit(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--devices",
         metavar="N",
-        type=_whole(1),
+        type=_whole(1, MOST_DEVICES),
         help="cores that the fit is divided over (default: all)",
+    )
+    group.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="keep what the fit has reached in this directory, and go on from there if it was interrupted",
     )
 
 

@@ -13,6 +13,7 @@ import jax
 
 from vbjax.numerics.inputs import read_count
 
+MOST_DEVICES = 4096  # of one processor
 _LARGEST = 2**30  # bytes of the cache of compiled programs, after which the oldest go
 
 
@@ -25,8 +26,8 @@ def configure(
     the package does not.
 
     Args:
-        cpu_devices: how many devices JAX makes of the processor, at least 1; "all" for one of each core that
-            the process may use. `fit` divides its work over all of them. None leaves what is.
+        cpu_devices: how many devices JAX makes of the processor, from 1 to 4096; "all" for one of each core
+            that the process may use. `fit` divides its work over all of them. None leaves what is.
         compilation_cache: whether compiled programs are kept in the user's cache directory
             ($XDG_CACHE_HOME/vbjax, ~/.cache/vbjax), up to 1 GiB; a path keeps them there. Several processes
             may share it. False leaves what is.
@@ -42,6 +43,8 @@ def configure(
         if isinstance(cpu_devices, str) and cpu_devices != "all":
             raise ValueError(f"cpu_devices must be a number of devices or 'all'; got {cpu_devices!r}")
         number = _cores() if isinstance(cpu_devices, str) else read_count(cpu_devices, "cpu_devices")
+        if number > MOST_DEVICES:
+            raise ValueError(f"cpu_devices must be at most {MOST_DEVICES}; got {number}")
         try:
             jax.config.update("jax_num_cpu_devices", number)
         except RuntimeError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from vbjax.core.model import require_model
 from vbjax.core.rows import Annotated, read_row_weights
 from vbjax.families.coordinates import displace
 from vbjax.inference import division
+from vbjax.inference.checkpoints import Checkpoint
 from vbjax.inference.interrupts import compiling
 from vbjax.inference.irreversible import irreversible
 from vbjax.inference.restarts import Race, Runs
@@ -61,6 +63,7 @@ def fit(
     check: bool = False,
     progress: bool = False,
     devices: Sequence[jax.Device] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Fit:
     """Fit a model by coordinate ascent from one or many starts, in one compiled loop.
 
@@ -91,6 +94,9 @@ def fit(
         devices: those that may be used, by default all of this process. The rows are divided over them where
             there are many, the restarts where there are few rows (inference/division.py). Data that come
             divided along their rows stay so.
+        checkpoint: a directory where the fit keeps what it has reached, every 30 seconds and at its end.
+            Called again with the same arguments it goes on from there, to the same result. It needs the extra
+            `checkpoint`.
 
     Returns:
         A `Fit`.
@@ -137,12 +143,20 @@ def fit(
 
     devices = read_devices(devices)
     if not is_concrete((given, data, weights, tol, key, params)):
+        if checkpoint is not None:
+            raise ValueError("checkpoint must be None inside jit and vmap, where a fit cannot be kept")
         return _finish(*_begun((given, data, weights, tol, key, params), options, sizes))
     mesh, data, weights = division.divide(read, data, weights, sizes["n_restarts"], devices)
+    kept = None
+    if checkpoint is not None:
+        arguments = dict(model=given, data=data, weights=weights, tol=tol, key=key, params=params)
+        kept = Checkpoint(checkpoint, arguments | options._asdict() | sizes | dict(devices=str(mesh)))
     with over(mesh):
         with compiling():
             race, *fixed = _begun((given, data, weights, tol, key, params), options, sizes)
-        race, winner, result = _advance_in_slices(race, fixed, progress)
+        if kept is not None:
+            race = kept.restored(race)
+        race, winner, result = _advance_in_slices(race, fixed, progress, kept)
         if read.may_have_saddles:
             result = _leave_saddles(result, winner, race, fixed, jax.random.fold_in(key, n_restarts))
         if subject is model and result.status == Status.NON_FINITE:
@@ -305,7 +319,9 @@ def _as_fit(algorithm: Any, race: Race, so_far: _SoFar) -> Fit:
     )
 
 
-def _advance_in_slices(race: Race, fixed: Tree, progress: bool) -> tuple[Race, int, Fit]:
+def _advance_in_slices(
+    race: Race, fixed: Tree, progress: bool, kept: Checkpoint | None = None
+) -> tuple[Race, int, Fit]:
     """Call the same compiled loop again and again, so that the host can look up between slices.
 
     Ctrl-C while the first slice is being compiled is an error, later the end of all runs.
@@ -323,6 +339,8 @@ def _advance_in_slices(race: Race, fixed: Tree, progress: bool) -> tuple[Race, i
                 if progress:
                     bar.update(ended - bar.n)
                     bar.set_postfix_str(f"best objective {float(so_far.objective):.6g}" if ended else "")
+                if kept is not None:
+                    kept.keep(race, now=ended == n_restarts)
                 if ended == n_restarts:
                     break
                 growth = _SLICE_SECONDS / (time.perf_counter() - begun)
@@ -332,6 +350,8 @@ def _advance_in_slices(race: Race, fixed: Tree, progress: bool) -> tuple[Race, i
             except KeyboardInterrupt:
                 if race.run.is_deleted():  # in the moment between a slice's beginning and its having a name
                     raise
+                if kept is not None:
+                    kept.keep(race, now=True)
                 race, so_far, _ = _advance(*fixed, _NO_LIMIT, np.bool_(True), race=race)
                 break
     return race, int(so_far.run), _as_fit(fixed[1], race, so_far)

@@ -1,0 +1,97 @@
+"""A fit that is killed goes on where it was, to the same bits; never from another's, and says what fails."""
+
+import jax
+import numpy as np
+import pytest
+
+import vbjax as vb
+from tests.support.clouds import key, rows
+from vbjax.inference import checkpoints
+
+pytest.importorskip("orbax.checkpoint")
+HOW = dict(key=key(), n_restarts=5, lanes=2, max_iter=60, tol=0.0)
+MODELS = {
+    "EM": vb.GaussianMixture(3),
+    "saddles": vb.Model(
+        factors=dict(mu=vb.Normal(), tau=vb.Gamma()),
+        log_prior=lambda s: vb.terms.normal(s.mu, 0.0, 1.0) + vb.terms.gamma(s.tau, 1.0, 1.0),
+        log_likelihood=lambda s, x: vb.terms.normal(x[:, 0], s.mu, s.tau),
+    ),
+}
+
+
+class Killed(Exception):
+    """In the place of the end of the process."""
+
+
+def dies_after(monkeypatch, number):
+    """Let a process die when it has kept so many checkpoints, one at every look of the host."""
+    keep, count = checkpoints.Checkpoint.keep, []
+
+    def dying(self, race, *, now=False):
+        keep(self, race, now=True)
+        count.append(1)
+        if len(count) == number:
+            raise Killed
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "keep", dying)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_fit_that_was_killed_goes_on_to_the_same_bits(tmp_path, monkeypatch, name):
+    alone = vb.fit(MODELS[name], rows(), **HOW)
+    for number in (2, 1) if name == "EM" else (1, 1):
+        with monkeypatch.context() as patch:
+            dies_after(patch, number)
+            with pytest.raises(Killed):
+                vb.fit(MODELS[name], rows(), checkpoint=tmp_path, **HOW)
+    again = vb.fit(MODELS[name], rows(), checkpoint=tmp_path, **HOW)
+    for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+    ended = vb.fit(MODELS[name], rows(), checkpoint=tmp_path, **HOW)  # which has nothing left to do
+    np.testing.assert_array_equal(ended.runs.objective, alone.runs.objective)
+
+
+def test_a_checkpoint_is_of_one_fit(tmp_path):
+    fit = lambda model=MODELS["EM"], data=None, **how: vb.fit(
+        model, rows() if data is None else data, checkpoint=tmp_path, **HOW | how
+    )
+    fit()
+    for words, call in {
+        "model": lambda: fit(vb.GaussianMixture(3, mean_precision=1.0)),
+        "data": lambda: fit(data=rows() + 1),
+        "key, max_iter": lambda: fit(key=key(5), max_iter=70),
+        "n_restarts": lambda: fit(n_restarts=6),
+    }.items():
+        with pytest.raises(ValueError, match=rf"other arguments \({words}\)"):
+            call()
+
+
+def test_what_cannot_be_written_is_said_and_the_last_stays(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for path, words in ((tmp_path / "file" / "run", "can be written"), (3, "path of a directory")):
+        with pytest.raises(ValueError, match=f"checkpoint must be .*{words}"):
+            vb.fit(MODELS["EM"], rows(), checkpoint=path, **HOW)
+
+    import orbax.checkpoint as orbax
+
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        dies_after(patch, 1)
+        with pytest.raises(Killed):
+            vb.fit(MODELS["EM"], rows(), checkpoint=path, **HOW)
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(orbax.CheckpointManager, "save", full)
+        with pytest.raises(OSError, match=r"could not be written, its last one is whole: .*No space left"):
+            vb.fit(MODELS["EM"], rows(), checkpoint=path, **HOW)
+    alone, again = vb.fit(MODELS["EM"], rows(), **HOW), vb.fit(MODELS["EM"], rows(), checkpoint=path, **HOW)
+    np.testing.assert_array_equal(alone.runs.objective, again.runs.objective)
+
+
+def test_inside_jit_there_is_no_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match="checkpoint must be None inside jit"):
+        jax.jit(lambda x: vb.fit(MODELS["EM"], x, checkpoint=tmp_path, **HOW).objective)(rows())
