@@ -106,10 +106,8 @@ def least_share(covariance: Float[Array, "*plate d d"]) -> Float[Array, "*plate"
 
     Near-collinear columns make it small, whatever their units. It is NaN where the matrix has no factor.
     """
-    variance = jnp.diagonal(covariance, axis1=-2, axis2=-1)
-    unit = jnp.sqrt(jnp.where(variance > 0, variance, 1))
-    pivots = jnp.diagonal(cholesky(covariance / outer(unit, unit)), axis1=-2, axis2=-1) ** 2
-    return pivots.min(-1)
+    diagonal = functools.partial(jnp.diagonal, axis1=-2, axis2=-1)
+    return ((diagonal(cholesky(covariance)) / jnp.sqrt(diagonal(covariance))) ** 2).min(-1)
 
 
 def ill_conditioned(covariance: Float[Array, "*plate d d"]) -> Bool[Array, ""]:
