@@ -274,7 +274,7 @@ def test_cases_are_summed_out_one_by_one(float64):
     ("call", "message"),
     [
         (lambda: bb.low_rank(0), "rank must be"),
-        (lambda: bb.mixture(2, of="tall"), "family must be one of .*'tall'"),
+        (lambda: bb.mixture(2, of="tall"), "of must be one of .*'tall'"),
         (lambda: vb.category(1), "n_cases must be"),
         (lambda: bb.summed_out(sum, dict(z=vb.real())), "discrete must hold vb.category"),
         (lambda: bb.summed_out(sum, dict(z=vb.category(10, 6))), "1e.06 joint cases are too many"),

@@ -112,6 +112,7 @@ ALSO_NAMED = dict(
         "counts",
     ),
     x=("data", "y", "rows"),
+    y=("length",),  # of as many steps
     factors=("factor", "log_prior", "log_likelihood"),
     support=("log_density",),
     hyper=("log_prior", "log_likelihood"),

@@ -92,6 +92,17 @@ def pair(first: Any, second: Any) -> Callable[[Callable[[], Any]], list[Value]]:
     return kind
 
 
+def planes(good: Callable[[], Any]) -> list[Value]:
+    """Two tables of as many columns: swapped, they are another pair of that kind."""
+    return [Value(v.label, v.make, v.legitimate or v.label == "swapped") for v in pair(rows, rows)(good)]
+
+
+def few_planes(good: Callable[[], Any]) -> list[Value]:
+    """A selection of these."""
+    chosen = {v.label for v in pair(few_rows, few_rows)(good)}
+    return [v for v in planes(good) if v.label in chosen]
+
+
 def documents(good: Callable[[], Any]) -> list[Value]:
     """In place of `Documents`."""
     return (
@@ -142,14 +153,15 @@ def sequences(kind: Any) -> Callable[[Callable[[], Any]], list[Value]]:
 
 
 def number_sequences(good: Callable[[], Any]) -> list[Value]:
-    """Sequences of vectors, or of numbers."""
+    """Sequences of vectors, or of numbers: one, or several of unequal length."""
     own = sequences(holed_rows)(good)
-    return [Value(v.label, v.make, v.legitimate or v.label == "an_axis_less") for v in own]
+    return [Value(v.label, v.make, v.legitimate or v.label in ("an_axis_less", "ragged")) for v in own]
 
 
 def cells(good: Callable[[], Any]) -> list[Value]:
     """A table of any number of axes."""
-    return [Value(v.label, v.make, v.legitimate or v.label == "an_axis_less") for v in rows(good)]
+    any_axes = ("an_axis_less", "an_axis_more")
+    return [Value(v.label, v.make, v.legitimate or v.label in any_axes) for v in rows(good)]
 
 
 def _no_rows() -> list[Value]:

@@ -113,6 +113,8 @@ def of_result(result: Any) -> tuple[str, str]:
     """Fine, or NaN where success is claimed."""
     if isinstance(result, vb.Fit):
         return _of_fit(result)
+    if isinstance(result, vb.LinearResponse) and result.singular:
+        return "fine", "singular"
     if hasattr(result, "__next__"):
         result = list(result)
     if not isinstance(result, vb.Sequences) and _has_nan(result):  # in these, NaN is missing

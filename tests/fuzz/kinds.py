@@ -234,6 +234,16 @@ def float_dtype(good: Any) -> list[Value]:
     return dtype(good) + never(whole="int32")
 
 
+def states(good: Any) -> list[Value]:
+    """States by name, of no model in particular: they may have any plates."""
+    return [Value(v.label, v.make, v.label == "fewer") for v in values.params(good)]
+
+
+def title(good: Any) -> list[Value]:
+    """What the one thing shall be called: any name will do."""
+    return [Value(v.label, v.make, v.label == "none_of_them") for v in values.names(good)]
+
+
 def draw(good: Any) -> list[Value]:
     """A value of a latent, of a scalar or a location with its precision."""
     return no_value() + never(
@@ -370,6 +380,8 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
             "whole_rows",
             "binary_rows",
             "positive_rows",
+            "planes",
+            "few_planes",
             "documents",
             "corpus",
         )
@@ -394,6 +406,8 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     "anything": anything,
     "array_value": array,
     "float_dtype": float_dtype,
+    "states": states,
+    "title": title,
     "draw": draw,
     "state_of": state_of,
     "factors": own.factors,
@@ -406,7 +420,7 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     "chaining": chaining,
     "score": without(values.real, "huge", "five_axes", "empty"),
     "forgetting": without(values.share, "zero"),
-    "total": without(values.count_or_zero, "beyond", "vast", "float"),
+    "total": without(values.count_or_zero, "beyond", "vast", "float", "true"),
     "optional_flag": optional(values.flag),
     "optional_count": optional(values.count),
     "optional_params": values.start,

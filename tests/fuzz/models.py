@@ -80,7 +80,7 @@ DATA_KINDS = dict(
     categories="whole_rows",
     positives="positive_rows",
     design="design",
-    planes="design",
+    planes="planes",
     labelled="labelled",
     measured="measured",
     grouped="grouped",
@@ -93,7 +93,7 @@ DATA_KINDS = dict(
     nothing="nothing",
     any_data="anything",
 )
-FEW = dict(documents="documents", nothing="nothing", any_data="anything")
+FEW = dict(documents="documents", nothing="nothing", any_data="anything", planes="few_planes")
 FEW |= {name: "few_sequence_rows" for name in DATA_KINDS if name.endswith("series")}
 PAIRS = ("design", "planes", "labelled", "measured", "grouped")
 

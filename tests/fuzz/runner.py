@@ -29,22 +29,23 @@ def work(numbers: list[int]) -> None:
     warnings.simplefilter("ignore")
     from .grid import grid
 
-    calls = grid()
+    calls, most = grid(), resource.getrlimit(resource.RLIMIT_AS)[1]
     for number in numbers:
         print(json.dumps([number]), file=out, flush=True)
-        _limit_memory()
+        _limit_memory(most)
         begun = time.perf_counter()
         kind, message = calls[number].judged()
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
         print(json.dumps([number, kind, message, time.perf_counter() - begun]), file=out, flush=True)
         if _maps() > _MOST_MAPS:
             return
 
 
-def _limit_memory() -> None:
+def _limit_memory(most: int) -> None:
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + LIMIT_BYTES, resource.RLIM_INFINITY))
+    soft = now + LIMIT_BYTES if most == resource.RLIM_INFINITY else min(now + LIMIT_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, most))
 
 
 def _maps() -> int:

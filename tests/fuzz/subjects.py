@@ -49,7 +49,7 @@ DRIVERS = {
     "optimum": "params=params:optimum",
     "linear_response": "params=params:optimum",
     "replicate": "observed=other:normal_family",
-    "sample_posterior": "n=shape:two",
+    "sample_posterior": "params=states:own_params n=shape:two",
     "merge_states": "result=other:fit:HDPHiddenMarkovModel data=sequence_rows:table "
     "weights=weights:one_weight",
 }
@@ -60,7 +60,7 @@ SUPPORTS = {
     "unit_interval": "",
     "interval": "low=end:zero high=end:one shape=shape:two",
     "simplex": "n_cases=count:two",
-    "ordered": "n=count:two low=end:zero",
+    "ordered": "n=count:two low=end_alone:zero",
     "cholesky_factor": "n=count:two",
     "correlation_cholesky": "n=count:two",
     "category": "n_cases=count:two",
@@ -181,7 +181,7 @@ DATASETS = {
 CONTAINERS = {
     "Documents.of": "corpus=corpus n_words=optional_count:five dtype=dtype:float32",
     "Documents.from_tokens": "texts=tokens vocabulary=optional_vocabulary:some_words dtype=dtype:float32",
-    "Sequences.of": "data=sequence_rows:table lengths=lengths",
+    "Sequences.of": "data=number_sequences:table lengths=lengths",
 }
 # methods of objects that are made from data
 METHODS = {
@@ -214,7 +214,7 @@ PLOTS = {
     "plots.chains.transitions": "table=probabilities_value:transitions states=indices:features",
     "plots.chains.segments": "paths=other:paths names=names:two_names",
     "plots.chains.overview": "fit=other:fit:GaussianHMM data=few_sequence_rows:table "
-    "sequences=names:one_name",
+    "sequences=title:one_name",
     "plots.topics.top_words": "topics=other:topics which=indices:features n=count:three",
     "plots.topics.document_topics": "shares=few_rows:shares documents=indices:features",
     "plots.topics.overview": "fit=other:fit:LatentDirichletAllocation n=count:three",

@@ -305,18 +305,20 @@ class MixtureStart:
 _NORMALS = ("full_rank", "mean_field", "blocks")
 
 
-def start_of(family: str | FamilyStart) -> FamilyStart:
+def start_of(family: str | FamilyStart, name: str = "family") -> FamilyStart:
     """Return the function that starts a family, which is given by its name or by that function itself.
+
+    Errors call the argument by `name`.
 
     Raises:
         ValueError: an unknown family.
     """
     if isinstance(family, str) and family in _NORMALS:
         return NormalStart(family)
-    if callable(family):
+    if callable(family) and not isinstance(family, type):
         return family
     names = ", ".join(_NORMALS)
-    raise ValueError(f"family must be one of {names}, or a function that starts one; got {family!r}")
+    raise ValueError(f"{name} must be one of {names}, or a function that starts one; got {family!r}")
 
 
 def start_of_latents(
@@ -355,5 +357,5 @@ def mixture(n_components: int, of: str | FamilyStart = "mean_field") -> MixtureS
     Raises:
         ValueError: n_components < 1; a family that is none.
     """
-    start_of(of)
+    start_of(of, "of")
     return MixtureStart(read_count(n_components, "n_components"), of)

@@ -9,11 +9,12 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from vbjax.numerics.inputs import as_floating
+from vbjax.numerics.inputs import as_floating, is_concrete
 
 
 def _fit_generalized_pareto(x: Float[Array, " n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -45,11 +46,10 @@ def pareto_smoothed(log_ratios: ArrayLike) -> tuple[Float[Array, " n"], Float[Ar
         log_ratios: (n,), log p - log q at draws of q. A ratio of -inf is a weight of 0.
 
     Returns:
-        The log weights (n,), whose exponentials add up to one, and k-hat, which is NaN where a ratio is +inf
-        or NaN.
+        The log weights (n,), whose exponentials add up to one, and k-hat.
 
     Raises:
-        ValueError: fewer than five ratios, or an array of other than one axis.
+        ValueError: fewer than five ratios, or an array of other than one axis; a ratio that is NaN or +inf.
 
     References:
         Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, JMLR 25.
@@ -63,6 +63,8 @@ def pareto_smoothed(log_ratios: ArrayLike) -> tuple[Float[Array, " n"], Float[Ar
     log_ratios = as_floating(log_ratios, "log_ratios")
     if log_ratios.ndim != 1 or len(log_ratios) < 5:
         raise ValueError(f"log_ratios must be at least 5 numbers, (n,); got shape {log_ratios.shape}")
+    if is_concrete(log_ratios) and not (np.asarray(log_ratios) < np.inf).all():
+        raise ValueError("log_ratios must be finite, or -inf where a weight is 0; there is a NaN or +inf")
     return _smooth(log_ratios)
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from vbjax.core.contracts import Info, Status, judge
 from vbjax.core.coordinate_ascent import explain, sweep
-from vbjax.core.rows import expectation, rounding_error
+from vbjax.core.rows import expectation, float_dtype, rounding_error
 from vbjax.families.base import State, pytree, static
 from vbjax.families.coordinates import at_coordinates, coordinates
 from vbjax.numerics.inputs import all_finite, read_flag, read_number
@@ -108,7 +108,7 @@ class AcceleratedAscent:
 
     def start(self, params: Record, data: Data) -> AcceleratedState:
         """Return the state at given parameters, with no history."""
-        objective = jnp.asarray(-jnp.inf, jnp.asarray(self.tol).dtype)
+        objective = jnp.asarray(-jnp.inf, float_dtype(params))
         local = self.model.start_locals(params, data)
         flat = ravel_pytree(_coordinates(params, params))[0]
         history = jnp.zeros((_MEMORY, flat.size), flat.dtype)

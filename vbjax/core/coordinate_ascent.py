@@ -15,7 +15,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from vbjax.core.contracts import Info, Status, judge
-from vbjax.core.rows import Expectation, expectation, rounding_error
+from vbjax.core.rows import Expectation, expectation, float_dtype, rounding_error
 from vbjax.families.base import pytree, static
 from vbjax.families.coordinates import first_improper_field
 from vbjax.numerics.inputs import all_finite, read_flag, read_number
@@ -60,7 +60,7 @@ class CoordinateAscent:
 
     def start(self, params: Record, data: Data) -> AscentState:
         """Return the state at given parameters."""
-        objective = jnp.asarray(-jnp.inf, jnp.asarray(self.tol).dtype)
+        objective = jnp.asarray(-jnp.inf, float_dtype(params))
         return AscentState(params, objective, self.model.start_locals(params, data))
 
     def state_specs(self, whole: Any, rows: Any) -> AscentState:
@@ -86,10 +86,11 @@ class CoordinateAscent:
 
 
 def explain(model: ConjugateModel, params: Record, data: Data, weights: Float[Array, " n"] | None) -> None:
-    """Raise an error that says why runs from such a start are not finite, if a known reason applies.
+    """Raise an error that says why results are not finite, if a known reason applies.
 
     Raises:
-        ValueError: if squares of the data overflow, or prior and data leave a factor improper.
+        ValueError: if squares of the data overflow, the prior density is not finite at such parameters, or
+            prior and data leave a factor improper.
     """
     for x in jax.tree.leaves(data):
         if jnp.issubdtype(x.dtype, jnp.floating) and x.size:
@@ -101,12 +102,21 @@ def explain(model: ConjugateModel, params: Record, data: Data, weights: Float[Ar
                     f"data must have squares that {x.dtype} can add up; the largest number is {largest:.3g}: "
                     f"change the unit{wider}"
                 )
-    moved = jax.jit(sweep)(model, Record(params), data, weights).params
+    params = Record(params)
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(model)]
+    names = ", ".join(jax.tree_util.keystr(path, simple=True, separator=".") for path in paths)
+    prior = jax.jit(lambda model, params: model.expected_log_prior(params))(model, params)
+    if all_finite(params) and not jnp.isfinite(prior):
+        raise ValueError(
+            f"log_prior is {prior} where a fit begins: is a hyperparameter out of its range ({names})?"
+        )
+    moved = jax.jit(sweep)(model, params, data, weights).params
     for name, state in moved.items():
         if field := first_improper_field(state):
             raise ValueError(
                 f"the factor {name!r} ({model.factors[name]}) is improper: its prior and the data "
                 f"leave it a {field} that is not positive. Give it a proper prior"
+                + (f"; the hyperparameters are {names}" if names else "")
             )
 
 

@@ -20,12 +20,13 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
-from vbjax.core.coordinate_ascent import sweep
+from vbjax.core.coordinate_ascent import explain, sweep
 from vbjax.core.hyperparameters import read_model
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.parameters import require_params
 from vbjax.core.rows import expectation, read_row_weights
 from vbjax.families.base import State, pytree
+from vbjax.numerics.inputs import all_finite, is_concrete
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Index, Tree
 
@@ -170,8 +171,8 @@ def linear_response(
         A `LinearResponse`, by one dense solve: for up to some thousands of parameters.
 
     Raises:
-        ValueError: a model with local factors that interact, or with a factor that is not conjugate; a
-            `BlackBox` of another family than "mean_field".
+        ValueError: a model with local factors that interact, or with a factor that is not conjugate; data or
+            a prior of which the response is not finite; a `BlackBox` of another family than "mean_field".
 
     References:
         Giordano, R., Broderick, T. & Jordan, M. (2018), Covariances, robustness, and variational Bayes,
@@ -191,7 +192,10 @@ def linear_response(
         return _by_name(matrix, means, jnp.zeros((), matrix.dtype))
     model, params, data, weights = _read_fitted(model, params, data, weights, "how it responds")
     _require_closed_form(model)
-    return _linear_response(model, params, data, weights)
+    response = _linear_response(model, params, data, weights)
+    if is_concrete(response) and not all_finite(response.covariance):
+        explain(model, params, data, weights)
+    return response
 
 
 @jax.jit

@@ -12,15 +12,17 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from vbjax.core.coordinate_ascent import explain
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.ragged import Ragged, by_part_with_key
 from vbjax.core.rows import float_dtype
 from vbjax.families.base import State, Statistics
 from vbjax.inference.fit import resolved
-from vbjax.numerics.inputs import read_count, read_key
+from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data
 
@@ -52,7 +54,8 @@ def gibbs(
         Values by factor, every array of shape (n_chains, n_draws, *plate, *event).
 
     Raises:
-        ValueError: arguments that `fit` refuses; a model with a factor that is not conjugate.
+        ValueError: arguments that `fit` refuses; a model with a factor that is not conjugate; data or a prior
+            of which draws are not finite.
 
     References:
         Geman & Geman (1984); Bishop (2006), section 11.3.
@@ -73,7 +76,10 @@ def gibbs(
             f"data must be arrays: a {type(model).__name__} does not draw what documents and sequences have "
             "of their own; a vb.Model of sequences does"
         )
-    return _gibbs(model, data, key, **sizes)
+    draws = _gibbs(model, data, key, **sizes)
+    if is_concrete(draws) and not all(np.isfinite(x).all() for x in jax.tree.leaves(draws)):
+        explain(model, model.init(key, data), data, None)
+    return draws
 
 
 @functools.partial(jax.jit, static_argnames=("n_draws", "n_warmup", "n_chains"))

@@ -65,7 +65,7 @@ def read_statistics(kind: type[S], x: Argument, name: str, *, axes: int = 0, squ
             f"{family_of(x)} factor"
         )
     value = read_value(x, name, axes=axes)
-    if square and value.shape[-1] != value.shape[-2]:
+    if square and (value.shape[-1] != value.shape[-2] or not value.shape[-1]):
         raise ValueError(f"{name} must be square matrices; got shape {value.shape}")
     return kind.of(value)
 

@@ -55,11 +55,15 @@ def probe(model: Any, rows: Data) -> Probed:
         return value, gradient
 
     s = _generic_statistics(families, dtype, rng)
-    value, gradient = score(s)
+    value, row, gradient = jax.device_get(_score(model, rows, s))
     if not np.isfinite(value):
+        where = f"where the statistics of {', '.join(families)} are around 1"
+        why = "is a hyperparameter out of its range"
+        if row is None or np.isfinite(row).all():
+            raise ValueError(f"log_prior is not finite {where}: {why}?")
         raise ValueError(
-            f"the log joint is {value} where the statistics of {', '.join(families)} are around 1: "
-            "is a hyperparameter out of its range?"
+            f"log_likelihood is not finite at rows of data {where}: {why}, or are the data too large for "
+            f"{dtype} (change the unit)?"
         )
     residuals: dict[str, float] = {}
     poisoned: dict[str, dict[str, set[str]]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -100,6 +101,7 @@ def _read_totals(given: Given, n: int) -> Float[Array, " n"]:
     counts = as_floating(given, "given")
     if counts.shape not in ((), (n,)):
         raise ValueError(f"given must be a number of counts, or one for each of {n}; got {counts.shape}")
+    require(np.isfinite, counts, "given must be finite")
     require(is_count, counts, "given must be numbers of counts")
     return jnp.broadcast_to(counts, (n,))
 

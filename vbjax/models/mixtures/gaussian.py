@@ -6,9 +6,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from vbjax.core.hyperparameters import DEFINITE, NON_NEGATIVE, POSITIVE, Range
 from vbjax.families.base import pytree, replace
 from vbjax.families.delta import Delta
 from vbjax.families.dirichlet import Dirichlet
@@ -16,7 +18,7 @@ from vbjax.families.joint import LocationCovariance
 from vbjax.models.components import Gaussian
 from vbjax.models.labels.weights import Weights, weights_of
 from vbjax.models.mixtures.mixture import Mixture
-from vbjax.numerics.inputs import as_floating, read_table
+from vbjax.numerics.inputs import as_floating, describe, is_concrete, read_table
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Hyper
 
@@ -91,13 +93,14 @@ class GaussianMixture(Mixture):
             covariances: (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical.
 
         Raises:
-            ValueError: what is no number, or of another shape.
+            ValueError: what is no number, of another shape, or out of range.
         """
         means = read_table(means, "means")
         dtype, (k, d) = means.dtype, means.shape
         shape = dict(full=(k, d, d), tied=(d, d), diag=(k, d), spherical=(k,))[self.component.covariance_type]
-        weights = _read_shaped(weights, "weights", (k,)).astype(dtype)
-        covariances = _read_shaped(covariances, "covariances", shape).astype(dtype)
+        weights = _read_shaped(weights, "weights", (k,), NON_NEGATIVE).astype(dtype)
+        allowed = DEFINITE if self.component.covariance_type in ("full", "tied") else POSITIVE
+        covariances = _read_shaped(covariances, "covariances", shape, allowed).astype(dtype)
         structure = replace(self.component, scale=jnp.ones(d, dtype)).structure
         if not structure.correlated:
             covariances = jnp.broadcast_to(covariances, structure.family.plate)
@@ -181,8 +184,12 @@ def _covariances(model: Mixture, params: Record) -> Array:
     return model.component.covariances(params)
 
 
-def _read_shaped(x: Data, name: str, shape: tuple[int, ...]) -> Array:
+def _read_shaped(x: Data, name: str, shape: tuple[int, ...], allowed: Range) -> Array:
     x = as_floating(x, name)
     if x.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, as means have it; got {x.shape}")
+    if is_concrete(x):
+        cells = np.asarray(x).reshape(-1, *shape[-2:]) if allowed.matrix else np.asarray(x)[None]
+        if not all(np.isfinite(cell).all() and np.all(allowed.holds(cell)) for cell in cells):
+            raise ValueError(f"{name} must be finite and {allowed.words}; got {describe(x)}")
     return x
