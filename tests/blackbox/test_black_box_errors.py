@@ -231,6 +231,7 @@ def test_parameters_are_those_of_the_model(fitted):
             r"log_density must return a scalar; got shape \(3,\)",
         ),
         (lambda model: bb.pareto_smoothed("a"), "log_ratios must be numbers"),
+        (lambda model: bb.pareto_smoothed(np.full(9, np.inf)), "log_ratios must be finite, or -inf"),
         (lambda model: bb.pareto_smoothed(np.zeros(4)), "log_ratios must be at least 5 numbers"),
         (lambda model: bb.pareto_smoothed(np.zeros((9, 9))), "log_ratios must be at least 5 numbers"),
         (lambda model: vb.NonConjugate(dict(a=vb.real(), b=None)), "support must hold supports alone"),

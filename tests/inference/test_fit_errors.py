@@ -222,6 +222,9 @@ def test_given_values_of_a_mixture_have_its_shapes(kind):
     for weights, covariances, name in [
         (np.ones(3) / 3, good, "weights"),
         ("even", good, "weights"),
+        (-np.ones(2) / 2, good, "weights"),
+        (np.ones(2) / 2, np.nan * good, "covariances"),
+        (np.ones(2) / 2, -good, "covariances"),
         (np.ones(2) / 2, np.ones((2, 4, 3)), "covariances"),
         (np.ones(2) / 2, "full", "covariances"),
     ]:

@@ -136,3 +136,29 @@ def test_a_point_factor_goes_to_its_conditional_mode():
 def test_bad_arguments_raise(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         vb.gibbs(mean_and_precision(), X, **dict(dict(key=jax.random.key(0)), **bad))
+
+
+def draw_from(model, data):
+    vb.gibbs(model, data, key=jax.random.key(0), n_draws=4, n_warmup=4, n_chains=1)
+
+
+def respond(model, data):
+    vb.linear_response(model, vb.fit(mean_and_precision(), X, key=jax.random.key(0)).params, data)
+
+
+def climb(model, data):
+    vb.fit(model, data, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("use", "unit", "hyper", "message"),
+    [
+        (draw_from, 1e30, {}, "data must have squares .* change the unit"),
+        (respond, 1e30, {}, "data must have squares .* change the unit"),
+        (climb, 1.0, dict(a=-1.0), r"log_prior is nan .* out of its range \(.*hyper.a"),
+    ],
+)
+def test_what_is_not_finite_is_explained(use, unit, hyper, message):
+    climb(mean_and_precision(), X)  # its log joint has been examined: later calls look at shapes alone
+    with pytest.raises(ValueError, match=message):
+        use(mean_and_precision().replace(**hyper), unit * X)

@@ -106,6 +106,11 @@ REFUSED = {
         lambda t: terms.multivariate_normal(np.zeros(3), np.zeros(3), np.ones((3, 2))),
         "multivariate_normal: precision must be square matrices",
     ),
+    "a precision of no size": (
+        lambda t: terms.multivariate_normal(np.zeros(0), np.zeros(0), np.ones((0, 0))),
+        "multivariate_normal: precision must be square matrices",
+    ),
+    "a state that is none": (lambda t: terms.categorical(2, np.ones(2) / 2), "x must be from 0 to 1; got 2"),
     "a location of another size": (
         lambda t: terms.normal_wishart(t["NormalWishart"], np.zeros(2), 1.0, 4.0, np.eye(3)),
         r"normal_wishart has arguments of shapes that do not fit: x=\(2, 3\), location=\(2,\)",

@@ -330,7 +330,12 @@ def test_steps_of_multinomials_are_counts_of_the_given_totals(float64):
     totals = np.array([1.0, 5.0, 0.0])
     assert (model.forecast(params, key, x, 3, 6, given=totals).sum(-1) == totals).all()
     assert (model.forecast(params, key, x, 3, 6).sum(-1) == 1).all()
-    for wrong, message in (("a", "numbers"), (-1, "numbers of counts"), (np.ones(2), "one for each of 3")):
+    for wrong, message in (
+        ("a", "numbers"),
+        (-1, "numbers of counts"),
+        (np.inf, "finite"),
+        (np.ones(2), "one"),
+    ):
         with pytest.raises(ValueError, match=f"given must be {message}|given must be a number .*{message}"):
             model.forecast(params, key, x, 3, 6, given=wrong)
 
