@@ -45,6 +45,7 @@ from vbjax.families import (
     TruncatedNormal,
     Wishart,
 )
+from vbjax.inference import engine
 from vbjax.inference.configure import configure
 from vbjax.inference.derivatives import LinearResponse, elbo, linear_response, optimum
 from vbjax.inference.fit import fit
@@ -192,6 +193,7 @@ __all__ = [
     "correlation_cholesky",
     "datasets",
     "elbo",
+    "engine",
     "families",
     "fit",
     "fit_stochastic",

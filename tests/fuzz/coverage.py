@@ -31,6 +31,7 @@ def uncovered() -> Iterator[Call]:
         if name not in known:
             yield no_row("uncovered", name, "public name without a row")
     modules = dict(
+        engine=subjects.ENGINE,
         terms=subjects.TERMS,
         metrics=subjects.METRICS,
         chains=subjects.CHAINS,

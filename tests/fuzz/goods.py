@@ -259,6 +259,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "own": own_model,
     "own_fit": lambda: fit_of(own_model(), good("column")),
     "own_params": lambda: good("own_fit").params,
+    "own_statistics": lambda: vb.engine.statistics(own_model(), good("own_params"), good("column")),
     "optimum": lambda: vb.fit(own_model(), good("column"), key=jax.random.key(0)).params,
     "black_box": lambda: model("BlackBox"),
     "black_box_params": lambda: fitted("BlackBox").params,

@@ -22,6 +22,7 @@ def grid() -> list[Call]:
     """All calls."""
     return [
         *_functions("", vb, subjects.DRIVERS, "drivers"),
+        *_functions("engine.", vb.engine, subjects.ENGINE, "drivers"),
         *_functions("", vb, subjects.SUPPORTS, "supports"),
         *_functions("", vb, subjects.FAMILIES, "families"),
         *_functions("terms.", vb.terms, subjects.TERMS, "terms"),

@@ -54,6 +54,13 @@ DRIVERS = {
     "weights=weights:one_weight",
 }
 
+ENGINE = {
+    "statistics": "",
+    "merge": "a=other:own_statistics b=other:own_statistics",
+    "update": "statistics=other:own_statistics block=count_or_zero:one",
+    "objective": "statistics=other:own_statistics",
+}
+
 SUPPORTS = {
     "real": "",
     "positive": "",
@@ -344,6 +351,7 @@ EXEMPT = dict(
     components="a module",
     core="a module",
     datasets="a module",
+    engine="a module",
     families="a module",
     gaussian_chains="a module",
     labels="a module",

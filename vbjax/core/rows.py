@@ -245,12 +245,12 @@ def expectation(
     """
     if data is None:
         return model.no_rows(params)
-    total, local = _sums(model, model.prepare(params), data, weights, local)
+    total, local = sum_e_steps(model, model.prepare(params), data, weights, local)
     return model.collect(total)._replace(local=local)
 
 
-def _sums(
-    model: Any, prepared: Tree, data: Data, weights: Array | None, local: Tree
+def sum_e_steps(
+    model: Any, prepared: Tree, data: Data, weights: Array | None, local: Tree = None
 ) -> tuple[Expectation, Any]:
     """Run the E-step of all rows, before `collect`; return local factors after it too, where carried."""
     chunk = by_part(model.chunk_rows, data)

@@ -56,11 +56,11 @@ def elbo(
         params: states of its factors.
         data, weights: those of the fit.
     """
-    model, params, data, weights = _read_fitted(model, params, data, weights, "its bound")
+    model, params, data, weights = read_fitted(model, params, data, weights, "its bound")
     return model.objective(params, expectation(model, params, data, weights))
 
 
-def _read_fitted(
+def read_fitted(
     model: ConjugateModel,
     params: Mapping[str, State],
     data: Data,
@@ -111,7 +111,7 @@ def optimum(
     >>> print(f"{jax.grad(mean)(fit.model).location:.3f}")
     0.250
     """
-    model, params, data, weights = _read_fitted(model, params, data, weights, "derivatives of its fit")
+    model, params, data, weights = read_fitted(model, params, data, weights, "derivatives of its fit")
     _require_closed_form(model)
     flat, unravel = ravel_pytree(jax.tree.map(lax.stop_gradient, params))
 
@@ -190,7 +190,7 @@ def linear_response(
         model, data = read_model(model, data)
         means, matrix = model.mean_response(params, data)
         return _by_name(matrix, means, jnp.zeros((), matrix.dtype))
-    model, params, data, weights = _read_fitted(model, params, data, weights, "how it responds")
+    model, params, data, weights = read_fitted(model, params, data, weights, "how it responds")
     _require_closed_form(model)
     response = _linear_response(model, params, data, weights)
     if is_concrete(response) and not all_finite(response.covariance):
