@@ -28,6 +28,8 @@ T = TypeVar("T")
 ROWS, RUNS = "rows", "runs"  # the axes of a mesh
 WHOLE = PartitionSpec()  # the same on every device
 _MESH: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
+_PLATFORM: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
+_CACHE = 2**20  # bytes of a core's cache
 _SHARES: contextvars.ContextVar[int] = contextvars.ContextVar("shares", default=1)
 
 
@@ -85,6 +87,25 @@ def on_each(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Call
             return function(*shares)
 
     return jax.shard_map(alone, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def compiled_for(platform: str) -> contextlib.AbstractContextManager[None]:
+    """Trace programs for a platform that is not here, for `jax.export`; its devices count as of 16 GiB."""
+    return _holding(_PLATFORM, platform)
+
+
+def room() -> int:
+    """Return how many times what a core's cache holds a pass may take at once: 1 on a processor.
+
+    Models choose the rows of a chunk so that they stay in that cache. An accelerator gains nothing by that,
+    and pays for every step: there a chunk may fill an eighth of its memory.
+    """
+    mesh, platform = _MESH.get(), _PLATFORM.get()
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    if (platform is None and device.platform == "cpu") or platform == "cpu":
+        return 1
+    known = (device.memory_stats() or {}) if platform is None else {}
+    return max(1, known.get("bytes_limit", 2**34) // (8 * _CACHE))
 
 
 # -- within a share of the rows --------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from vbjax.core.devices import add_up, n_shares, seen_alone
+from vbjax.core.devices import add_up, n_shares, room, seen_alone
 from vbjax.core.ragged import Ragged, by_part
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import read_weights
@@ -174,7 +174,7 @@ def _sweep_part(
     total: Tree,
 ) -> tuple[Tree, Tree]:
     """Sum over rows of one shape, added to `total` where there is one."""
-    n, dtype = n_rows(data), float_dtype(data)
+    n, dtype, chunk = n_rows(data), float_dtype(data), chunk * room()
 
     def call(rows: Data, row_weights: Array, own: Tree) -> tuple[Tree, Tree]:
         with seen_alone():

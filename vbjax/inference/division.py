@@ -19,9 +19,9 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from vbjax.core.contracts import Algorithm
-from vbjax.core.devices import ROWS, RUNS, WHOLE, divided, mesh_of, mesh_over, on_each, put
+from vbjax.core.devices import ROWS, RUNS, WHOLE, divided, mesh_of, mesh_over, on_each, put, room
 from vbjax.core.model import ConjugateModel
-from vbjax.core.ragged import Ragged
+from vbjax.core.ragged import Ragged, parts_of
 from vbjax.core.rows import float_dtype, n_rows
 from vbjax.inference import restarts
 from vbjax.inference.restarts import Race
@@ -53,6 +53,17 @@ def divide(
         mesh = mesh_over(devices[:shares], ROWS)
         return mesh, *_divided_rows(data, weights, mesh)
     return None, data, weights
+
+
+def lanes_for(model: Any, data: Data) -> int:
+    """Return how many runs step at the same time on a device: on an accelerator as many as fit, up to 64."""
+    there = room()
+    if there == 1:
+        return model.lanes_on_cpu
+    if data is None or not isinstance(model, ConjugateModel):
+        return 64
+    in_cache = lambda rows: -(-n_rows(rows) // model.chunk_rows(rows))  # chunks, each of a core's cache
+    return max(1, min(64, there // sum(map(in_cache, parts_of(data)))))
 
 
 def _divided_rows(data: Data, weights: Array | None, mesh: Mesh) -> tuple[Data, Array | None]:

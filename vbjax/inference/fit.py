@@ -82,7 +82,8 @@ def fit(
         tol: a run has converged when a sweep changes the objective by at most `tol` per row (for
             k-means: relative to the inertia), or by no more than its rounding error. By default 1e-6; an
             algorithm has its own.
-        lanes: runs that step at the same time; by default 4 on a CPU (1 for topics) and 64 on an accelerator.
+        lanes: runs that step at the same time on a device; by default 4 on a CPU (1 for topics), and up to 64
+            on an accelerator, as its memory allows.
         accelerate: mix successive sweeps, for fits that converge slowly (overlapping components, factor
             models): fewer sweeps, each of one pass as before, and the objective still never falls
             (`AcceleratedAscent`).
@@ -124,12 +125,12 @@ def fit(
             f"{type(model).__name__}"
         )
     progress = read_flag(progress, "progress")
-    if lanes is None:
-        lanes = subject.lanes_on_cpu if jax.default_backend() == "cpu" else 64
-    sizes = dict(n_restarts=n_restarts, lanes=lanes, max_iter=max_iter)
+    sizes = dict(n_restarts=n_restarts, lanes=1 if lanes is None else lanes, max_iter=max_iter)
     sizes = {name: read_count(size, name) for name, size in sizes.items()}
     key = read_key(key)
     read, data, weights = _read(subject, data, weights)
+    if lanes is None:
+        sizes["lanes"] = division.lanes_for(read, data)
     given = read if subject is model else dataclasses.replace(model, model=read)
     if subject is model:
         read.inspect_options(data, options)
