@@ -152,7 +152,15 @@ def as_floating(x: Given, name: str, missing: bool | None = None) -> Float[Array
 
 def _is_on_host(x: Array) -> bool:
     """Return whether numpy reads the array without a copy, so that checks by numpy compile nothing."""
-    return is_concrete(x) and all(device.platform == "cpu" for device in x.devices())
+    return is_concrete(x) and [device.platform for device in x.devices()] == ["cpu"]
+
+
+def values_here(x: ArrayLike) -> np.ndarray:
+    """Return the values of an array; of one whose rows lie in several processes those of this process."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    own = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in own])
 
 
 def _require_finite(x: Array, name: str, missing: bool | None = None) -> None:
@@ -161,10 +169,12 @@ def _require_finite(x: Array, name: str, missing: bool | None = None) -> None:
         return
     if not _is_on_host(x) and all_finite(x):
         return
-    values = np.asarray(x)
+    values = values_here(x)
     fine = np.isfinite(values) | (np.isnan(values) if missing else False)
+    if not missing and fine.all() and values.shape != x.shape:
+        raise ValueError(f"{name} must be finite; a row of another process has a NaN or an infinity")
     if not fine.all():
-        bad = int((~fine.reshape(x.shape[0] if x.ndim else 1, -1).all(1)).argmax())
+        bad = int((~fine.reshape(len(fine) if x.ndim else 1, -1).all(1)).argmax())
         what = "an infinity" if missing else "a NaN or an infinity"
         hint = "; missing=True takes NaN as missing entries" if missing is False else ""
         raise ValueError(f"{name} must be finite; row {bad} is the first with {what}{hint}")
@@ -271,7 +281,7 @@ def read_weights(weights: Given, n: int, dtype: DTypeLike) -> Float[Array, " n"]
     if weights.shape != (n,):
         raise ValueError(f"weights must have one number for each of the {n} rows; got shape {weights.shape}")
     if is_concrete(weights):
-        values = np.asarray(weights)
+        values = values_here(weights)
         if not np.isfinite(values).all() or (values < 0).any() or not (values > 0).any():
             raise ValueError("weights must be finite, at least 0, and not all 0")
     return weights

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
@@ -72,7 +71,7 @@ class Categorical(Component):
     def inspect(self, data: Data) -> Categorical:
         size = self.n_categories or size_of(self, "v")[0]
         if size is None and is_concrete(data):
-            size = int(np.max(np.asarray(data))) + 1
+            size = int(jnp.max(data)) + 1
             if size > _MOST_CATEGORIES:
                 raise ValueError(
                     f"data must be categories below {_MOST_CATEGORIES} where n_categories is not given; got "

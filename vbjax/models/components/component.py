@@ -28,7 +28,7 @@ from vbjax.families.base import Family, pytree, replace, static
 from vbjax.families.delta import Delta
 from vbjax.families.dirichlet import Dirichlet
 from vbjax.models.components.seeding import Distance, draw_labelled_seeds, draw_seeds, squared_distance
-from vbjax.numerics.inputs import is_concrete
+from vbjax.numerics.inputs import is_concrete, values_here
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Params, Tree
 
@@ -346,8 +346,8 @@ def for_every_law(prior: Tree, k: int) -> Tree:
 
 def require(condition: Callable[[Any], Any], x: Array, what: str) -> None:
     """Raise where an entry does not obey the condition, as far as its value may be looked at."""
-    if is_concrete(x) and not (fine := condition(np.asarray(x))).all():
-        raise ValueError(f"{what}; got {np.asarray(x)[~fine][0]}")
+    if is_concrete(x) and not (fine := condition(values_here(x))).all():
+        raise ValueError(f"{what}; got {values_here(x)[~fine][0]}")
 
 
 def is_count(x: Data) -> Tree:

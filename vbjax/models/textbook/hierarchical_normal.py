@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from vbjax import terms
@@ -15,7 +14,7 @@ from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState
 from vbjax.families.normal import Normal, NormalState
-from vbjax.numerics.inputs import is_concrete, read_column, read_pair
+from vbjax.numerics.inputs import is_concrete, read_column, read_pair, values_here
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Hyper
 
@@ -78,7 +77,7 @@ class HierarchicalNormal(ConjugateModel):
         y, sigma = read_column(y, "y"), read_column(sigma, "sigma")
         if y.shape != sigma.shape:
             raise ValueError(f"y and sigma must have one shape (J,); got {y.shape} and {sigma.shape}")
-        if is_concrete(sigma) and not (np.asarray(sigma) > 0).all():
+        if is_concrete(sigma) and not (values_here(sigma) > 0).all():
             raise ValueError("sigma must be positive: standard errors")
         return y, sigma
 

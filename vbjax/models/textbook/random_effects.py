@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from vbjax import terms
@@ -16,7 +15,7 @@ from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState
 from vbjax.families.normal import Normal, NormalState
-from vbjax.numerics.inputs import as_array, is_concrete, read_column, read_pair
+from vbjax.numerics.inputs import as_array, is_concrete, read_column, read_pair, values_here
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Hyper, Params
 
@@ -88,8 +87,8 @@ class RandomEffects(ConjugateModel):
             raise ValueError(
                 f"group must be whole numbers of the shape of y, {y.shape}; got {group.dtype}, {group.shape}"
             )
-        if is_concrete(group) and not ((np.asarray(group) >= 0) & (np.asarray(group) < n_groups)).all():
-            row = int(((np.asarray(group) < 0) | (np.asarray(group) >= n_groups)).argmax())
+        if is_concrete(group) and (bad := (values_here(group) < 0) | (values_here(group) >= n_groups)).any():
+            row = int(bad.argmax())
             hint = "np.unique(group, return_inverse=True)[1] numbers them from 0"
             what = f"group must be between 0 and n_groups - 1 = {n_groups - 1}"
             raise ValueError(f"{what}; got {group[row]} in row {row}; {hint}")
