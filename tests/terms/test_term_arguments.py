@@ -110,7 +110,14 @@ REFUSED = {
         lambda t: terms.multivariate_normal(np.zeros(0), np.zeros(0), np.ones((0, 0))),
         "multivariate_normal: precision must be square matrices",
     ),
-    "a state that is none": (lambda t: terms.categorical(2, np.ones(2) / 2), "x must be from 0 to 1; got 2"),
+    "a state that is none": (
+        lambda t: terms.categorical(2, np.ones(2) / 2),
+        "categorical: x must be from 0 to 1, .*; got 2",
+    ),
+    "a path through a state that is none": (
+        lambda t: terms.markov_chain(np.array([0, 2]), np.ones(2) / 2, np.ones((2, 2)) / 2),
+        r"markov_chain: x must be from -1 to 1, numbers of states; got \[0 2\]",
+    ),
     "a location of another size": (
         lambda t: terms.normal_wishart(t["NormalWishart"], np.zeros(2), 1.0, 4.0, np.eye(3)),
         r"normal_wishart has arguments of shapes that do not fit: x=\(2, 3\), location=\(2,\)",

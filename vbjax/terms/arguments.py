@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias, TypeVar
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from vbjax.families.base import Statistics
 from vbjax.families.dirichlet import DirichletStatistics
 from vbjax.families.stick_breaking import StickBreakingStatistics
-from vbjax.numerics.inputs import as_numbers
+from vbjax.numerics.inputs import as_numbers, is_concrete
 from vbjax.numerics.special import finite_log
 
 Argument: TypeAlias = Any  # a value, of which numpy can make an array, or the statistics of a latent
@@ -68,6 +69,20 @@ def read_statistics(kind: type[S], x: Argument, name: str, *, axes: int = 0, squ
     if square and (value.shape[-1] != value.shape[-2] or not value.shape[-1]):
         raise ValueError(f"{name} must be square matrices; got shape {value.shape}")
     return kind.of(value)
+
+
+def read_states(x: Argument, name: str, n: int, *, least: int = 0, axes: int = 0) -> Array:
+    """Return numbers of states as an array: whole, and from `least` to n - 1 as far as they may be read.
+
+    Raises:
+        ValueError: other numbers, or what `read_value` refuses.
+    """
+    x = read_value(x, name, axes=axes)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{name} must be whole numbers, those of states; got {x.dtype}")
+    if is_concrete(x) and not ((np.asarray(x) >= least) & (np.asarray(x) < n)).all():
+        raise ValueError(f"{name} must be from {least} to {n - 1}, numbers of states; got {x}")
+    return x
 
 
 def read_log(probabilities: Argument, name: str, *, axes: int = 1) -> Float[Array, "*plate k"]:

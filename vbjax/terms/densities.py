@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
@@ -27,13 +26,13 @@ from vbjax.families.normal_wishart import NormalWishartState, NormalWishartStati
 from vbjax.families.polya_gamma import PolyaGammaStatistics
 from vbjax.families.stick_breaking import StickBreakingState, StickBreakingStatistics
 from vbjax.families.wishart import WishartStatistics, wishart_log_density
-from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.linalg import transpose
 from vbjax.numerics.special import LOG_2PI, finite_log, log_factorial_remainder
 from vbjax.terms.arguments import (
     Argument,
     family_of,
     read_log,
+    read_states,
     read_statistics,
     read_value,
     require_alone,
@@ -199,12 +198,8 @@ def categorical(x: Argument, probabilities: Argument) -> Float[Array, " ..."]:
     if isinstance(x, CategoricalStatistics):
         require_shapes("categorical", event=1, x=x.p, probabilities=log)
         return (x.p * log).sum(-1)
-    x = read_value(x, "categorical: x")
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"categorical: x must be whole numbers, those of states; got {x.dtype}")
+    x = read_states(x, "categorical: x", log.shape[-1])
     require_shapes("categorical", x=x, probabilities_of_a_state=log[..., 0])
-    if is_concrete(x) and not ((np.asarray(x) >= 0) & (np.asarray(x) < log.shape[-1])).all():
-        raise ValueError(f"categorical: x must be from 0 to {log.shape[-1] - 1}; got {x}")
     shape = jnp.broadcast_shapes(x.shape, log.shape[:-1])
     log = jnp.broadcast_to(log, (*shape, log.shape[-1]))
     return jnp.take_along_axis(log, jnp.broadcast_to(x, shape)[..., None], -1)[..., 0]

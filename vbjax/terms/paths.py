@@ -26,6 +26,7 @@ from vbjax.terms.arguments import (
     Argument,
     family_of,
     read_log,
+    read_states,
     read_statistics,
     read_value,
     require_alone,
@@ -69,10 +70,9 @@ def _read_path(x: Argument, initial: Float[Array, "*plate k"]) -> MarkovChainSta
             "markov_chain: x must be a path of states' numbers or the statistics of a MarkovChain factor; "
             f"got those of a {family_of(x)} factor"
         )
-    x = read_value(x, "markov_chain: x", axes=1)
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"markov_chain: x must be whole numbers, those of states; got {x.dtype}")
-    return MarkovChainStatistics.of_path(x, initial.shape[-1], initial.dtype)
+    n = initial.shape[-1]
+    x = read_states(x, "markov_chain: x", n, least=-1, axes=1)
+    return MarkovChainStatistics.of_path(x, n, initial.dtype)
 
 
 def gauss_markov(
