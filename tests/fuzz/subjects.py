@@ -44,7 +44,7 @@ DRIVERS = {
     "checkpoint=optional_folder:nothing",
     "fit_stochastic": "batch_size=count:eight n_epochs=count:one delay=nonnegative:one "
     "forgetting=forgetting:most total_rows=optional_count:nothing params=optional_params:own_params",
-    "gibbs": "",
+    "gibbs": "devices=optional_other:devices",
     "elbo": "",
     "optimum": "params=params:optimum",
     "linear_response": "params=params:optimum",

@@ -59,9 +59,14 @@ def test_rows_on_two_devices_are_all_rows(found, name):
 @pytest.mark.parametrize("name", two_devices.RESTARTS)
 def test_restarts_on_two_devices_are_those_on_one(found, name):
     row = found["restarts", name]
-    assert row["runs"] == row["trace"] == row["together"] == 0
+    assert row["together"] == 0
+    assert max(row["runs"], row["trace"]) < 1e-10  # nats: another program may round otherwise
     assert row["n_iter"]
     assert row["devices"] == 1
+
+
+def test_chains_on_two_devices_are_those_on_one(found):
+    assert found["chains", "VB full"]["draws"] < 1e-9
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=20), st.floats(0, 1))

@@ -97,10 +97,21 @@ def compare_restarts(name):
     )
 
 
+def compare_chains():
+    entry, data, _ = rows_of("VB full")
+    one, two = (
+        vb.gibbs(entry.model, data, key=jax.random.key(2), n_draws=5, n_warmup=2, devices=jax.devices()[:n])
+        for n in (1, 2)
+    )
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True)
+    return dict(draws=max(float(np.abs(a - b).max()) for a, b in pairs))
+
+
 if __name__ == "__main__":
     keep_texts()
     division._MANY = 1  # small data are divided too
     for name in RESTARTS:
         print(json.dumps(dict(name=name, kind="restarts", **compare_restarts(name))), flush=True)
+    print(json.dumps(dict(name="VB full", kind="chains", **compare_chains())), flush=True)
     for name in NAMES:
         print(json.dumps(dict(name=name, kind="rows", **compare_rows(name))), flush=True)

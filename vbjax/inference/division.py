@@ -44,15 +44,27 @@ def divide(
     if rows and (mesh := mesh_of(data)) is not None:
         return mesh, *_divided_rows(data, weights, mesh)
     size, n_bytes = (sum(getattr(x, what) for x in jax.tree.leaves(data)) for what in ("size", "nbytes"))
-    shares = max(n for n in range(1, len(devices) + 1) if n_restarts % n == 0)
-    if shares > len(devices) // 2 and shares > 1 and n_bytes * shares <= _COPIED:
-        mesh = mesh_over(devices[:shares], RUNS)
-        return mesh, put(data, mesh, WHOLE), put(weights, mesh, WHOLE)
+    shares = _runs_on(devices, n_restarts)
+    if shares > len(devices) // 2 and n_bytes * shares <= _COPIED:
+        mesh, (data, weights) = divide_runs((data, weights), n_restarts, devices)
+        return mesh, data, weights
     shares = min(len(devices), size // _MANY, n_rows(data)) if rows else 1
     if shares > 1:
         mesh = mesh_over(devices[:shares], ROWS)
         return mesh, *_divided_rows(data, weights, mesh)
     return None, data, weights
+
+
+def divide_runs(data: Data, n_runs: int, devices: Sequence[jax.Device]) -> tuple[Mesh | None, Data]:
+    """Place the data of runs that are divided over as many devices as divide their number."""
+    shares = _runs_on(devices, n_runs)
+    mesh = mesh_over(devices[:shares], RUNS) if shares > 1 else None
+    return mesh, data if mesh is None else put(data, mesh, WHOLE)
+
+
+def _runs_on(devices: Sequence[jax.Device], n_runs: int) -> int:
+    """Return over how many devices runs are divided."""
+    return max(n for n in range(1, len(devices) + 1) if n_runs % n == 0)
 
 
 def lanes_for(model: Any, data: Data) -> int:

@@ -8,19 +8,22 @@ takes `from_gradient` of each factor and draws from it. Imports core; knows no m
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
 from vbjax.core.coordinate_ascent import explain
+from vbjax.core.devices import RUNS, WHOLE, jit, on_each, over, read_devices
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.ragged import Ragged, by_part_with_key
 from vbjax.core.rows import float_dtype
 from vbjax.families.base import State, Statistics
+from vbjax.inference import division
 from vbjax.inference.fit import resolved
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.record import Record
@@ -35,6 +38,7 @@ def gibbs(
     n_draws: int = 1000,
     n_warmup: int = 500,
     n_chains: int = 4,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Record:
     """Draw from the exact posterior of a conjugate model's parameters, by Gibbs sampling.
 
@@ -49,6 +53,8 @@ def gibbs(
         n_draws: number of draws of each chain that are returned.
         n_warmup: number of draws before them that are thrown away.
         n_chains: number of chains.
+        devices: those that may be used, by default all of this process: the chains are divided over as many
+            as divide their number.
 
     Returns:
         Values by factor, every array of shape (n_chains, n_draws, *plate, *event).
@@ -76,17 +82,21 @@ def gibbs(
             f"data must be arrays: a {type(model).__name__} does not draw what documents and sequences have "
             "of their own; a vb.Model of sequences does"
         )
-    draws = _gibbs(model, data, key, **sizes)
+    mesh = None
+    if is_concrete((model, data, key)):
+        mesh, data = division.divide_runs(data, sizes["n_chains"], read_devices(devices))
+    with over(mesh):
+        draws = division.gathered(_gibbs(model, data, key, **sizes), mesh)
     if is_concrete(draws) and not all(np.isfinite(x).all() for x in jax.tree.leaves(draws)):
         explain(model, model.init(key, data), data, None)
     return draws
 
 
-@functools.partial(jax.jit, static_argnames=("n_draws", "n_warmup", "n_chains"))
+@functools.partial(jit, static=("n_draws", "n_warmup", "n_chains"))
 def _gibbs(
     model: ConjugateModel, data: Data, key: Array, *, n_draws: int, n_warmup: int, n_chains: int
 ) -> Record:
-    def chain(key: Array) -> Record:
+    def chain(model: ConjugateModel, data: Data, key: Array) -> Record:
         key_start, key_values, key_local, key_sweeps = jax.random.split(key, 4)
         states = model.init(key_start, data)
         s = _draw_all(states, key_values)[1]
@@ -102,7 +112,9 @@ def _gibbs(
         carry, _ = jax.lax.scan(lambda c, k: (sweep(c, k)[0], None), (s, local), keys[:n_warmup])
         return jax.lax.scan(sweep, carry, keys[n_warmup:])[1]
 
-    return jax.vmap(chain)(jax.random.split(key, n_chains))
+    chains = lambda keys, model, data: jax.vmap(functools.partial(chain, model, data))(keys)
+    runs = PartitionSpec(RUNS)
+    return on_each(chains, (runs, WHOLE, WHOLE), runs)(jax.random.split(key, n_chains), model, data)
 
 
 def _start_locals(model: ConjugateModel, key: Array, rows: Data) -> Record:
