@@ -10,7 +10,7 @@ import os
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "name", choices=["blackbox", "derived", "hmm", "mixtures", "topics"], help="which benchmark"
+        "name", choices=["blackbox", "derived", "hmm", "mixtures", "scale", "topics"], help="which benchmark"
     )
     parser.add_argument("--only", nargs="+", metavar="PART", help="some parts of it alone")
     arguments = parser.parse_args()
