@@ -21,7 +21,7 @@ from vbjax.blackbox.supports import (
 from vbjax.chains import gaussian as gaussian_chains
 from vbjax.core.contracts import Status
 from vbjax.core.user_model import Model
-from vbjax.data import datasets
+from vbjax.data import datasets, sources
 from vbjax.data.documents import Documents
 from vbjax.data.labelled import Labelled
 from vbjax.data.sequences import Sequences
@@ -211,6 +211,7 @@ __all__ = [
     "replicate",
     "sample_posterior",
     "simplex",
+    "sources",
     "supports",
     "terms",
     "textbook",

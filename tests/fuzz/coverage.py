@@ -32,6 +32,7 @@ def uncovered() -> Iterator[Call]:
             yield no_row("uncovered", name, "public name without a row")
     modules = dict(
         engine=subjects.ENGINE,
+        sources=subjects.SOURCES,
         terms=subjects.TERMS,
         metrics=subjects.METRICS,
         chains=subjects.CHAINS,

@@ -23,6 +23,7 @@ def grid() -> list[Call]:
     return [
         *_functions("", vb, subjects.DRIVERS, "drivers"),
         *_functions("engine.", vb.engine, subjects.ENGINE, "drivers"),
+        *_functions("sources.", vb.sources, subjects.SOURCES, "sources"),
         *_functions("", vb, subjects.SUPPORTS, "supports"),
         *_functions("", vb, subjects.FAMILIES, "families"),
         *_functions("terms.", vb.terms, subjects.TERMS, "terms"),

@@ -61,6 +61,10 @@ ENGINE = {
     "objective": "statistics=other:own_statistics",
 }
 
+SOURCES = {
+    "Memmap": "data=other:table block_rows=count:eight",
+}
+
 SUPPORTS = {
     "real": "",
     "positive": "",
@@ -356,6 +360,7 @@ EXEMPT = dict(
     gaussian_chains="a module",
     labels="a module",
     metrics="a module",
+    sources="a module",
     supports="a module",
     terms="a module",
     textbook="a module",
@@ -382,5 +387,9 @@ EXEMPT |= {
     "blackbox.Mixture": "a family's state",
     "blackbox.NonConjugateState": "a family's state",
     "blackbox.from_numpyro": "needs an extra",
+    "sources.Arrow": "needs an extra",
+    "sources.Blocks": "takes any function or iterable; what it gives is read by a fit",
+    "sources.Parquet": "needs an extra",
+    "sources.Source": "the base of sources",
     "blackbox.to_inference_data": "needs an extra",
 }

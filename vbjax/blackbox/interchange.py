@@ -6,10 +6,8 @@ room.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -23,20 +21,11 @@ from vbjax.blackbox.contracts import FamilyStart, Latents
 from vbjax.blackbox.inspection import evaluating
 from vbjax.blackbox.supports import Support
 from vbjax.families.base import pytree, static
+from vbjax.numerics.extras import import_extra
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.types import Data, Tree
 
 Site: TypeAlias = Mapping[str, Tree]  # a site of NumPyro's trace
-
-
-def _import_extra(name: str, module: str) -> ModuleType:
-    """Import a module of an optional package; an ImportError says how to install it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"{name} is not installed: python -m pip install 'vbjax-inference[{name}]'"
-        ) from error
 
 
 @runtime_checkable
@@ -98,8 +87,8 @@ def from_numpyro(
         fit = vb.fit(vb.blackbox.from_numpyro(eight_schools, (effects, errors)), key=key)
         fit.params.mean["mu"], fit.params.sample(key, 1000)
     """
-    handlers = _import_extra("numpyro", "numpyro.handlers")
-    util = _import_extra("numpyro", "numpyro.infer.util")
+    handlers = import_extra("numpyro", "numpyro.handlers")
+    util = import_extra("numpyro", "numpyro.infer.util")
     if not callable(model):
         raise ValueError(f"model must be a function with NumPyro's primitives; got {model!r}")
     if not isinstance(args, Sequence) or isinstance(args, str):
@@ -107,7 +96,7 @@ def from_numpyro(
     if not isinstance(kwargs, Mapping | None):
         raise ValueError(f"kwargs must be a dict of the model's arguments; got {type(kwargs).__name__}")
     kwargs = {} if kwargs is None else kwargs
-    initial = _import_extra("numpyro", "numpyro.infer").init_to_uniform  # draws from improper priors too
+    initial = import_extra("numpyro", "numpyro.infer").init_to_uniform  # draws from improper priors too
 
     def sites(seed: int) -> Mapping[str, Site]:
         drawn = handlers.substitute(handlers.seed(model, seed), substitute_fn=initial)
@@ -140,7 +129,7 @@ def _support(name: str, site: Site, again: Site) -> Bijected:
         raise ValueError(
             f"the support of {name!r} moves with the other latents: write it as a function of one"
         )
-    transform = _import_extra("numpyro", "numpyro.distributions").biject_to(constraint)
+    transform = import_extra("numpyro", "numpyro.distributions").biject_to(constraint)
     return Bijected(transform, np.shape(site["value"]))
 
 
@@ -165,7 +154,7 @@ def to_inference_data(
         ImportError: ArviZ is not installed.
         ValueError: parameters, a key, a number or a model of another kind.
     """
-    arviz = _import_extra("arviz", "arviz")
+    arviz = import_extra("arviz", "arviz")
     if not isinstance(params, Approximation):
         raise ValueError(f"params must be those of a fit of a BlackBox; got {type(params).__name__}")
     if not isinstance(resampled_by, BlackBox | None):

@@ -73,12 +73,17 @@ class CoordinateAscent:
         """Score the parameters and sweep once; the pass that scores also serves the first block."""
         model, params = self.model, state.params
         total = expectation(model, params, data, weights, state.local)
-        objective, magnitude = model.scored(params, total)
-        error = rounding_error(magnitude)
-        status = judge(objective, state.objective, error, self.tol * model.unit(total))
+        info = self.score(state, total)
         moved = sweep(model, params, data, weights, total, check=self.check)
-        status = jnp.where(moved.fell, jnp.int32(Status.DECREASED), status)
-        return AscentState(moved.params, objective, moved.local), Info(params, objective, error, status)
+        status = jnp.where(moved.fell, jnp.int32(Status.DECREASED), info.status)
+        return AscentState(moved.params, info.objective, moved.local), info._replace(status=status)
+
+    def score(self, state: AscentState, total: Expectation) -> Info:
+        """Return objective and status of the state's parameters, given a pass over the rows at them."""
+        objective, magnitude = self.model.scored(state.params, total)
+        error = rounding_error(magnitude)
+        status = judge(objective, state.objective, error, self.tol * self.model.unit(total))
+        return Info(state.params, objective, error, status)
 
     def explain(self, params: Record, data: Data, weights: Float[Array, " n"] | None) -> None:
         """Raise a ValueError if data overflow, or a factor is improper."""

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vbjax.numerics.extras import import_extra
 from vbjax.numerics.types import Tree
 
 _EVERY = 30.0  # seconds between two, at least
@@ -39,12 +40,7 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike[str], arguments: Mapping[str, Tree]) -> None:
         if not isinstance(path, (str, os.PathLike)):
             raise ValueError(f"checkpoint must be the path of a directory; got {path!r}")
-        try:
-            import orbax.checkpoint as orbax
-        except ImportError:
-            raise ImportError(
-                "checkpoint needs orbax-checkpoint: pip install 'vbjax-inference[checkpoint]'"
-            ) from None
+        orbax = import_extra("checkpoint", "orbax.checkpoint")
         self._orbax, self._path = orbax, Path(path).absolute()
         self._digests = {name: _digest(value) for name, value in arguments.items()}
         self._kept = time.monotonic()

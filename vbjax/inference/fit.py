@@ -21,8 +21,9 @@ from vbjax.core.devices import RUNS, divided, jit, over, read_devices
 from vbjax.core.hyperparameters import read_model
 from vbjax.core.model import require_model
 from vbjax.core.rows import Annotated, read_row_weights
+from vbjax.data.sources import Source
 from vbjax.families.coordinates import displace
-from vbjax.inference import division
+from vbjax.inference import division, out_of_core
 from vbjax.inference.checkpoints import Checkpoint
 from vbjax.inference.interrupts import compiling
 from vbjax.inference.irreversible import irreversible
@@ -72,7 +73,10 @@ def fit(
 
     Args:
         model: a model, or an algorithm made from one.
-        data: what the model takes: arrays whose leading axis are the rows; None for none.
+        data: what the model takes: arrays whose leading axis are the rows; None for none. Or rows that are
+            read block by block, `vb.sources.Parquet(...)`: each pass reads them once for all restarts. Starts
+            and defaults that follow the data are then made from 65,536 rows drawn at random, and saddles are
+            not looked for.
         key: `jax.random.key(...)`; restarts use splits of it.
         weights: (n,) row weights; weight w counts a row w times, weight 0 leaves it out.
         params: where the first run starts (warm); the others start at random.
@@ -125,6 +129,13 @@ def fit(
             f"{type(model).__name__}"
         )
     progress = read_flag(progress, "progress")
+    source = data if isinstance(data, Source) else None
+    if source is not None:
+        several = None if devices is None or len(read_devices(devices)) == 1 else devices
+        untaken = options._replace(tol=None)._asdict() | dict(
+            weights=weights, lanes=lanes, devices=several, checkpoint=checkpoint
+        )
+        data, lanes = out_of_core.sample(model, source, key, params, untaken), n_restarts
     sizes = dict(n_restarts=n_restarts, lanes=1 if lanes is None else lanes, max_iter=max_iter)
     sizes = {name: read_count(size, name) for name, size in sizes.items()}
     key = read_key(key)
@@ -147,6 +158,11 @@ def fit(
         if checkpoint is not None:
             raise ValueError("checkpoint must be None inside jit and vmap, where a fit cannot be kept")
         return _finish(*_begun((given, data, weights, tol, key, params), options, sizes))
+    if source is not None:
+        race, *fixed = _begun((given, data, weights, tol, key, params), options, sizes)
+        starts, algorithm, rows, _ = fixed
+        race = out_of_core.advance(race, starts, algorithm, source, progress)
+        return _explained(_as_fit(algorithm, race, _so_far(race, algorithm, rows)), fixed)
     mesh, data, weights = division.divide(read, data, weights, sizes["n_restarts"], devices)
     kept = None
     if checkpoint is not None:
@@ -160,10 +176,7 @@ def fit(
         race, winner, result = _advance_in_slices(race, fixed, progress, kept)
         if read.may_have_saddles:
             result = _leave_saddles(result, winner, race, fixed, jax.random.fold_in(key, n_restarts))
-        if subject is model and result.status == Status.NON_FINITE:
-            starts, algorithm, *rows = fixed
-            algorithm.explain(jax.tree.map(lambda x: x[0], starts), *rows)
-        return division.gathered(result, mesh)
+        return division.gathered(_explained(result, fixed) if subject is model else result, mesh)
 
 
 def _subject(model: Any, data: Data) -> Any:
@@ -280,16 +293,21 @@ def _go_on(
 ) -> tuple[Race, _SoFar, Array]:
     """Go on for so many turns; the fit as it then stands, and how many runs have ended."""
     race = division.advance(race, starts, algorithm, data, weights, turns, stop)
-    _, run, _, _, next_run, runs, best = division.merged(race)
-    so_far = _SoFar(
+    merged = division.merged(race)
+    going = merged.run < race.runs.objective.shape[-1]
+    ended = merged.next_run.sum(dtype=jnp.int32) - going.sum(dtype=jnp.int32)
+    return race, _so_far(merged, algorithm, data), ended
+
+
+def _so_far(race: Race, algorithm: Any, data: Data) -> _SoFar:
+    runs, best = race.runs, race.best
+    return _SoFar(
         run=best.run,
         objective=runs.objective[best.run],
         n_iter=runs.n_iter[best.run],
         status=runs.status[best.run],
         diagnostics=algorithm.model.diagnose(best.params, data),
     )
-    going = run < race.runs.objective.shape[-1]
-    return race, so_far, next_run.sum(dtype=jnp.int32) - going.sum(dtype=jnp.int32)
 
 
 _advance = jit(_go_on, donate=("race",))  # a slice does not copy the table of the runs
@@ -318,6 +336,14 @@ def _as_fit(algorithm: Any, race: Race, so_far: _SoFar) -> Fit:
         status_code=so_far.status,
         diagnostics=so_far.diagnostics,
     )
+
+
+def _explained(result: Fit, fixed: Tree) -> Fit:
+    """Return the fit; where it is not finite for a known reason, raise an error that says it."""
+    if result.status == Status.NON_FINITE:
+        starts, algorithm, *rows = fixed
+        algorithm.explain(jax.tree.map(lambda x: x[0], starts), *rows)
+    return result
 
 
 def _advance_in_slices(

@@ -105,7 +105,7 @@ def begin(
     lanes = min(lanes, n_restarts)
     if n_restarts > 1:
         whole = -(-n_restarts // lanes) * lanes  # whole batches: a remainder would be a second program
-        keys = keys[np.arange(whole) % n_restarts]
+        keys = jnp.concatenate([keys, keys[: whole - n_restarts]])
         starts = lax.map(lambda k: algorithm.init(k, data, weights), keys, batch_size=lanes)
         starts = jax.tree.map(lambda x: _strong(x[:n_restarts]), starts)
     elif params is None:
@@ -179,33 +179,37 @@ def advance(
     With `stop` true the lanes end at their next scoring and no further run begins.
     """
     n_restarts = race.runs.objective.shape[0]
-    max_iter = race.trace.shape[1]
-    lanes = jnp.arange(race.run.shape[0])
 
     def body(carry: tuple[Race, Array]) -> tuple[Race, Array]:
         race, turn = carry
         moved, info = _in_lanes(lambda s: algorithm.step(s, data, weights), race.state)
-        trace = race.trace.at[lanes, race.n_iter].set(info.objective)
-        n_iter = race.n_iter + 1
-        going = info.status == Status.UNFINISHED
-        ended = jnp.where(n_iter >= max_iter, Status.MAX_ITER, Status.UNFINISHED)
-        ended = jnp.where(stop, Status.INTERRUPTED, ended)
-        status = jnp.where(going, ended, info.status).astype(jnp.int32)
-        done = (race.run < n_restarts) & (status != Status.UNFINISHED)
-        scored = race._replace(trace=trace, n_iter=n_iter)
-        race = lax.cond(
-            done.any(),
-            lambda r, m: _harvest(r, starts, m, info._replace(status=status), done, algorithm, data, stop),
-            lambda r, m: r._replace(state=m),
-            scored,
-            jax.tree.map(lambda m, s: m.astype(s.dtype), moved, race.state),
-        )
-        return race, turn + 1
+        return record(race, moved, info, starts, algorithm, data, stop), turn + 1
 
     def unfinished(carry: tuple[Race, Array]) -> Array:
         return (carry[0].run < n_restarts).any() & (carry[1] < turns)
 
     return lax.while_loop(unfinished, body, (race, jnp.zeros_like(turns)))[0]
+
+
+def record(
+    race: Race, moved: Tree, info: Info, starts: Tree, algorithm: Algorithm, data: Data, stop: Array
+) -> Race:
+    """Return the race after a step of all lanes, given where they have moved and what was found."""
+    n_restarts, max_iter = race.runs.objective.shape[0], race.trace.shape[1]
+    trace = race.trace.at[jnp.arange(race.run.shape[0]), race.n_iter].set(info.objective)
+    n_iter = race.n_iter + 1
+    going = info.status == Status.UNFINISHED
+    ended = jnp.where(n_iter >= max_iter, Status.MAX_ITER, Status.UNFINISHED)
+    ended = jnp.where(stop, Status.INTERRUPTED, ended)
+    status = jnp.where(going, ended, info.status).astype(jnp.int32)
+    done = (race.run < n_restarts) & (status != Status.UNFINISHED)
+    return lax.cond(
+        done.any(),
+        lambda r, m: _harvest(r, starts, m, info._replace(status=status), done, algorithm, data, stop),
+        lambda r, m: r._replace(state=m),
+        race._replace(trace=trace, n_iter=n_iter),
+        jax.tree.map(lambda m, s: m.astype(s.dtype), moved, race.state),
+    )
 
 
 def _harvest(

@@ -8,8 +8,8 @@ memory), in which case the next one is read while the device works. Imports core
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
@@ -26,6 +26,7 @@ from vbjax.core.coordinate_ascent import sweep
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.ragged import Ragged
 from vbjax.core.rows import expectation, float_dtype, n_rows
+from vbjax.data.sources import Source, ahead
 from vbjax.families.base import State
 from vbjax.inference.fit import read_params, resolved
 from vbjax.inference.restarts import Runs
@@ -63,7 +64,8 @@ def fit_stochastic(
         data: as `fit` takes them; or an iterator of minibatches (each as `fit` takes data, all of one number
             of rows but for the last), read once from beginning to end. Hyperparameters that follow the data
             then follow the first minibatch: give them, or a resolved model, to be exact. A minibatch may have
-            longer documents than those before it, at the price of a new compilation.
+            longer documents than those before it, at the price of a new compilation. A source (`vb.sources`)
+            gives minibatches in its own order, the same in each epoch.
         key: `jax.random.key(...)`, for the start and the order of the rows.
         batch_size: number of rows in a minibatch. Each epoch takes all rows in a new order, and drops the few
             that do not fill a minibatch. A minibatch of documents has some of every length, and roughly
@@ -109,6 +111,9 @@ def fit_stochastic(
         return _from_iterator(model, data, key, rates, total_rows, params, progress)
     if total_rows is not None:
         raise ValueError("total_rows is for an iterator of minibatches; of arrays the rows are counted")
+    if isinstance(data, Source):
+        batches = (block.rows for _ in range(n_epochs) for block in data.blocks(batch_size))
+        return _from_iterator(model, batches, key, rates, data.n_rows, params, progress)
     model, data, _ = resolved(model, data, None)
     key_start, key_order = jax.random.split(key)
     params = _start(model, key_start, data, params)
@@ -211,15 +216,12 @@ def _from_iterator(
         return batch, jnp.arange(size) < size - missing
 
     trace: list[Array] = []
-    with concurrent.futures.ThreadPoolExecutor(1) as reader, tqdm(unit="batch", disable=not progress) as bar:
-        batch = first
-        while batch is not None:
-            pending = reader.submit(next, batches, None)  # reads on while this step runs
+    with tqdm(unit="batch", disable=not progress) as bar:
+        for batch in ahead(itertools.chain([first], batches)):  # reads on while a step runs
             t = np.int32(len(trace) + 1)
             params, objective = _weighted_step(model, params, read(batch), np.int32(n), t, rates)
             trace.append(objective)
             bar.update()
-            batch = pending.result()
     values = jnp.stack(trace)
     return _make_fit(model, params, values[-max(1, len(trace) // 10) :].mean(), values)
 
