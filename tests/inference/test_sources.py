@@ -90,6 +90,27 @@ def test_a_sweep_reads_once_for_every_block_of_factors_and_all_restarts():
     assert next(readings) <= before + 2 * 5
 
 
+def test_ctrl_c_ends_a_fit_at_its_last_whole_sweep():
+    x = np.asarray(vb.datasets.old_faithful())
+    readings = itertools.count()
+
+    def blocks():
+        yield x[:200]
+        if next(readings) == 2 + 3:  # the rows are counted, a sample is drawn, and three sweeps made
+            raise KeyboardInterrupt
+        yield x[200:]
+
+    options = dict(key=KEY, n_restarts=2, tol=0.0)
+    fit = vb.fit(vb.GaussianMixture(3), vb.sources.Blocks(blocks), **options)
+    assert fit.status == vb.Status.INTERRUPTED
+    np.testing.assert_array_equal(fit.runs.n_iter, 3)
+    three = vb.fit(vb.GaussianMixture(3), vb.sources.Memmap(x), max_iter=3, **options)
+    close(fit.params, three.params, factor=10)
+    readings = itertools.count(5)  # before the first sweep
+    with pytest.raises(KeyboardInterrupt):
+        vb.fit(vb.GaussianMixture(3), vb.sources.Blocks(blocks), **options)
+
+
 def test_memory_does_not_grow_with_the_file(tmp_path):
     most = []
     for n in (2**15, 2**18):

@@ -177,13 +177,14 @@ def _padded(rows: Data, size: int) -> tuple[Data, Array]:
     return rows, jnp.asarray(np.arange(size) < n, dtype)
 
 
+@jax.jit  # for its shapes, which are then looked up
 def _sums(model: ConjugateModel, params: Record, rows: Data, weights: Array) -> Expectation:
     """Return what rows add to the statistics of every run."""
     rows = model.annotate(rows, weights)
     return lax.map(lambda own: sum_e_steps(model, model.prepare(own), rows, weights)[0], params)
 
 
-@functools.partial(jax.jit, donate_argnames="total")
+@jax.jit  # gives nothing away: on a CPU it would then be waited for
 def _add(
     model: ConjugateModel, params: Record, active: Array, rows: Data, weights: Array, total: Expectation
 ) -> Expectation:
