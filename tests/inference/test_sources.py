@@ -60,11 +60,13 @@ def test_a_fit_to_a_source_is_the_fit_in_memory(name, dtype):
     assert jax.tree.map(jnp.shape, read.runs) == jax.tree.map(jnp.shape, whole.runs)
 
 
-def test_restarts_are_those_in_memory():
+def test_restarts_are_those_in_memory(capsys):
     x = vb.datasets.old_faithful()
     model = vb.BayesianGaussianMixture(3)
     whole = vb.fit(model, x, key=KEY, n_restarts=5, devices=DEVICE)
-    read = vb.fit(model, vb.sources.Memmap(np.asarray(x), block_rows=100), key=KEY, n_restarts=5)
+    source = vb.sources.Memmap(np.asarray(x), block_rows=100)
+    read = vb.fit(model, source, key=KEY, n_restarts=5, progress=True)
+    assert "best objective of" in capsys.readouterr().err
     np.testing.assert_array_equal(read.runs.status, whole.runs.status)
     np.testing.assert_allclose(read.runs.objective, whole.runs.objective, rtol=1e-5)
     assert read.status == vb.Status.CONVERGED

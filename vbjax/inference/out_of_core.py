@@ -111,7 +111,8 @@ def advance(race: Race, starts: Tree, algorithm: CoordinateAscent, source: Sourc
                 last = race, moved, info, starts, algorithm
                 race = _record(*last, np.bool_(False))
                 bar.update()
-                bar.set_postfix_str(f"best objective {np.nanmax(np.asarray(info.objective)):.6g}")
+                best = np.where(active, info.objective, -np.inf).max()
+                bar.set_postfix_str(f"best objective of {active.sum()} runs {best:.6g}")
     except KeyboardInterrupt:
         if last is None:
             raise
