@@ -45,14 +45,14 @@ def divide(
         return mesh, *_divided_rows(data, weights, mesh)
     size, n_bytes = (sum(getattr(x, what) for x in jax.tree.leaves(data)) for what in ("size", "nbytes"))
     shares = _runs_on(devices, n_restarts)
-    if shares > len(devices) // 2 and n_bytes * shares <= _COPIED:
+    if shares > max(1, len(devices) // 2) and n_bytes * shares <= _COPIED:
         mesh, (data, weights) = divide_runs((data, weights), n_restarts, devices)
         return mesh, data, weights
-    shares = min(len(devices), size // _MANY, n_rows(data)) if rows else 1
-    if shares > 1:
-        mesh = mesh_over(devices[:shares], ROWS)
-        return mesh, *_divided_rows(data, weights, mesh)
-    return None, data, weights
+    shares = max(1, min(len(devices), size // _MANY, n_rows(data))) if rows else 1
+    if shares == 1 and devices[0] == jnp.zeros(()).device:  # where arrays are made anyway
+        return None, data, weights
+    mesh = mesh_over(devices[:shares], ROWS if rows else RUNS)
+    return mesh, *(_divided_rows(data, weights, mesh) if rows else put((data, weights), mesh, WHOLE))
 
 
 def divide_runs(data: Data, n_runs: int, devices: Sequence[jax.Device]) -> tuple[Mesh | None, Data]:
