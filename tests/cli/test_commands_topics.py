@@ -225,9 +225,9 @@ def test_options_reach_the_fit(folder, capsys, monkeypatch):
     assert (docs.n_words, numbered.n_words) == (12, 11)  # no document has the last word
     np.testing.assert_array_equal(docs.tokens(), [17, 15, 0, 12, 17, 16])
     assert jax.numpy.array_equal(settings.pop("key"), jax.random.key(3))
-    assert settings == dict(n_restarts=5, max_iter=9, tol=0.0, progress=True)
+    assert settings == dict(n_restarts=5, max_iter=9, tol=0.0, progress=True, checkpoint=None)
     assert jax.numpy.array_equal(defaults.pop("key"), jax.random.key(0))
-    assert defaults == dict(n_restarts=4, max_iter=1000, tol=1e-6, progress=False)
+    assert defaults == dict(n_restarts=4, max_iter=1000, tol=1e-6, progress=False, checkpoint=None)
 
 
 def found_of(counts):

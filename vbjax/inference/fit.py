@@ -17,10 +17,10 @@ from jax import Array
 from tqdm import tqdm
 
 from vbjax.core.contracts import Algorithm, Options, Status
-from vbjax.core.devices import RUNS, divided, jit, over, read_devices
+from vbjax.core.devices import ROWS, RUNS, divided, jit, over, read_devices
 from vbjax.core.hyperparameters import read_model
-from vbjax.core.model import require_model
-from vbjax.core.rows import Annotated, read_row_weights
+from vbjax.core.model import in_dtype, require_model
+from vbjax.core.rows import Annotated, float_dtype, read_row_weights
 from vbjax.data.sources import Source
 from vbjax.families.coordinates import displace
 from vbjax.inference import division, out_of_core
@@ -275,7 +275,9 @@ def _begin(
         return algorithm, annotated, _emptied(annotated)
 
     keys = key[None] if n_restarts == 1 else jax.random.split(key, n_restarts)
-    alike = given if isinstance(given, Algorithm) else given.algorithm(data, options._replace(tol=tol))
+    alike = given
+    if divided(ROWS) and not isinstance(given, Algorithm):  # whose states lie on the devices as those do
+        alike = in_dtype(given, float_dtype(data)).algorithm(data, options._replace(tol=tol))
     return division.begin(started, alike, data, weights, keys, params, (given, tol), **sizes)
 
 
