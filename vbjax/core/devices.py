@@ -165,7 +165,7 @@ def take_rows(rows: Tree, numbers: Int[Array, " *m"]) -> Any:
     return first_of(here, jax.tree.map(lambda x: x[jnp.where(here, own, 0)], rows))
 
 
-def row_numbers(n: int) -> Int[Array, " n"]:
+def numbers_here(n: int) -> Int[Array, " n"]:
     """Return the numbers among all rows of the n that are seen here."""
     return jnp.arange(n) if n_shares() == 1 else lax.axis_index(ROWS) * n + jnp.arange(n)
 

@@ -80,17 +80,17 @@ def lanes_for(model: Any, data: Data) -> int:
 
 def _divided_rows(data: Data, weights: Array | None, mesh: Mesh) -> tuple[Data, Array | None]:
     """Return data and weights on the devices of a mesh, followed by rows of weight 0 that make them even."""
-    n, divided = n_rows(data), PartitionSpec(ROWS)
+    n, rows = n_rows(data), PartitionSpec(ROWS)
     added = -n % mesh.size
     if added:
         weights = _padded(jnp.ones(n, float_dtype(data)) if weights is None else weights, added)
     if isinstance(data, Ragged):
         even = all(len(jax.tree.leaves(part)[0]) % mesh.size == 0 for part in data.parts)
         data = data if even else data.in_parts_for(mesh.size)
-        parts, order = put(data.parts, mesh, divided), put(data.order, mesh, WHOLE)
+        parts, order = put(data.parts, mesh, rows), put(data.order, mesh, WHOLE)
         return dataclasses.replace(data, parts=parts, order=order), put(weights, mesh, WHOLE)
     data = _padded(data, added) if added else data
-    return put(data, mesh, divided), put(weights, mesh, divided)
+    return put(data, mesh, rows), put(weights, mesh, rows)
 
 
 @functools.partial(jax.jit, static_argnames="added")
@@ -175,8 +175,8 @@ def advance(
         return _stacked(restarts.advance(_own(races), starts, algorithm, *own, turns, stop))
 
     (rows, runs), race = _specs(), _race_specs(algorithm)
-    divided = on_each(advanced, (race, runs, rows, WHOLE, WHOLE, WHOLE), race)
-    return divided(races, starts, rows_of(data, weights), algorithm, turns, stop)
+    each = on_each(advanced, (race, runs, rows, WHOLE, WHOLE, WHOLE), race)
+    return each(races, starts, rows_of(data, weights), algorithm, turns, stop)
 
 
 def begun_again(races: Race, starts: Tree, algorithm: Algorithm, data: Data) -> Race:
@@ -186,8 +186,8 @@ def begun_again(races: Race, starts: Tree, algorithm: Algorithm, data: Data) -> 
         return _stacked(restarts.begun_again(_own(races), starts, algorithm, of_share(rows, data)[0]))
 
     (rows, runs), race = _specs(), _race_specs(algorithm)
-    divided = on_each(again, (race, runs, rows, WHOLE), race)
-    return divided(races, starts, rows_of(data, None), algorithm)
+    each = on_each(again, (race, runs, rows, WHOLE), race)
+    return each(races, starts, rows_of(data, None), algorithm)
 
 
 def merged(races: Race) -> Race:
@@ -204,9 +204,8 @@ def merged(races: Race) -> Race:
 
 def _specs() -> tuple[PartitionSpec, PartitionSpec]:
     """Return how rows, and runs, lie on the devices."""
-    return (PartitionSpec(ROWS) if divided(ROWS) else WHOLE), (
-        PartitionSpec(RUNS) if divided(RUNS) else WHOLE
-    )
+    rows, runs = (PartitionSpec(axis) if divided(axis) else WHOLE for axis in (ROWS, RUNS))
+    return rows, runs
 
 
 def _race_specs(algorithm: Any) -> Any:

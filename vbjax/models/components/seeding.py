@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int
 
-from vbjax.core.devices import add_up, pick_row, row_numbers, take_rows
+from vbjax.core.devices import add_up, numbers_here, pick_row, take_rows
 from vbjax.core.rows import float_dtype, n_all_rows, n_rows
 from vbjax.numerics.types import Data
 
@@ -113,6 +113,6 @@ def random_rows(
 
     def take(mass: Array, uniform: Array) -> tuple[Array, Array]:
         row = pick_row(uniform, mass)
-        return jnp.where(row_numbers(len(mass)) == row, 0, mass), row
+        return jnp.where(numbers_here(len(mass)) == row, 0, mass), row
 
     return take_rows(x, lax.scan(take, weights, jax.random.uniform(key, (k,), weights.dtype))[1])
