@@ -23,7 +23,7 @@ from bench.derived_bayespy import bayespy
 from bench.measure import interleaved, run_parts, table
 from vbjax.core.model import ConjugateModel
 from vbjax.core.rows import sum_over_rows
-from vbjax.inference.fit import resolved
+from vbjax.inference.resolution import resolved
 
 SWEEPS = 5  # in one program
 K, D, V, N = 16, 16, 4, 65536

@@ -22,7 +22,7 @@ import vbjax as vb
 from bench.measure import interleaved, table
 from vbjax import terms
 from vbjax.families import MultivariateNormalState
-from vbjax.inference.fit import resolved
+from vbjax.inference.resolution import resolved
 from vbjax.numerics.special import LOG_2PI
 
 K, SIZES, LIMIT = 4, (500, 5000), 1000

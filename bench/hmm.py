@@ -20,7 +20,7 @@ from dynamax.hidden_markov_model import DiagonalGaussianHMM, GaussianHMM
 
 import vbjax as vb
 from bench.measure import DTYPES, interleaved, per_iteration, run_parts, seconds, sweeps, table
-from vbjax.inference.fit import resolved
+from vbjax.inference.resolution import resolved
 
 SHAPES = {(1, 10_000, 2, 4): 10, (16, 2000, 4, 8): 15, (64, 1000, 8, 16): 30}  # and hmmlearn's ratio to reach
 DYNAMAX = {"full": GaussianHMM, "diag": DiagonalGaussianHMM}

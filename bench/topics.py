@@ -27,7 +27,7 @@ import sklearn.decomposition
 import vbjax as vb
 from bench.measure import interleaved, run_parts, table
 from vbjax.core.coordinate_ascent import CoordinateAscent
-from vbjax.inference.fit import resolved
+from vbjax.inference.resolution import resolved
 from vbjax.models.topics import topic_model as module
 
 DATA = pathlib.Path(__file__).parents[1] / "notebooks" / "data"

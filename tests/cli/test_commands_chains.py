@@ -10,7 +10,7 @@ import vbjax as vb
 from tests.support.command_checks import check_refused, stopped_fits
 from vbjax.cli import chains as commands_chains
 from vbjax.cli.main import main
-from vbjax.inference.fit import resolved
+from vbjax.inference.resolution import resolved
 
 LENGTHS = (30, 18, 24)
 

@@ -20,7 +20,7 @@ from tests.support.compilations import compilations
 from tests.support.registry import MODELS as TABLE
 from tests.support.registry import N_ROWS, without_data
 from vbjax import Status
-from vbjax.inference.fit import resolved
+from vbjax.inference.resolution import resolved
 
 STEADY = 1e-4  # a tolerance far above a rounding: another order of summation ends no run a sweep later
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,15 +17,15 @@ from tqdm import tqdm
 
 from vbjax.core.contracts import Algorithm, Options, Status
 from vbjax.core.devices import ROWS, RUNS, divided, jit, over, read_devices
-from vbjax.core.hyperparameters import read_model
-from vbjax.core.model import in_dtype, require_model
-from vbjax.core.rows import Annotated, float_dtype, read_row_weights
+from vbjax.core.model import in_dtype
+from vbjax.core.rows import float_dtype
 from vbjax.data.sources import Source
 from vbjax.families.coordinates import displace
 from vbjax.inference import division, out_of_core
 from vbjax.inference.checkpoints import Checkpoint
 from vbjax.inference.interrupts import compiling
 from vbjax.inference.irreversible import irreversible
+from vbjax.inference.resolution import emptied, read_data, read_params, refilled, subject_of
 from vbjax.inference.restarts import Race, Runs
 from vbjax.inference.result import Fit
 from vbjax.numerics.inputs import is_concrete, read_count, read_flag, read_key, read_number
@@ -120,7 +119,7 @@ def fit(
     >>> fit.status
     <Status.CONVERGED: 1>
     """
-    subject = _subject(model, data)
+    subject = subject_of(model, data)
     tol = None if tol is None else read_number(tol, "tol")
     options = Options(tol, read_flag(accelerate, "accelerate"), read_flag(check, "check"))
     if subject is not model and options.given:
@@ -139,7 +138,7 @@ def fit(
     sizes = dict(n_restarts=n_restarts, lanes=1 if lanes is None else lanes, max_iter=max_iter)
     sizes = {name: read_count(size, name) for name, size in sizes.items()}
     key = read_key(key)
-    read, data, weights = _read(subject, data, weights)
+    read, data, weights = read_data(subject, data, weights)
     if lanes is None:
         sizes["lanes"] = division.lanes_for(read, data)
     given = read if subject is model else dataclasses.replace(model, model=read)
@@ -179,62 +178,6 @@ def fit(
         return division.gathered(_explained(result, fixed) if subject is model else result, mesh)
 
 
-def _subject(model: Any, data: Data) -> Any:
-    """Return the model itself, or the one of an algorithm."""
-    algorithm = isinstance(model, Algorithm) and not isinstance(model, type)
-    subject = model.model if algorithm else model
-    require_model(subject, data)
-    return subject
-
-
-def _read(model: Any, data: Data, weights: Any) -> tuple[Any, Any, Array | None]:
-    """Read model, data and weights; the model comes back inspected."""
-    model, data = read_model(model, data)
-    weights = read_row_weights(weights, data)
-    return model.inspect(data), data, weights
-
-
-def resolved(model: Any, data: Data, weights: Any) -> tuple[Any, Any, Array | None]:
-    """Return the model with every default filled in, and data and weights as its updates take them.
-
-    Raises:
-        ValueError: data or weights out of range; a model that is not conjugate.
-    """
-    model, data, weights = _read(model, data, weights)
-    model, emptied = _resolve(model, data, weights)
-    return model, _refilled(emptied, data), weights
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class _Given:
-    """In the place of a leaf of the data: a program would return it as a copy."""
-
-    leaf: int
-
-
-@jax.jit
-def _resolve(model: Any, data: Data, weights: Array | None) -> tuple[Tree, Tree]:
-    model = model.resolve(data, weights)
-    return model, _emptied(model.annotate(data, weights))
-
-
-def _emptied(annotated: Data) -> Any:
-    """Return what a model puts beside the rows, without the rows: their leaves are numbered in order."""
-    number = itertools.count()
-    given = lambda x: jax.tree.map(lambda _: _Given(next(number)), x)
-    noted = lambda x: isinstance(x, Annotated)
-    return jax.tree.map(
-        lambda x: x._replace(rows=given(x.rows)) if noted(x) else given(x), annotated, is_leaf=noted
-    )
-
-
-def _refilled(emptied: Tree, data: Data) -> Any:
-    """Return the data with what was put beside them."""
-    leaves, is_given = jax.tree.leaves(data), lambda x: isinstance(x, _Given)
-    return jax.tree.map(lambda x: leaves[x.leaf] if is_given(x) else x, emptied, is_leaf=is_given)
-
-
 def _algorithm(
     given: Given, data: Data, weights: Array | None, tol: Given, options: Options
 ) -> tuple[Algorithm, Any]:
@@ -272,7 +215,7 @@ def _begin(
 
     def started(data: Data, weights: Array | None, given: tuple[Given, Given]) -> tuple[Algorithm, Any, Any]:
         algorithm, annotated = _algorithm(given[0], data, weights, given[1], options)
-        return algorithm, annotated, _emptied(annotated)
+        return algorithm, annotated, emptied(annotated)
 
     keys = key[None] if n_restarts == 1 else jax.random.split(key, n_restarts)
     alike = given
@@ -285,9 +228,9 @@ def _begun(
     given: tuple[Any, ...], options: Options, sizes: dict[str, int]
 ) -> tuple[Race, Any, Any, Any, Any]:
     """Return a race that has begun, and what stays fixed in it: starts, algorithm, data and weights."""
-    race, starts, algorithm, emptied = _begin(*given, options=options, **sizes)
+    race, starts, algorithm, beside = _begin(*given, options=options, **sizes)
     _, data, weights, *_ = given
-    return race, starts, algorithm, _refilled(emptied, data), weights
+    return race, starts, algorithm, refilled(beside, data), weights
 
 
 def _go_on(
@@ -426,18 +369,3 @@ def _shaken(race: Race, params: Record, algorithm: Any, key: Array, data: Data) 
         return Record(zip(params, moved, strict=True))
 
     return division.begun_again(race, jax.vmap(shake)(keys), algorithm, data)
-
-
-def read_params(params: Params, expected: Tree) -> Any:
-    """Given parameters must have the structure, shapes and dtype of the model's own; in any order."""
-    if isinstance(expected, Record) and isinstance(params, Mapping) and set(params) == set(expected):
-        params = Record({name: params[name] for name in expected})
-    try:
-        params = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), params, expected)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"params must have the structure of the model's parameters: {error}") from None
-    shapes = jax.tree.map(lambda x, like: x.shape == like.shape, params, expected)
-    if not all(jax.tree.leaves(shapes)):
-        got = [x.shape for x in jax.tree.leaves(params)]
-        raise ValueError(f"params must have shapes {[x.shape for x in jax.tree.leaves(expected)]}; got {got}")
-    return params

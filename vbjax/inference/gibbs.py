@@ -24,7 +24,7 @@ from vbjax.core.ragged import Ragged, by_part_with_key
 from vbjax.core.rows import float_dtype
 from vbjax.families.base import State, Statistics
 from vbjax.inference import division
-from vbjax.inference.fit import resolved
+from vbjax.inference.resolution import resolved
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data

@@ -28,7 +28,7 @@ from vbjax.core.ragged import Ragged
 from vbjax.core.rows import expectation, float_dtype, n_rows
 from vbjax.data.sources import Source, ahead
 from vbjax.families.base import State
-from vbjax.inference.fit import read_params, resolved
+from vbjax.inference.resolution import read_params, resolved
 from vbjax.inference.restarts import Runs
 from vbjax.inference.result import Fit
 from vbjax.numerics.inputs import is_concrete, read_count, read_flag, read_key, read_number

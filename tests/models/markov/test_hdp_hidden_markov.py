@@ -14,7 +14,7 @@ from tests.support.tolerances import close
 from vbjax.core.rows import expectation
 from vbjax.families.dirichlet import DirichletStatistics
 from vbjax.families.shared_sticks import SharedSticks, log_shared_dirichlet
-from vbjax.inference.fit import resolved
+from vbjax.inference.resolution import resolved
 from vbjax.models.markov.state_merges import _merged
 
 K = 4

@@ -16,7 +16,7 @@ from scipy import special, stats
 import vbjax as vb
 from tests.support.registry import N_ROWS, sweeps
 from tests.support.tolerances import close
-from vbjax.inference.fit import resolved
+from vbjax.inference.resolution import resolved
 
 KEY = jax.random.key(0)
 RHO = 0.4

@@ -19,7 +19,7 @@ from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.families import LocationScale
 from vbjax.core.rows import rounding_error
-from vbjax.inference.fit import resolved
+from vbjax.inference.resolution import resolved
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.linalg import outer, solve_pull
 from vbjax.numerics.trees import choose
