@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 
-def pytest_configure():
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "ignore::vbjax.FitWarning")  # what ends early by design
     hypothesis.settings.register_profile(
         "fixed", derandomize=True, database=None, deadline=None, max_examples=40
     )

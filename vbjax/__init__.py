@@ -51,7 +51,7 @@ from vbjax.inference.derivatives import LinearResponse, elbo, linear_response, o
 from vbjax.inference.fit import fit
 from vbjax.inference.gibbs import gibbs
 from vbjax.inference.replicate import replicate, sample_posterior
-from vbjax.inference.result import Fit
+from vbjax.inference.result import Fit, FitWarning
 from vbjax.inference.stochastic import fit_stochastic
 from vbjax.models import (
     PPCA,
@@ -144,6 +144,7 @@ __all__ = [
     "Documents",
     "FactorAnalysis",
     "Fit",
+    "FitWarning",
     "Gamma",
     "GammaHMM",
     "GammaMixture",

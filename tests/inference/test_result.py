@@ -5,7 +5,9 @@ do, the fit cannot. Copies and pickles are fits. The summary names every paramet
 """
 
 import copy
+import dataclasses
 import pickle
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +54,22 @@ def test_the_summary_names_every_parameter_once():
     ]
     fit = vb.fit(vb.BlackBox(lambda s: -0.5 * (s.a - 2) ** 2, dict(a=vb.real())), key=KEY)
     assert fit.summary().split("\n")[1] == "a  2.000  (sd 1.000)"
+
+
+def test_a_fit_that_is_not_to_be_relied_on_warns_with_its_verdict():
+    model, far, near = vb.KMeans(2), X[:, :1].at[:30].add(50.0), jnp.zeros((4, 1)).at[:2].set(1.0)
+    with pytest.warns(vb.FitWarning, match=r"KMeans: .*stopped at max_iter before it converged") as said:
+        vb.fit(model, X, key=KEY, max_iter=1)
+    assert [warning.filename for warning in said] == [__file__]  # the line that called
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", vb.FitWarning)
+        vb.fit(model, far, key=KEY, n_restarts=4)
+        jax.jit(lambda x: vb.fit(model, x, key=KEY, max_iter=1).objective)(X)
+        alone = vb.fit(model, near, key=KEY, n_restarts=2)
+        lower = alone.runs._replace(objective=alone.runs.objective.at[1].add(-1.0))
+        alone.warn()
+        with pytest.raises(vb.FitWarning, match="1 of 2 restarts within 1e-4 of the best"):
+            dataclasses.replace(alone, runs=lower).warn()
 
 
 def test_inside_jit_a_fit_uses_its_own_parameters():

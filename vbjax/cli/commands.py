@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,7 +28,7 @@ from vbjax.data import datasets
 from vbjax.data.datasets import Series
 from vbjax.inference.configure import configure
 from vbjax.inference.fit import fit
-from vbjax.inference.result import Fit
+from vbjax.inference.result import Fit, FitWarning
 from vbjax.models import (
     BayesianGaussianMixture,
     GaussianMixture,
@@ -137,16 +138,18 @@ def run(options: Options) -> None:
     data, names = _load(options)
     model = _model(options, data)
     try:
-        result = fit(
-            model,
-            data.sequences() if isinstance(data, Series) else data,
-            key=jax.random.key(options.seed),
-            n_restarts=options.restarts or _RESTARTS.get(options.model, 64),
-            max_iter=options.max_iter,
-            tol=options.tol,
-            progress=not options.quiet,
-            checkpoint=options.checkpoint,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FitWarning)  # the report has the verdict
+            result = fit(
+                model,
+                data.sequences() if isinstance(data, Series) else data,
+                key=jax.random.key(options.seed),
+                n_restarts=options.restarts or _RESTARTS.get(options.model, 64),
+                max_iter=options.max_iter,
+                tol=options.tol,
+                progress=not options.quiet,
+                checkpoint=options.checkpoint,
+            )
     except (ValueError, ImportError, OSError) as error:
         raise UserError(error) from error
     if not np.isfinite(float(result.objective)):

@@ -27,7 +27,7 @@ from vbjax.inference.interrupts import compiling
 from vbjax.inference.irreversible import irreversible
 from vbjax.inference.resolution import emptied, read_data, read_params, refilled, subject_of
 from vbjax.inference.restarts import Race, Runs
-from vbjax.inference.result import Fit
+from vbjax.inference.result import Fit, M
 from vbjax.numerics.inputs import is_concrete, read_count, read_flag, read_key, read_number
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Params, Tree
@@ -49,7 +49,7 @@ class _SoFar(NamedTuple):
 
 
 def fit(
-    model: Any,
+    model: M,
     data: Data = None,
     *,
     key: Array,
@@ -64,7 +64,7 @@ def fit(
     progress: bool = False,
     devices: Sequence[jax.Device] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
-) -> Fit:
+) -> Fit[M]:
     """Fit a model by coordinate ascent from one or many starts, in one compiled loop.
 
     It may be called inside `jax.jit` and `jax.vmap`, over data of one shape, keys, weights and
@@ -110,6 +110,10 @@ def fit(
     `jax.clear_caches()` now and then gives them back. JAX has threads of its own, so a process that has
     fitted must not fork: start others by `multiprocessing.get_context("spawn")`.
 
+    Warns:
+        FitWarning: the best run did not converge or is singular, or no other restart found its optimum; not
+            inside jit and vmap.
+
     Raises:
         ValueError: data, weights, params or a number out of range; a model that is not conjugate, whose
             functions use a name or a shape that does not exist, or one of whose factors is improper.
@@ -141,10 +145,12 @@ def fit(
     read, data, weights = read_data(subject, data, weights)
     if lanes is None:
         sizes["lanes"] = division.lanes_for(read, data)
-    given = read if subject is model else dataclasses.replace(model, model=read)
+    given: Any = model
     if subject is model:
+        given = read
         read.inspect_options(data, options)
     else:
+        given = dataclasses.replace(given, model=read)
         given.inspect(data)
     tol = 1e-6 if tol is None else tol
     options = options._replace(tol=None)  # traced, it goes beside what is static
@@ -161,7 +167,9 @@ def fit(
         race, *fixed = _begun((given, data, weights, tol, key, params), options, sizes)
         starts, algorithm, rows, _ = fixed
         race = out_of_core.advance(race, starts, algorithm, source, progress)
-        return _explained(_as_fit(algorithm, race, _so_far(race, algorithm, rows)), fixed)
+        result = _explained(_as_fit(algorithm, race, _so_far(race, algorithm, rows)), fixed)
+        result.warn(stacklevel=2)
+        return result
     mesh, data, weights = division.divide(read, data, weights, sizes["n_restarts"], devices)
     kept = None
     if checkpoint is not None:
@@ -175,7 +183,9 @@ def fit(
         race, winner, result = _advance_in_slices(race, fixed, progress, kept)
         if read.may_have_saddles:
             result = _leave_saddles(result, winner, race, fixed, jax.random.fold_in(key, n_restarts))
-        return division.gathered(_explained(result, fixed) if subject is model else result, mesh)
+        result = division.gathered(_explained(result, fixed) if subject is model else result, mesh)
+    result.warn(stacklevel=2)
+    return result
 
 
 def _algorithm(

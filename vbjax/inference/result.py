@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,12 @@ from vbjax.families.base import pytree
 from vbjax.inference.restarts import Runs
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.types import Params
+
+M = TypeVar("M")
+
+
+class FitWarning(UserWarning):
+    """A fit that has ended and needs a look: it did not converge, or its runs disagree."""
 
 
 @runtime_checkable
@@ -38,7 +45,7 @@ class Diagnosis(Protocol):
 
 
 @pytree
-class Fit:
+class Fit(Generic[M]):
     """Result of a fit: the best run's parameters, and how far to trust them. A pytree.
 
     What the model can do with parameters the fit does with its own: `fit.predict(x)` is
@@ -60,7 +67,7 @@ class Fit:
             look for saddles: inside jit, and for models that have none.
     """
 
-    model: Any
+    model: M
     params: Params
     objective: Float[Array, "*batch"]
     n_iter: Int[Array, "*batch"]
@@ -114,6 +121,32 @@ class Fit:
             return f"Fit({type(self.model).__name__}, objective={self.objective})"
         return f"Fit({type(self.model).__name__}: {self.verdict()})"
 
+    def warn(self, stacklevel: int = 1) -> None:
+        """Warn with the verdict where the run did not converge, is singular, or alone found its optimum."""
+        escaped = self.escaped is not None and self.escaped > 0  # then no restart has been there
+        alone = self.runs.objective.size > 1 and self._n_best < 2 and not escaped
+        if self.status != Status.CONVERGED or alone or not np.asarray(self.runs.sound).any():
+            warnings.warn(
+                f"{type(self.model).__name__}: {self.verdict()}", FitWarning, stacklevel=stacklevel + 1
+            )
+
+    @property
+    def _rounding(self) -> float:
+        """Nats by which equal optima may differ."""
+        return 1e-4 * max(1.0, abs(float(self.objective)))
+
+    @property
+    def _slack(self) -> float:
+        """Nats within which runs count as equal: for rounding, or as far as the objective is known."""
+        known = 0.0 if self.diagnostics is None else float(self.diagnostics.between_restarts)
+        return max(self._rounding, known)
+
+    @property
+    def _n_best(self) -> int:
+        """Number of runs that reached the best objective."""
+        close = np.asarray(self.runs.objective) >= float(self.objective) - self._slack
+        return int((np.asarray(self.runs.sound) & close).sum())
+
     def verdict(self) -> str:
         """Return one sentence on how far to trust the fit: status, agreement of restarts, singular runs."""
         words = f"objective {float(self.objective):.6g}, {self.status.sentence} ({int(self.n_iter)} sweeps)"
@@ -123,13 +156,9 @@ class Fit:
         if objective.size > 1 and _are_one_run(self.runs):
             words += f"; {objective.size} restarts, all the same run"
         elif objective.size > 1:
-            best = float(self.objective)
-            slack, within = 1e-4 * max(1.0, abs(best)), "1e-4"
-            if self.diagnostics is not None and self.diagnostics.between_restarts > slack:
-                slack = float(self.diagnostics.between_restarts)
-                within = f"{slack:.2g} nats"
-            close = sound & (objective >= best - slack)
-            words += f"; {int(close.sum())} of {objective.size} restarts within {within} of the best"
+            slack = self._slack
+            within = "1e-4" if slack == self._rounding else f"{slack:.2g} nats"
+            words += f"; {self._n_best} of {objective.size} restarts within {within} of the best"
             unfinished = int((np.asarray(self.runs.status) != Status.CONVERGED).sum())
             words += f", {unfinished} did not converge" if unfinished else ""
             aside = " and set aside" if sound.any() else ""
