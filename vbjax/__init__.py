@@ -52,6 +52,7 @@ from vbjax.inference.fit import fit
 from vbjax.inference.gibbs import gibbs
 from vbjax.inference.replicate import replicate, sample_posterior
 from vbjax.inference.result import Fit, FitWarning
+from vbjax.inference.saved_fits import load
 from vbjax.inference.stochastic import fit_stochastic
 from vbjax.models import (
     PPCA,
@@ -203,6 +204,7 @@ __all__ = [
     "interval",
     "labels",
     "linear_response",
+    "load",
     "merge_states",
     "metrics",
     "optimum",

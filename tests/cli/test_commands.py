@@ -22,6 +22,7 @@ from vbjax.cli import commands
 from vbjax.cli import tables as commands_tables
 from vbjax.cli.files import UserError, check_outputs, reading, replacing
 from vbjax.cli.main import main
+from vbjax.inference import saved_fits
 
 
 @pytest.fixture
@@ -45,23 +46,21 @@ def table():
     return jnp.asarray(vb.datasets.read_table("table.csv", [0, 1])[0], float)
 
 
-def check_saved(path, name, columns, direct, x):
-    """The archive holds what `vb.fit` returns; the command's summary is compiled as one program."""
-    model, params = direct.model, direct.params
-    expected = dict(objective=direct.objective, trace=direct.trace, n_iter=direct.n_iter)
-    expected |= {f"runs_{field}": value for field, value in direct.runs._asdict().items()}
-    if name == "kmeans":
-        expected |= dict(centers=model.centers(params), labels=model.predict(params, x))
+def check_saved(path, columns, direct, x):
+    """The file holds what `vb.fit` returns; what the command makes of it is the model's."""
+    saved, about = saved_fits.unpack(path)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), saved, direct)
+    assert about == dict(columns=columns, sequence=None)
+    found, model, params = commands.describe(saved, x), direct.model, direct.params
+    if isinstance(model, vb.KMeans):
+        expected = dict(centers=model.centers(params), labels=model.predict(params, x))
     else:
         moments = jax.jit(lambda m, p: dict(means=m.means(p), covariances=m.covariances(p)))
-        expected |= moments(model, params) | dict(weights=params.weights.mean)
+        expected = moments(model, params) | dict(weights=params.weights.mean)
         expected |= dict(responsibilities=model.responsibilities(params, x))
-    with np.load(path) as saved:
-        for field, value in expected.items():
-            np.testing.assert_allclose(saved[field], value, rtol=1e-5, atol=1e-6, err_msg=field)
-        assert saved["columns"].tolist() == columns
-        assert (saved["model"], saved["status"]) == (name, direct.status.name)
-        return dict(saved)
+    for field, value in expected.items():
+        np.testing.assert_allclose(found[field], value, rtol=1e-5, atol=1e-6, err_msg=field)
+    return found
 
 
 def check_printed(out, direct, place, sizes, column):
@@ -83,13 +82,20 @@ def check_printed(out, direct, place, sizes, column):
 )
 def test_fit_prints_and_saves_what_fit_finds(name, model, folder, capsys):
     covariance = ["--covariance", "diag"] if name == "gmm" else []
-    command = fit_command(name, *covariance, "--seed", "7", "--out", "fit.npz", "--plot", "fit.png")
+    command = fit_command(name, *covariance, "--seed", "7", "--out", "fit.vbjax", "--plot", "fit.png")
     assert main(command) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert sorted(os.listdir()) == ["fit.npz", "fit.png", "table.csv"]
+    assert sorted(os.listdir()) == ["fit.png", "fit.vbjax", "table.csv"]
     direct = vb.fit(model, table(), key=jax.random.key(7), n_restarts=8)
-    saved = check_saved("fit.npz", name, ["length", "mass"], direct, table())
+    saved = check_saved("fit.vbjax", ["length", "mass"], direct, table())
+    assert main(["predict", "fit.vbjax", "table.csv", "--out", "labels.csv"]) == 0
+    assert capsys.readouterr() == ("", "")
+    labels, names = vb.datasets.read_table("labels.csv")
+    assert names == ["label", *(f"responsibility_{k}" for k in range(3) if name == "gmm")]
+    np.testing.assert_array_equal(labels[:, 0], direct.predict(table()))
+    if name == "gmm":
+        np.testing.assert_array_equal(labels[:, 1:].astype("float32"), direct.responsibilities(table()))
     check_printed(out, direct, saved["centers" if name == "kmeans" else "means"], saved["sizes"], "length")
     if name == "kmeans":
         score = float(vb.metrics.silhouette(table(), saved["labels"]))
@@ -110,13 +116,13 @@ def test_old_faithful_without_a_command_and_as_a_table(folder, capsys):
     data = resources.files("vbjax").joinpath("data/tables/old_faithful.csv").read_bytes()
     (folder / "geyser.csv").write_bytes(data)
     command = ["fit", "bayesian-gmm", "geyser.csv", "--weight-concentration", "1e-3", "--quiet"]
-    assert main([*command, "--out", "fit.npz"]) == 0
+    assert main([*command, "--out", "fit.vbjax"]) == 0
     again, err = capsys.readouterr()
     assert err == ""
     x = vb.datasets.old_faithful()
     model = vb.BayesianGaussianMixture(6, weight_concentration=1e-3)
     direct = vb.fit(model, x, key=jax.random.key(0), n_restarts=64)
-    saved = check_saved("fit.npz", "bayesian-gmm", ["eruptions", "waiting"], direct, x)
+    saved = check_saved("fit.vbjax", ["eruptions", "waiting"], direct, x)
     check_printed(again, direct, saved["means"], saved["sizes"], "eruptions")
     weight = scipy.stats.dirichlet(np.asarray(direct.params.weights.concentration, float))
     mean, sd = weight.mean().max(), np.sqrt(weight.var()).max()
@@ -188,7 +194,7 @@ BAD = {
     "a column twice": (["fit", "gmm", "table.csv", "--columns", "0,0"], "different columns"),
     "kmeans has none": (fit_command("kmeans", "--covariance", "diag"), "--covariance is not for kmeans"),
     "gmm has none": (fit_command("gmm", "--weight-concentration", "1"), "is for bayesian-gmm only"),
-    "no such folder": (fit_command("gmm", "--out", "no/fit.npz"), "no/fit.npz: cannot be written"),
+    "no such folder": (fit_command("gmm", "--out", "no/fit.vbjax"), "no/fit.vbjax: cannot be written"),
     "not a file": (fit_command("gmm", "--out", "."), ".: exists and is not a file"),
     "a picture": (fit_command("gmm", "--plot", "fit.xyz"), "must end in .png, .pdf, .svg"),
     "itself": (fit_command("gmm", "--out", "./table.csv"), "--out would overwrite the table"),
@@ -213,22 +219,22 @@ def test_input_that_the_model_refuses_is_one_line(folder, capsys, monkeypatch):
         raise ValueError("data must be\n  better")
 
     monkeypatch.setattr(commands, "fit", refuse)
-    assert main(fit_command("gmm", "--out", "fit.npz")) == 2
+    assert main(fit_command("gmm", "--out", "fit.vbjax")) == 2
     assert capsys.readouterr().err == "vbjax: data must be better\n"
 
 
 def test_a_failing_write_leaves_the_older_file(folder, capsys, monkeypatch):
-    (folder / "fit.npz").write_bytes(b"older")
+    (folder / "fit.vbjax").write_bytes(b"older")
 
-    def full(file, **arrays):
+    def full(file, array, **how):
         file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full)
-    assert main(fit_command("kmeans", "--out", "fit.npz")) == 2
-    assert capsys.readouterr().err == "vbjax: fit.npz: cannot be written: No space left on device\n"
-    assert (folder / "fit.npz").read_bytes() == b"older"
-    assert sorted(os.listdir()) == ["fit.npz", "table.csv"]
+    monkeypatch.setattr(np.lib.format, "write_array", full)
+    assert main(fit_command("kmeans", "--out", "fit.vbjax")) == 2
+    assert capsys.readouterr().err == "vbjax: fit.vbjax: cannot be written: No space left on device\n"
+    assert (folder / "fit.vbjax").read_bytes() == b"older"
+    assert sorted(os.listdir()) == ["fit.vbjax", "table.csv"]
 
 
 def test_a_link_keeps_its_target_and_a_file_its_mode(tmp_path):
@@ -275,7 +281,7 @@ def test_ctrl_c_before_there_is_anything(folder, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "fit", interrupt)
-    assert main(fit_command("gmm", "--out", "fit.npz")) == 130
+    assert main(fit_command("gmm", "--out", "fit.vbjax")) == 130
     assert capsys.readouterr().err == "vbjax: interrupted\n"
     assert os.listdir() == ["table.csv"]
 
@@ -295,15 +301,15 @@ def test_ctrl_c_during_the_fit_reports_the_best_so_far(folder, capsys, monkeypat
 
     monkeypatch.setattr(driver, "_advance", interrupted_once)
     arguments = fit_command(
-        "gmm", "--components", "3", "--restarts", "8", "--out", "fit.npz", "--plot", "f.png"
+        "gmm", "--components", "3", "--restarts", "8", "--out", "fit.vbjax", "--plot", "f.png"
     )
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert "interrupted, 4 without a result" in out  # four lanes had begun
-    with np.load("fit.npz") as saved:
-        assert saved["status"] == "INTERRUPTED"
-        assert np.isfinite(saved["objective"])
+    saved = vb.load("fit.vbjax")
+    assert saved.status == vb.Status.INTERRUPTED
+    assert np.isfinite(saved.objective)
 
 
 def test_options_reach_the_fit(folder, capsys, monkeypatch):

@@ -9,7 +9,9 @@ import pytest
 import vbjax as vb
 from tests.support.command_checks import check_refused, stopped_fits
 from vbjax.cli import chains as commands_chains
+from vbjax.cli import commands
 from vbjax.cli.main import main
+from vbjax.inference import saved_fits
 from vbjax.inference.resolution import resolved
 
 LENGTHS = (30, 18, 24)
@@ -45,6 +47,11 @@ def direct_fit(model, *columns):
     return vb.fit(model, x, key=jax.random.key(0), n_restarts=2), x
 
 
+def described(fit, *columns):
+    """What the command makes of the fit for its page."""
+    return commands.describe(fit, vb.datasets.read_series_table("visits.csv", "who", columns))
+
+
 def in_lines(parts):
     """What is there for each sequence, in the order of the file's lines."""
     return np.array([part[t] for t in range(max(LENGTHS)) for part in parts if t < len(part)])
@@ -53,11 +60,11 @@ def in_lines(parts):
 @pytest.mark.parametrize("bayesian", [False, True])
 def test_fit_prints_saves_and_draws_what_fit_finds(bayesian, folder, capsys):
     name = "bayesian-hmm" if bayesian else "hmm"
-    options = ["--columns", "count", "--output", "poisson", "--out", "fit.npz", "--plot", "fit.png"]
+    options = ["--columns", "count", "--output", "poisson", "--out", "fit.vbjax", "--plot", "fit.png"]
     assert main(fit_command(name, *options)) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert sorted(os.listdir()) == ["fit.npz", "fit.png", "visits.csv"]
+    assert sorted(os.listdir()) == ["fit.png", "fit.vbjax", "visits.csv"]
     assert (folder / "fit.png").read_bytes().startswith(b"\x89PNG")
     direct, x = direct_fit(vb.BayesianPoissonHMM(2) if bayesian else vb.PoissonHMM(2), "count")
     model, params = direct.model, direct.params
@@ -68,23 +75,21 @@ def test_fit_prints_saves_and_draws_what_fit_finds(bayesian, folder, capsys):
         durations=model.durations(params),
         states=in_lines(model.decode(params, x)),
         state_probabilities=in_lines(model.state_probabilities(params, x)),
-        objective=direct.objective,
-        trace=direct.trace,
-        n_iter=direct.n_iter,
         lines=np.arange(2, 74),
     )
     if bayesian:
         expected |= dict(rates_sd=params.components.sd, transitions_sd=params.transitions.sd)
     else:
         expected |= dict(bic=model.bic(params, x), n_parameters=5)
-    expected |= {f"runs_{field}": value for field, value in direct.runs._asdict().items()}
-    with np.load("fit.npz") as file:
-        saved = dict(file)
+    fit, about = saved_fits.unpack("fit.vbjax")
+    for a, b in zip(jax.tree.leaves(fit), jax.tree.leaves(direct), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert about == dict(columns=["count"], sequence="who")
+    saved = described(fit, "count")
     for field, value in expected.items():
         np.testing.assert_allclose(saved[field], value, rtol=1e-5, atol=1e-5, err_msg=field)
     assert saved["sequences"].tolist() == ["ann", "bob", "cy"]
     assert saved["sequence"][:4].tolist() == [0, 1, 2, 0]
-    assert (saved["model"], saved["columns"], saved["status"]) == (name, "count", direct.status.name)
     np.testing.assert_allclose(saved["sizes"].sum(), 72, rtol=1e-5)
 
     assert f"{'variational Bayes' if bayesian else 'maximum likelihood'}, poisson output" in out
@@ -102,6 +107,12 @@ def test_fit_prints_saves_and_draws_what_fit_finds(bayesian, folder, capsys):
         np.testing.assert_allclose(float(words[2]), saved["durations"][k], rtol=1e-3)
         np.testing.assert_allclose(float(words[4]), saved["rates"][k, 0], atol=0.06)
         assert ("±" in words) == bayesian
+    assert main(["predict", "fit.vbjax", "visits.csv"]) == 0
+    header, *lines = (line.split(",") for line in capsys.readouterr().out.splitlines())
+    assert header == ["state", "probability_0", "probability_1"]
+    lines = np.array(lines, float)
+    np.testing.assert_array_equal(lines[:, 0], expected["states"])
+    np.testing.assert_allclose(lines[:, 1:], expected["state_probabilities"], rtol=1e-6, atol=1e-6)
     begin = next(i for i, line in enumerate(out.splitlines()) if line.startswith("from"))
     matrix = np.array([line.split()[1:] for line in out.splitlines()[begin + 1 : begin + 3]], float)
     np.testing.assert_allclose(matrix, saved["transitions"][order][:, order], atol=6e-4, rtol=0)
@@ -173,14 +184,13 @@ def test_every_output_is_its_component_behind_a_chain(name, options, fields, exp
 )
 def test_parameters_are_those_of_the_output(name, output, columns, expected, folder, capsys):
     covariance = ["--covariance", "diag"] if output == "gaussian" else ["--output", output]
-    command = fit_command(name, "--columns", columns, *covariance, "--out", "fit.npz", "--plot", "fit.svg")
+    command = fit_command(name, "--columns", columns, *covariance, "--out", "fit.vbjax", "--plot", "fit.svg")
     assert main([word for word in command if word != "--quiet"]) == 0
     out, err = capsys.readouterr()
     assert "2/2" in err  # the progress bar
     direct, _ = direct_fit(expected, *columns.split(","))
-    with np.load("fit.npz") as file:
-        saved = dict(file)
-    np.testing.assert_allclose(saved["objective"], direct.objective, rtol=1e-6)
+    saved = described(vb.load("fit.vbjax"), *columns.split(","))
+    np.testing.assert_allclose(vb.load("fit.vbjax").objective, direct.objective, rtol=1e-6)
     components, first = direct.params.components, saved["sizes"].argmax()
     if output == "gaussian":
         for field, state in dict(means=components.mean, means_sd=components.sd).items():
@@ -192,15 +202,13 @@ def test_parameters_are_those_of_the_output(name, output, columns, expected, fol
         for line, p in zip(lines, saved["probabilities"][first], strict=True):
             assert line[-2 * (p > 0.005).sum()] == f"{p.argmax()}:"
     assert f"{output} output" in out
-    assert saved["columns"].tolist() == columns.split(",")
 
 
 def test_of_a_mixture_every_component_is_told(folder, capsys):
     options = ["--columns", "half,size", "--output", "mixture", "--covariance", "diag", "--restarts", "1"]
-    assert main(fit_command("hmm", *options, "--out", "fit.npz")) == 0
+    assert main(fit_command("hmm", *options, "--out", "fit.vbjax")) == 0
     out = capsys.readouterr().out
-    with np.load("fit.npz") as file:
-        found = dict(file)
+    found = described(vb.load("fit.vbjax"), "half", "size")
     assert "maximum likelihood, mixture output" in out
     np.testing.assert_allclose(found["shares"].sum(1), 1, rtol=1e-6)
     variances = np.diagonal(found["covariances"], axis1=2, axis2=3)

@@ -13,6 +13,7 @@ from vbjax.cli import commands
 from vbjax.cli import tables as commands_tables
 from vbjax.cli import topics as commands_topics
 from vbjax.cli.main import main
+from vbjax.inference import saved_fits
 from vbjax.plots import topics as topic_plots
 
 WORDS = [
@@ -58,30 +59,25 @@ def direct_fit(n_words=12):
 
 
 def test_fit_prints_saves_and_draws_what_fit_finds(folder, capsys):
-    assert main(fit_command("--vocab", "words.txt", "--out", "fit.npz", "--plot", "fit.png")) == 0
+    assert main(fit_command("--vocab", "words.txt", "--out", "fit.vbjax", "--plot", "fit.png")) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert sorted(os.listdir()) == ["fit.npz", "fit.png", "news.ldac", "words.txt"]
+    assert sorted(os.listdir()) == ["fit.png", "fit.vbjax", "news.ldac", "words.txt"]
     assert (folder / "fit.png").read_bytes().startswith(b"\x89PNG")
     direct, docs = direct_fit()
     expected = dict(
         topics=direct.params.topics.concentration,
         document_topics=direct.model.document_topics(direct.params, docs).concentration,
-        objective=direct.objective,
-        trace=direct.trace,
-        n_iter=direct.n_iter,
         tokens=[17, 15, 0, 12, 17, 16],
         doc_concentration=np.full(2, 0.5),
         topic_concentration=np.full(12, 0.5),
     )
-    expected |= {f"runs_{field}": value for field, value in direct.runs._asdict().items()}
-    with np.load("fit.npz") as file:
-        saved = dict(file)
+    fit, about = saved_fits.unpack("fit.vbjax")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), fit, direct)
+    assert about == dict(vocabulary=WORDS, sequence=None)
+    saved = commands.describe(fit, docs)
     for name, value in expected.items():
         np.testing.assert_allclose(saved[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
-    assert saved["vocabulary"].tolist() == WORDS
-    assert (saved["model"], saved["status"]) == ("lda", direct.status.name)
-    assert "columns" not in saved
     # every token is in a topic: the posterior's concentrations are the prior's and the tokens
     np.testing.assert_allclose(saved["sizes"].sum(), 77, rtol=1e-5)
     np.testing.assert_allclose(saved["sizes"], expected["topics"].sum(1) - 12 * 0.5, rtol=1e-5)
@@ -92,6 +88,11 @@ def test_fit_prints_saves_and_draws_what_fit_finds(folder, capsys):
     assert "restarts        2: min" in out
     assert direct.status.sentence in out
     assert "--vocab" not in out
+    assert main(["predict", "fit.vbjax", "news.ldac", "--out", "shares.csv"]) == 0
+    shares, names = vb.datasets.read_table("shares.csv")
+    assert names == ["topic", "share_0", "share_1"]
+    np.testing.assert_array_equal(shares[:, 1:].astype("float32"), direct.document_topics(docs).mean)
+    np.testing.assert_array_equal(shares[:, 0], shares[:, 1:].argmax(1))
     rows = [line for line in out.splitlines() if "%" in line]
     order = np.argsort(-saved["sizes"])
     assert [int(row.split()[0]) for row in rows] == order.tolist()
@@ -105,14 +106,15 @@ def test_fit_prints_saves_and_draws_what_fit_finds(folder, capsys):
 
 def test_without_a_vocabulary_words_are_numbers_and_the_bar_shows_the_restarts(folder, capsys):
     (folder / "news.ldac").write_text("\n".join(DOCUMENTS).replace(" 10:", " 11:"))
-    assert main([word for word in fit_command("--out", "fit.npz") if word != "--quiet"]) == 0
+    assert main([word for word in fit_command("--out", "fit.vbjax") if word != "--quiet"]) == 0
     out, err = capsys.readouterr()
     assert "2/2" in err
     assert "words are shown by their numbers; --vocab names them" in out
     assert "6 documents, 12 words" in out
-    with np.load("fit.npz") as saved:
-        assert saved["vocabulary"].tolist() == [str(i) for i in range(12)]
-        first = str(saved["topics"][saved["sizes"].argmax()].argmax())
+    fit, about = saved_fits.unpack("fit.vbjax")
+    assert about["vocabulary"] == [str(i) for i in range(12)]
+    topics = np.asarray(fit.params.topics.concentration)
+    first = str(topics[topics.sum(1).argmax()].argmax())
     rows = [line for line in out.splitlines() if "%" in line]
     assert rows[0].split("%")[1].split(",")[0].strip() == first
 
@@ -129,13 +131,12 @@ def test_a_process_prints_and_saves_the_topics_that_are_used(folder, capsys, mon
     seen = []
     monkeypatch.setattr(commands, "fit", lambda model, data, **how: seen.append((model, how)) or made)
     command = ["fit", "hdp-topics", "news.ldac", "--vocab", "words.txt", "--components", "3", "--quiet"]
-    assert main([*command, "--out", "fit.npz", "--plot", "fit.svg"]) == 0
+    assert main([*command, "--out", "fit.vbjax", "--plot", "fit.svg"]) == 0
     assert repr(seen[0][0]) == repr(vb.HDPTopics(3))
     assert seen[0][1]["n_restarts"] == 4
     out, err = capsys.readouterr()
     assert err == ""
-    with np.load("fit.npz") as file:
-        saved = dict(file)
+    saved = commands.describe(vb.load("fit.vbjax"), docs)
     expected = dict(
         topics=topics.concentration,
         document_topics=made.model.document_topics(params, docs).concentration,
@@ -147,8 +148,6 @@ def test_a_process_prints_and_saves_the_topics_that_are_used(folder, capsys, mon
     )
     for name, value in expected.items():
         np.testing.assert_allclose(saved[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
-    assert saved["vocabulary"].tolist() == WORDS
-    assert saved["model"] == "hdp-topics"
     assert len([line for line in out.splitlines() if "%" in line]) == 2
     assert "1 of 3 topics emptied itself" in out
     assert "topics of a hierarchical Dirichlet process, 3 topics" in out

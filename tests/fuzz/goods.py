@@ -175,6 +175,12 @@ def _file(name: str, text: str) -> str:
     return where
 
 
+def _saved() -> str:
+    where = _file("fit.vbjax", "")
+    fitted("GaussianMixture").save(where)
+    return where
+
+
 def _csv() -> str:
     lines = [f"{a:.4f},{b:.4f},{i % 2}" for i, (a, b) in enumerate(_table())]
     return _file("table.csv", "\n".join(["length,mass,who", *lines]) + "\n")
@@ -232,6 +238,8 @@ GOOD: dict[str, Callable[[], Any]] = {
     "sequences": lambda: vb.Sequences.of([_table()[:10], _table()[10:]]),
     "key": lambda: jax.random.key(0),
     "csv": _csv,
+    "saved": _saved,
+    "new_file": lambda: _file("new.vbjax", ""),
     "ldac": lambda: _file("corpus.ldac", "2 0:1 3:2\n1 1:4\n3 0:1 2:2 4:1\n"),
     "words": lambda: _file("words.txt", "a\nb\nc\nd\ne\n"),
     "initial": lambda: _chain()[0],

@@ -11,6 +11,7 @@ from typing import Any
 
 from vbjax.cli.main import _parser
 
+from .goods import fitted
 from .judge import shell
 
 _FILES = {
@@ -103,6 +104,7 @@ def _folder() -> str:
         with open(os.path.join(folder, f"bad_{name}"), "w") as file:
             file.write(text)
     os.makedirs(os.path.join(folder, "folder.csv"), exist_ok=True)
+    fitted("KMeans").save(os.path.join(folder, "good.vbjax"))
     return folder
 
 
@@ -116,11 +118,11 @@ def _run(arguments: list[str]) -> Any:
     return shell(arguments)()
 
 
-def _options() -> list[str]:
-    """The options of `fit`, as the parser has them."""
+def _options(command: str) -> list[str]:
+    """The options of a command, as the parser has them."""
     parser = _parser()
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    actions = commands.choices["fit"]._actions
+    actions = commands.choices[command]._actions
     return [a.option_strings[0] for a in actions if a.option_strings and a.dest != "help" and a.nargs != 0]
 
 
@@ -142,7 +144,7 @@ def shell_calls() -> Iterator[Any]:
             yield call(f"{model} {data}", [*base[:2], data, *base[3:]], (data,), not never)
         for data in ("absent.csv", "folder.csv", "", "nul\0.csv"):
             yield call(f"{model} {data!r}", [*base[:2], data, *base[3:]], (data, "file", "path"), False)
-        for option in _options():
+        for option in _options("fit"):
             for label, word in HOSTILE_WORDS.items():
                 chosen = model in ("bayesian-gmm", "lda", "hmm") or label in ("minus", "word")
                 if not chosen:
@@ -151,6 +153,17 @@ def shell_calls() -> Iterator[Any]:
                 wanted = [*base, f"{option}={word}"]
                 names = option, option[2:], word.strip() or option, _ALSO_NAMED.get(option, option)
                 yield call(f"{model} {option}={label}", wanted, names, right)
+    base = ["predict", "good.vbjax", "good.csv"]
+    yield call("predict", base, (), True)
+    for name in BAD_TABLES:
+        file = f"bad_{name}.csv"
+        yield call(f"predict {file}", [*base[:2], file], (file, "data"), name not in NEVER_TABLES)
+        yield call(f"predict of {file}", ["predict", file, "good.csv"], (file,), False)
+    for option in _options("predict"):
+        for label, word in HOSTILE_WORDS.items():
+            right = label in _ALWAYS_RIGHT[option]
+            names = option, option[2:], word.strip() or option
+            yield call(f"predict {option}={label}", [*base, f"{option}={word}"], names, right)
     for label, arguments in dict(
         nothing=["fit"],
         no_data=["fit", "gmm"],

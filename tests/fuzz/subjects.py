@@ -50,6 +50,7 @@ DRIVERS = {
     "linear_response": "params=params:optimum",
     "replicate": "observed=other:normal_family",
     "sample_posterior": "params=states:own_params n=shape:two",
+    "load": "path=path:saved model=optional_other:nothing",
     "merge_states": "result=other:fit:HDPHiddenMarkovModel data=sequence_rows:table "
     "weights=weights:one_weight",
 }
@@ -205,7 +206,7 @@ METHODS = {
         windows="length=count:two",
         steps="",
     ),
-    "fit:GaussianMixture": dict(verdict=""),
+    "fit:GaussianMixture": dict(verdict="", save="path=path:new_file"),
     "fit:BlackBox": dict(verdict=""),
     "black_box_params": dict(sample="key=key n=count:three", quantile="p=quantile:third"),
 }

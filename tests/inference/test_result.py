@@ -1,7 +1,7 @@
 """What a fit does with its own parameters, and its summary.
 
 A use of the model through the fit is the model's with the fit's parameters, to the bit; what the model cannot
-do, the fit cannot. Copies and pickles are fits. The summary names every parameter once.
+do, the fit cannot. Copies, pickles and saved fits are fits. The summary names every parameter once.
 """
 
 import copy
@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 
 import vbjax as vb
+from tests.support.golden_fit import FOLDER
+from tests.support.own_models import mean_and_precision
+from tests.support.registry import MODELS
 
 X = vb.datasets.old_faithful()[:60]
 KEY = jax.random.key(0)
@@ -39,9 +42,25 @@ def test_what_the_model_cannot_do_is_no_attribute():
     assert not hasattr(FIT, "read")  # which takes data, not parameters
 
 
-def test_copies_and_pickles_are_fits():
-    for again in (copy.copy(FIT), pickle.loads(pickle.dumps(jax.device_get(FIT)))):
-        np.testing.assert_array_equal(again.objective, FIT.objective)
+def copies(x):
+    return copy.copy(x), copy.deepcopy(x), pickle.loads(pickle.dumps(x))
+
+
+def test_copies_and_pickles_of_fits_and_models_are_the_same():
+    models = {name: entry.model for name, entry in MODELS.items() if not name.startswith(("own", "black"))}
+    for one in (FIT, vb.load(FOLDER / "format_1.vbjax"), mean_and_precision(), *models.values()):
+        for again in copies(one):
+            assert jax.tree.structure(again) == jax.tree.structure(one)
+            jax.tree.map(np.testing.assert_array_equal, again, one)
+    np.testing.assert_array_equal(copies(FIT)[2].predict(X), FIT.predict(X))
+
+
+def test_a_saved_fit_says_the_same_bits(tmp_path):
+    FIT.save(tmp_path / "fit.vbjax")
+    again = vb.load(tmp_path / "fit.vbjax")
+    np.testing.assert_array_equal(again.log_predictive(X), FIT.log_predictive(X))
+    np.testing.assert_array_equal(again.sample(KEY, 5), FIT.sample(KEY, 5))
+    assert again.summary() == FIT.summary()
 
 
 def test_the_summary_names_every_parameter_once():

@@ -14,10 +14,12 @@ from jaxtyping import Float, Int
 from vbjax.blackbox.pareto import pareto_smoothed
 from vbjax.core.rows import rounding_error
 from vbjax.numerics.inputs import is_concrete
+from vbjax.numerics.stored import stored
 
 N_DRAWS = 2000
 
 
+@stored
 class Diagnostics(NamedTuple):
     """Diagnostics of an approximation q, from log ratios log p - log q at fresh draws.
 

@@ -35,6 +35,7 @@ from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import read_count
 from vbjax.numerics.linalg import cholesky, solve_lower, transpose
 from vbjax.numerics.special import LOG_2PI
+from vbjax.numerics.stored import stored
 
 START_SD = 0.1
 
@@ -276,6 +277,7 @@ class NormalStart:
         return LocationScale(jax.random.normal(key, (d,), dtype), START_SD * kind.start(d, dtype), kind)
 
 
+@stored
 @dataclasses.dataclass(frozen=True)
 class LowRankStart:
     """Start of the low-rank normals: narrow, about a standard normal point."""
@@ -288,6 +290,7 @@ class LowRankStart:
         return LowRank(jax.random.normal(place, (d,), dtype), jnp.full(d, jnp.log(START_SD), dtype), loadings)
 
 
+@stored
 @dataclasses.dataclass(frozen=True)
 class MixtureStart:
     """Start of the mixtures: components that start as fits of their own would, with equal weights."""

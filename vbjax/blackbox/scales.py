@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from vbjax.numerics.linalg import cholesky, solve_lower, transpose
+from vbjax.numerics.stored import stored
 
 
 class Slope(NamedTuple):
@@ -40,6 +41,7 @@ class Slope(NamedTuple):
     curvature: Float[Array, " d"] | Float[Array, "d d"]
 
 
+@stored
 @dataclasses.dataclass(frozen=True)
 class Diagonal:
     """Diagonal L, as a vector of standard deviations: the entries are independent."""
@@ -92,6 +94,7 @@ class Diagonal:
         return location + scale * (rho * root**2 * slope.pull), scale * root
 
 
+@stored
 @dataclasses.dataclass(frozen=True)
 class Full:
     """Lower triangular L, zero between blocks of these sizes; None is one block of all entries."""

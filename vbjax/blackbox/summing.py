@@ -16,9 +16,11 @@ from jaxtyping import Float
 from vbjax.blackbox.contracts import Latents
 from vbjax.blackbox.supports import Category
 from vbjax.numerics.record import Record
+from vbjax.numerics.stored import stored
 from vbjax.numerics.types import Data
 
 
+@stored
 @dataclasses.dataclass(frozen=True)
 class SummedOut:
     """Function log sum_z exp(log_density(z, ...)) of all latents but z. See `summed_out`."""

@@ -26,6 +26,7 @@ from vbjax.cli.tables import align, measure, mention_empty, posterior_sds
 from vbjax.core.contracts import Model, Status
 from vbjax.data import datasets
 from vbjax.data.datasets import Series
+from vbjax.inference import saved_fits
 from vbjax.inference.configure import configure
 from vbjax.inference.fit import fit
 from vbjax.inference.result import Fit, FitWarning
@@ -39,7 +40,6 @@ from vbjax.models import (
 )
 from vbjax.models.topics.topic_model import TopicModel
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Tree
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,10 +112,10 @@ class Options:
         return self.output or "gaussian"
 
 
-def _configure(options: Options) -> None:
+def configure_process(devices: int | None = None) -> None:
     """Take the cores asked for, and a cache of compiled programs if there can be one: in the shell alone."""
     if is_command():
-        configure(cpu_devices=options.devices or "all")
+        configure(cpu_devices=devices or "all")
         with contextlib.suppress(ValueError):
             configure(compilation_cache=True)
 
@@ -133,7 +133,7 @@ def run(options: Options) -> None:
     source = "the corpus" if options.model in _TOPICS else "the table"
     inputs = {source: options.data, "the vocabulary": options.vocab}
     check_outputs(inputs, out=options.out, plot=options.plot)
-    _configure(options)
+    configure_process(options.devices)
     _check(options)
     data, names = _load(options)
     model = _model(options, data)
@@ -157,8 +157,9 @@ def run(options: Options) -> None:
     found = describe(result, data)
     _say(report(options, result, found, names))
     if options.out:
+        about = dict(vocabulary=names) if options.model in _TOPICS else dict(columns=names)
         with replacing(options.out) as file:
-            np.savez(file, **archive(options.model, result, found, names))
+            saved_fits.pack(result, file, **about, sequence=options.sequence)
         _say(f"{'saved':<15} {options.out}")
     if options.plot:
         picture = _picture(result, data, names)
@@ -258,20 +259,6 @@ def _picture(result: Fit, data: Input, names: list[str]) -> Figure:
     if isinstance(result.model, HiddenMarkovModel):
         return plots.chains.overview(result, data.sequences(), names, sequences=data.names)
     return plots.overview(result, data, names)
-
-
-def archive(model: str, result: Fit, found: dict[str, np.ndarray], names: list[str]) -> dict[str, Tree]:
-    """Return the arrays that --out saves, by name.
-
-    They are those of `found`, objective, trace, n_iter, status, runs_*, model, and `names` as columns, or as
-    vocabulary for topics.
-    """
-    runs = {f"runs_{name}": value for name, value in result.runs._asdict().items()}
-    arrays = dict(objective=result.objective, trace=result.trace, n_iter=result.n_iter, **runs)
-    arrays = {name: np.asarray(value) for name, value in arrays.items()}
-    labels = dict(status=result.status.name, model=model)
-    labels["vocabulary" if model in _TOPICS else "columns"] = names
-    return {**found, **arrays, **{name: np.array(value) for name, value in labels.items()}}
 
 
 # -- parameters of the fit -------------------------------------------------------------------------------

@@ -1,14 +1,12 @@
 """Files of the shell command: checked before the fit, written whole or not at all, with errors of one line.
 
-A file is written beside its place and moved there when it is complete, so that no failure leaves half a file
-or harms an older one. Imported by `commands` and the modules of its kinds of models.
+Imported by `commands` and the modules of its kinds of models.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,6 +16,8 @@ from typing import IO
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+
+from vbjax.data import whole_files
 
 _PICTURES = (".png", ".pdf", ".svg")
 
@@ -90,33 +90,16 @@ def check_outputs(inputs: Mapping[str, str | None], *, out: str | None, plot: st
         if os.path.lexists(place) and not os.path.isfile(place):
             raise UserError(f"{path}: exists and is not a file")
         with _failures(path):
-            beside = _beside(path)
+            beside = whole_files.temporary(path)
             beside.open("xb").close()
             beside.unlink()
 
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of `path` once it is complete, or not at all.
-
-    The target of a symbolic link is replaced, not the link. The new file has the mode of an older one.
-    """
-    place, beside = os.path.realpath(path), _beside(path)
-    with _failures(path):
-        try:
-            with beside.open("xb") as file:
-                if os.path.exists(place):
-                    os.chmod(beside, stat.S_IMODE(os.stat(place).st_mode))
-                yield file
-            os.replace(beside, place)
-        finally:
-            beside.unlink(missing_ok=True)
-
-
-def _beside(path: str) -> Path:
-    """Return the path of a temporary file in the same folder."""
-    place = Path(os.path.realpath(path))
-    return place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    """Open a file that takes the place of `path` once it is complete; a failure is a `UserError`."""
+    with _failures(path), whole_files.replacing(path) as file:
+        yield file
 
 
 @contextlib.contextmanager

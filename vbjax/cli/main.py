@@ -1,6 +1,6 @@
 """The shell command: `python -m vbjax`, or `vbjax`. It reads the arguments; `commands` does the work.
 
-Exit status: 0 when something was fitted, 2 for bad input (one line on stderr, nothing written), 130 when
+Exit status: 0 when it did what was asked, 2 for bad input (one line on stderr, nothing written), 130 when
 interrupted before there was a result.
 """
 
@@ -16,7 +16,9 @@ from typing import NoReturn
 from vbjax.cli.chains import OUTPUTS
 from vbjax.cli.commands import MODELS, Options, UserError, run
 from vbjax.cli.interrupt import MESSAGE, STATUS, raising
+from vbjax.cli.predictions import predict
 from vbjax.inference.configure import MOST_DEVICES
+from vbjax.inference.saved_fits import version
 from vbjax.models.components.covariance import STRUCTURES
 
 _ABOUT = """\
@@ -26,7 +28,8 @@ far to trust the result.
 
 Without a command it fits a mixture of up to 6 Gaussians to the eruptions of the
 Old Faithful geyser, which come with the package, prints the components it found
-and draws them in old_faithful.png. The command 'fit' fits data of your own.
+and draws them in old_faithful.png. The command 'fit' fits data of your own, and
+'predict' says what such a fit makes of new ones.
 """
 
 _ABOUT_EXAMPLE = """\
@@ -62,11 +65,24 @@ cells are missing. MODEL is one of
 _FIT_EXAMPLE = """\
 examples:
   python -m vbjax fit bayesian-gmm flowers.csv --columns length,width \\
-      --components 6 --out flowers.npz --plot flowers.png
+      --components 6 --out flowers.vbjax --plot flowers.png
   python -m vbjax fit lda news.ldac --vocab words.txt --components 50 \\
-      --out topics.npz --plot topics.png
+      --out topics.vbjax --plot topics.png
   python -m vbjax fit hmm visits.csv --columns visits --output poisson \\
-      --sequence person --states 3 --out states.npz --plot states.png
+      --sequence person --states 3 --out states.vbjax --plot states.png
+"""
+
+_PREDICT = """\
+Reads a fit from the file that 'fit --out' or Fit.save has written, and prints a
+table of what it says of new data, one line for each row, step or document: the
+cluster and the probability of each, the state, the shares of the topics, or the
+mean of a regression.
+"""
+
+_PREDICT_EXAMPLE = """\
+example:
+  python -m vbjax fit bayesian-gmm flowers.csv --out flowers.vbjax
+  python -m vbjax predict flowers.vbjax new.csv --out labels.csv
 """
 
 
@@ -89,8 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, value in given.items():
                 if value == []:  # what argparse makes of `--option=--`
                     parser.error(f"--{name.replace('_', '-')}: expected a value; got '--'")
-            given.pop("command")
-            run(Options(**given))
+            if given.pop("command") == "predict":
+                takes = ("out", "columns", "sequence")
+                predict(given["fit"], given["data"], **{name: given[name] for name in takes})
+            else:
+                run(Options(**given))
         except UserError as error:
             print(f"vbjax: {error}", file=sys.stderr)
             return 2
@@ -123,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where the picture goes: .png, .pdf or .svg (default: %(default)s)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--version", action="version", version=f"vbjax {version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     fit = commands.add_parser(
         "fit",
@@ -137,11 +157,35 @@ def _parser() -> argparse.ArgumentParser:
     _add_how_to_fit(fit.add_argument_group("how to fit it"))
     output = fit.add_argument_group("output")
     output.add_argument(
-        "--out", metavar="PATH", help="save everything in a NumPy archive, for example fit.npz"
+        "--out", metavar="PATH", help="save the fit, for predict and vb.load, for example as fit.vbjax"
     )
     output.add_argument("--plot", metavar="PATH", default=None, help="draw the fit: .png, .pdf or .svg")
     output.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="no progress bar")
+    _add_predict(commands)
     return parser
+
+
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    """Add the command that reads a saved fit."""
+    predict = commands.add_parser(
+        "predict",
+        help="what a saved fit says of new data",
+        description=_PREDICT,
+        epilog=_PREDICT_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    predict.add_argument("fit", metavar="FIT", help="the file of the fit, such as fit.vbjax")
+    predict.add_argument("data", metavar="DATA", help="new data, in a file like that of the fit")
+    predict.add_argument("--out", metavar="PATH", help="write the table there (default: print it)")
+    predict.add_argument(
+        "--columns", metavar="A,B,...", type=_columns, help="the columns to use (default: those of the fit)"
+    )
+    predict.add_argument(
+        "--sequence",
+        metavar="COLUMN",
+        type=_column,
+        help="the column that says which sequence a line belongs to (default: that of the fit)",
+    )
 
 
 def _add_what_to_fit(group: argparse._ArgumentGroup) -> None:

@@ -15,9 +15,11 @@ from vbjax.core.rows import n_rows
 from vbjax.families.base import Family, pytree, replace, static
 from vbjax.families.delta import Delta
 from vbjax.numerics.record import Record
+from vbjax.numerics.stored import stored
 from vbjax.numerics.types import Data, Tree
 
 
+@stored
 class _Structure(NamedTuple):
     """Parts of a model that are no numbers: functions, factors, and what `fit` found of its log joint."""
 

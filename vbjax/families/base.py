@@ -43,6 +43,7 @@ from jaxtyping import Bool, Float
 
 from vbjax.families.cells import CellIndex, note_read, read_cells
 from vbjax.numerics.inputs import as_array, as_floating, read_count, read_key, read_probabilities, read_shape
+from vbjax.numerics.stored import stored
 from vbjax.numerics.types import Data, Given, Tree
 
 Value: TypeAlias = Any  # a value, mean or variance of a latent: an array, or a named tuple of arrays
@@ -57,6 +58,8 @@ def static(**kwargs: Any) -> Tree:
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, static))
 def pytree(cls: type[C]) -> type[C]:
     """Return the class as a frozen dataclass that is a pytree; fields marked `static` are its structure.
+
+    Files of fits may hold its objects.
 
     `jax.tree_util.register_dataclass` would not do: its structures compare equal for two classes with equally
     many fields (jaxlib 0.10), and `jit` then sometimes runs the program of one class for the other.
@@ -82,7 +85,7 @@ def pytree(cls: type[C]) -> type[C]:
         return x
 
     jax.tree_util.register_pytree_with_keys(kind, flatten_with_keys, unflatten, flatten)
-    return kind
+    return stored(kind)
 
 
 def replace(x: C, **changes: Any) -> C:
@@ -99,6 +102,7 @@ def vanishes(count: Array) -> Bool[Array, " ..."]:
     return jnp.abs(count) < jnp.sqrt(jnp.finfo(count.dtype).tiny)
 
 
+@stored
 class LocationPrecision(NamedTuple):
     """Value, mean or variance of a joint factor of a location and its precision."""
 
@@ -416,6 +420,10 @@ class Family(Generic[Q, T]):
     guarded: ClassVar[bool] = False
     counts: ClassVar[tuple[str, ...]] = ("size", "rows", "concentration")
     curvature: ClassVar[str | None] = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        stored(cls)
 
     def __post_init__(self) -> None:
         """Read the plate and the family's sizes.

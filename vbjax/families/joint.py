@@ -21,9 +21,11 @@ from vbjax.families.base import Family, LocationPrecision, Q, State, Statistics,
 from vbjax.families.gamma import GammaState
 from vbjax.families.wishart import WishartState
 from vbjax.numerics.linalg import inverse_and_logdet
+from vbjax.numerics.stored import stored
 from vbjax.numerics.types import Given, Tree
 
 
+@stored
 class LocationCovariance(NamedTuple):
     """Location, and the inverse of its precision: a point of a joint family."""
 

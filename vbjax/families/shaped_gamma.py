@@ -18,10 +18,12 @@ from vbjax.families.base import Family, State, Statistics, pytree, vanishes
 from vbjax.families.gamma import GammaState, GammaStatistics, gamma_base_entropy, gamma_log_density
 from vbjax.families.newton import step_gamma_shape
 from vbjax.numerics.special import LOG_2PI, digamma_remainder, gammaln_remainder
+from vbjax.numerics.stored import stored
 
 MOST = 1e4  # the largest shape: beyond it float32 cannot tell the rows apart
 
 
+@stored
 class ShapeRate(NamedTuple):
     """Value, mean or variance of a shape s and a rate lambda."""
 

@@ -20,12 +20,14 @@ import numpy as np
 from jax import Array, lax
 
 from vbjax.core.contracts import Algorithm, Info, Status
+from vbjax.numerics.stored import stored
 from vbjax.numerics.types import Data, Params, Tree
 
 _KEPT = 256  # points of a run's trace that the table of all restarts keeps
 _FAILED = (Status.DECREASED, Status.NON_FINITE, Status.UNBOUNDED, Status.ILL_CONDITIONED)
 
 
+@stored
 class Runs(NamedTuple):
     """The table of all restarts, one entry each.
 

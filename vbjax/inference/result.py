@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import warnings
 from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -19,6 +20,7 @@ from jaxtyping import Float, Int
 
 from vbjax.core.contracts import Status
 from vbjax.families.base import pytree
+from vbjax.inference import saved_fits
 from vbjax.inference.restarts import Runs
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.types import Params
@@ -98,6 +100,22 @@ class Fit(Generic[M]):
 
     def __dir__(self) -> list[str]:
         return sorted({*object.__dir__(self), *_uses(self.model)})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit to a file, from which `vb.load` makes it again; an older file is replaced at once.
+
+        The file has the arrays and a header in JSON, no pickled code. Functions, which models of your own
+        have, are not in it: see `vb.load`.
+
+        Args:
+            path: the file, such as "waiting.vbjax".
+
+        Raises:
+            ValueError: a path that is none; inside jit and vmap; a part of the fit of a class that is neither
+                ours nor decorated by `vbjax.families.base.pytree`.
+            OSError: it cannot be written; what was there stays as it was.
+        """
+        saved_fits.save(self, path)
 
     def summary(self) -> str:
         """Return the verdict, and mean and standard deviation of every parameter, as a text of some lines.

@@ -26,6 +26,7 @@ from vbjax.core.rows import float_dtype
 from vbjax.families.base import Family
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.record import Record
+from vbjax.numerics.stored import stored
 from vbjax.numerics.types import Data, Tree
 
 _N_ROWS = 4  # rows that the probes look at
@@ -43,6 +44,7 @@ class _Question:
 Blocks = tuple[tuple[str, ...], ...]
 
 
+@stored
 class Inspection(NamedTuple):
     """Findings about a log joint.
 
