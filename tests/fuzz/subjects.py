@@ -344,6 +344,7 @@ EXEMPT = dict(
     Expectation="a record that the engine gives",
     expectation="the engine's pass over rows; it takes what a model's `read` and `resolve` give",
     Fit="a record that fit gives; its methods are called",
+    FitWarning="a class of warnings",
     Info="a record of the engine's",
     Labelled="stands in the place of data; fits with it are called",
     LinearResponse="a record that linear_response gives",
