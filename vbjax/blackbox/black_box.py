@@ -15,9 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from vbjax.blackbox.algorithms.estimators import surrogate
-from vbjax.blackbox.algorithms.fixed_draws import FixedDraws
 from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
-from vbjax.blackbox.algorithms.stochastic_ascent import StochasticAscent
 from vbjax.blackbox.approximation import Approximation, constrain, support_leaves, support_size
 from vbjax.blackbox.contracts import Distribution, FamilyStart, Free, Latents, SupportTree
 from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, compute_diagnostics, resample_rows
@@ -147,11 +145,13 @@ class BlackBox:
 
     def algorithm(self, data: Data, options: Options) -> Algorithm:
         """Return the algorithm that suits the family."""
+        from vbjax import blackbox  # two of the three take optax, which is imported at its first use
+
         dtype = float_dtype(data)
         q = self.inspect_family(dtype)
         if isinstance(q, Hybrid):
-            return StochasticAscent(self)
-        return (NaturalAscent if isinstance(q, LocationScale) else FixedDraws)(
+            return blackbox.StochasticAscent(self)
+        return (NaturalAscent if isinstance(q, LocationScale) else blackbox.FixedDraws)(
             self, jnp.asarray(options.tol, dtype)
         )
 

@@ -11,7 +11,6 @@ import functools
 from collections.abc import Mapping
 from typing import Protocol, TypeAlias, runtime_checkable
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -170,6 +169,8 @@ def redraw_data(model: Redrawing, params: Record, key: Array, data: Data, n_draw
 
 def restore_missing(drawn: Data, rows: Data) -> Data:
     """Return drawn rows with NaN at the entries that are NaN in the rows."""
+    import chex  # here, not above: it takes a tenth of the time of `import vbjax`
+
     chex.assert_trees_all_equal_shapes(drawn, rows)
 
     def restore(new: Array, old: Array) -> Array:
