@@ -115,6 +115,7 @@ def test_values_of_every_type_come_back(path):
         nothing=(),
         joint=vb.LocationPrecision(jnp.ones(2), vb.families.NormalState(jnp.zeros(2), 3.0)),
     )
+    fit = dataclasses.replace(fit, diagnostics=vb.blackbox.Diagnostics(*jnp.arange(6.0)))
     fit.save(path)
     require_same(vb.load(path), fit)
 
@@ -192,6 +193,14 @@ def test_a_given_model_must_be_that_of_the_fit(path, case):
     of(model).save(path)
     with pytest.raises(ValueError, match=f"fit.vbjax: .*{message}"):
         vb.load(path, model=given)
+
+
+def test_what_fit_found_of_a_model_comes_back(path):
+    model = MODELS["own, two blocks"].model
+    fit = of(model.inspect(jnp.arange(5.0)))
+    fit.save(path)
+    require_same(vb.load(path, model=model), fit)
+    assert vb.load(path, model=model).model.structure.inspection.blocks == (("mu",), ("tau",))
 
 
 def test_numbers_are_those_of_the_file(path):
