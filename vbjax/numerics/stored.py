@@ -2,7 +2,8 @@
 
 Only a class in this table is made again from a file, and its fields are set one by one: a name in a file
 imports nothing and calls nothing. `families.base.pytree` enters every class that it decorates, `Family` its
-subclasses; what else a fit holds is entered by `stored`. Everything may import it.
+subclasses; what else a fit holds is entered by `stored`. A class that gets another name or folder, or a field
+that gets another name, is no longer found in older files. Everything may import it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def stored(cls: type[C]) -> type[C]:
 def stored_name(cls: type) -> str:
     """Return the name of a class in files: of ours its package and own name, of others their module and name.
 
-    So a module of ours may be cut in two, and old files are still read.
+    So a module of ours may be cut in two, and older files are still read.
     """
     module = cls.__module__
     place = module.rpartition(".")[0] if module.startswith("vbjax.") else module
