@@ -1,5 +1,6 @@
 """Files of earlier versions are read, and their fits say what they said: made by tests/support/golden_fit.py.
 
+Every class and field that they may hold is still there, and what is new has a default.
 Labels, responsibilities and predictive densities are computed from the arrays of the file by numpy and scipy
 alone (Bishop 2006, eq. 10.46, 10.64 to 10.66 and 10.81), and by the fit that is read: both are as recorded.
 """
@@ -12,6 +13,7 @@ import scipy.stats
 import vbjax as vb
 from tests.support.golden_fit import FOLDER
 from vbjax.inference.saved_fits import FORMAT
+from vbjax.numerics.stored import REQUIRED, defaults_of, stored_class
 
 NAMES = [f"format_{number}" for number in range(1, FORMAT + 1)]
 
@@ -33,6 +35,15 @@ def of_arrays(arrays, x):
     densities = [scipy.stats.multivariate_t(*law).pdf(x) for law in zip(m, shapes, free, strict=True)]
     predictive = np.log(np.stack(densities, 1) @ (alpha / alpha.sum()))
     return scipy.special.softmax(table, 1), predictive
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_classes_and_fields_of_earlier_files_are_still_known(name):
+    for line in (FOLDER / f"{name}.txt").read_text().splitlines():
+        known, *fields = line.split()
+        now = defaults_of(stored_class(known))
+        assert set(fields) <= set(now), line
+        assert all(now[field] is not REQUIRED for field in set(now) - set(fields)), line
 
 
 @pytest.mark.parametrize("name", NAMES)
