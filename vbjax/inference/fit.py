@@ -19,6 +19,7 @@ from vbjax.core.contracts import Algorithm, Options, Status
 from vbjax.core.devices import ROWS, RUNS, divided, jit, over, read_devices
 from vbjax.core.model import in_dtype
 from vbjax.core.rows import float_dtype
+from vbjax.data.frames import read_frame
 from vbjax.data.sources import Source
 from vbjax.families.coordinates import displace
 from vbjax.inference import division, out_of_core
@@ -123,6 +124,7 @@ def fit(
     >>> fit.status
     <Status.CONVERGED: 1>
     """
+    data, columns = read_frame(data)
     subject = subject_of(model, data)
     tol = None if tol is None else read_number(tol, "tol")
     options = Options(tol, read_flag(accelerate, "accelerate"), read_flag(check, "check"))
@@ -184,6 +186,7 @@ def fit(
         if read.may_have_saddles:
             result = _leave_saddles(result, winner, race, fixed, jax.random.fold_in(key, n_restarts))
         result = division.gathered(_explained(result, fixed) if subject is model else result, mesh)
+    result = dataclasses.replace(result, columns=columns)
     result.warn(stacklevel=2)
     return result
 

@@ -19,6 +19,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from vbjax.core.contracts import Status
+from vbjax.data.frames import Columns, reads_frames
 from vbjax.families.base import pytree
 from vbjax.inference import saved_fits
 from vbjax.inference.restarts import Runs
@@ -67,6 +68,8 @@ class Fit(Generic[M]):
         escaped: rise of the bound, in nats, from a saddle at which the best run had converged, 0 where there
             was none; n_iter and trace are then those of the climb from the saddle. None where `fit` does not
             look for saddles: inside jit, and for models that have none.
+        columns: names of the columns of a data frame, and labels of those with categories; None for data of
+            other kinds. Uses of the fit find the columns of another frame by these names.
     """
 
     model: M
@@ -78,6 +81,7 @@ class Fit(Generic[M]):
     status_code: Int[Array, "*batch"]
     diagnostics: Diagnosis | None = None
     escaped: float | Array | None = None
+    columns: Columns | None = None
 
     @property
     def trace(self) -> Float[Array, "*batch n_iter"]:
@@ -95,7 +99,7 @@ class Fit(Generic[M]):
         """Return a use of the model, with the parameters of the fit in their place."""
         model = self.__dict__.get("model")
         if name in _uses(model):
-            return functools.partial(getattr(model, name), self.params)
+            return reads_frames(functools.partial(getattr(model, name), self.params), self.columns)
         raise AttributeError(f"a fit of {type(model).__name__} has no {name!r}")
 
     def __dir__(self) -> list[str]:

@@ -14,6 +14,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from vbjax.core.rows import float_dtype, n_rows
+from vbjax.data.frames import Table
 from vbjax.families.base import pytree, replace
 from vbjax.models.components.component import Pullback
 from vbjax.models.components.parts import Parts, read_name
@@ -31,8 +32,8 @@ class Product(Parts):
 
     Each part has the updates of its own component, under the responsibilities of whole rows.
 
-    Data: a dict of the data of every part by its name, with a common number of rows. The factors have the
-    names of the parts.
+    Data: a dict of the data of every part by its name, with a common number of rows; for `vb.fit` also a data
+    frame that has columns of these names, among others. The factors have the names of the parts.
 
     Args:
         parts: a component for each part, by name.
@@ -66,6 +67,8 @@ class Product(Parts):
         return rows
 
     def read(self, data: Data) -> Mapping[str, Tree]:
+        if isinstance(data, Table):
+            data = {name: data[name] for name in data if name in self.parts}
         if not isinstance(data, Mapping) or set(data) != set(self.parts):
             names = ", ".join(map(repr, self.parts))
             got = f"one of {', '.join(map(repr, data))}" if isinstance(data, Mapping) else describe(data)
