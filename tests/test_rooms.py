@@ -18,7 +18,7 @@ ROOMS = {
     "blackbox": "numerics families core inference",
     "metrics": "numerics",
     "plots": "numerics families core inference data models",
-    "arviz": "numerics core inference data blackbox",
+    "sklearn": "numerics core data inference models",
     "cli": "numerics families core inference data models plots metrics",
 }
 

@@ -26,7 +26,6 @@ from vbjax.cli.tables import align, measure, mention_empty, posterior_sds
 from vbjax.core.contracts import Model, Status
 from vbjax.data import datasets
 from vbjax.data.datasets import Series
-from vbjax.data.frames import Columns
 from vbjax.inference import saved_fits
 from vbjax.inference.configure import configure
 from vbjax.inference.fit import fit
@@ -158,12 +157,9 @@ def run(options: Options) -> None:
     found = describe(result, data)
     _say(report(options, result, found, names))
     if options.out:
-        of_columns = options.model not in _TOPICS
-        if of_columns:
-            result = dataclasses.replace(result, columns=Columns(tuple(names), (None,) * len(names)))
-        about = dict(sequence=options.sequence) if of_columns else dict(vocabulary=names)
+        about = dict(vocabulary=names) if options.model in _TOPICS else dict(columns=names)
         with replacing(options.out) as file:
-            saved_fits.pack(result, file, **about)
+            saved_fits.pack(result, file, **about, sequence=options.sequence)
         _say(f"{'saved':<15} {options.out}")
     if options.plot:
         picture = _picture(result, data, names)

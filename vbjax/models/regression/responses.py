@@ -34,6 +34,10 @@ class StudentRows(NamedTuple):
     square: Float[Array, " n"]
     dof: Float[Array, ""]
 
+    @property
+    def variance(self) -> Float[Array, " n"]:
+        return self.square * jnp.where(self.dof > 2, self.dof / (self.dof - 2), jnp.inf)
+
     def log_prob(self, y: Array) -> Float[Array, " n"]:
         return log_student_t((y - self.location) ** 2 / self.square, self.dof, 1, jnp.log(self.square))
 

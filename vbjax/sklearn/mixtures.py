@@ -1,0 +1,234 @@
+"""Mixtures as estimators: `sklearn.mixture`, and the same face for other components."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field
+from typing import Any, Self
+
+import jax
+import numpy as np
+from sklearn.base import DensityMixin
+from sklearn.utils.metaestimators import available_if
+
+from vbjax import models
+from vbjax.inference.result import Fit
+from vbjax.numerics.inputs import read_count
+from vbjax.numerics.types import Given, Hyper
+from vbjax.sklearn.estimator import (
+    Estimator,
+    Fitted,
+    RandomState,
+    draw_key,
+    estimator,
+    filled,
+    read_sample_weight,
+)
+
+_OF_POINTS = available_if(lambda mixture: mixture._model.points)
+
+
+@estimator
+class Mixture(DensityMixin, Estimator):
+    """Mixture of any component: `_model` says of which.
+
+    Args:
+        n_components: k; of Bayesian mixtures an upper bound.
+        tol: a fit has converged when a sweep raises the lower bound by at most `tol` per row.
+        max_iter: sweeps at most.
+        n_init: number of fits, from different starts, of which the best is kept.
+        random_state: a seed, a `RandomState`, or None for numpy's own.
+        warm_start: whether `fit` starts where the last one ended.
+        verbose: whether to show progress.
+
+    Attributes:
+        weights_: (k,), of Bayesian mixtures expected.
+        converged_, n_iter_: whether the best fit has converged, and in how many sweeps.
+        lower_bound_, lower_bounds_: the best fit's log likelihood per row at its end and after each sweep;
+            of Bayesian mixtures the evidence lower bound of all rows, exact, in nats.
+    """
+
+    n_components: int = field(default=1, kw_only=False)
+    tol: float = 1e-3
+    max_iter: int = 100
+    n_init: int = 1
+    random_state: RandomState = None
+    warm_start: bool = False
+    verbose: int = 0
+
+    _names = dict(
+        reg_covar="covariance_floor",
+        weight_concentration_prior_type="weight_prior",
+        weight_concentration_prior="weight_concentration",
+        mean_precision_prior="mean_precision",
+        mean_prior="location",
+        degrees_of_freedom_prior="degrees_of_freedom",
+        covariance_prior="inverse_scale",
+    )
+    weights_ = Fitted(lambda fit: fit.params.weights.mean)
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        own = super()._hyperparameters()
+        if own.get("weight_prior") == "dirichlet_distribution":
+            own["weight_prior"] = "dirichlet"
+        if "weight_prior" in own and own["weight_concentration"] is None:
+            own["weight_concentration"] = 1 / self.n_components
+        return own
+
+    def fit(self, X: Given, y: Given = None, sample_weight: Given = None) -> Self:
+        """Fit the mixture to rows X (n, d); y is ignored."""
+        X = self._read(X, reset=True)
+        weights = read_sample_weight(sample_weight, X)
+        if len(X) < read_count(self.n_components, "n_components"):
+            raise ValueError(
+                f"X must have at least n_components={self.n_components} rows; got n_samples={len(X)}"
+            )
+        warm = self.warm_start and "fit_" in vars(self)
+        self._run(
+            filled(X),
+            weights,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            key=draw_key(self.random_state),
+            n_restarts=1 if warm else self.n_init,
+            params=self.fit_.params if warm else None,
+            progress=bool(self.verbose),
+        )
+        share = weights.sum() if self._model.points else 1
+        self.lower_bound_ = float(self.fit_.objective / share)
+        self.lower_bounds_ = (self.fit_.trace / share).tolist()
+        return self
+
+    def fit_predict(self, X: Given, y: Given = None, sample_weight: Given = None) -> np.ndarray:
+        """Fit the mixture, and return the most probable component of every row, (n,)."""
+        return self.fit(X, y, sample_weight).predict(X)
+
+    def predict(self, X: Given) -> np.ndarray:
+        """Return the most probable component of every row, (n,)."""
+        return self.predict_proba(X).argmax(1)
+
+    def predict_proba(self, X: Given) -> np.ndarray:
+        """Return the probability of every component for every row, (n, k)."""
+        return self._of_rows(lambda fit, x: fit.responsibilities(x), self._read(X))
+
+    def score_samples(self, X: Given) -> np.ndarray:
+        """Return the log density of every row, (n,); of Bayesian mixtures the predictive one, exact."""
+        return self._of_rows(lambda fit, x: fit.log_predictive(x), self._read(X))
+
+    def score(self, X: Given, y: Given = None) -> float:
+        """Return the mean log density of rows."""
+        return float(self.score_samples(X).mean())
+
+    def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Draw new rows (n, d), and the components that they are from, (n,)."""
+        with self._fitted() as fit:
+            n, keys = read_count(n_samples, "n_samples"), jax.random.split(draw_key(self.random_state))
+            labels, component = fit.draw_labels(keys[0], n), fit.model.component
+            rows = component.draw_rows(fit.params, keys[1], labels, component.read_given(None, n))
+            return np.asarray(rows), np.asarray(labels)
+
+    @_OF_POINTS
+    def bic(self, X: Given) -> float:
+        """Return the Bayesian information criterion at rows X; smaller is better."""
+        return self._criterion("bic", X)
+
+    @_OF_POINTS
+    def aic(self, X: Given) -> float:
+        """Return Akaike's information criterion at rows X; smaller is better."""
+        return self._criterion("aic", X)
+
+    def _criterion(self, name: str, X: Given) -> float:
+        X = self._read(X)
+        with self._fitted() as fit:
+            return float(getattr(fit, name)(filled(X), read_sample_weight(None, X)))
+
+
+# -- normal components -----------------------------------------------------------------------------------
+
+
+def _of_covariances(function: Callable[[np.ndarray], np.ndarray]) -> Fitted:
+    """Return the attribute of a function of matrices (k, d, d), in the shape of the covariance type."""
+
+    def read(fit: Fit) -> np.ndarray:
+        x = function(np.asarray(fit.covariances()))
+        shapes = dict(full=x, tied=x[0], diag=np.diagonal(x, axis1=1, axis2=2), spherical=x[:, 0, 0])
+        return shapes[fit.model.component.covariance_type]
+
+    return Fitted(read)
+
+
+def _precision_roots(covariances: np.ndarray) -> np.ndarray:
+    """Return upper triangular matrices U, the precisions being U U'."""
+    return np.triu(np.linalg.inv(np.linalg.cholesky(covariances)).swapaxes(1, 2))
+
+
+@estimator
+class GaussianMixture(Mixture):
+    """Gaussian mixture by EM, as `sklearn.mixture.GaussianMixture`.
+
+    It differs in `reg_covar`, which is the smallest variance allowed in any direction relative to the
+    data's variances, not an addition to all variances; in its starts, k-means++ seeds with the moments of the
+    rows that are theirs, so that there is no `init_params`; and in having `sample_weight`.
+
+    Args:
+        covariance_type: "full", "tied", "diag" or "spherical".
+        reg_covar: smallest variance of a component in any direction, relative to the data's; positive.
+
+    Attributes:
+        means_: (k, d).
+        covariances_, precisions_, precisions_cholesky_: (k, d, d) full, (d, d) tied, (k, d) diag, (k,)
+            spherical.
+
+    Other parameters and attributes: see `Mixture`.
+    """
+
+    covariance_type: str = "full"
+    reg_covar: float = 1e-6
+
+    _model = models.GaussianMixture
+    means_ = Fitted(lambda fit: fit.means())
+    covariances_ = _of_covariances(lambda x: x)
+    precisions_ = _of_covariances(np.linalg.inv)
+    precisions_cholesky_ = _of_covariances(_precision_roots)
+
+
+@estimator
+class BayesianGaussianMixture(Mixture):
+    """Gaussian mixture by variational Bayes, as `sklearn.mixture.BayesianGaussianMixture`.
+
+    It differs in that the lower bound is the exact evidence lower bound, which may be compared over
+    `n_components` and priors, and `score_samples` the exact predictive density; in the priors of the diagonal
+    and spherical types (see `vb.components.Gaussian`); in having no `reg_covar`, since the prior keeps
+    covariances proper, and no `init_params`; and in having `sample_weight`.
+
+    Args:
+        covariance_type: "full", "tied", "diag" or "spherical".
+        weight_concentration_prior_type: "dirichlet_process" or "dirichlet_distribution".
+        weight_concentration_prior: by default 1 / k.
+        mean_precision_prior: rows behind the prior's means; by default 1.
+        mean_prior: (d,); by default the data's means.
+        degrees_of_freedom_prior: by default d (diag: 1).
+        covariance_prior: (d, d), diag (d,), spherical a number; by default the data's sample covariance, its
+            diagonal or its trace.
+
+    Attributes:
+        means_: (k, d), expected.
+        covariances_, precisions_, precisions_cholesky_: at the expected precisions; shaped as those of
+            `GaussianMixture`.
+
+    Other parameters and attributes: see `Mixture`.
+    """
+
+    covariance_type: str = "full"
+    weight_concentration_prior_type: str = "dirichlet_process"
+    weight_concentration_prior: Hyper = None
+    mean_precision_prior: Hyper = None
+    mean_prior: Hyper = None
+    degrees_of_freedom_prior: Hyper = None
+    covariance_prior: Hyper = None
+
+    _model = models.BayesianGaussianMixture
+    means_ = Fitted(lambda fit: fit.means())
+    covariances_ = _of_covariances(lambda x: x)
+    precisions_ = _of_covariances(np.linalg.inv)
+    precisions_cholesky_ = _of_covariances(_precision_roots)
