@@ -9,9 +9,8 @@ import os
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "name", choices=["blackbox", "derived", "hmm", "mixtures", "scale", "topics"], help="which benchmark"
-    )
+    names = ["blackbox", "derived", "gpu", "hmm", "mixtures", "scale", "topics"]
+    parser.add_argument("name", choices=names, help="which benchmark")
     parser.add_argument("--only", nargs="+", metavar="PART", help="some parts of it alone")
     arguments = parser.parse_args()
     # float64 sections switch x64 on for themselves; the allocator must not hide what memory is used

@@ -14,7 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from vbjax.core import devices
+from vbjax.core.coordinate_ascent import CoordinateAscent
+from vbjax.core.rows import float_dtype
+from vbjax.inference import division
 
 DTYPES = {"float32": np.float32, "float64": np.float64}
 RESULTS = pathlib.Path(__file__).with_name("RESULTS.md")
@@ -39,11 +47,44 @@ def per_iteration(long: float, short: float, n: int) -> float:
     return max(long - short, 0.0) / n
 
 
-@functools.partial(jax.jit, static_argnames="n")
-def sweeps(algorithm: Any, params: Any, x: Any, n: int) -> Any:
-    """n sweeps of coordinate ascent: what `fit` runs, without its stopping."""
-    state = algorithm.start(params, x)
-    return jax.lax.scan(lambda s, _: (algorithm.step(s, x, None)[0], None), state, length=n)[0]
+def sweeps(model: Any, data: Any, params: Any, n: int, some: Sequence[jax.Device]) -> Callable[[], Any]:
+    """Return a call of n sweeps over the rows on some devices: what `fit` runs, without its stopping.
+
+    Args:
+        model, data: as `resolved` returns them.
+        params: where the sweeps begin.
+        n: their number.
+        some: devices over which the rows are divided, as `fit` divides them.
+
+    Returns:
+        A function that returns the parameters, and the objective of those before the last sweep.
+    """
+    mesh, rows, weights = division.divide(model, data, None, 1, some)
+    ascent = CoordinateAscent(model, jnp.zeros((), float_dtype(params)))
+
+    def run() -> Any:
+        with devices.over(mesh):
+            return _swept(ascent, params, rows, weights, n=n)
+
+    return run
+
+
+@functools.partial(devices.jit, static=("n",))
+def _swept(ascent: Any, params: Any, data: Any, weights: Any, *, n: int) -> Any:
+    def share(rows: Any, ascent: Any, params: Any) -> Any:
+        own = division.of_share(rows, data)
+        state = ascent.start(params, own[0])
+        state = lax.scan(lambda s, _: (ascent.step(s, *own)[0], None), state, length=n)[0]
+        return state.params, state.objective
+
+    rows = PartitionSpec(devices.ROWS) if devices.divided(devices.ROWS) else devices.WHOLE
+    each = devices.on_each(share, (rows, devices.WHOLE, devices.WHOLE), devices.WHOLE)
+    return each(division.rows_of(data, weights), ascent, params)
+
+
+def columns() -> list[str]:
+    """Headings of the milliseconds on one device and on all."""
+    return ["vbjax ms, one device", f"{len(jax.devices())} devices"]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -80,8 +121,10 @@ def save(name: str, text: str) -> None:
 Parts = Mapping[str, Callable[[list[str]], None]]
 
 
-def run_parts(name: str, parts: Parts, packages: Sequence[str], only: Sequence[str] | None) -> None:
-    """Run the parts of a benchmark, print them, and write each one's section of RESULTS.md."""
+def run_parts(
+    name: str, parts: Parts, packages: Sequence[str], only: Sequence[str] | None, *, keep: bool = True
+) -> None:
+    """Run the parts of a benchmark, print them, and write each one's section of RESULTS.md, if asked to."""
     for part, measure in parts.items():
         if only is None or part in only:
             report: list[str] = []
@@ -89,4 +132,5 @@ def run_parts(name: str, parts: Parts, packages: Sequence[str], only: Sequence[s
             report.insert(1, machine(["jax", "jaxlib", "numpy", *packages]))
             text = "\n\n".join(report)
             print("\n" + text + "\n", flush=True)
-            save(f"{name} {part}", text)
+            if keep:
+                save(f"{name} {part}", text)

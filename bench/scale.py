@@ -1,11 +1,16 @@
-"""One device and all of them, of a processor's cores: sweeps of all kinds of models, restarts, checkpoints.
+"""How a fit grows: more rows, more devices, more processes, rows on disk, checkpoints.
 
-JAX makes a device of every core. Both columns are of one process, in turns: `fit(devices=...)` takes the
-first device, or all. A sweep is the slope of two fits of different length.
+JAX makes a device of every core. Columns are of one process, in turns, but for those that compare processes:
+`fit(devices=...)` takes the first device, or all. A sweep is the slope of two fits of different length.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +18,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 
 import vbjax as vb
-from bench.measure import interleaved, per_iteration, run_parts, table
+from bench.measure import interleaved, per_iteration, run_parts, seconds, sweeps, table
+from vbjax.inference.resolution import resolved
 
 SHORT, LONG, REPEATS = 4, 24, 5
+ON_DISK = 4_000_000, 8, 16  # rows, columns, components
+IN_PROCESSES = 409_600  # rows of all processes together
+N_ROWS = 10_000, 100_000, 1_000_000, 10_000_000
+KEPT = (102_400, 16, 16), 64  # rows, columns, components; restarts: about a minute
 
 
 def _clouds(n: int, d: int, k: int) -> np.ndarray:
@@ -106,26 +118,125 @@ def restarts(report: list[str]) -> None:
     report.append(table(["model, Old Faithful", "one ms", "all ms", "ratio"], rows))
 
 
+def rows(report: list[str]) -> None:
+    """Nanoseconds of a sweep for each row, from few rows to many."""
+    lines, models = (
+        [],
+        dict(
+            GaussianMixture=vb.GaussianMixture(8),
+            KMeans=vb.KMeans(8),
+            PoissonMixture=vb.PoissonMixture(8),
+            FactorAnalysis=vb.FactorAnalysis(2),
+        ),
+    )
+    for name, model in models.items():
+        each = []
+        for n in N_ROWS:
+            x = np.round(np.abs(2 * _clouds(n, 4, 8))).astype(np.float32)
+            known, data, _ = resolved(model, jnp.asarray(x), None)
+            params = jax.jit(lambda model, x: model.init(jax.random.key(0), x))(known, data)
+            turns = max(2, 2_000_000 // n)
+            run = sweeps(known, data, params, turns, jax.devices()[:1])
+            seconds(run)
+            (taken,) = interleaved(run, repeats=REPEATS)
+            each.append(1e9 * taken / (turns * n))
+        lines.append([name, *(f"{ns:.1f}" for ns in each), f"{max(each) / min(each):.2f}x"])
+        print(*lines[-1], sep="  ", flush=True)
+    report += [
+        "## Scale: ns a row and sweep, four columns, on one device, float32 (target: constant)",
+        table(["model", *(f"{n:.0e} rows" for n in N_ROWS), "most to least"], lines),
+    ]
+
+
+def disk(report: list[str]) -> None:
+    """A pass over rows in memory and on disk."""
+    n, d, k = ON_DISK
+    x = _clouds(n, d, k).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/x.npy", x)
+        columns = pyarrow.table({f"x{i}": x[:, i] for i in range(d)})
+        pyarrow.parquet.write_table(columns, f"{folder}/x.parquet", row_group_size=2**16)
+        kinds = {
+            "memory": jnp.asarray(x),
+            "memory map": vb.sources.Memmap(f"{folder}/x.npy"),
+            "Parquet": vb.sources.Parquet(f"{folder}/x.parquet"),
+        }
+
+        def fit(data: Any, n_sweeps: int) -> vb.Fit:
+            key, one = jax.random.key(0), jax.devices()[:1]
+            return vb.fit(vb.GaussianMixture(k), data, key=key, tol=0.0, max_iter=n_sweeps, devices=one)
+
+        few, many = 1, 5
+        runs = [lambda n=n, data=data: fit(data, n) for data in kinds.values() for n in (few, many)]
+        for run in runs:
+            run()
+        taken = interleaved(*runs, repeats=3)
+    pairs = zip(taken[::2], taken[1::2], strict=True)
+    passes = [per_iteration(long, short, many - few) for short, long in pairs]
+    lines = [[kind, f"{1e3 * s:.0f}", f"{s / passes[0]:.2f}x"] for kind, s in zip(kinds, passes, strict=True)]
+    report += [
+        f"## Scale: a pass over rows in memory and on disk, GaussianMixture({k}), {n} x {d} (target: 1.2x)",
+        "On one device; the files are in the system's cache.",
+        table(["rows in", "ms a pass", "to memory"], lines),
+    ]
+
+
+def processes(report: list[str]) -> None:
+    """One process and two, which share the rows."""
+    ways = {"one process, one device": (1, 1), "one process, two": (1, 2), "two processes, one each": (2, 1)}
+    found = [_in_processes(*way) for way in ways.values()]
+    lines = []
+    for name in found[0]:
+        alone, *others = (each[name] for each in found)
+        lines.append([name, *(f"{1e3 * s:.2f}" for s in (alone, *others)), f"{alone / others[-1]:.2f}x"])
+    title = f"## Scale: ms a sweep of {IN_PROCESSES} rows in one process and in two, float32"
+    report += [title, table(["model", *ways, "one to two processes"], lines)]
+
+
+def _in_processes(count: int, n_devices: int) -> dict[str, float]:
+    """Seconds of a sweep of every model of bench/processes.py, in so many processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # collectives of programs that overlap would meet in another order in each process
+    environment = os.environ | dict(JAX_PLATFORMS="cpu", JAX_CPU_ENABLE_ASYNC_DISPATCH="0")
+    command = [sys.executable, "-m", "bench.processes"]
+    started = [
+        subprocess.Popen(
+            [*command, *map(str, (rank, count, n_devices, port, IN_PROCESSES))],
+            stdout=subprocess.PIPE, text=True, env=environment,
+        )
+        for rank in range(count)
+    ]  # fmt: skip
+    printed = [process.communicate(timeout=600)[0] for process in started]
+    if any(process.returncode for process in started):
+        raise RuntimeError(f"bench.processes failed in {count} processes")
+    return json.loads(next(line for line in printed[0].splitlines() if line.startswith("{")))
+
+
 def checkpoints(report: list[str]) -> None:
-    """A fit of about a minute with checkpoints and without."""
+    """A fit with checkpoints and without."""
     report.append("## Scale: checkpoints every 30 s (target: 3 %)")
-    x = jnp.asarray(_clouds(102_400, 16, 16), jnp.float32)
+    (n, d, k), n_restarts = KEPT
+    x = jnp.asarray(_clouds(n, d, k), jnp.float32)
     with tempfile.TemporaryDirectory() as folder:
         number = iter(range(100))
 
         def fit(kept: bool) -> Any:
             path = f"{folder}/{next(number)}" if kept else None
-            return vb.fit(
-                vb.GaussianMixture(16), x, key=jax.random.key(0), tol=0.0, max_iter=2000, checkpoint=path
-            )
+            key = jax.random.key(0)
+            return vb.fit(vb.GaussianMixture(k), x, key=key, n_restarts=n_restarts, checkpoint=path)
 
         fit(True)
         without, kept = interleaved(lambda: fit(False), lambda: fit(True), repeats=2)
     ratio = f"{without:.1f} s without, {kept:.1f} s with: {kept / without:.3f}x."
-    report.append(f"GaussianMixture(16), 102400 x 16: {ratio}")
+    report.append(f"GaussianMixture({k}), {n} x {d}, {n_restarts} restarts: {ratio}")
 
 
 def run(only: list[str] | None) -> None:
     """Run the benchmark."""
     vb.configure(cpu_devices="all")
-    run_parts("scale", dict(devices=devices, restarts=restarts, checkpoints=checkpoints), [], only)
+    parts = dict(
+        devices=devices, restarts=restarts, rows=rows, disk=disk, processes=processes, checkpoints=checkpoints
+    )
+    run_parts("scale", parts, ["pyarrow"], only)
