@@ -6,6 +6,8 @@ import argparse
 import importlib
 import os
 
+import vbjax as vb
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
@@ -15,6 +17,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # float64 sections switch x64 on for themselves; the allocator must not hide what memory is used
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    vb.configure(cpu_devices="all")  # before the peers are imported, of which some start the devices
     module = importlib.import_module(f"bench.{arguments.name}")
     module.run(arguments.only)
 

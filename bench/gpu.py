@@ -287,6 +287,5 @@ def fitted_problems(report: list[str]) -> None:
 
 def run(only: list[str] | None) -> None:
     """Run the benchmark."""
-    vb.configure(cpu_devices="all")
     parts = dict(sweeps=swept_problems, fits=fitted_problems)
     run_parts("gpu", parts, ["scipy"], only, keep=jax.default_backend() != "cpu")

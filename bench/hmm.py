@@ -231,6 +231,5 @@ PARTS = {"iterations": iterations, "fits": fits, "long": long}
 
 def run(only: list[str] | None) -> None:
     """Run parts of the benchmark."""
-    vb.configure(cpu_devices="all")
     logging.getLogger("hmmlearn").setLevel(logging.ERROR)
     run_parts("hmm", PARTS, ["hmmlearn", "dynamax"], only)

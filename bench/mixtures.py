@@ -277,6 +277,5 @@ PARTS = {"em": em, "kmeans": kmeans, "restarts": restarts, "compilation": compil
 
 def run(only: list[str] | None) -> None:
     """Run the parts, all or some."""
-    vb.configure(cpu_devices="all")
     warnings.simplefilter("ignore")  # scikit-learn warns that five iterations have not converged
     run_parts("mixtures", PARTS, ["scikit-learn", "faiss-cpu"], only)

@@ -235,7 +235,6 @@ def checkpoints(report: list[str]) -> None:
 
 def run(only: list[str] | None) -> None:
     """Run the benchmark."""
-    vb.configure(cpu_devices="all")
     parts = dict(
         devices=devices, restarts=restarts, rows=rows, disk=disk, processes=processes, checkpoints=checkpoints
     )

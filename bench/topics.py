@@ -320,6 +320,5 @@ PARTS = {"passes": passes, "perplexities": perplexities, "memory": memory, "stre
 
 def run(only: list[str] | None) -> None:
     """Run the parts, all or some."""
-    vb.configure(cpu_devices="all")
     warnings.filterwarnings("ignore", module="sklearn|gensim")
     run_parts("topics", PARTS, ["scikit-learn", "gensim"], only)
