@@ -1,5 +1,7 @@
 """A fit that is killed goes on where it was, to the same bits; never from another's, and says what fails."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -50,6 +52,47 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bits(tmp_path, monkeypatch, n
         np.testing.assert_array_equal(one, other)
     ended = vb.fit(MODELS[name], rows(), checkpoint=tmp_path, **HOW)  # which has nothing left to do
     np.testing.assert_array_equal(ended.runs.objective, alone.runs.objective)
+
+
+def source(block_rows=11):
+    return vb.sources.Memmap(np.asarray(rows()), block_rows=block_rows)
+
+
+def test_a_fit_to_a_source_goes_on_with_the_block_where_it_was(tmp_path, monkeypatch):
+    """Killed within the first pass, within the second of a sweep, after a pass and after a sweep."""
+    model, how = MODELS["saddles"], dict(key=key(), n_restarts=3, max_iter=5, tol=0.0)
+    alone = vb.fit(model, source(), **how)
+    for number in (2, 6, 1, 3, 5):  # a pass is of four blocks
+        with monkeypatch.context() as patch:
+            dies_after(patch, number)
+            with pytest.raises(Killed):
+                vb.fit(model, source(), checkpoint=tmp_path, **how)
+    again = vb.fit(model, source(), checkpoint=tmp_path, **how)
+    for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for words, call in {
+        "block_rows": lambda: source(12),
+        "data": lambda: vb.sources.Memmap(np.asarray(rows()) + 1, block_rows=11),
+    }.items():
+        with pytest.raises(ValueError, match=rf"other arguments \({words}\)"):
+            vb.fit(model, call(), checkpoint=tmp_path, **how)
+
+
+def test_ctrl_c_keeps_the_block_where_a_fit_to_a_source_was(tmp_path):
+    readings = itertools.count()
+
+    def blocks():
+        yield (x := np.asarray(rows()))[:20]
+        if next(readings) == 2 + 3:  # the rows are counted, a sample is drawn, and three sweeps made
+            raise KeyboardInterrupt
+        yield x[20:]
+
+    how = dict(key=key(), max_iter=6, tol=0.0)
+    given = vb.sources.Blocks(blocks, block_rows=20)
+    fit = vb.fit(MODELS["EM"], given, checkpoint=tmp_path, **how)
+    assert (fit.status, fit.n_iter) == (vb.Status.INTERRUPTED, 3)
+    again = vb.fit(MODELS["EM"], given, checkpoint=tmp_path, **how)
+    np.testing.assert_array_equal(again.full_trace, vb.fit(MODELS["EM"], given, **how).full_trace)
 
 
 def test_a_checkpoint_is_of_one_fit(tmp_path):

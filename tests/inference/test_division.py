@@ -66,6 +66,13 @@ def test_restarts_on_two_devices_are_those_on_one(found, name):
     assert row["devices"] == 1
 
 
+@pytest.mark.parametrize("name", two_devices.SOURCES)
+def test_blocks_of_a_source_are_divided_over_two_devices(found, name):
+    row = found["sources", name]
+    assert max(row["traces"]) < 1e-10  # nats
+    assert row["between"] == 0  # a sum over devices ends a pass, not a block
+
+
 def test_chains_on_two_devices_are_those_on_one(found):
     assert found["chains", "VB full"]["draws"] < 1e-9
 

@@ -1,4 +1,4 @@
-"""A table whose rows lie in two processes is fitted as in one: the same runs, and an error for a bad row."""
+"""A table or a source whose rows two processes share is fitted as in one; a bad row is an error in both."""
 
 import json
 import os
@@ -45,3 +45,13 @@ def test_a_bad_row_of_another_process_is_an_error_too(found):
     first, second, _ = (each["error"]["words"] for each in found)
     assert "data must be finite" in first
     assert "row 7 is the first with a NaN" in second
+
+
+def test_a_bad_block_of_another_process_is_an_error_too(found):
+    place = "data, from row 280: data must be finite; row 28 is the first"  # the fifth block: the first's
+    first, second, _ = (each["error in a source"]["words"] for each in found)
+    assert place in first
+    assert "data must be finite; row 308 is the first" in second
+    first, second, _ = (each["in no sample"]["words"] for each in found)
+    assert place in first
+    assert "another one could not" in second

@@ -117,7 +117,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     most = []
     for n in (2**15, 2**18):
         np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(n, 4)).astype("float32"))
-        source = vb.sources.Memmap(tmp_path / "x.npy", block_rows=2**12)
+        source = vb.sources.Memmap(tmp_path / "x.npy", block_rows=2**14)
         tracemalloc.start()
         assert sum(len(block) for block in source) == n
         most.append(tracemalloc.get_traced_memory()[1])
@@ -258,12 +258,44 @@ def test_a_bad_block_is_named(tmp_path):
         source.share(2, 2)
 
 
+def test_rows_are_examined_in_the_first_pass_though_they_are_not_in_the_sample(monkeypatch):
+    monkeypatch.setattr("vbjax.inference.out_of_core._SAMPLED", 50)
+    x = np.asarray(vb.datasets.old_faithful()).copy()
+    chosen = np.random.default_rng(np.asarray(jax.random.bits(KEY, (4,), "uint32"))).choice(272, 50, False)
+    x[bad := np.setdiff1d(np.arange(200, 272), chosen)[0], 1] = np.inf
+    place = rf"data, from row 200: data must be finite; row {bad - 200} is the first"
+    with pytest.raises(ValueError, match=place):
+        vb.fit(vb.GaussianMixture(2), vb.sources.Memmap(x, block_rows=100), key=KEY)
+    counts = np.zeros((272, 1))
+    counts[bad] = 0.5
+    with pytest.raises(ValueError, match=r"data, from row 200: data must be counts"):
+        vb.fit(vb.PoissonMixture(2), vb.sources.Memmap(counts + 1, block_rows=100), key=KEY)
+    whole = np.ones((272, 1), int)
+    whole[bad] = 2**40
+    with pytest.raises(ValueError, match=r"from row 200 cannot be read: .* whole numbers that int32 holds"):
+        vb.fit(vb.PoissonMixture(2), vb.sources.Memmap(whole, block_rows=100), key=KEY)
+
+
+def test_blocks_lie_where_they_are_taken_without_a_copy():
+    (block,) = vb.sources.Memmap(np.arange(12.0).reshape(4, 3), block_rows=7).blocks()
+    assert block.padded.ctypes.data % 64 == 0
+    assert (block.n_rows, block.padded.shape) == (4, (7, 3))
+    np.testing.assert_array_equal(block.padded[4:], 0)
+
+
+@pytest.mark.parametrize("cuts", [[], [5], [3, 10, 11]])
+def test_blocks_are_passed_over_as_if_they_had_been_read(cuts):
+    source = vb.sources.Blocks(np.split(np.arange(22.0), cuts), block_rows=4)
+    every = list(source)
+    for skip in range(7):
+        rest = [block.rows for block in source.blocks(skip=skip)]
+        assert [x.tolist() for x in rest] == [x.tolist() for x in every[skip:]]
+
+
 def test_options_that_need_all_rows_are_refused():
     x = np.asarray(vb.datasets.old_faithful())
     source = vb.sources.Memmap(x)
-    options = dict(
-        weights=np.ones(272), lanes=2, accelerate=True, check=True, checkpoint="run", devices=2 * DEVICE
-    )
+    options = dict(weights=np.ones(272), lanes=2, accelerate=True, check=True)
     for name, value in options.items():
         with pytest.raises(ValueError, match=f"{name} must be left out where data come from a source"):
             vb.fit(vb.GaussianMixture(2), source, key=KEY, **{name: value})

@@ -17,7 +17,9 @@ from tests.support.registry import MODELS
 from vbjax.core.rows import n_rows
 from vbjax.inference import division
 
-DEVICES = dict(JAX_NUM_CPU_DEVICES="2", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu")  # its environment
+# its environment; a program from the cache would have no text
+DEVICES = dict(JAX_NUM_CPU_DEVICES="2", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu")
+DEVICES |= dict(JAX_ENABLE_COMPILATION_CACHE="0")
 
 # one of each kind of start and of rows
 NAMES = (
@@ -35,6 +37,7 @@ NAMES = (
     "topics, known concentrations",
 )
 RESTARTS = ("VB full", "HMM of counts", "black box")
+SOURCES = ("VB full", "own, two blocks")
 PASSES = {}  # of a program's name: its text
 
 
@@ -84,6 +87,21 @@ def compare_rows(name):
     return found
 
 
+def compare_sources(name):
+    entry, data, _ = rows_of(name)
+    source = vb.sources.Memmap(jax.tree.map(np.asarray, data), block_rows=15)
+    options = dict(key=jax.random.key(1), n_restarts=2, max_iter=5)
+    one = vb.fit(entry.model, source, devices=jax.devices()[:1], **options)
+    PASSES.clear()
+    two = vb.fit(entry.model, source, **options)
+    second = vb.fit(entry.model, source, devices=jax.devices()[1:], **options)
+    runs = lambda fit: np.asarray(fit.runs.trace)
+    return dict(
+        traces=[float(np.nanmax(np.abs(runs(one) - runs(fit)))) for fit in (two, second)],
+        between=len(re.findall("all-gather|all-reduce", PASSES["_add"])),
+    )
+
+
 def compare_restarts(name):
     entry, data, _ = rows_of(name)
     options = dict(key=jax.random.key(1), n_restarts=6, lanes=2, max_iter=20)
@@ -114,5 +132,7 @@ if __name__ == "__main__":
     for name in RESTARTS:
         print(json.dumps(dict(name=name, kind="restarts", **compare_restarts(name))), flush=True)
     print(json.dumps(dict(name="VB full", kind="chains", **compare_chains())), flush=True)
+    for name in SOURCES:
+        print(json.dumps(dict(name=name, kind="sources", **compare_sources(name))), flush=True)
     for name in NAMES:
         print(json.dumps(dict(name=name, kind="rows", **compare_rows(name))), flush=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -218,3 +219,40 @@ def mesh_of(tree: Tree) -> Mesh | None:
 def put(tree: Tree, mesh: Mesh, spec: PartitionSpec) -> Any:
     """Return arrays on the devices of a mesh."""
     return jax.device_put(tree, NamedSharding(mesh, spec))
+
+
+# -- between processes -----------------------------------------------------------------------------------
+
+
+def gather(own: T) -> list[T]:
+    """Return what all processes have, in their order; every one of them must call this."""
+    if jax.process_count() == 1:
+        return [own]
+    from jax.experimental import multihost_utils
+
+    sent = np.frombuffer(pickle.dumps(own), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(sent.size))
+    room = np.zeros(sizes.max(), np.uint8)
+    room[: sent.size] = sent
+    each = multihost_utils.process_allgather(room)
+    return [pickle.loads(x[:size].tobytes()) for x, size in zip(each, sizes, strict=True)]
+
+
+def over_processes(sums: Tree) -> Any:
+    """Return numbers on the host, added up over all processes; every one of them must call this."""
+    if jax.process_count() == 1:
+        return sums
+    first = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = mesh_over([first[process] for process in sorted(first)], ROWS)
+    rows = NamedSharding(mesh, PartitionSpec(ROWS))
+    each = jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, np.asarray(x)[None]), sums)
+    with over(mesh):
+        return jax.tree.map(np.asarray, _summed(each))
+
+
+def _sum_of_shares(each: Tree) -> Any:
+    own = lambda each: add_up(jax.tree.map(lambda x: x[0], each))
+    return on_each(own, PartitionSpec(ROWS), WHOLE)(each)
+
+
+_summed = jit(_sum_of_shares)

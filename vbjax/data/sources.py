@@ -12,6 +12,7 @@ import contextlib
 import copy
 import functools
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,12 +22,13 @@ import jax
 import numpy as np
 
 from vbjax.numerics.extras import import_extra
-from vbjax.numerics.inputs import describe, read_count
+from vbjax.numerics.inputs import as_numbers, describe, read_count
 from vbjax.numerics.types import Given, Tree
 
 __all__ = ["Arrow", "Blocks", "Memmap", "Parquet", "Source"]
 
 T = TypeVar("T")
+_ALIGNED = 64  # bytes
 
 
 class Piece(NamedTuple):
@@ -38,11 +40,40 @@ class Piece(NamedTuple):
     load: Callable[[], Tree]
 
 
-class Block(NamedTuple):
-    """Rows, and where they come from: (first row in the block, place) of each piece of it."""
+class Part(NamedTuple):
+    """Rows of a block that come from one piece.
 
-    rows: Tree
-    places: list[tuple[int, str]]
+    Attributes:
+        start, stop: which rows of the block they are.
+        piece: the number of the piece among all of the source.
+        first: the number of the first of them in the piece.
+        place: where that is, for errors.
+    """
+
+    start: int
+    stop: int
+    piece: int
+    first: int
+    place: str
+
+
+class Block(NamedTuple):
+    """Rows in arrays of one size, which the last block fills up with zeros.
+
+    Attributes:
+        padded: the arrays.
+        n_rows: how many of their rows there are.
+        parts: where these come from.
+    """
+
+    padded: Tree
+    n_rows: int
+    parts: list[Part]
+
+    @property
+    def rows(self) -> Tree:
+        """The rows alone."""
+        return jax.tree.map(lambda x: x[: self.n_rows], self.padded)
 
 
 class Source(abc.ABC):
@@ -60,13 +91,23 @@ class Source(abc.ABC):
     def _pieces(self) -> Iterator[Piece]:
         """Yield all pieces in order."""
 
-    def _own_pieces(self) -> Iterator[Piece]:
-        return itertools.islice(self._pieces(), self._part.start, None, self._part.step)
+    def _own_pieces(self) -> Iterator[tuple[int, Piece]]:
+        return itertools.islice(enumerate(self._pieces()), self._part.start, None, self._part.step)
 
     @functools.cached_property
+    def sizes(self) -> dict[int, int]:
+        """The numbers of rows of the pieces, by the pieces' numbers."""
+        return {number: piece.n_rows for number, piece in self._own_pieces()}
+
+    @property
     def n_rows(self) -> int:
         """The number of rows."""
-        return sum(piece.n_rows for piece in self._own_pieces())
+        return sum(self.sizes.values())
+
+    @property
+    def is_share(self) -> bool:
+        """Whether these are the rows of one process of several."""
+        return self._part.step > 1
 
     def share(self, index: int, count: int) -> Source:
         """Return the share of one of `count` processes: every count-th piece from number `index` on.
@@ -81,7 +122,7 @@ class Source(abc.ABC):
         if index >= count:
             raise ValueError(f"index must be below count, which is {count}; got {index}")
         other = copy.copy(self)
-        other.__dict__.pop("n_rows", None)
+        other.__dict__.pop("sizes", None)
         start, step = self._part.start, self._part.step
         other._part = slice(start + step * index, None, step * count)
         return other
@@ -89,36 +130,78 @@ class Source(abc.ABC):
     def __iter__(self) -> Iterator[Tree]:
         return (block.rows for block in self.blocks())
 
-    def blocks(self, size: int | None = None) -> Iterator[Block]:
+    def blocks(self, size: int | None = None, *, dtypes: Tree = None, skip: int = 0) -> Iterator[Block]:
         """Read all rows once, and yield them in blocks of `block_rows` rows, or of another size.
+
+        Args:
+            size: rows of a block.
+            dtypes: of the arrays of a block; by default those that are read.
+            skip: the number of blocks at the beginning that are passed over.
 
         Raises:
             ValueError: a piece that cannot be read, or whose columns or dtypes are not those of the first.
         """
         size = size or self.block_rows
-        block, form, filled, places = None, None, 0, []
-        for piece in self._own_pieces():
+        padded, filled, parts = None, 0, []
+        for number, piece, taken, rows in self._loaded(skip * size):
+            while taken < piece.n_rows:
+                if padded is None:
+                    to = jax.tree.map(lambda x: x.dtype, rows) if dtypes is None else dtypes
+                    padded = jax.tree.map(functools.partial(_room, size), rows, to)
+                n, place = (
+                    min(piece.n_rows - taken, size - filled),
+                    f"{piece.place}, from row {piece.first + taken}",
+                )
+                to, of = slice(filled, filled + n), slice(taken, taken + n)
+                with _naming(place):
+                    jax.tree.map(lambda x, own, to=to, of=of: _copy(own[of], x[to]), padded, rows)
+                parts.append(Part(filled, filled + n, number, taken, place))
+                filled, taken = filled + n, taken + n
+                if filled == size:
+                    yield Block(padded, size, parts)
+                    padded, filled, parts = None, 0, []
+        if filled:
+            jax.tree.map(lambda x: x[filled:].fill(0), padded)
+            yield Block(padded, filled, parts)
+
+    def _loaded(self, skipped: int) -> Iterator[tuple[int, Piece, int, Tree]]:
+        """Yield the pieces behind some rows: their numbers, how many of their rows to pass over, the rows."""
+        form = None
+        for number, piece in self._own_pieces():
+            taken = min(skipped, piece.n_rows)
+            skipped -= taken
+            if taken == piece.n_rows:
+                continue
             with _naming(piece.place):
-                rows = piece.load()
+                rows = jax.tree.map(lambda x: as_numbers(x, "data"), piece.load())
             own = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape[1:])}", rows)
             form = own if form is None else form
             if own != form:
                 raise ValueError(f"{piece.place} must have the columns of the first, {form}; got {own}")
-            taken = 0
-            while taken < piece.n_rows:
-                if block is None:
-                    like = lambda x: np.empty((size, *x.shape[1:]), x.dtype)
-                    block = jax.tree.map(like, rows)
-                end = taken + min(piece.n_rows - taken, size - filled)
-                places.append((filled, f"{piece.place}, from row {piece.first + taken}"))
-                for to, x in zip(jax.tree.leaves(block), jax.tree.leaves(rows), strict=True):
-                    to[filled : filled + end - taken] = x[taken:end]
-                filled, taken = filled + end - taken, end
-                if filled == size:
-                    yield Block(block, places)
-                    block, filled, places = None, 0, []
-        if filled:
-            yield Block(jax.tree.map(lambda x: x[:filled], block), places)
+            yield number, piece, taken, rows
+
+
+def _room(size: int, like: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return an array for `size` rows, at an address from which JAX takes it without a copy."""
+    shape = (size, *like.shape[1:])
+    n_bytes = math.prod(shape) * dtype.itemsize
+    room = np.empty(n_bytes + _ALIGNED, np.uint8)
+    start = -room.ctypes.data % _ALIGNED
+    return room[start : start + n_bytes].view(dtype).reshape(shape)
+
+
+def _copy(x: np.ndarray, to: np.ndarray) -> None:
+    """Copy numbers into an array that may be of another dtype.
+
+    Raises:
+        ValueError: whole numbers that it cannot hold.
+    """
+    if to.dtype.kind in "iu" and x.dtype != to.dtype and x.size:
+        limits = np.iinfo(to.dtype)
+        if x.min() < limits.min or x.max() > limits.max:
+            raise ValueError(f"data must be whole numbers that {to.dtype} holds; got up to {x.max()}")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused later
+        to[...] = x
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
@@ -169,8 +252,8 @@ class Memmap(Source):
     def _pieces(self) -> Iterator[Piece]:
         for first in range(0, self._n, self.block_rows):
             rows = slice(first, min(first + self.block_rows, self._n))
-            # the map is closed again, so that what was read does not stay in memory
-            load = lambda rows=rows: jax.tree.map(lambda x: np.array(_mapped(x)[rows]), self.data)
+            # a map for each piece, closed again, so that what was read does not stay in memory
+            load = lambda rows=rows: jax.tree.map(lambda x: _mapped(x)[rows], self.data)
             yield Piece(self._place, first, rows.stop - first, load)
 
 

@@ -48,11 +48,19 @@ def divide(
     if shares > max(1, len(devices) // 2) and n_bytes * shares <= _COPIED:
         mesh, (data, weights) = divide_runs((data, weights), n_restarts, devices)
         return mesh, data, weights
-    shares = max(1, min(len(devices), size // _MANY, n_rows(data))) if rows else 1
-    if shares == 1 and devices[0] == jnp.zeros(()).device:  # where arrays are made anyway
+    mesh = mesh_for(size, n_rows(data), devices, ROWS) if rows else mesh_for(size, 1, devices, RUNS)
+    if mesh is None:
         return None, data, weights
-    mesh = mesh_over(devices[:shares], ROWS if rows else RUNS)
     return mesh, *(_divided_rows(data, weights, mesh) if rows else put((data, weights), mesh, WHOLE))
+
+
+def mesh_for(size: int, n: int, devices: Sequence[jax.Device], axis: str) -> Mesh | None:
+    """Return a mesh of as many devices as have enough to do with n rows of so many numbers.
+
+    It is None for the one device where arrays are made anyway.
+    """
+    shares = max(1, min(len(devices), size // _MANY, n))
+    return None if shares == 1 and devices[0] == jnp.zeros(()).device else mesh_over(devices[:shares], axis)
 
 
 def divide_runs(data: Data, n_runs: int, devices: Sequence[jax.Device]) -> tuple[Mesh | None, Data]:

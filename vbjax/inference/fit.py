@@ -76,7 +76,8 @@ def fit(
         data: what the model takes: arrays whose leading axis are the rows; None for none. Or rows that are
             read block by block, `vb.sources.Parquet(...)`: each pass reads them once for all restarts. Starts
             and defaults that follow the data are then made from 65,536 rows drawn at random, and saddles are
-            not looked for.
+            not looked for. Where there are several processes (`jax.distributed`), all of them give the same
+            source, each reads its share of it, and all get the same fit.
         key: `jax.random.key(...)`; restarts use splits of it.
         weights: (n,) row weights; weight w counts a row w times, weight 0 leaves it out.
         params: where the first run starts (warm); the others start at random.
@@ -97,11 +98,11 @@ def fit(
             best of the runs so far and, if it was still running, the status INTERRUPTED; while the fit is
             still being compiled, Ctrl-C is a KeyboardInterrupt as soon as that is done.
         devices: those that may be used, by default all of this process. The rows are divided over them where
-            there are many, the restarts where there are few rows (inference/division.py). Data that come
-            divided along their rows stay so.
+            there are many (of a source the rows of each block), the restarts where there are few rows
+            (inference/division.py). Data that come divided along their rows stay so.
         checkpoint: a directory where the fit keeps what it has reached, every 30 seconds and at its end.
-            Called again with the same arguments it goes on from there, to the same result. It needs the extra
-            `checkpoint`.
+            Called again with the same arguments it goes on from there, to the same result; of a source it
+            goes on with the block of rows where it was. It needs the extra `checkpoint`.
 
     Returns:
         A `Fit`.
@@ -135,12 +136,11 @@ def fit(
         )
     progress = read_flag(progress, "progress")
     source = data if isinstance(data, Source) else None
+    devices = read_devices(devices)
     if source is not None:
-        several = None if devices is None or len(read_devices(devices)) == 1 else devices
-        untaken = options._replace(tol=None)._asdict() | dict(
-            weights=weights, lanes=lanes, devices=several, checkpoint=checkpoint
-        )
-        data, lanes = out_of_core.sample(model, source, key, params, untaken), n_restarts
+        untaken = options._replace(tol=None)._asdict() | dict(weights=weights, lanes=lanes)
+        rows, data = out_of_core.sample(model, source, key, params, untaken, devices)
+        lanes = n_restarts
     sizes = dict(n_restarts=n_restarts, lanes=1 if lanes is None else lanes, max_iter=max_iter)
     sizes = {name: read_count(size, name) for name, size in sizes.items()}
     key = read_key(key)
@@ -160,32 +160,30 @@ def fit(
         start = functools.partial(_start, options=options)
         params = read_params(params, jax.eval_shape(start, given, data, weights, tol, key))
 
-    devices = read_devices(devices)
     if not is_concrete((given, data, weights, tol, key, params)):
         if checkpoint is not None:
             raise ValueError("checkpoint must be None inside jit and vmap, where a fit cannot be kept")
         return _finish(*_begun((given, data, weights, tol, key, params), options, sizes))
-    if source is not None:
-        race, *fixed = _begun((given, data, weights, tol, key, params), options, sizes)
-        starts, algorithm, rows, _ = fixed
-        race = out_of_core.advance(race, starts, algorithm, source, progress)
-        result = _explained(_as_fit(algorithm, race, _so_far(race, algorithm, rows)), fixed)
-        result.warn(stacklevel=2)
-        return result
-    mesh, data, weights = division.divide(read, data, weights, sizes["n_restarts"], devices)
-    kept = None
+    mesh = kept = None
+    if source is None:
+        mesh, data, weights = division.divide(read, data, weights, sizes["n_restarts"], devices)
     if checkpoint is not None:
         arguments = dict(model=given, data=data, weights=weights, tol=tol, key=key, params=params)
-        kept = Checkpoint(checkpoint, arguments | options._asdict() | sizes | dict(devices=str(mesh)))
+        arguments |= dict(devices=str(mesh)) if source is None else rows.described(data)
+        kept = Checkpoint(checkpoint, arguments | options._asdict() | sizes)
     with over(mesh):
         with compiling():
             race, *fixed = _begun((given, data, weights, tol, key, params), options, sizes)
-        if kept is not None:
-            race = kept.restored(race)
-        race, winner, result = _advance_in_slices(race, fixed, progress, kept)
-        if read.may_have_saddles:
-            result = _leave_saddles(result, winner, race, fixed, jax.random.fold_in(key, n_restarts))
-        result = division.gathered(_explained(result, fixed) if subject is model else result, mesh)
+        if source is not None:
+            starts, algorithm, sampled, _ = fixed
+            race = out_of_core.advance(race, starts, algorithm, sampled, rows, progress, kept)
+            result = _explained(_as_fit(algorithm, race, _so_far(race, algorithm, sampled)), fixed)
+        else:
+            race = race if kept is None else kept.restored(race)
+            race, winner, result = _advance_in_slices(race, fixed, progress, kept)
+            if read.may_have_saddles:
+                result = _leave_saddles(result, winner, race, fixed, jax.random.fold_in(key, n_restarts))
+            result = division.gathered(_explained(result, fixed) if subject is model else result, mesh)
     result = dataclasses.replace(result, columns=columns)
     result.warn(stacklevel=2)
     return result

@@ -2,48 +2,117 @@
 
 A pass reads the rows once and adds up the statistics of all runs, the next block being read and moved while
 this one is computed. A sweep is a pass for every block of factors, as in core/coordinate_ascent.py, and the
-runs are those of restarts.py. Called by `fit`.
+runs are those of restarts.py. The rows of a block are divided over the devices of this process, the blocks
+over the processes, and a pass ends with one sum over all of them. Called by `fit`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from vbjax.core.contracts import Info, Status
 from vbjax.core.coordinate_ascent import AscentState, CoordinateAscent
+from vbjax.core.devices import (
+    ROWS,
+    WHOLE,
+    gather,
+    jit,
+    numbers_here,
+    on_each,
+    over,
+    over_processes,
+    seen_alone,
+)
 from vbjax.core.hyperparameters import read_hyperparameters
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.rows import Expectation, float_dtype, n_rows, sum_e_steps
 from vbjax.data.sources import Block, Source, ahead
+from vbjax.inference.checkpoints import Checkpoint
+from vbjax.inference.division import mesh_for
 from vbjax.inference.restarts import Race, record
-from vbjax.numerics.inputs import is_concrete, read_key
+from vbjax.numerics.inputs import as_array, is_concrete, read_key
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Data, Given, Tree
+from vbjax.numerics.types import Given, Tree
 
 _SAMPLED = 65_536  # rows from which defaults and starts are made
 
 
-def sample(model: Any, source: Source, key: Array, params: Given, options: Mapping[str, Given]) -> Tree:
-    """Return rows of a source, drawn without replacement in one pass: all of them, or 65,536.
+class Rows(NamedTuple):
+    """The rows of a fit, as this process passes over them.
+
+    Attributes:
+        source: of those that are its own.
+        n_rows: how many there are in all processes.
+        size: rows of a block.
+        dtypes: of the arrays of a block.
+        mesh: the devices that a block is divided over; None for the default one.
+    """
+
+    source: Source
+    n_rows: int
+    size: int
+    dtypes: Tree
+    mesh: Mesh | None
+
+    def described(self, sampled: Tree) -> dict[str, Tree]:
+        """Return by what a checkpoint knows the rows, and how they are passed over, again.
+
+        Raises:
+            ValueError: where there are several processes, each of which would be at another place.
+        """
+        if jax.process_count() > 1:
+            raise ValueError("checkpoint must be None where several processes share the rows of a source")
+        return dict(data=(sampled, self.n_rows), block_rows=self.size, devices=str(self.mesh))
+
+
+class Sweep(NamedTuple):
+    """How far a sweep has come; what is kept of it in a checkpoint, beside the race.
+
+    Attributes:
+        params: of all runs, the blocks of factors before this one updated.
+        info: of its first pass; without parameters, which the race has.
+        factors: the number of the block of factors whose pass is under way.
+        blocks: how many blocks of rows have been added up in it.
+        total: their statistics of each run, with a leading axis of devices.
+    """
+
+    params: Record
+    info: Info
+    factors: Any
+    blocks: Any
+    total: Expectation
+
+
+def sample(
+    model: Any,
+    source: Source,
+    key: Array,
+    params: Given,
+    options: Mapping[str, Given],
+    devices: Sequence[jax.Device],
+) -> tuple[Rows, Tree]:
+    """Return how the rows of a source are passed over, and a sample: all of them, or 65,536, in order.
 
     Args:
         model: one that is to be fitted, conjugate.
-        source: what has the rows.
-        key: for the draw.
+        source: what has the rows, the same in every process.
+        key: for the draw, which is without replacement.
         params: where the first run starts.
         options: those of `fit` that a fit to a source does not take, with what was given for them.
+        devices: those that may be used.
 
     Raises:
         ValueError: an option that is given; a model whose updates are not known from statistics alone; rows
-            that the model refuses, by their place.
+            that cannot be read, or that the model refuses, by their place.
     """
     if given := [name for name, value in options.items() if value is not None and value is not False]:
         raise ValueError(
@@ -51,49 +120,89 @@ def sample(model: Any, source: Source, key: Array, params: Given, options: Mappi
         )
     require_model(model, source, "data from a source")
     model = read_hyperparameters(model)
-    n = source.n_rows
+    own, processes = source, jax.process_count()
+    if processes > 1 and not source.is_share:
+        own = source.share(jax.process_index(), processes)
+    sizes = {number: size for each in gather(own.sizes) for number, size in each.items()}
+    n = sum(sizes.values())
     if not n or not is_concrete((model, key, params)):
         raise ValueError("data must be a source of at least one row, outside jit and vmap")
-    seed = np.asarray(jax.random.bits(read_key(key), (4,), jnp.uint32))
     chosen = np.arange(n)
     if n > _SAMPLED:
+        seed = np.asarray(jax.random.bits(read_key(key), (4,), jnp.uint32))
         chosen = np.sort(np.random.default_rng(seed).choice(n, _SAMPLED, replace=False))
-    parts, first = [], 0
-    for rows in ahead(source):
-        size = n_rows(rows)
-        start, stop = np.searchsorted(chosen, (first, first + size))
-        own = chosen[start:stop] - first
-        parts.append(jax.tree.map(lambda x, own=own: x[own], rows))
-        first += size
-    rows = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    numbers = sorted(sizes)
+    firsts = dict(zip(numbers, np.cumsum([0, *(sizes[number] for number in numbers)]), strict=False))
+    rows = _drawn(own, chosen, firsts)
     try:
         model.read(rows)
     except ValueError:
-        for block in source.blocks():  # to say where it is
-            _read(model, block)
+        for block in own.blocks():  # to say where it is
+            _check(model, block)
         raise
-    return rows
+    arrays = jax.tree.map(lambda x: as_array(x, "data"), rows)
+    size = max(1, min(source.block_rows, own.n_rows))
+    numbers = sum(x.size for x in jax.tree.leaves(arrays)) // n_rows(arrays) * size
+    mesh = mesh_for(numbers, size, devices, ROWS)
+    size += 0 if mesh is None else -size % mesh.size
+    return Rows(own, n, size, jax.tree.map(lambda x: np.dtype(x.dtype), arrays), mesh), rows
 
 
-def _read(model: ConjugateModel, block: Block) -> Data:
-    """Return a block as the model reads data.
+def _drawn(source: Source, chosen: np.ndarray, firsts: Mapping[int, int]) -> Tree:
+    """Return the rows of some numbers, in their order, from the shares of all processes.
 
-    Raises:
-        ValueError: what the model refuses; it names the piece of the source.
+    Args:
+        source: the share of this one.
+        chosen: the numbers, among the rows of all.
+        firsts: the number of the first row of each piece.
     """
+    own: list[tuple[np.ndarray, Tree]] = []
+    error = None
     try:
-        return model.read(block.rows)
+        for block in ahead(source.blocks()):
+            numbers, at = [], []
+            for part in block.parts:
+                first = firsts[part.piece] + part.first
+                ends = np.searchsorted(chosen, (first, first + part.stop - part.start))
+                numbers.append(chosen[slice(*ends)])
+                at.append(numbers[-1] - first + part.start)
+            taken = np.concatenate(at)
+            own.append((np.concatenate(numbers), jax.tree.map(lambda x, at=taken: x[at], block.padded)))
+    except ValueError as problem:
+        error = str(problem)
+    each = gather((own, error))
+    if errors := [error for _, error in each if error]:  # in every process, or the others would wait
+        raise ValueError(errors[0])
+    parts = [part for own, _ in each for part in own]
+    forms = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape[1:])}", rows) for _, rows in parts]
+    if other := [form for form in forms if form != forms[0]]:
+        raise ValueError(f"data must have the same columns in all processes; got {forms[0]} and {other[0]}")
+    order = np.argsort(np.concatenate([numbers for numbers, _ in parts]))
+    return jax.tree.map(lambda *x: np.concatenate(x)[order], *[rows for _, rows in parts])
+
+
+def _check(model: ConjugateModel, block: Block) -> None:
+    """Raise a ValueError for rows that the model refuses; it names their place."""
+    try:
+        model.read(block.rows)
     except ValueError as error:
-        ends = [first for first, _ in block.places[1:]] + [None]
-        for (first, place), end in zip(block.places, ends, strict=True):
+        for part in block.parts:
             try:
-                model.read(jax.tree.map(lambda x, rows=slice(first, end): x[rows], block.rows))
+                model.read(jax.tree.map(lambda x, part=part: x[part.start : part.stop], block.padded))
             except ValueError as own:
-                raise ValueError(f"{place}: {own}") from None
-        raise ValueError(f"{block.places[0][1]}: {error}") from None
+                raise ValueError(f"{part.place}: {own}") from None
+        raise ValueError(f"{block.parts[0].place}: {error}") from None
 
 
-def advance(race: Race, starts: Tree, algorithm: CoordinateAscent, source: Source, progress: bool) -> Race:
+def advance(
+    race: Race,
+    starts: Tree,
+    algorithm: CoordinateAscent,
+    sampled: Tree,
+    rows: Rows,
+    progress: bool,
+    kept: Checkpoint | None,
+) -> Race:
     """Advance all runs of a race that has a lane for each, sweep by sweep, until they have ended.
 
     Ctrl-C ends them at the last sweep that is whole.
@@ -104,20 +213,32 @@ def advance(race: Race, starts: Tree, algorithm: CoordinateAscent, source: Sourc
     algorithm.model.require_conjugate("an update from statistics alone")
     race, last = race._replace(state=race.state._replace(local=None)), None
     n_restarts = race.runs.objective.size
+    begun = _begun(algorithm, race.state, sampled, rows)
+    place = (race, begun) if kept is None else kept.restored((race, begun))
     try:
         with tqdm(unit="sweep", disable=not progress) as bar:
-            while (active := np.asarray(race.run) < n_restarts).any():
-                moved, info = _sweep(algorithm, race.state, jnp.asarray(active), source)
-                last = race, moved, info, starts, algorithm
+            while (active := np.asarray(place[0].run) < n_restarts).any():
+                race, sweep = place
+                for further in _passes(algorithm, race, sweep, begun, rows):
+                    place = race, (sweep := further)
+                    if kept is not None:
+                        kept.keep(place)
+                info = sweep.info._replace(params=race.state.params)
+                last = race, AscentState(sweep.params, info.objective, None), info, starts, algorithm
                 race = _record(*last, np.bool_(False))
+                place = race, begun._replace(params=race.state.params)
                 bar.update()
                 best = np.where(active, info.objective, -np.inf).max()
                 bar.set_postfix_str(f"best objective of {active.sum()} runs {best:.6g}")
+            if kept is not None:
+                kept.keep(place, now=True)
     except KeyboardInterrupt:
+        if kept is not None:
+            kept.keep(place, now=True)
         if last is None:
             raise
-        race = _record(*last, np.bool_(True))
-    return race
+        return _record(*last, np.bool_(True))
+    return place[0]
 
 
 @jax.jit
@@ -127,20 +248,74 @@ def _record(
     return record(race, moved, info, starts, algorithm, None, stop)
 
 
-def _sweep(
-    algorithm: CoordinateAscent, state: AscentState, active: Array, source: Source
-) -> tuple[AscentState, Info]:
-    """Score the parameters of the active runs, and make a sweep: see `CoordinateAscent.step`."""
-    model = algorithm.model
-    total = _pass(model, state.params, active, source)
-    info = _scored(algorithm, state, total)
-    active &= info.status == Status.UNFINISHED
-    params, first = state.params, True
-    for block in model.blocks:
-        if not first and bool(active.any()):
-            total = _pass(model, params, active, source)
-        params, first = _moved(model, params, total, block), False
-    return AscentState(params, info.objective, None), info
+def _begun(algorithm: CoordinateAscent, state: AscentState, sampled: Tree, rows: Rows) -> Sweep:
+    """Return a sweep of all runs before its first pass."""
+    n_runs, shares = len(state.objective), 1 if rows.mesh is None else rows.mesh.size
+    one = jax.tree.map(lambda x: x[0], state.params)
+    weights = jnp.ones(n_rows(sampled), float_dtype(sampled))
+    like = jax.eval_shape(_statistics, algorithm.model, one, sampled, weights)
+    alike = lambda axes: jax.tree.map(lambda x: jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype), like)
+    info = jax.eval_shape(_scored, algorithm, state, alike((n_runs,)))._replace(params=None)
+    zeros = functools.partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
+    nothing, zero = jnp.zeros((), jnp.int32), zeros(alike((shares, n_runs)))
+    return Sweep(state.params, zeros(info), nothing, nothing, _put(zero, rows.mesh))
+
+
+def _put(tree: Tree, mesh: Mesh | None) -> Any:
+    """Return arrays whose leading axis is divided over the devices of a mesh."""
+    return jax.device_put(tree, None if mesh is None else NamedSharding(mesh, PartitionSpec(ROWS)))
+
+
+def _passes(
+    algorithm: CoordinateAscent, race: Race, sweep: Sweep, begun: Sweep, rows: Rows
+) -> Iterator[Sweep]:
+    """Go on with a sweep, and yield how far it has come after every block of rows, and every pass.
+
+    The first pass scores the parameters, see `CoordinateAscent.step`; the very first examines the rows.
+    """
+    model, started = algorithm.model, np.asarray(race.run) < race.runs.objective.size
+    new = not np.asarray(race.n_iter).any()
+    while (number := int(sweep.factors)) < len(model.blocks):
+        active = started & (np.asarray(sweep.info.status) == Status.UNFINISHED)
+        sweep = yield from _pass(model, sweep, active, rows, new and number == 0)
+        info, total = sweep.info, jax.tree.map(jnp.asarray, sweep.total)
+        if number == 0:
+            info = _scored(algorithm, race.state, total)._replace(params=None)
+        ended = not (started & (np.asarray(info.status) == Status.UNFINISHED)).any()
+        sweep = begun._replace(
+            params=_moved(model, sweep.params, total, model.blocks[number]),
+            info=info,
+            factors=np.int32(len(model.blocks) if ended else number + 1),
+        )
+        yield sweep
+
+
+def _pass(
+    model: ConjugateModel, sweep: Sweep, active: np.ndarray, rows: Rows, examine: bool
+) -> Generator[Sweep, None, Sweep]:
+    """Go on with a pass for the active runs, and yield how far it has come after every block of rows.
+
+    Returns:
+        The sweep with the statistics of all rows.
+    """
+    error = None
+    try:
+        for block in ahead(rows.source.blocks(rows.size, dtypes=rows.dtypes, skip=int(sweep.blocks))):
+            if examine:
+                _check(model, block)
+            own = _put(block.padded, rows.mesh)
+            jax.block_until_ready(sweep.total)  # one block is computed, one waits, one is read
+            with over(rows.mesh):
+                total = _add(model, sweep.params, active, own, np.int32(block.n_rows), sweep.total)
+            sweep = sweep._replace(blocks=np.int32(sweep.blocks + 1), total=total)
+            yield sweep
+    except ValueError as problem:
+        error = problem
+    total = jax.tree.map(lambda x: np.asarray(x).sum(0), sweep.total)
+    failed, total = over_processes((np.int32(error is not None), total))
+    if failed:  # said in every process, or the others would wait for the sums of this one
+        raise error or ValueError("data must be read by every process; another one could not read its share")
+    return sweep._replace(total=total)
 
 
 @jax.jit
@@ -156,49 +331,38 @@ def _moved(model: ConjugateModel, params: Record, total: Expectation, block: tup
     return jax.vmap(move)(params, total)
 
 
-def _pass(model: ConjugateModel, params: Record, active: Array, source: Source) -> Expectation:
-    """Add up the statistics of all active runs over the rows of a source, with a leading axis of runs."""
-    size = min(source.block_rows, source.n_rows)
-    total: Any = None
-    for block in ahead(source.blocks()):
-        rows, weights = _padded(_read(model, block), size)
-        if total is None:
-            like = jax.eval_shape(_sums, model, params, rows, weights)
-            total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-        jax.block_until_ready(total)  # no more than two blocks are in memory
-        total = _add(model, params, active, rows, weights, total)
-    return total
+def _statistics(model: ConjugateModel, params: Record, rows: Tree, weights: Array) -> Expectation:
+    """Return what rows that were not annotated add to the statistics of a run."""
+    return sum_e_steps(model, model.prepare(params), rows, weights)[0]
 
 
-def _padded(rows: Data, size: int) -> tuple[Data, Array]:
-    """Return rows, followed by rows of weight 0 where they are fewer than `size`, and their weights."""
-    n, dtype = n_rows(rows), float_dtype(rows)
-    if n < size:
-        rows = jax.tree.map(lambda x: jnp.pad(x, ((0, size - n), *[(0, 0)] * (x.ndim - 1))), rows)
-    return rows, jnp.asarray(np.arange(size) < n, dtype)
-
-
-@jax.jit  # for its shapes, which are then looked up
-def _sums(model: ConjugateModel, params: Record, rows: Data, weights: Array) -> Expectation:
-    """Return what rows add to the statistics of every run."""
-    rows = model.annotate(rows, weights)
-    return lax.map(lambda own: sum_e_steps(model, model.prepare(own), rows, weights)[0], params)
-
-
-@jax.jit  # gives nothing away: on a CPU it would then be waited for
+@jit  # gives nothing away: on a CPU it would then be waited for
 def _add(
-    model: ConjugateModel, params: Record, active: Array, rows: Data, weights: Array, total: Expectation
+    model: ConjugateModel, params: Record, active: Array, rows: Tree, n: Array, total: Expectation
 ) -> Expectation:
-    """Add what rows give to the statistics of the active runs, one run after the other."""
-    rows = model.annotate(rows, weights)
+    """Add what the first n rows of a block give to the statistics of the active runs, one after the other."""
 
-    def run(own: tuple[Record, Array, Expectation]) -> Expectation:
-        params, active, total = own
+    def alone(
+        model: ConjugateModel, params: Record, active: Array, rows: Tree, n: Array, total: Expectation
+    ) -> Expectation:
+        numbers = numbers_here(n_rows(rows))
+        with seen_alone():
+            read = model.read(rows)
+            weights = (numbers < n.astype(numbers.dtype)).astype(float_dtype(read))
+            annotated = model.annotate(read, weights)
 
-        def added(total: Expectation) -> Expectation:
-            more = sum_e_steps(model, model.prepare(params), rows, weights)[0]
-            return jax.tree.map(jnp.add, total, more)
+            def run(own: tuple[Record, Array, Expectation]) -> Expectation:
+                params, active, total = own
 
-        return lax.cond(active, added, lambda total: total, total)
+                def added(total: Expectation) -> Expectation:
+                    return jax.tree.map(jnp.add, total, _statistics(model, params, annotated, weights))
 
-    return lax.map(run, (params, active, total))
+                return lax.cond(active, added, lambda total: total, total)
+
+            sums = lax.map(run, (params, active, jax.tree.map(lambda x: x[0], total)))
+        return jax.tree.map(lambda x: x[None], sums)
+
+    each = PartitionSpec(ROWS)
+    return on_each(alone, (WHOLE, WHOLE, WHOLE, each, WHOLE, each), each)(
+        model, params, active, rows, n, total
+    )
