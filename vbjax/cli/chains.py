@@ -14,9 +14,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from vbjax.cli.files import UserError, check_digits, reading
+from vbjax.cli.files import UserError, check_digits
+from vbjax.cli.inputs import load_series
 from vbjax.cli.tables import align, measure, mention_empty, posterior_sds
-from vbjax.data import datasets
 from vbjax.data.datasets import Series
 from vbjax.inference.result import Fit
 from vbjax.models import (
@@ -88,7 +88,7 @@ def load(
     """Read the sequences; refuse entries that such an output does not have.
 
     Args:
-        path: a CSV file with a header line.
+        path: a CSV file with a header line, a .npy or a Parquet file.
         sequence: the column that says which sequence a line belongs to.
         columns: the columns to take.
         output: a name of `OUTPUTS`.
@@ -97,8 +97,7 @@ def load(
     Raises:
         UserError: a file that cannot be read; an entry that does not fit; too few steps.
     """
-    with reading(path):
-        series = datasets.read_series_table(path, sequence, columns)
+    series = load_series(path, sequence, columns)
     x, missing = series.values, np.isnan(series.values)
     if missing.all(0).any():
         raise UserError(f"{path}, column {series.columns[missing.all(0).argmax()]!r}: no entry in any line")

@@ -20,12 +20,14 @@ from jax import Array
 
 from vbjax import metrics
 from vbjax.cli import chains, topics
-from vbjax.cli.files import UserError, check_digits, check_outputs, reading, replacing
+from vbjax.cli.files import UserError, check_digits, check_outputs, replacing
+from vbjax.cli.inputs import blocks_of, load_table
 from vbjax.cli.interrupt import is_command
 from vbjax.cli.tables import align, measure, mention_empty, posterior_sds
 from vbjax.core.contracts import Model, Status
 from vbjax.data import datasets
 from vbjax.data.datasets import Series
+from vbjax.data.sources import Source
 from vbjax.inference import saved_fits
 from vbjax.inference.configure import configure
 from vbjax.inference.fit import fit
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Index: TypeAlias = int | np.integer
-Input: TypeAlias = Any  # a table (n, d), `Documents`, or a `Series`
+Input: TypeAlias = Any  # a table (n, d) or a source of one, `Documents`, or a `Series`
 
 MODELS = {
     "kmeans": KMeans,
@@ -75,14 +77,15 @@ _RESTARTS = {
     "bayesian-hmm": 16,
 }  # 64 for the others, whose fits are faster
 _MOST_PAIRED = 20_000  # most rows for the pairwise silhouette, which takes long
+_DRAWN = 20_000  # about as many rows of a source are drawn in a picture
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Options of the command: what to fit, how, and where to write; by default the Old Faithful example.
 
-    `data` is the path of a CSV file, of a corpus for topics, and None for Old Faithful; the other fields are
-    options of the command, None where the default depends on the model.
+    `data` is the path of a CSV, .npy or Parquet file, of a corpus for topics, and None for Old Faithful; the
+    other fields are options of the command, None where the default depends on the model.
     """
 
     model: str = "bayesian-gmm"
@@ -228,8 +231,9 @@ def _load(options: Options) -> tuple[Input, list[str]]:
         where = options.data, options.sequence, options.columns
         series = chains.load(*where, options.emission, needed)
         return series, series.columns
-    with reading(options.data):
-        table, columns = datasets.read_table(options.data, options.columns)
+    table, columns = load_table(options.data, options.columns)
+    if isinstance(table, Source):
+        return table, columns
     if len(table) < needed:
         rows = f"{len(table)} row{'s' * (len(table) != 1)}"
         raise UserError(f"{options.data}: {rows}; expected at least {needed} for this model")
@@ -258,6 +262,9 @@ def _picture(result: Fit, data: Input, names: list[str]) -> Figure:
         return plots.topics.overview(result, names)
     if isinstance(result.model, HiddenMarkovModel):
         return plots.chains.overview(result, data.sequences(), names, sequences=data.names)
+    if isinstance(data, Source):
+        step = -(-data.n_rows // _DRAWN)
+        data = np.concatenate([rows[::step] for rows in data])
     return plots.overview(result, data, names)
 
 
@@ -279,14 +286,15 @@ def describe(result: Fit, x: Input) -> dict[str, np.ndarray]:
 
     Args:
         result: a fit of one of `MODELS`.
-        x: the data, (n, d), or documents, or a series.
+        x: the data, (n, d), or a source of them, or documents, or a series.
 
     Returns:
         For k-means `centers` (k, d), `labels` (n,), `inertia`, `sizes` (k,) and, for two clusters or more,
         `silhouette`. For mixtures `weights` (k,), `means` (k, d), `covariances` (k, d, d), `responsibilities`
         (n, k), `labels` (n,), `sizes` (k,), the expected number of rows, and `sds` (k, d), standard
         deviations; for the Bayesian one also the posterior standard deviations `weights_sd`, `means_sd` and
-        `sds_sd`. For topics see `topics.describe`, for hidden Markov models `chains.describe`.
+        `sds_sd`. Of a source there are no `responsibilities`. For topics see `topics.describe`, for hidden
+        Markov models `chains.describe`.
     """
     model, params = result.model, result.params
     if isinstance(model, TopicModel):
@@ -294,21 +302,29 @@ def describe(result: Fit, x: Input) -> dict[str, np.ndarray]:
     if isinstance(model, HiddenMarkovModel):
         return chains.describe(result, x)
     if isinstance(model, KMeans):
-        labels = np.asarray(model.predict(params, x))
+        labels = np.concatenate([np.asarray(model.predict(params, rows)) for rows in blocks_of(x)])
         found = dict(centers=np.asarray(model.centers(params)), labels=labels)
         found["inertia"] = -np.asarray(result.objective)
         found["sizes"] = np.bincount(labels, minlength=model.n_clusters)
         if 2 <= (found["sizes"] > 0).sum() < len(labels):
-            if len(labels) <= _MOST_PAIRED:
+            if len(labels) <= _MOST_PAIRED and not isinstance(x, Source):
                 score = metrics.silhouette(x, labels, n_clusters=model.n_clusters)
             else:
-                score = metrics.centroid_silhouette(x, labels, found["centers"])
+                scores = lambda rows: metrics.centroid_silhouette_samples(
+                    rows, model.predict(params, rows), found["centers"]
+                )
+                score = np.concatenate([scores(rows) for rows in blocks_of(x)]).mean()
             found["silhouette"] = np.asarray(score)
         return found
     found = {name: np.asarray(value) for name, value in _parameters(model, params).items()}
-    found["responsibilities"] = np.asarray(model.responsibilities(params, x))
-    found["labels"] = found["responsibilities"].argmax(-1)
-    found["sizes"] = found["responsibilities"].sum(0)
+    found["sizes"], nearest = np.zeros(model.n_components, found["weights"].dtype), []
+    for rows in blocks_of(x):
+        table = np.asarray(model.responsibilities(params, rows))
+        found["sizes"] += table.sum(0)
+        nearest.append(table.argmax(-1))
+    found["labels"] = np.concatenate(nearest)
+    if not isinstance(x, Source):
+        found["responsibilities"] = table
     if isinstance(model, BayesianGaussianMixture):
         found["sds"], found["sds_sd"] = posterior_sds(params.components, found["means"].shape)
     else:

@@ -47,7 +47,9 @@ separated by commas; a first line of names is optional. CORPUS.ldac has one line
 `M id:count id:count ...` for each document: how many different words are in it,
 then the number of each, from 0, and how often it is there. SERIES.csv has one
 line for each step of a sequence, in order, and a first line of names; empty
-cells are missing. MODEL is one of
+cells are missing. Tables and sequences may be in .npy files too, whose columns
+have numbers for names, and in .parquet files or folders (with pyarrow); a table
+of more than 2^27 numbers stays there and is read block by block. MODEL is one of
 
   kmeans        K clusters: each row belongs to the nearest of K centres
   gmm           K Gaussian components, by maximum likelihood (EM)
@@ -152,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=as_written,
     )
     fit.add_argument("model", metavar="MODEL", choices=list(MODELS), help=", ".join(MODELS))
-    fit.add_argument("data", metavar="DATA", help="DATA.csv, for topics CORPUS.ldac, or SERIES.csv")
+    fit.add_argument("data", metavar="DATA", help="DATA.csv, .npy or .parquet, for topics CORPUS.ldac")
     _add_what_to_fit(fit.add_argument_group("what to fit"))
     _add_how_to_fit(fit.add_argument_group("how to fit it"))
     output = fit.add_argument_group("output")

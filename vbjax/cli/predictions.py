@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float
 
 from vbjax.cli.commands import configure_process
 from vbjax.cli.files import UserError, check_outputs, reading, replacing
+from vbjax.cli.inputs import blocks_of, load_series, load_table
 from vbjax.data import datasets
 from vbjax.inference import saved_fits
 from vbjax.inference.result import Fit
@@ -77,15 +80,22 @@ def predictions(
         shares = np.asarray(fit.document_topics(docs).mean)
         return dict(topic=shares.argmax(1), share=shares)
     if "decode" in uses:
-        series = datasets.read_series_table(path, sequence, columns)
+        series = load_series(path, sequence, columns)
         x, back = series.sequences(), np.argsort(series.order)
         found = dict(state=fit.decode(x), probability=fit.state_probabilities(x))
         return {name: np.concatenate(each)[back] for name, each in found.items()}
-    table = jnp.asarray(datasets.read_table(path, columns)[0], float)
-    own = np.asarray(fit.predict(table)) if "predict" in uses else None
+    table, _ = load_table(path, columns)
+    parts = [_of_table(fit, jnp.asarray(rows, float)) for rows in blocks_of(table)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _of_table(fit: Fit, rows: Float[Array, "n d"]) -> dict[str, np.ndarray]:
+    """Return what a fit says of rows: `label` or `mean`, and what else the model knows."""
+    uses = dir(fit)
+    own = np.asarray(fit.predict(rows)) if "predict" in uses else None
     found = {} if own is None else {"label" if own.dtype.kind == "i" else "mean": own}
     return found | {
-        word: np.asarray(getattr(fit, use)(table)) for use, word in _OF_ROWS.items() if use in uses
+        word: np.asarray(getattr(fit, use)(rows)) for use, word in _OF_ROWS.items() if use in uses
     }
 
 

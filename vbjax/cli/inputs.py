@@ -1,0 +1,133 @@
+"""Tables and series of the shell command: from CSV files, and from .npy and Parquet, which may stay on disk.
+
+Imported by `commands`, `chains` and `predictions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vbjax.cli.files import UserError, reading
+from vbjax.data import datasets
+from vbjax.data.csv_files import column_number
+from vbjax.data.datasets import Series
+from vbjax.data.sources import Blocks, Memmap, Parquet, Source
+from vbjax.numerics.extras import import_extra
+
+_BINARY = (".npy", ".parquet")
+_LARGE = 2**27  # numbers of a table, 1 GiB, above which it stays on disk
+
+
+class _File(NamedTuple):
+    """Columns of a file: their names, the number of rows, a source of some of them, all values of one."""
+
+    names: list[str]
+    n_rows: int
+    source: Callable[[Sequence[int]], Source]
+    values: Callable[[int], list]
+
+
+def load_table(path: str, columns: Sequence[str | int] | None) -> tuple[np.ndarray | Source, list[str]]:
+    """Read a table of numbers, and the names of its columns: x0, x1, ... where they have none.
+
+    Args:
+        path: a .npy file of shape (n, d), a .parquet file or folder, or else a CSV file.
+        columns: names or numbers of columns; by default all.
+
+    Returns:
+        The table in float64, or one of more than 2^27 numbers that is not in CSV as a source; and names.
+
+    Raises:
+        UserError: a file that cannot be read; a table that is read whole with a number that is not finite.
+    """
+    with reading(path):
+        if not path.endswith(_BINARY):
+            return datasets.read_table(path, columns)
+        file, taken = _opened(path, columns)
+        names = [file.names[j] for j in taken]
+        if file.n_rows * len(taken) > _LARGE:
+            return file.source(taken), names
+        table = _whole(file, taken)
+        if len(bad := np.argwhere(~np.isfinite(table))):
+            i, j = bad[0]
+            place = f"{path}, row {i}, column {names[j]!r}"
+            raise ValueError(f"{place}: {table[i, j]}; expected a finite number")
+        return table, names
+
+
+def blocks_of(table: Any) -> Iterable[Any]:
+    """Return a table's rows; of a source block by block."""
+    return table if isinstance(table, Source) else [table]
+
+
+def load_series(path: str, sequence: str | int | None, columns: Sequence[str | int] | None) -> Series:
+    """Read sequences, as `datasets.read_series_table` does from CSV, from a .npy or .parquet file too.
+
+    Of these all columns but `sequence` are taken by default, and a row's line is its number, from 1.
+
+    Raises:
+        UserError: a file that cannot be read.
+    """
+    with reading(path):
+        if not path.endswith(_BINARY):
+            return datasets.read_series_table(path, sequence, columns)
+        file, taken = _opened(path, columns)
+        names, which = [""], np.zeros(file.n_rows, int)
+        if sequence is not None:
+            by = column_number(path, sequence, file.names, "sequence")
+            taken = [j for j in taken if columns is not None or j != by]
+            values = list(map(str, file.values(by)))
+            names = list(dict.fromkeys(values))
+            numbers = {name: number for number, name in enumerate(names)}
+            which = np.array([numbers[value] for value in values], int)
+        lines = np.arange(1, file.n_rows + 1)
+        return Series(_whole(file, taken), [file.names[j] for j in taken], which, names, lines)
+
+
+def _opened(path: str, columns: Sequence[str | int] | None) -> tuple[_File, list[int]]:
+    """Open a file, and find the numbers of the columns that are taken.
+
+    Raises:
+        UserError: a Parquet file without pyarrow.
+        ValueError: what is no table with these columns.
+    """
+    try:
+        file = (_array if path.endswith(".npy") else _parquet)(path)
+    except ImportError as error:
+        raise UserError(error) from error
+    if columns is None:
+        return file, list(range(len(file.names)))
+    return file, [column_number(path, column, file.names) for column in columns]
+
+
+def _array(path: str) -> _File:
+    source = Memmap(path)
+    rows = np.load(path, mmap_mode="r")
+    if rows.ndim != 2 or rows.shape[1] == 0:
+        raise ValueError(f"{path}: expected a table of shape (n, d); got {rows.shape}")
+
+    def some(taken: Sequence[int]) -> Source:
+        every = list(taken) == list(range(rows.shape[1]))
+        return source if every else Blocks(lambda: (block[:, taken] for block in source))
+
+    names = [f"x{j}" for j in range(rows.shape[1])]
+    return _File(names, len(rows), some, lambda j: rows[:, j].tolist())
+
+
+def _parquet(path: str) -> _File:
+    source = Parquet(path)
+    names: list[str] = source.columns
+
+    def values(j: int) -> list:
+        table = import_extra("disk", "pyarrow.parquet").read_table(path, columns=[names[j]])
+        return table.column(0).to_pylist()
+
+    return _File(names, source.n_rows, lambda taken: Parquet(path, [names[j] for j in taken]), values)
+
+
+def _whole(file: _File, taken: Sequence[int]) -> np.ndarray:
+    """Return all rows of some columns, (n, d), in float64."""
+    return np.concatenate([np.empty((0, len(taken))), *file.source(taken)], dtype=float)
