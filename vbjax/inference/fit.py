@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from tqdm import tqdm
 
 from vbjax.core.contracts import Algorithm, Options, Status
 from vbjax.core.devices import ROWS, RUNS, divided, jit, over, read_devices
@@ -26,6 +25,7 @@ from vbjax.inference import division, out_of_core
 from vbjax.inference.checkpoints import Checkpoint
 from vbjax.inference.interrupts import compiling
 from vbjax.inference.irreversible import irreversible
+from vbjax.inference.progress import progress_bar
 from vbjax.inference.resolution import emptied, read_data, read_params, refilled, subject_of
 from vbjax.inference.restarts import Race, Runs
 from vbjax.inference.result import Fit, M
@@ -315,13 +315,12 @@ def _advance_in_slices(
     n_restarts, turns, begun = race.runs.objective.size, 16, time.perf_counter()
     with compiling():
         race, so_far, count = _advance(*fixed, np.int32(turns), np.bool_(False), race=race)
-    with tqdm(total=n_restarts, unit="fit", disable=not progress) as bar:
+    with progress_bar(progress, "fit", n_restarts) as show:
         while True:
             try:
                 ended = int(count)  # waits for the slice
                 if progress:
-                    bar.update(ended - bar.n)
-                    bar.set_postfix_str(f"best objective {float(so_far.objective):.6g}" if ended else "")
+                    show(ended, f"best objective {float(so_far.objective):.6g}" if ended else "")
                 if kept is not None:
                     kept.keep(race, now=ended == n_restarts)
                 if ended == n_restarts:

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from vbjax.core.contracts import Info, Status
 from vbjax.core.coordinate_ascent import AscentState, CoordinateAscent
@@ -38,6 +37,7 @@ from vbjax.core.rows import Expectation, float_dtype, n_rows, sum_e_steps
 from vbjax.data.sources import Block, Source, ahead
 from vbjax.inference.checkpoints import Checkpoint
 from vbjax.inference.division import mesh_for
+from vbjax.inference.progress import progress_bar
 from vbjax.inference.restarts import Race, record
 from vbjax.numerics.inputs import as_array, is_concrete, read_key
 from vbjax.numerics.record import Record
@@ -211,12 +211,12 @@ def advance(
         ValueError: a factor that is not conjugate; what a pass over the rows finds wrong with them.
     """
     algorithm.model.require_conjugate("an update from statistics alone")
-    race, last = race._replace(state=race.state._replace(local=None)), None
+    race, last, done = race._replace(state=race.state._replace(local=None)), None, 0
     n_restarts = race.runs.objective.size
     begun = _begun(algorithm, race.state, sampled, rows)
     place = (race, begun) if kept is None else kept.restored((race, begun))
     try:
-        with tqdm(unit="sweep", disable=not progress) as bar:
+        with progress_bar(progress, "sweep") as show:
             while (active := np.asarray(place[0].run) < n_restarts).any():
                 race, sweep = place
                 for further in _passes(algorithm, race, sweep, begun, rows):
@@ -227,9 +227,8 @@ def advance(
                 last = race, AscentState(sweep.params, info.objective, None), info, starts, algorithm
                 race = _record(*last, np.bool_(False))
                 place = race, begun._replace(params=race.state.params)
-                bar.update()
                 best = np.where(active, info.objective, -np.inf).max()
-                bar.set_postfix_str(f"best objective of {active.sum()} runs {best:.6g}")
+                show(done := done + 1, f"best objective of {active.sum()} runs {best:.6g}")
             if kept is not None:
                 kept.keep(place, now=True)
     except KeyboardInterrupt:

@@ -19,7 +19,6 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
-from tqdm import tqdm
 
 from vbjax.core.contracts import Status
 from vbjax.core.coordinate_ascent import sweep
@@ -28,6 +27,7 @@ from vbjax.core.ragged import Ragged
 from vbjax.core.rows import expectation, float_dtype, n_rows
 from vbjax.data.sources import Source, ahead
 from vbjax.families.base import State
+from vbjax.inference.progress import progress_bar
 from vbjax.inference.resolution import read_params, resolved
 from vbjax.inference.restarts import Runs
 from vbjax.inference.result import Fit
@@ -216,12 +216,12 @@ def _from_iterator(
         return batch, jnp.arange(size) < size - missing
 
     trace: list[Array] = []
-    with tqdm(unit="batch", disable=not progress) as bar:
+    with progress_bar(progress, "batch") as show:
         for batch in ahead(itertools.chain([first], batches)):  # reads on while a step runs
             t = np.int32(len(trace) + 1)
             params, objective = _weighted_step(model, params, read(batch), np.int32(n), t, rates)
             trace.append(objective)
-            bar.update()
+            show(len(trace))
     values = jnp.stack(trace)
     return _make_fit(model, params, values[-max(1, len(trace) // 10) :].mean(), values)
 
