@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,7 @@ class BlackBox:
 
     lanes_on_cpu = 4
     may_have_saddles = False
+    named_axes: ClassVar[Mapping[str, int]] = {}
 
     @property
     def size(self) -> int:

@@ -9,6 +9,7 @@ everything that drives or is driven; imports nothing of ours.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -119,10 +120,12 @@ class Model(Protocol):
     Attributes:
         lanes_on_cpu: runs of a fit that step at the same time on a CPU, unless given.
         may_have_saddles: whether `fit` shakes the parameters at which it converged.
+        named_axes: factors with an axis for the columns of the data, and the first axis that it may be.
     """
 
     lanes_on_cpu: int
     may_have_saddles: bool
+    named_axes: Mapping[str, int]
 
     def read(self, data: Data) -> Data:
         """Return the data as arrays of one dtype; raise a ValueError that names what is wrong with them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -96,6 +96,9 @@ class ConjugateModel:
 
     lanes_on_cpu = 4
     """Runs of a fit that step at the same time on a CPU, unless given: fewer where one fills the caches."""
+
+    named_axes: ClassVar[Mapping[str, int]] = {}
+    """Factors with an axis for the columns of the data, and the first axis that it may be: for summaries."""
 
     local_sweeps = 8
     """Turns of interacting local factors in one pass over the rows, at most."""

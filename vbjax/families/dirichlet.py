@@ -107,6 +107,13 @@ class DirichletState(State[DirichletStatistics]):
         inside = (excess >= 0).all(-1, keepdims=True)
         return jnp.where(inside, excess / excess.sum(-1, keepdims=True), jnp.nan)
 
+    def quantile(self, p: ArrayLike) -> Float[Array, "*plate k"]:
+        """Return quantiles of the entries, each of which is a Beta."""
+        from vbjax.families.beta import BetaState  # a Dirichlet over two corners
+
+        rest = self.concentration.sum(-1, keepdims=True) - self.concentration
+        return BetaState(self.concentration, rest).quantile(p)
+
     def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "*draws k"]:
         shape = shape + self.concentration.shape[:-1]
         return jax.random.dirichlet(key, self.concentration, shape, self.concentration.dtype)

@@ -11,13 +11,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 import jax.numpy as jnp
 from jax import Array
+from jax.scipy.special import ndtri
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
-from vbjax.families.base import Family, LocationPrecision, Q, State, Statistics, T, pytree, vanishes
+from vbjax.families.base import (
+    Family,
+    LocationPrecision,
+    Q,
+    State,
+    Statistics,
+    T,
+    pytree,
+    read_share,
+    vanishes,
+)
+from vbjax.families.beta import BetaState
 from vbjax.families.gamma import GammaState
 from vbjax.families.wishart import WishartState
 from vbjax.numerics.linalg import inverse_and_logdet
@@ -91,6 +104,27 @@ class JointState(State[T]):
     def mean(self) -> LocationPrecision:
         return LocationPrecision(self.location, self.precision.mean)
 
+    if TYPE_CHECKING:  # of a Gamma one, of a Wishart another
+
+        @property
+        def location_freedom(self) -> Array: ...
+
+        @property
+        def column_scale(self) -> Array: ...
+
+    def quantile(self, p: ArrayLike) -> LocationPrecision:
+        """Return quantiles of the entries' marginals: Student-t for the location; those of the precision."""
+        plate = self.location_freedom.ndim
+        p, df = jnp.broadcast_arrays(read_share(p, self.location_freedom), self.location_freedom)
+        columns, rows = self.column_scale, 1 / self.mean_precision
+        if rows.ndim > plate:
+            rows = jnp.diagonal(inverse_and_logdet(self.mean_precision)[0], axis1=-2, axis2=-1)
+            columns = jnp.expand_dims(columns, plate)
+        unit = jnp.sqrt(columns * rows.reshape(rows.shape + (1,) * (columns.ndim - rows.ndim)))
+        t = _student_quantile(df, p)
+        t = t.reshape(t.shape + (1,) * (unit.ndim - plate))
+        return LocationPrecision(self.location + t * unit, self.precision.quantile(p))
+
     @property
     def variance(self) -> LocationPrecision:
         location = jnp.diagonal(self.covariance.location, axis1=-2, axis2=-1)
@@ -109,6 +143,16 @@ class JointGammaState(JointState[T]):
     def location_scale(self) -> Array:
         """Spread of a row about the location."""
         return jnp.sqrt(self.rate / self.concentration)
+
+    @property
+    def location_freedom(self) -> Float[Array, "*plate"]:
+        """Degrees of freedom of the location's Student-t."""
+        return 2 * self.concentration
+
+    @property
+    def column_scale(self) -> Float[Array, "*plate"]:
+        """Square of the unit of that Student-t, but for the mean's precision."""
+        return self.rate / self.concentration
 
     @property
     def precision(self) -> GammaState:
@@ -149,6 +193,17 @@ class JointWishartState(JointState[T]):
         """Spread of a row about the location, one number for each axis."""
         diagonal = jnp.diagonal(self.inverse_scale, axis1=-2, axis2=-1)
         return jnp.sqrt(diagonal / self.degrees_of_freedom[..., None])
+
+    @property
+    def location_freedom(self) -> Float[Array, "*plate"]:
+        """Degrees of freedom of the location's Student-t, in every direction (Bishop 2006, eq. 2.159)."""
+        return self.degrees_of_freedom - self.location.shape[-1] + 1
+
+    @property
+    def column_scale(self) -> Float[Array, "*plate d"]:
+        """Squares of the units of that Student-t, one for each axis, but for the mean's precision."""
+        diagonal = jnp.diagonal(self.inverse_scale, axis1=-2, axis2=-1)
+        return diagonal / self.location_freedom[..., None]
 
     @property
     def precision(self) -> WishartState:
@@ -213,6 +268,24 @@ class JointFamily(Family[Q, T]):
         if not isinstance(value, tuple) or len(value) != 2:
             raise ValueError(f"value must be a pair (location, covariance); got {type(value).__name__}")
         return LocationCovariance(*map(super().point, value))
+
+
+def _student_quantile(df: Array, p: Array) -> Array:
+    """Return a quantile of Student's t by that of a Beta, or by an expansion about the normal's.
+
+    For a large df the Beta's quantile loses digits, and the expansion is exact. Abramowitz & Stegun (1964),
+    eq. 26.5.27 and 26.7.5.
+    """
+    large = 1e2 if p.dtype.itemsize == 4 else 1e5
+    a, half, tail = 0.5 * jnp.minimum(df, large), jnp.full_like(df, 0.5), jnp.minimum(p, 1 - p)
+    # t^2 / (df + t^2) ~ Beta(1/2, a): read from its own tail in the middle, from the other one far out
+    far = tail < 0.25
+    share = BetaState(jnp.where(far, a, half), jnp.where(far, half, a))
+    x = share.quantile(jnp.where(far, 2 * tail, 1 - 2 * tail))
+    t = jnp.sign(p - 0.5) * jnp.sqrt(2 * a * jnp.where(far, (1 - x) / x, x / (1 - x)))
+    z, v = ndtri(p), 1 / df
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96 + v * (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return jnp.where(df > large, z + v * ((z**3 + z) / 4 + v * second), t)
 
 
 def keep_collinear(gradient: J) -> J:

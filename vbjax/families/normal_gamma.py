@@ -8,12 +8,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import ndtri
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float
 
-from vbjax.families.base import LocationPrecision, pytree, read_share
-from vbjax.families.beta import BetaState
+from vbjax.families.base import LocationPrecision, pytree
 from vbjax.families.gamma import (
     GammaStatistics,
     gamma_base_entropy,
@@ -82,37 +80,12 @@ class NormalGammaState(JointGammaState[NormalGammaStatistics]):
     def mode(self) -> LocationPrecision:
         return LocationPrecision(self.location, jnp.maximum(self.concentration - 0.5, 0) / self.rate)
 
-    def quantile(self, p: ArrayLike) -> LocationPrecision:
-        """Return quantiles of both marginals: Student-t for the location, Gamma for the precision."""
-        p, a = jnp.broadcast_arrays(read_share(p, self.concentration), self.concentration)
-        t = _standard_t_quantile(2 * a, p)
-        location = self.location + t * jnp.sqrt(self.rate / (self.concentration * self.mean_precision))
-        return LocationPrecision(location, self.precision.quantile(p))
-
     def draw(self, key: Array, shape: tuple[int, ...]) -> LocationPrecision:
         key_tau, key_location = jax.random.split(key)
         tau = self.precision.draw(key_tau, shape)
         shape = shape + self.location.shape
         draws = jax.random.normal(key_location, shape, self.location.dtype)
         return LocationPrecision(self.location + draws / jnp.sqrt(self.mean_precision * tau), tau)
-
-
-def _standard_t_quantile(df: Array, p: Array) -> Array:
-    """Return a quantile of Student's t by that of a Beta, or by an expansion about the normal's.
-
-    For a large df the Beta's quantile loses digits, and the expansion is exact. Abramowitz & Stegun (1964),
-    eq. 26.5.27 and 26.7.5.
-    """
-    large = 1e2 if p.dtype.itemsize == 4 else 1e5
-    a, half, tail = 0.5 * jnp.minimum(df, large), jnp.full_like(df, 0.5), jnp.minimum(p, 1 - p)
-    # t^2 / (df + t^2) ~ Beta(1/2, a): read from its own tail in the middle, from the other one far out
-    far = tail < 0.25
-    share = BetaState(jnp.where(far, a, half), jnp.where(far, half, a))
-    x = share.quantile(jnp.where(far, 2 * tail, 1 - 2 * tail))
-    t = jnp.sign(p - 0.5) * jnp.sqrt(2 * a * jnp.where(far, (1 - x) / x, x / (1 - x)))
-    z, v = ndtri(p), 1 / df
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96 + v * (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return jnp.where(df > large, z + v * ((z**3 + z) / 4 + v * second), t)
 
 
 @dataclasses.dataclass(frozen=True)

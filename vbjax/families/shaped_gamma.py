@@ -112,6 +112,10 @@ class ShapedGammaState(State[ShapedGammaStatistics]):
     def mode(self) -> ShapeRate:
         return ShapeRate(self.row_shape, self.rates.mode)
 
+    def quantile(self, p: ArrayLike) -> ShapeRate:
+        rate = self.rates.quantile(p)
+        return ShapeRate(jnp.broadcast_to(self.row_shape, rate.shape), rate)
+
     def draw(self, key: Array, shape: tuple[int, ...]) -> ShapeRate:
         rate = self.rates.draw(key, shape)
         return ShapeRate(jnp.broadcast_to(self.row_shape, rate.shape), rate)

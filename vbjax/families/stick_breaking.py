@@ -132,6 +132,12 @@ class StickBreakingState(State[StickBreakingStatistics]):
         total = ahead + behind
         return jnp.where(inside, _pieces(ahead / total, behind / total), jnp.nan)
 
+    def quantile(self, p: ArrayLike) -> Float[Array, "*plate k"]:
+        """Return quantiles of Beta distributions that have the moments of the pieces."""
+        mean, variance = self.mean, self.variance
+        total = mean * (1 - mean) / variance - 1
+        return BetaState(mean * total, (1 - mean) * total).quantile(p)
+
     def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "*draws k"]:
         share = self.shares.draw(key, shape)
         return _pieces(share, 1 - share)

@@ -10,10 +10,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.scipy.special import ndtri
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float
 
-from vbjax.families.base import Family, State, Statistics, pytree, vanishes
+from vbjax.families.base import Family, State, Statistics, pytree, read_share, vanishes
+from vbjax.families.gamma import GammaState
 from vbjax.numerics.linalg import (
     cholesky,
     inverse_and_logdet,
@@ -199,6 +201,14 @@ class WishartState(State[WishartStatistics]):
     def mode(self) -> Float[Array, "*plate d d"]:
         excess = self.degrees_of_freedom - self.inverse_scale.shape[-1] - 1
         return jnp.where(excess > 0, excess, jnp.nan)[..., None, None] * self.scale
+
+    def quantile(self, p: ArrayLike) -> Array:
+        """Return quantiles of the entries: Gamma's on the diagonal, a normal distribution's elsewhere."""
+        p, df = jnp.broadcast_arrays(read_share(p, self.degrees_of_freedom), self.degrees_of_freedom)
+        rates = 0.5 / jnp.diagonal(self.scale, axis1=-2, axis2=-1)
+        own = GammaState(0.5 * df[..., None], rates).quantile(p[..., None])
+        around = self.mean + ndtri(p)[..., None, None] * self.sd
+        return jnp.where(jnp.eye(rates.shape[-1], dtype=bool), own[..., None], around)
 
     def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "*draws d d"]:
         roots = sample_wishart_roots(key, self.degrees_of_freedom, self.inverse_scale, shape)

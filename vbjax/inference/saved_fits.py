@@ -91,7 +91,7 @@ def load(path: str | os.PathLike[str], *, model: Any = None) -> Fit:
     >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), jax.numpy.arange(5.0), key=jax.random.key(0))
     >>> path = pathlib.Path(tempfile.mkdtemp(), "mean.vbjax")
     >>> fit.save(path)
-    >>> vb.load(path).summary() == fit.summary()
+    >>> str(vb.load(path).summary()) == str(fit.summary())
     True
     """
     return unpack(path, model)[0]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbjax.data.frames import Columns
+from vbjax.numerics.record import Record
 from vbjax.numerics.types import Params
 
 INTERVAL = (0.05, 0.95)
@@ -23,8 +24,6 @@ _WIDTH = 80  # characters of a line
 _CELL = 11  # of a number, and the space before it
 _MOST_SHOWN = 10  # entries of a parameter
 _MOST_INTERVALS = 2000  # entries of a factor: a quantile is found by bisection
-
-_Entries = Iterator[tuple[int, ...]]
 
 
 class Parameter(NamedTuple):
@@ -37,6 +36,7 @@ class Parameter(NamedTuple):
         low, high: ends of the interval that has 90 % of each entry's mass; NaN where they are not known.
         labels: names of the entries along every axis.
         order: numbers of the entries along the first axis in the order in which a table shows them.
+        symmetric: whether the last two axes are those of symmetric matrices.
     """
 
     name: str
@@ -46,20 +46,38 @@ class Parameter(NamedTuple):
     high: np.ndarray
     labels: tuple[tuple[str, ...], ...]
     order: tuple[int, ...]
+    symmetric: bool
 
     @property
     def certain(self) -> bool:
         """Whether all entries are points."""
-        return not (self.sd > 0).any()
+        return bool((self.sd == 0).all())
 
-    def entries(self) -> _Entries:
-        """Return the indices of all entries, in the order in which a table shows them."""
+    def entries(self) -> Iterator[tuple[int, ...]]:
+        """Yield the indices of entries in the order of a table; of two equal by symmetry the first."""
         axes = [self.order, *map(range, self.mean.shape[1:])] if self.mean.ndim else []
-        return itertools.product(*axes)
+        for index in itertools.product(*axes):
+            if not self.symmetric or index[-2] <= index[-1]:
+                yield index
+
+    @property
+    def size(self) -> int:
+        """Number of these entries."""
+        d = self.mean.shape[-1] if self.symmetric else 1
+        return self.mean.size * (d + 1) // (2 * d)
+
+    def label(self, index: tuple[int, ...], most: int | None = None) -> str:
+        """Return what an entry is called, long names shortened to at most so many characters together."""
+        labels = [names[i] for names, i in zip(self.labels, index, strict=True)]
+        if most is not None:
+            own = most - 2 * (len(labels) - 1)
+            each = next(n for n in range(own, 0, -1) if sum(min(len(name), n) for name in labels) <= own)
+            labels = [_shortened(name, each) for name in labels]
+        return ", ".join(labels)
 
     def numbers(self, index: tuple[int, ...]) -> tuple[float, ...]:
         """Return mean, sd and both ends of the interval of an entry, NaN where a point has none."""
-        spread = [x[index] if self.sd[index] > 0 else np.nan for x in (self.sd, self.low, self.high)]
+        spread = [np.nan if self.sd[index] == 0 else x[index] for x in (self.sd, self.low, self.high)]
         return float(self.mean[index]), *map(float, spread)
 
 
@@ -83,8 +101,7 @@ class Summary:
         """A dict for every entry of every parameter: parameter, entry, mean, sd, and the interval's ends."""
         names = ("mean", "sd", "5%", "95%")
         return [
-            dict(parameter=p.name, entry=", ".join(_labels_at(p, index)))
-            | dict(zip(names, p.numbers(index), strict=True))
+            dict(parameter=p.name, entry=p.label(index)) | dict(zip(names, p.numbers(index), strict=True))
             for p in self.parameters
             for index in p.entries()
         ]
@@ -94,27 +111,27 @@ class Summary:
         points = all(p.certain for p in self.parameters)
         return ["value"] if points else ["mean", "sd", "5 %", "95 %"]
 
-    def _rows(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield what stands on the left of every line of the table, and its numbers."""
+    def _rows(self, most: int | None = None) -> Iterator[tuple[str, list[str]]]:
+        """Yield what stands on the left of every line of the table, in `most` characters, and its numbers."""
         n = len(self._heading)
         for p in self.parameters:
             if p.mean.ndim == 0:
                 yield p.name, [*map(_number, p.numbers(()))][:n]
                 continue
             yield p.name, []
-            size = p.mean.size
-            shown = size if size <= _MOST_SHOWN + 1 else _MOST_SHOWN  # "1 more" would be as long as it
+            shown = p.size if p.size <= _MOST_SHOWN + 1 else _MOST_SHOWN  # "1 more" is a line too
             for index in itertools.islice(p.entries(), shown):
-                yield f"  {', '.join(_labels_at(p, index))}", [*map(_number, p.numbers(index))][:n]
-            if shown < size:
-                yield f"  ... {size - shown} more", []
+                label = p.label(index, None if most is None else most - 2)
+                yield f"  {label}", [*map(_number, p.numbers(index))][:n]
+            if shown < p.size:
+                yield f"  ... {p.size - shown} more", []
 
     def __str__(self) -> str:
         room = _WIDTH - _CELL * len(self._heading)
-        rows = [("", self._heading), *self._rows()]
+        rows = [("", self._heading), *self._rows(room)]
         wide = min(room, max(len(left) for left, _ in rows))
         lines = [
-            _within(left, wide if cells else _WIDTH).ljust(wide) + "".join(cell.rjust(_CELL) for cell in cells)
+            _shortened(left, wide if cells else _WIDTH).ljust(wide) + "".join(x.rjust(_CELL) for x in cells)
             for left, cells in rows
         ]
         return "\n".join([textwrap.fill(self.verdict, _WIDTH), "", *map(str.rstrip, lines)])
@@ -162,20 +179,21 @@ def summarise(
         own = [axis for axis in range(first, len(shape)) if names and shape[axis] == len(names)]
         for axis in own if field == "precision" else own[:1]:
             labels[axis] = names
+        square = field == "precision" and mean.ndim > 1 and shape[-1] == shape[-2]
+        matrix = square and np.array_equal(mean, mean.swapaxes(-1, -2))
         heaviest = order if factor in ("weights", "components") and shape[:1] == weights.shape else ()
         rows = heaviest or tuple(range(shape[0] if shape else 0))
-        others = (leaf.get(name, np.full(shape, np.nan)) for leaf in leaves[1:])
-        found.append(Parameter(name, mean, *others, tuple(labels), rows))
+        sd, low, high = (leaf.get(name, np.full(shape, np.nan)) for leaf in leaves[1:])
+        found.append(Parameter(name, mean, sd, low, high, tuple(labels), rows, matrix))
     return Summary(verdict, tuple(found))
 
 
 @jax.jit
 def _moments(params: Params) -> tuple[Any, ...]:
     """Compute mean, sd and both ends of the interval of every parameter, by one program."""
-    states = dict(params) if isinstance(params, Mapping) else {"": params}
-    ends = {name: _interval(state) for name, state in states.items()}
-    mean, sd = ({name: getattr(state, of) for name, state in states.items()} for of in ("mean", "sd"))
-    return mean, sd, *({name: end[i] for name, end in ends.items()} for i in range(2))
+    states = params if isinstance(params, Mapping) else {"": params}
+    each = [(state.mean, state.sd, *_interval(state)) for state in states.values()]
+    return tuple(Record(zip(states, column, strict=True)) for column in zip(*each, strict=True))
 
 
 def _interval(state: Any) -> tuple[Any, Any]:
@@ -195,17 +213,10 @@ def _by_name(tree: Any) -> dict[str, np.ndarray]:
     return named
 
 
-def _labels_at(parameter: Parameter, index: tuple[int, ...]) -> list[str]:
-    return [labels[i] for labels, i in zip(parameter.labels, index, strict=True)]
-
-
 def _number(x: float) -> str:
     return "" if np.isnan(x) else f"{x:.4g}"
 
 
-def _within(text: str, width: int) -> str:
-    """Return a text of at most so many characters, dots in place of the middle of a longer one."""
-    if len(text) <= width:
-        return text
-    end = (width - 3) // 2
-    return f"{text[: width - 3 - end]}...{text[len(text) - end :]}"
+def _shortened(text: str, most: int) -> str:
+    """Return a text of at most so many characters, dots in place of the end of a longer one."""
+    return text if len(text) <= most else f"{text[: max(most - 3, 0)]}..."[:most]

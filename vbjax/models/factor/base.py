@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +53,7 @@ class FactorModel(ConjugateModel):
     scale: Hyper
     noise_per_column = False
     draws_data = True
+    named_axes: ClassVar[dict[str, int]] = dict(w=0, mu=0, tau=0)
 
     @property
     def n_features(self) -> int:

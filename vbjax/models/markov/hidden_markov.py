@@ -76,6 +76,7 @@ class HiddenMarkovModel(ConjugateModel):
     )
 
     draws_data = True
+    named_axes: ClassVar[dict[str, int]] = dict(components=1)
     points: ClassVar[bool] = True
     """Whether chain and components are points, fitted by EM."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,7 @@ class KMeans(ConjugateModel):
     n_clusters: int = count("k")
     start: str = choice("k-means++", "random")
     scale: Hyper = hyper(None, POSITIVE, "d")
+    named_axes: ClassVar[dict[str, int]] = dict(centers=1)
 
     @property
     def factors(self) -> Record:

@@ -59,6 +59,7 @@ class Mixture(ConjugateModel):
     weights: Any = part(MixingWeights, "labels, such as vb.labels.Weights()", default=Weights())
 
     draws_data = True
+    named_axes: ClassVar[dict[str, int]] = dict(components=1)
     points: ClassVar[bool] = True
     """Whether weights and components are points, fitted by EM."""
 
