@@ -166,6 +166,13 @@ def centred_products(x, n_axes):
     return x**2 if n_axes == 0 else np.einsum(["", "...i,...j->...ij", "...ij,...kl->...ijkl"][n_axes], x, x)
 
 
+def exact_quantile(name, x):
+    """Those of a family's quantiles that are exact: not of a stick's later pieces, nor off a diagonal."""
+    if name == "StickBreaking":
+        return x[..., :1]
+    return np.diagonal(x, axis1=-2, axis2=-1) if x.shape[-2:] == (SIZE, SIZE) and "Wishart" in name else x
+
+
 @over_the_table
 def test_information_and_moments_are_monte_carlos(name, float64):
     f = facts(name, "float64")
@@ -173,10 +180,16 @@ def test_information_and_moments_are_monte_carlos(name, float64):
     @jit
     def draw(q):
         x = q.sample(jax.random.key(5), 20_000)
-        return x, q.statistics(x)
+        return x, q.statistics(x), q.quantile(0.95)
 
     log_prob = jit(log_joint)
-    x, t = draw(f.q)
+    x, t, top = draw(f.q)
+    for draws, bound in zip(*map(jax.tree.leaves, (x, top)), strict=True):
+        draws, bound = (exact_quantile(name, np.asarray(each)) for each in (draws, bound))
+        if not np.isnan(bound).any():
+            within_standard_errors(draws < bound, 0.95)
+    known = set(jax.tree.leaves(jax.tree.map(lambda x: not np.isnan(x).any(), top)))
+    assert known == {name not in (*DISCRETE, "PolyaGamma", "TruncatedNormal")}
     log_q, log_p = np.asarray(log_prob(f.q, t)), np.asarray(log_prob(f.p, t))
     within_standard_errors(-log_q, f.entropy)
     within_standard_errors(log_q - log_p, f.kl[0])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -125,7 +125,7 @@ class Model(Protocol):
 
     lanes_on_cpu: int
     may_have_saddles: bool
-    named_axes: Mapping[str, int]
+    named_axes: ClassVar[Mapping[str, int]]
 
     def read(self, data: Data) -> Data:
         """Return the data as arrays of one dtype; raise a ValueError that names what is wrong with them."""

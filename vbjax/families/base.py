@@ -283,6 +283,7 @@ class State(Generic[T]):
         A precision matrix has that of a normal distribution with its moments off the diagonal, and a stick's
         pieces those of Beta distributions with theirs; all others are exact.
         """
+        read_probabilities(p)
         return jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), self.mean)
 
     def divergence(self, other: Self) -> Float[Array, "*plate"]:

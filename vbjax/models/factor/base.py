@@ -8,7 +8,7 @@ and are derived from the masked log joint.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import jax
@@ -53,7 +53,7 @@ class FactorModel(ConjugateModel):
     scale: Hyper
     noise_per_column = False
     draws_data = True
-    named_axes: ClassVar[dict[str, int]] = dict(w=0, mu=0, tau=0)
+    named_axes: ClassVar[Mapping[str, int]] = dict(w=0, mu=0, tau=0)
 
     @property
     def n_features(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -76,7 +76,7 @@ class HiddenMarkovModel(ConjugateModel):
     )
 
     draws_data = True
-    named_axes: ClassVar[dict[str, int]] = dict(components=1)
+    named_axes: ClassVar[Mapping[str, int]] = dict(components=1)
     points: ClassVar[bool] = True
     """Whether chain and components are points, fitted by EM."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -54,7 +55,7 @@ class KMeans(ConjugateModel):
     n_clusters: int = count("k")
     start: str = choice("k-means++", "random")
     scale: Hyper = hyper(None, POSITIVE, "d")
-    named_axes: ClassVar[dict[str, int]] = dict(centers=1)
+    named_axes: ClassVar[Mapping[str, int]] = dict(centers=1)
 
     @property
     def factors(self) -> Record:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -59,7 +59,7 @@ class Mixture(ConjugateModel):
     weights: Any = part(MixingWeights, "labels, such as vb.labels.Weights()", default=Weights())
 
     draws_data = True
-    named_axes: ClassVar[dict[str, int]] = dict(components=1)
+    named_axes: ClassVar[Mapping[str, int]] = dict(components=1)
     points: ClassVar[bool] = True
     """Whether weights and components are points, fitted by EM."""
 
