@@ -136,10 +136,13 @@ class Fit(Generic[M]):
 
         >>> import jax, vbjax as vb
         >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), jax.numpy.arange(5.0), key=jax.random.key(0))
-        >>> print(str(fit.summary()).split("\n\n")[1])
-                   mean         sd        5 %       95 %
-        mu            2     0.6321     0.9603       3.04
-        tau         0.5     0.2887     0.1329      1.052
+        >>> print(fit.summary())
+        GaussianMeanPrecision: objective -19.6042, converged: the objective changes by
+        less than the tolerance (6 sweeps)
+        <BLANKLINE>
+                  mean         sd        5 %       95 %
+        mu           2     0.6323       0.96       3.04
+        tau        0.5     0.2886     0.1363      1.049
         """
         if not self._is_single:
             raise ValueError("fit must be of one data set and outside jit; jax.tree.map takes one of a batch")
