@@ -18,17 +18,32 @@ from hypothesis import strategies as st
 import vbjax as vb
 from tests.support import two_devices
 from vbjax.core.devices import pick_row
-from vbjax.core.ragged import groups_of
+from vbjax.core.ragged import groups_for
+
+LENGTHS = st.lists(st.integers(0, 300), min_size=1, max_size=60)
 
 
-@given(st.lists(st.integers(0, 300), min_size=1, max_size=60), st.integers(1, 5))
-def test_devices_divide_every_part_but_what_is_left_over(lengths, n):
-    lengths = np.array(lengths)
-    groups, widths = groups_of(lengths, n)
+@given(LENGTHS, st.integers(1, 5))
+def test_devices_divide_every_part(given, n):
+    lengths, groups, widths = groups_for(np.array(given), n)
+    np.testing.assert_array_equal(lengths, given + [0] * (-len(given) % n))
     np.testing.assert_array_equal(np.sort(np.concatenate(groups)), np.arange(len(lengths)))
-    assert [len(rows) for rows in groups if len(rows) % n] in ([], [len(lengths) % n])
+    assert not [rows for rows in groups if len(rows) % n]
     assert [max(1, lengths[rows].max()) for rows in groups] == widths
-    assert len(groups[-1]) < n or not len(lengths) % n
+
+
+@given(st.tuples(LENGTHS, LENGTHS), st.tuples(st.integers(1, 3), st.integers(1, 3)))
+def test_parts_of_two_processes_have_one_shape(given, n_devices):
+    rows = max(-(-len(own) // n) for own, n in zip(given, n_devices, strict=True))
+    ranked = [np.sort(np.pad(own, (0, rows * n - len(own)))) for own, n in zip(given, n_devices, strict=True)]
+    longest = np.maximum(*(own[n - 1 :: n] for own, n in zip(ranked, n_devices, strict=True)))
+    most = lambda x: np.array(rows) if x.ndim == 0 else longest
+    (_, first, width), (_, second, same) = map(groups_for, map(np.array, given), n_devices, [most] * 2)
+    assert width == same
+    assert [len(own) // n_devices[0] for own in first] == [len(own) // n_devices[1] for own in second]
+    for own, groups in zip(given, (first, second), strict=True):
+        own = np.pad(own, (0, sum(map(len, groups)) - len(own)))
+        assert all(own[rows].max() <= most for rows, most in zip(groups, width, strict=True))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,9 @@
-"""A table or a source whose rows two processes share is fitted as in one; a bad row is an error in both."""
+"""Laws of fits over two processes.
+
+Rows that lie in both, of tables, sequences and documents, are fitted as in one: the same runs, by one sum
+over the devices for each block of a pass, and nothing else between them; so are those of a source, of which
+each reads its share. Restarts are divided too. What is wrong in one process is an error in both.
+"""
 
 import json
 import os
@@ -17,6 +22,9 @@ def lines(out):
     return {row["name"]: row for row in (json.loads(x) for x in out.splitlines() if x.startswith("{"))}
 
 
+NAMES = (*two_processes.tables(), *two_processes.RAGGED, "restarts")
+
+
 @pytest.fixture(scope="module")
 def found():
     """What each of two processes prints, and one alone."""
@@ -32,26 +40,46 @@ def found():
     return [lines(out) for out, _ in ended]
 
 
-@pytest.mark.parametrize("name", two_processes.tables())
+@pytest.mark.parametrize("name", NAMES)
 def test_two_processes_fit_as_one(found, name):
     first, second, alone = (each[name] for each in found)
     assert first == second
     assert first["n_iter"] == alone["n_iter"]
-    np.testing.assert_allclose(first["objectives"], alone["objectives"], rtol=1e-10)
-    np.testing.assert_allclose(first["params"], alone["params"], rtol=1e-6, atol=1e-8)
+    # documents stop turning where they have settled, which sums in another order may tell a turn earlier
+    of_objective, of_params = (1e-7, 1e-4) if name == "topics" else (1e-10, 1e-6)
+    np.testing.assert_allclose(first["objectives"], alone["objectives"], rtol=of_objective)
+    np.testing.assert_allclose(first["params"], alone["params"], rtol=of_params, atol=1e-8)
 
 
-def test_a_bad_row_of_another_process_is_an_error_too(found):
-    first, second, _ = (each["error"]["words"] for each in found)
+@pytest.mark.parametrize("name", [name for name in NAMES if "source" not in name and name != "restarts"])
+def test_a_pass_is_a_sum_over_the_devices(found, name):
+    first = found[0][name]
+    assert first["gathers"] == 0
+    assert 1 <= first["sums"] <= first["blocks"] + 1
+
+
+def test_what_is_wrong_in_one_process_is_an_error_in_both(found):
+    first, second = (each["row"]["words"] for each in found[:2])
     assert "data must be finite" in first
     assert "row 7 is the first with a NaN" in second
+    for name, words in dict(
+        columns="the same columns", kept="checkpoint must be None", of="of this process"
+    ).items():
+        assert [words in each[name]["words"] for each in found[:2]] == [True, True]
 
 
 def test_a_bad_block_of_another_process_is_an_error_too(found):
-    place = "data, from row 280: data must be finite; row 28 is the first"  # the fifth block: the first's
-    first, second, _ = (each["error in a source"]["words"] for each in found)
+    place = "data, from row 280: data must be finite; row 29 is the first"  # the fifth block: the first's
+    first, second = (each["error in a source"]["words"] for each in found[:2])
     assert place in first
-    assert "data must be finite; row 308 is the first" in second
-    first, second, _ = (each["in no sample"]["words"] for each in found)
+    assert "data must be finite; row 309 is the first" in second
+    first, second = (each["in no sample"]["words"] for each in found[:2])
     assert place in first
     assert "another one could not" in second
+
+
+def test_each_process_reads_its_own_sequences(found):
+    for rank in (0, 1):
+        assert found[rank]["read"] == dict(
+            name="read", repr="Sequences(2 sequences, 24 steps of shape (2,))", own=12
+        )

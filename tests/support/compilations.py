@@ -1,8 +1,25 @@
-"""What a test compiles, counted."""
+"""What a test compiles: counted, or kept as text."""
 
 import contextlib
+import re
 
 import jax
+from jax._src import compiler
+
+PASSES = {}  # of a program's name: its text
+
+
+def keep_texts():
+    """Keep the text of every program that is compiled from now on."""
+    compiled = compiler.backend_compile_and_load
+
+    def keeping(*args, **options):
+        program = compiled(*args, **options)
+        text = program.hlo_modules()[0].to_string()
+        PASSES[re.match(r"HloModule jit_(\w+)", text)[1]] = text
+        return program
+
+    compiler.backend_compile_and_load = keeping
 
 
 @contextlib.contextmanager

@@ -10,9 +10,9 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import compiler
 
 import vbjax as vb
+from tests.support.compilations import PASSES, keep_texts
 from tests.support.registry import MODELS
 from vbjax.core.rows import n_rows
 from vbjax.inference import division
@@ -38,20 +38,6 @@ NAMES = (
 )
 RESTARTS = ("VB full", "HMM of counts", "black box")
 SOURCES = ("VB full", "own, two blocks")
-PASSES = {}  # of a program's name: its text
-
-
-def keep_texts():
-    """Keep the text of every program that is compiled from now on."""
-    compiled = compiler.backend_compile_and_load
-
-    def keeping(*args, **options):
-        program = compiled(*args, **options)
-        text = program.hlo_modules()[0].to_string()
-        PASSES[re.match(r"HloModule jit_(\w+)", text)[1]] = text
-        return program
-
-    compiler.backend_compile_and_load = keeping
 
 
 def rows_of(name):

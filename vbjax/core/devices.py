@@ -68,6 +68,12 @@ def jit(
     return functools.wraps(function)(lambda *args, **options: compiled(_MESH.get(), *args, **options))
 
 
+def in_several_processes() -> bool:
+    """Return whether programs are divided over several processes, each of which has to call them alike."""
+    mesh = _MESH.get()
+    return mesh is not None and mesh.is_multi_process
+
+
 def divided(axis: str) -> bool:
     """Return whether programs are divided along this axis."""
     mesh = _MESH.get()
@@ -217,15 +223,21 @@ def mesh_of(tree: Tree) -> Mesh | None:
 
 
 def put(tree: Tree, mesh: Mesh, spec: PartitionSpec) -> Any:
-    """Return arrays on the devices of a mesh."""
+    """Return arrays on the devices of a mesh; if it has several processes, arrays that all of them have."""
     return jax.device_put(tree, NamedSharding(mesh, spec))
 
 
-# -- between processes -----------------------------------------------------------------------------------
+def alike(tree: T) -> T:
+    """Return what a program finds, the same on every device of the mesh that it is divided over."""
+    mesh = _MESH.get()
+    return tree if mesh is None else lax.with_sharding_constraint(tree, NamedSharding(mesh, WHOLE))
+
+
+# -- between processes: all of them call these functions, at the same place of their program -------------
 
 
 def gather(own: T) -> list[T]:
-    """Return what all processes have, in their order; every one of them must call this."""
+    """Return what all processes have, in their order."""
     if jax.process_count() == 1:
         return [own]
     from jax.experimental import multihost_utils
@@ -239,7 +251,7 @@ def gather(own: T) -> list[T]:
 
 
 def over_processes(sums: Tree) -> Any:
-    """Return numbers on the host, added up over all processes; every one of them must call this."""
+    """Return numbers on the host, added up over all processes."""
     if jax.process_count() == 1:
         return sums
     first = {device.process_index: device for device in reversed(jax.devices())}
@@ -256,3 +268,46 @@ def _sum_of_shares(each: Tree) -> Any:
 
 
 _summed = jit(_sum_of_shares)
+
+
+def put_own(tree: Tree, mesh: Mesh) -> Any:
+    """Return arrays whose rows lie on the devices of a mesh: those of each process on its own devices.
+
+    Every device gets as many rows.
+    """
+    sharding, own = NamedSharding(mesh, PartitionSpec(ROWS)), len(mesh.local_devices)
+
+    def of(x: Any) -> Array:
+        x = np.asarray(x) if mesh.is_multi_process else x
+        shape = len(x) // own * mesh.size, *x.shape[1:]
+        return jax.make_array_from_process_local_data(sharding, x, shape)
+
+    return jax.tree.map(of, tree)
+
+
+def on_hosts(tree: Tree, mesh: Mesh) -> Any:
+    """Return all rows of arrays that are divided over a mesh, on every host."""
+    if mesh.is_multi_process:
+        tree = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, WHOLE))(tree)
+    return jax.tree.map(np.asarray, tree)
+
+
+def largest(x: np.ndarray, mesh: Mesh) -> np.ndarray:
+    """Return the largest of the numbers of all processes, entry by entry."""
+    if not mesh.is_multi_process:
+        return x
+    own = np.repeat(np.asarray(x, np.int32)[None], len(mesh.local_devices), 0)
+    return on_hosts(put_own(own, mesh), mesh).max(0)
+
+
+def put_own_rows(tree: Tree, mesh: Mesh) -> Any:
+    """Return rows of all processes as arrays divided over a mesh; some stand twice, so that all have as many.
+
+    Raises:
+        ValueError: a process without rows.
+    """
+    n, own = len(jax.tree.leaves(tree)[0]), len(mesh.local_devices)
+    most, fewest = largest(np.array([-(-n // own), -n]), mesh)
+    if not fewest:
+        raise ValueError("data must have something observed in every process; in one there is nothing")
+    return put_own(jax.tree.map(lambda x: x[np.arange(most * own) % n], tree), mesh)

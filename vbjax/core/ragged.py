@@ -8,20 +8,24 @@ from __future__ import annotations
 import abc
 import dataclasses
 import reprlib
+import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.core.devices import ROWS, WHOLE, mesh_over, own_key, put, read_devices
+from vbjax.core.devices import ROWS, WHOLE, largest, mesh_over, on_hosts, own_key, put, put_own, read_devices
 from vbjax.families.base import pytree
-from vbjax.numerics.inputs import as_numbers
+from vbjax.numerics.inputs import as_numbers, row_numbers_here, rows_here, spans_processes
 from vbjax.numerics.types import Data, Tree
+
+Most: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""From numbers to the largest of those of all processes, entry by entry."""
 
 
 @pytree
@@ -72,7 +76,7 @@ class Ragged(abc.ABC):
         """Return these rows, followed by empty ones, in parts of the shapes that others have."""
 
     @abc.abstractmethod
-    def in_parts_for(self, n_devices: int) -> Self:
+    def in_parts_for(self, n_devices: int, most: Most = lambda x: x) -> Self:
         """Return these rows, followed by some empty ones, in parts whose sizes so many devices divide."""
 
     def sharded(self, devices: Sequence[jax.Device] | None = None) -> Self:
@@ -80,17 +84,52 @@ class Ragged(abc.ABC):
 
         Every part has as many rows on each device; a few empty rows may follow the last.
 
+        The devices may be those of several processes (`jax.distributed`), `jax.devices()`. Each process then
+        has rows of its own, all call this together, and so they do `fit`, whose result is the same in each.
+        The rows of a process stay on its devices. Together they are numbered process after process, the empty
+        ones after those of their process.
+
         Args:
             devices: by default all of this process.
 
         Raises:
-            ValueError: `devices` that are no list of devices, at least one.
+            ValueError: `devices` that are no list of devices, at least one of them of this process; rows that
+                are not like those of another process, in their columns, dtypes or vocabulary.
         """
         mesh = mesh_over(read_devices(devices), ROWS)
-        same = self.in_parts_for(mesh.size)
-        return dataclasses.replace(
-            same, parts=put(same.parts, mesh, PartitionSpec(ROWS)), order=put(same.order, mesh, WHOLE)
-        )
+        owners, here = np.array([device.process_index for device in mesh.devices.flat]), jax.process_index()
+        if not (n_own := int((owners == here).sum())):
+            raise ValueError(f"devices must be of this process too, such as jax.devices(); got {devices!r}")
+        self._require_alike(mesh)
+        same = self.in_parts_for(n_own, lambda x: largest(x, mesh))
+        first = same.n_rows // n_own * (owners < here).sum()
+        places = put_own([own + np.int32(first) for own in same._places()], mesh)
+        order = put(np.concatenate(on_hosts(places, mesh)), mesh, WHOLE)
+        return dataclasses.replace(same, parts=put_own(same.parts, mesh), order=order)
+
+    def _require_alike(self, mesh: Mesh) -> None:
+        """Raise a ValueError unless the rows of all processes are of one kind."""
+        structure = jax.tree.structure(dataclasses.replace(self, parts=self.parts[:1]))
+        form = structure, [(str(x.dtype), x.shape[2:]) for x in jax.tree.leaves(self.parts[0])]
+        number = zlib.crc32(repr(form).encode()) // 2
+        most, least = largest(np.array([number, -number]), mesh)
+        if most != -least:
+            what = "the same columns, dtype and vocabulary in all processes"
+            raise ValueError(f"data must have {what}; here they are {self}")
+
+    def here(self) -> Self:
+        """Return the rows of this process, in the order in which it gave them; all, if no other has any."""
+        if not spans_processes(self.parts):
+            return self
+        each = zip(self._places(), self.parts, strict=True)
+        own = np.concatenate([places[row_numbers_here(jax.tree.leaves(part)[0])] for places, part in each])
+        order: Any = np.argsort(np.argsort(own)).astype(np.int32)
+        return dataclasses.replace(self, parts=rows_here(self.parts), order=order)
+
+    def _places(self) -> list[np.ndarray]:
+        """Return `order`, part by part."""
+        sizes = [len(jax.tree.leaves(part)[0]) for part in self.parts]
+        return np.split(np.asarray(self.order), np.cumsum(sizes)[:-1])
 
 
 def parts_of(data: Data) -> tuple[Tree, ...]:
@@ -138,21 +177,35 @@ def row_numbers(rows: ArrayLike, n: int, what: str) -> np.ndarray:
     return chosen
 
 
-def groups_of(
-    lengths: np.ndarray, n_devices: int = 1, few: int | None = None
-) -> tuple[list[np.ndarray], list[int]]:
-    """Return the numbers of the rows of every part, by `buckets` of all lengths (n,), and its rows' length.
+def groups_of(lengths: np.ndarray, few: int | None = None) -> tuple[list[np.ndarray], list[int]]:
+    """Return the rows' numbers of every part, by `buckets` of all lengths (n,), and its rows' length."""
+    return groups_for(lengths, 1, few=few)[1:]
 
-    The number of devices divides the number of rows: what is left over of a part, its longest rows, goes into
-    the next; what is left in the end is the last.
+
+def groups_for(
+    lengths: np.ndarray, n_devices: int, most: Most = lambda x: x, few: int | None = None
+) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
+    """Divide rows, followed by empty ones, into parts of which every device has as many rows.
+
+    Of the rows in the order of their lengths as many as there are devices stay together. Where rows lie in
+    several processes, each divides its own into parts of the same shapes.
+
+    Args:
+        lengths: (n,), the rows' lengths.
+        n_devices: of this process.
+        most: of all processes.
+        few: see `buckets`.
+
+    Returns:
+        The lengths of all rows, 0 for the empty ones; the rows' numbers and the padded length of every part.
     """
-    groups, left = [], np.zeros(0, int)
-    for rows in buckets(lengths, few=few):
-        rows = np.concatenate([left, rows])
-        rows, left = np.split(rows, [len(rows) - len(rows) % n_devices])
-        groups.append(rows)
-    groups = [rows for rows in [*groups, left] if len(rows)]
-    return groups, [max(1, lengths[rows].max(initial=0)) for rows in groups]
+    each = int(most(np.array(-(-len(lengths) // n_devices))))
+    lengths = np.pad(lengths, (0, each * n_devices - len(lengths)))
+    order = np.argsort(lengths, kind="stable").reshape(each, n_devices)
+    longest = most(lengths[order[:, -1]])
+    groups = buckets(longest, few=few)
+    widths = [max(1, int(longest[rows].max())) for rows in groups]
+    return lengths, [order[rows].reshape(-1) for rows in groups], widths
 
 
 def groups_like(

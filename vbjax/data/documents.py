@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Int, Num
 
-from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
+from vbjax.core.ragged import Most, Ragged, groups_for, groups_like, groups_of, placed, row_numbers
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import as_numbers, is_concrete, read_count
 from vbjax.numerics.types import Given
@@ -139,7 +139,7 @@ class Documents(Ragged):
         cls, lengths: np.ndarray, ids: np.ndarray, counts: np.ndarray, n_words: int, dtype: DTypeLike = float
     ) -> Documents:
         """Return a corpus from checked arrays: lengths (n,) of the documents, their words end to end."""
-        return cls._pad(*groups_of(lengths, few=FEW_PARTS), lengths, ids, counts, n_words, dtype)
+        return cls._pad(*groups_of(lengths, FEW_PARTS), lengths, ids, counts, n_words, dtype)
 
     @classmethod
     def _pad(
@@ -170,16 +170,17 @@ class Documents(Ragged):
         Raises:
             ValueError: if there are more documents than in the other corpus.
         """
-        lengths, ids, counts = self._flat(range(self.n_rows))
+        lengths, ids, counts = self._flat()
         lengths, groups, widths = groups_like(lengths, [part.ids.shape for part in other.parts], "documents")
         dtype = other.parts[0].counts.dtype
         return self._pad(groups, widths, lengths, ids, counts, self.n_words, dtype)
 
-    def in_parts_for(self, n_devices: int) -> Documents:
+    def in_parts_for(self, n_devices: int, most: Most = lambda x: x) -> Documents:
         """Return these documents, and a few empty ones, in parts whose sizes so many devices divide."""
-        lengths, ids, counts = self._flat(range(self.n_rows))
-        lengths, dtype = np.pad(lengths, (0, -self.n_rows % n_devices)), self.parts[0].counts.dtype
-        return self._pad(*groups_of(lengths, n_devices, FEW_PARTS), lengths, ids, counts, self.n_words, dtype)
+        lengths, ids, counts = self._flat()
+        lengths, groups, widths = groups_for(lengths, n_devices, most, FEW_PARTS)
+        dtype = self.parts[0].counts.dtype
+        return self._pad(groups, widths, lengths, ids, counts, self.n_words, dtype)
 
     def take(self, rows: ArrayLike) -> Documents:
         """Return some of the documents, with the vocabulary of all: those of a fit, say, and those held out.
@@ -195,15 +196,17 @@ class Documents(Ragged):
         >>> docs.take([2, 0])
         Documents(2 documents, 4 words, 3 tokens)
         """
-        chosen = row_numbers(rows, self.n_rows, "documents")
+        chosen = row_numbers(rows, self.here().n_rows, "documents")
         return self.packed(*self._flat(chosen), self.n_words, self.parts[0].counts.dtype)
 
-    def _flat(self, rows: Iterable[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return lengths of some documents, by their given numbers, and words and counts end to end."""
-        parts = [jax.tree.map(np.asarray, part) for part in self.parts]
+    def _flat(self, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return lengths and, end to end, words and counts of the documents here, or of the given rows."""
+        here = self.here()
+        parts = [jax.tree.map(np.asarray, part) for part in here.parts]
         bags = [(ids[c > 0], c[c > 0]) for part in parts for ids, c in zip(*part, strict=True)]
-        place = np.argsort(np.asarray(self.order))
-        ids, counts = zip(*(bags[place[i]] for i in rows), strict=True)
+        place = np.argsort(np.asarray(here.order))
+        place = place if rows is None else place[rows]
+        ids, counts = zip(*(bags[i] for i in place), strict=True)
         return np.array([len(own) for own in ids]), np.concatenate(ids), np.concatenate(counts)
 
     @property
@@ -226,8 +229,9 @@ class Documents(Ragged):
         return self.n_rows
 
     def __repr__(self) -> str:
-        tokens = f", {self.n_tokens:.0f} tokens" if is_concrete(self) else ""
-        return f"Documents({self.n_rows} documents, {self.n_words} words{tokens})"
+        here = self.here()  # others may not print theirs
+        tokens = f", {here.n_tokens:.0f} tokens" if is_concrete(self) else ""
+        return f"Documents({here.n_rows} documents, {self.n_words} words{tokens})"
 
 
 def _cells(corpus: Given) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, int | None]:

@@ -12,11 +12,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from vbjax.core.devices import mesh_of
+from vbjax.core.devices import mesh_of, put_own
 from vbjax.core.ragged import Ragged, placed
 from vbjax.core.rows import n_rows
 from vbjax.families.base import pytree
-from vbjax.numerics.inputs import as_numbers, is_concrete
+from vbjax.numerics.inputs import as_numbers, is_concrete, values_here
 from vbjax.numerics.types import Data, Given
 
 
@@ -84,10 +84,10 @@ def _read_labels(labels: Given, n: int | None, k: int, of: str = "rows") -> np.n
     if read.ndim != 1 or n not in (None, len(read)):
         raise ValueError(f"labels must have one number for each of the {n} {of}; got shape {read.shape}")
     if is_concrete(read):
-        wrong = (np.asarray(read) < -1) | (np.asarray(read) >= k)
+        wrong = ((values := values_here(read)) < -1) | (values >= k)
         if wrong.any():
             raise ValueError(
-                f"labels must be from 0 to {k - 1}, or -1 where unknown; got {np.asarray(read)[wrong][0]} "
+                f"labels must be from 0 to {k - 1}, or -1 where unknown; got {values[wrong][0]} "
                 f"at [{wrong.argmax()}] of {of}"
             )
     return read
@@ -99,7 +99,8 @@ def label_steps(data: Ragged, labels: Given, k: int) -> Any:
     Raises:
         ValueError: as `read_labelled`; labels by sequence that are not one vector for each.
     """
-    own = [data.order, *(part.lengths for part in data.parts)]
+    here = data.here()
+    own = [here.order, *(part.lengths for part in here.parts)]
     known = not any(isinstance(x, jax.core.Tracer) for x in own)
     xp = np if known else jnp
     order, *each = map(xp.asarray, own)
@@ -110,13 +111,13 @@ def label_steps(data: Ragged, labels: Given, k: int) -> Any:
     xp = jnp if traced else np
     labels = xp.asarray(labels)
     starts, parts = (xp.cumsum(in_order) - in_order)[order], []
-    for part in data.parts:
-        n, width = part.observed.shape
+    for part, own_part in zip(data.parts, here.parts, strict=True):
+        n, width = own_part.observed.shape
         there = xp.arange(width) < lengths[:n, None]
         table = xp.where(there, labels[xp.where(there, starts[:n, None] + xp.arange(width), 0)], -1)
         table = table.astype(np.int32) if traced else placed(table, np.int32)
-        if not traced and mesh_of(part) is not None:
-            table = jax.device_put(table, part.observed.sharding)
+        if not traced and (mesh := mesh_of(part)) is not None:
+            table = put_own(table, mesh)
         parts.append(part._replace(labels=table))
         lengths, starts = lengths[n:], starts[n:]
     return dataclasses.replace(data, parts=tuple(parts))

@@ -19,7 +19,8 @@ from jax.tree_util import PyTreeDef
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float, Int
 
-from vbjax.core.ragged import Ragged, groups_like, groups_of, placed, row_numbers
+from vbjax.core.devices import mesh_of, put_own_rows
+from vbjax.core.ragged import Most, Ragged, groups_for, groups_like, groups_of, placed, row_numbers
 from vbjax.core.rows import float_dtype
 from vbjax.data.labelled import Labelled, rows_of
 from vbjax.families.base import pytree
@@ -170,11 +171,12 @@ class Sequences(Ragged):
         return cls(tuple(parts), _known(np.concatenate(groups), jnp.int32))
 
     def _flat(self, rows: np.ndarray | None = None) -> tuple[np.ndarray, Tree, np.ndarray, Tree]:
-        """Return lengths and, end to end, values, observed and labels of all sequences or the given rows."""
-        parts = [jax.tree.map(np.asarray, part) for part in self.parts]
+        """Return lengths and, end to end, values, observed and labels of the sequences here, or of some."""
+        here = self.here()
+        parts = [jax.tree.map(np.asarray, part) for part in here.parts]
         padded = [np.arange(part.observed.shape[1]) < part.lengths[:, None] for part in parts]
         lengths = np.concatenate([part.lengths for part in parts]).astype(int)
-        starts, place = np.cumsum(lengths) - lengths, np.argsort(np.asarray(self.order))
+        starts, place = np.cumsum(lengths) - lengths, np.argsort(np.asarray(here.order))
         place = place if rows is None else place[rows]
         lengths, starts = lengths[place], starts[place]
         step = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
@@ -208,11 +210,11 @@ class Sequences(Ragged):
         values = jax.tree.map(lambda x, one: x.astype(one.dtype), values, like)
         return self._pad(groups, widths, lengths, values, *marks)
 
-    def in_parts_for(self, n_devices: int) -> Sequences:
+    def in_parts_for(self, n_devices: int, most: Most = lambda x: x) -> Sequences:
         """Return these sequences, and a few empty ones, in parts whose sizes so many devices divide."""
         lengths, *steps = self._flat()
-        lengths = np.pad(lengths, (0, -self.n_rows % n_devices))
-        return self._pad(*groups_of(lengths, n_devices), lengths, *steps)
+        lengths, groups, widths = groups_for(lengths, n_devices, most)
+        return self._pad(groups, widths, lengths, *steps)
 
     def take(self, rows: ArrayLike) -> Sequences:
         """Return some of the sequences, for example those of a fit and those held out.
@@ -227,7 +229,7 @@ class Sequences(Ragged):
         >>> vb.Sequences.of([np.zeros(5), np.zeros(3), np.zeros(4)]).take([2, 0])
         Sequences(2 sequences, 9 steps of shape ())
         """
-        return self._pack(*self._flat(row_numbers(rows, self.n_rows, "sequences")))
+        return self._pack(*self._flat(row_numbers(rows, self.here().n_rows, "sequences")))
 
     def windows(self, length: int) -> Sequences:
         """Return the sequences cut into windows, each a sequence of its own: for minibatches of a long one.
@@ -294,11 +296,15 @@ class Sequences(Ragged):
         return [found[place] for place in np.argsort(np.asarray(self.order)).tolist()]
 
     def steps(self) -> Tree:
-        """Return the values of all observed steps, end to end, (t, ...); inside jit with padding."""
+        """Return the values of all observed steps, end to end, (t, ...); inside jit with padding.
+
+        Of sequences in several processes they are divided over the devices, and some stand twice.
+        """
         if not is_concrete(self):
             return self.weighted_steps()[0]
         _, values, observed, _ = self._flat()
-        return jax.tree.map(lambda x: x[observed], values)
+        values, mesh = jax.tree.map(lambda x: x[observed], values), mesh_of(self.parts)
+        return values if mesh is None or not mesh.is_multi_process else put_own_rows(values, mesh)
 
     def weighted_steps(self, weights: Float[Array, " n"] | None = None) -> tuple[Tree, Float[Array, " t"]]:
         """Return the steps of all parts, end to end and with padding, and their weights.
@@ -328,8 +334,9 @@ class Sequences(Ragged):
         return self.n_rows
 
     def __repr__(self) -> str:
-        steps = f", {self.n_steps}" if is_concrete(self) else " of"
-        return f"Sequences({self.n_rows} sequences{steps} steps of {_text(self.parts[0].values, 2)})"
+        here = self.here()  # others may not print theirs
+        steps = f", {here.n_steps}" if is_concrete(self) else " of"
+        return f"Sequences({here.n_rows} sequences{steps} steps of {_text(self.parts[0].values, 2)})"
 
 
 def for_every_step(compiled: Callable[..., Any], model: Any, params: Record, data: Data) -> Any:
@@ -338,7 +345,7 @@ def for_every_step(compiled: Callable[..., Any], model: Any, params: Record, dat
     For one sequence, given as arrays, these are arrays over its steps; for a list or `Sequences`, a list of
     such arrays.
     """
-    read = model.read(data)
+    read = model.read(data).here()
     found = read.unpack(compiled(model, params, read))
     return found if isinstance(rows_of(data), (list, Sequences)) else found[0]
 

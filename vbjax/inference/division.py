@@ -19,7 +19,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from vbjax.core.contracts import Algorithm
-from vbjax.core.devices import ROWS, RUNS, WHOLE, divided, mesh_of, mesh_over, on_each, put, room
+from vbjax.core.devices import ROWS, RUNS, WHOLE, alike, divided, mesh_of, mesh_over, on_each, put, room
 from vbjax.core.model import ConjugateModel
 from vbjax.core.ragged import Ragged, parts_of
 from vbjax.core.rows import float_dtype, n_rows
@@ -38,17 +38,26 @@ def divide(
 
     Rows that come divided stay so. Else restarts are divided, over as many devices as divide their number, if
     there are as many and copies of the data are small; else rows, if every device then has enough to do.
-    Where the devices do not divide the number of rows, a few of weight 0 are added.
+    Where the devices do not divide the number of rows, a few of weight 0 are added. Devices of several
+    processes, each of which has all of the data, are all used.
+
+    Raises:
+        ValueError: restarts that devices of several processes do not divide, of a model without rows.
     """
     rows = data is not None and isinstance(model, ConjugateModel)
     if rows and (mesh := mesh_of(data)) is not None:
         return mesh, *_divided_rows(data, weights, mesh)
     size, n_bytes = (sum(getattr(x, what) for x in jax.tree.leaves(data)) for what in ("size", "nbytes"))
-    shares = _runs_on(devices, n_restarts)
-    if shares > max(1, len(devices) // 2) and n_bytes * shares <= _COPIED:
+    shares, all_of_them = _runs_on(devices, n_restarts), len({x.process_index for x in devices}) > 1
+    enough = len(devices) if all_of_them else max(1, len(devices) // 2) + 1
+    if shares >= enough and n_bytes * shares <= _COPIED:
         mesh, (data, weights) = divide_runs((data, weights), n_restarts, devices)
         return mesh, data, weights
-    mesh = mesh_for(size, n_rows(data), devices, ROWS) if rows else mesh_for(size, 1, devices, RUNS)
+    if all_of_them and not rows:
+        what = f"a multiple of the {len(devices)} devices, which are of several processes"
+        raise ValueError(f"n_restarts must be {what}; got {n_restarts}")
+    n, axis = (n_rows(data), ROWS) if rows else (1, RUNS)
+    mesh = mesh_over(devices, axis) if all_of_them else mesh_for(size, n, devices, axis)
     if mesh is None:
         return None, data, weights
     return mesh, *(_divided_rows(data, weights, mesh) if rows else put((data, weights), mesh, WHOLE))
@@ -202,6 +211,9 @@ def merged(races: Race) -> Race:
     """Return one race with the runs and the best of those on all devices."""
     if not divided(RUNS):
         return races
+    # alike on all devices, so that every process can read them
+    run, next_run, runs, best = alike((races.run, races.next_run, races.runs, races.best))
+    races = races._replace(run=run, next_run=next_run, runs=runs, best=best)
     sound, objective = races.best.rank[:, 0], races.best.rank[:, 1]
     winner = jnp.argmax(jnp.where(sound == sound.max(), objective, -jnp.inf))
     best = jax.tree.map(lambda x: x[winner], races.best)

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from vbjax.core.contracts import Algorithm, Options, Status
-from vbjax.core.devices import ROWS, RUNS, divided, jit, over, read_devices
+from vbjax.core.devices import ROWS, RUNS, divided, in_several_processes, jit, over, read_devices
 from vbjax.core.model import in_dtype
 from vbjax.core.rows import float_dtype
 from vbjax.data.frames import read_frame
@@ -99,7 +99,9 @@ def fit(
             still being compiled, Ctrl-C is a KeyboardInterrupt as soon as that is done.
         devices: those that may be used, by default all of this process. The rows are divided over them where
             there are many (of a source the rows of each block), the restarts where there are few rows
-            (inference/division.py). Data that come divided along their rows stay so.
+            (inference/division.py). Data that come divided along their rows stay so. Where devices, or rows,
+            are those of several processes (`jax.distributed`), each calls `fit` alike and gets the same
+            result; data and weights that do not come divided are then the same in each.
         checkpoint: a directory where the fit keeps what it has reached, every 30 seconds and at its end.
             Called again with the same arguments it goes on from there, to the same result; of a source it
             goes on with the block of rows where it was. It needs the extra `checkpoint`.
@@ -167,6 +169,8 @@ def fit(
     mesh = kept = None
     if source is None:
         mesh, data, weights = division.divide(read, data, weights, sizes["n_restarts"], devices)
+    if checkpoint is not None and mesh is not None and mesh.is_multi_process:
+        raise ValueError("checkpoint must be None where a fit of arrays runs over several processes")
     if checkpoint is not None:
         arguments = dict(model=given, data=data, weights=weights, tol=tol, key=key, params=params)
         arguments |= dict(devices=str(mesh)) if source is None else rows.described(data)
@@ -325,12 +329,13 @@ def _advance_in_slices(
                     kept.keep(race, now=ended == n_restarts)
                 if ended == n_restarts:
                     break
-                growth = _SLICE_SECONDS / (time.perf_counter() - begun)
+                growth = 1.0 if in_several_processes() else _SLICE_SECONDS / (time.perf_counter() - begun)
                 turns = int(min(turns * min(max(growth, 1.0), 16.0), float(_NO_LIMIT)))
                 begun = time.perf_counter()
                 race, so_far, count = _advance(*fixed, np.int32(turns), np.bool_(False), race=race)
             except KeyboardInterrupt:
-                if race.run.is_deleted():  # in the moment between a slice's beginning and its having a name
+                # deleted in the moment between a slice's beginning and its having a name
+                if race.run.is_deleted() or in_several_processes():
                     raise
                 if kept is not None:
                     kept.keep(race, now=True)
@@ -355,10 +360,12 @@ def _leave_saddles(fit: Fit, winner: int, race: Race, fixed: Tree, key: Array) -
         try:
             race = _shaken(race, fit.params, algorithm, jax.random.fold_in(key, number), data)
             race = _advance(*fixed, np.int32(_SHAKEN_SWEEPS), np.bool_(False), race=race)[0]
-            if not ((np.asarray(race.trace) > least).any() or (race.best.rank[..., 1] > least).any()):
+            if not _has_risen(race, least):
                 break
             race, best, risen = _advance_in_slices(race, fixed, False)
         except KeyboardInterrupt:
+            if in_several_processes():
+                raise
             break
         if not risen.objective > least:
             break
@@ -367,6 +374,12 @@ def _leave_saddles(fit: Fit, winner: int, race: Race, fixed: Tree, key: Array) -
         runs = Runs(*(table.at[winner].set(other[best]) for table, other in tables))
         fit = dataclasses.replace(risen, runs=runs)
     return dataclasses.replace(fit, escaped=jnp.asarray(escaped, fit.objective.dtype))
+
+
+@jit
+def _has_risen(race: Race, least: Given) -> Array:
+    """Return whether a run is, or has ended, above an objective."""
+    return (race.trace > least).any() | (race.best.rank[..., 1] > least).any()
 
 
 @jit

@@ -11,7 +11,7 @@ import math
 import numbers
 import reprlib
 from collections.abc import Iterable
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 import jax
 import jax.numpy as jnp
@@ -155,12 +155,30 @@ def _is_on_host(x: Array) -> bool:
     return is_concrete(x) and [device.platform for device in x.devices()] == ["cpu"]
 
 
+def spans_processes(tree: Tree) -> bool:
+    """Return whether a tree has arrays whose rows lie in several processes."""
+    arrays = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
+    known = [x for x in arrays if not isinstance(x, jax.core.Tracer)]
+    return not all(x.is_fully_addressable or x.is_fully_replicated for x in known)
+
+
 def values_here(x: ArrayLike) -> np.ndarray:
     """Return the values of an array; of one whose rows lie in several processes those of this process."""
-    if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
-        return np.asarray(x)
-    own = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.concatenate([np.asarray(shard.data) for shard in own])
+    return np.concatenate([shard.data for shard in _own_shards(x)]) if spans_processes(x) else np.asarray(x)
+
+
+def rows_here(data: Tree) -> Any:
+    """Return data as they are; of those whose rows lie in several processes the rows of this process."""
+    return jax.tree.map(values_here, data) if spans_processes(data) else data
+
+
+def row_numbers_here(x: Array) -> np.ndarray:
+    """Return the numbers among all rows of the rows of this process, of an array that spans processes."""
+    return np.concatenate([np.arange(len(x))[shard.index[0]] for shard in _own_shards(x)])
+
+
+def _own_shards(x: Any) -> list[Any]:
+    return sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
 
 
 def _require_finite(x: Array, name: str, missing: bool | None = None) -> None:

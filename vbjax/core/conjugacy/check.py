@@ -24,7 +24,7 @@ from vbjax.core.model import in_dtype
 from vbjax.core.ragged import parts_of
 from vbjax.core.rows import float_dtype
 from vbjax.families.base import Family
-from vbjax.numerics.inputs import is_concrete
+from vbjax.numerics.inputs import is_concrete, rows_here
 from vbjax.numerics.record import Record
 from vbjax.numerics.stored import stored
 from vbjax.numerics.types import Data, Tree
@@ -68,6 +68,7 @@ def inspect_model(model: Any, data: Data, given: Blocks | None = None) -> Inspec
         ValueError: where the log joint is not affine in the statistics of a factor, or where the given
             blocks do not hold every factor once or put two together that interact; the error names them.
     """
+    data = rows_here(data)
     question = _question(model, data)
     found = _answer(question)
     for part in parts_of(data):

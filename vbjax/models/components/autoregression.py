@@ -65,7 +65,7 @@ class Autoregression(MultivariateRegression):
         read = read_columns(self, steps, axis="m", missing=True)
         if not is_concrete(data):
             return read
-        lengths = np.asarray(data.lengths)  # minibatches are filled up with sequences of no steps
+        lengths = np.asarray(data.here().lengths)  # minibatches are filled up with sequences of no steps
         short = (lengths > 0) & (lengths < order)
         if short.any():
             which = f"sequence {short.argmax()} has {lengths[short.argmax()]}"

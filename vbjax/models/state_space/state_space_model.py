@@ -26,7 +26,7 @@ from vbjax.core.rows import Expectation, n_rows
 from vbjax.data.moments import observed_moments, positive_scale
 from vbjax.data.sequences import Sequences, Steps, for_every_step
 from vbjax.models.state_space.regressions import Groups, Regressions, chain_of, sums_at, sums_of_spread
-from vbjax.numerics.inputs import is_concrete, read_count, read_key
+from vbjax.numerics.inputs import is_concrete, read_count, read_key, spans_processes
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, symmetrize
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Given, Hyper, Params
@@ -120,7 +120,8 @@ class StateSpaceModel(ConjugateModel, abc.ABC):
                 f"data must have {size} columns, as the model's {field} has; got shape (t, {got})"
             )
         if is_concrete(data):
-            seen = ~np.isnan(np.asarray(data.steps()))
+            steps = data.steps()
+            seen = ~(jnp if spans_processes(steps) else np).isnan(steps)
             if self.scale is None and not seen.any(0).all():
                 empty = int(seen.any(0).argmin())
                 raise ValueError(f"data must have an entry in every column; column {empty} has none")
