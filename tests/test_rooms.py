@@ -19,6 +19,7 @@ ROOMS = {
     "metrics": "numerics",
     "plots": "numerics families core inference data models",
     "sklearn": "numerics core data inference models",
+    "arviz": "numerics core inference data blackbox",
     "cli": "numerics families core inference data models plots metrics",
 }
 

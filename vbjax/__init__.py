@@ -6,6 +6,7 @@ a log joint of your own, written with the densities of `vbjax.terms` over the fa
 
 from vbjax.cli import interrupt  # isort: skip  # noqa: F401  # Ctrl-C may come while the rest is loaded
 from vbjax import blackbox, chains, core, families, metrics, terms
+from vbjax.arviz import to_arviz
 from vbjax.blackbox import BlackBox, NonConjugate, supports
 from vbjax.blackbox.supports import (
     category,
@@ -50,6 +51,7 @@ from vbjax.inference.configure import configure
 from vbjax.inference.derivatives import LinearResponse, elbo, linear_response, optimum
 from vbjax.inference.fit import fit
 from vbjax.inference.gibbs import gibbs
+from vbjax.inference.pointwise import log_likelihoods
 from vbjax.inference.replicate import replicate, sample_posterior
 from vbjax.inference.result import Fit, FitWarning
 from vbjax.inference.saved_fits import load
@@ -205,6 +207,7 @@ __all__ = [
     "labels",
     "linear_response",
     "load",
+    "log_likelihoods",
     "merge_states",
     "metrics",
     "optimum",
@@ -218,6 +221,7 @@ __all__ = [
     "supports",
     "terms",
     "textbook",
+    "to_arviz",
     "topics",
     "unit_interval",
 ]

@@ -393,5 +393,5 @@ EXEMPT |= {
     "sources.Blocks": "takes any function or iterable; what it gives is read by a fit",
     "sources.Parquet": "needs an extra",
     "sources.Source": "the base of sources",
-    "blackbox.to_inference_data": "needs an extra",
+    "to_arviz": "needs an extra",
 }

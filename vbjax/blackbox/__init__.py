@@ -4,9 +4,8 @@
 what a family must offer. Four algorithms fit it: `natural_ascent` and `fixed_draws` on the fixed draws of
 `normal_draws`, `stochastic_ascent` by the gradients of `estimators` (`gradient_estimates` shows them), and
 `score_matching`; `pathfinder` finds a start. `inspection` refuses what cannot be fitted. `diagnostics` and
-`pareto` say how far to trust a fit; `summing` sums discrete latents out; `interchange` connects to NumPyro
-and ArviZ; `non_conjugate` makes such a distribution a factor of a `vb.Model` whose other factors are
-conjugate.
+`pareto` say how far to trust a fit; `summing` sums discrete latents out; `numpyro_models` reads those of
+NumPyro; `non_conjugate` makes such a distribution a factor of a `vb.Model` whose other factors are conjugate.
 """
 
 import importlib
@@ -19,8 +18,8 @@ from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.diagnostics import Diagnostics
 from vbjax.blackbox.families import LocationScale, LowRank, Mixture, low_rank, mixture
-from vbjax.blackbox.interchange import from_numpyro, to_inference_data
 from vbjax.blackbox.non_conjugate import NonConjugate, NonConjugateState
+from vbjax.blackbox.numpyro_models import from_numpyro
 from vbjax.blackbox.pareto import pareto_smoothed
 from vbjax.blackbox.summing import summed_out
 
@@ -63,5 +62,4 @@ __all__ = [
     "pareto_smoothed",
     "pathfinder",
     "summed_out",
-    "to_inference_data",
 ]

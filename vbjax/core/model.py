@@ -256,6 +256,18 @@ class ConjugateModel:
         found = by_part(lambda rows: self._optimum(s, rows)[0], rows)
         return rows.join(found) if isinstance(rows, Ragged) else found
 
+    def log_likelihoods(self, states: Mapping[str, State], values: Record, data: Data) -> Array:
+        """Compute log p(x_n | values) of every row, (n,), its local latents summed or integrated out.
+
+        Args:
+            states: of the global factors; location statistics are taken about their means.
+            values: of the global factors, one each.
+            data: as the model's updates take them.
+        """
+        s = _without_base({name: states[name].statistics(value) for name, value in values.items()})
+        found = by_part(lambda rows: self._optimum(s, rows)[1], data)
+        return data.join(found) if isinstance(data, Ragged) else found
+
     def local_entropies(self, params: Mapping[str, State]) -> Callable[[Any], dict[str, Array]]:
         """Return a function of rows: the entropy of every local factor in each of them, (n,), by name."""
         s = _without_base(self.expected(params))

@@ -1,29 +1,27 @@
-"""Models from NumPyro, draws for ArviZ.
+"""Models from NumPyro, an optional package, imported by the function that needs it.
 
-Either package is optional, and imported by the function that needs it. For users; imports the rest of this
-room.
+For users; imports the rest of this room.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.contracts import FamilyStart, Latents
 from vbjax.blackbox.inspection import evaluating
 from vbjax.blackbox.supports import Support
 from vbjax.families.base import pytree, static
 from vbjax.numerics.extras import import_extra
-from vbjax.numerics.inputs import is_concrete, read_count, read_key
-from vbjax.numerics.types import Data, Tree
+from vbjax.numerics.inputs import is_concrete
+from vbjax.numerics.types import Tree
 
 Site: TypeAlias = Mapping[str, Tree]  # a site of NumPyro's trace
 
@@ -131,36 +129,3 @@ def _support(name: str, site: Site, again: Site) -> Bijected:
         )
     transform = import_extra("numpyro", "numpyro.distributions").biject_to(constraint)
     return Bijected(transform, np.shape(site["value"]))
-
-
-def to_inference_data(
-    params: Approximation,
-    key: Array,
-    n: int = 1000,
-    *,
-    resampled_by: BlackBox | None = None,
-    data: Data = None,
-) -> Any:  # an InferenceData of ArviZ, which is optional
-    """Draw n independent values of the latents as ArviZ's `InferenceData`: one chain, group `posterior`.
-
-    Args:
-        params: `fit.params`.
-        key: `jax.random.key(...)`.
-        n: number of draws.
-        resampled_by: the model of the fit, for draws by `BlackBox.resample` in place of draws from q.
-        data: the data of the fit, with `resampled_by`.
-
-    Raises:
-        ImportError: ArviZ is not installed.
-        ValueError: parameters, a key, a number or a model of another kind.
-    """
-    arviz = import_extra("arviz", "arviz")
-    if not isinstance(params, Approximation):
-        raise ValueError(f"params must be those of a fit of a BlackBox; got {type(params).__name__}")
-    if not isinstance(resampled_by, BlackBox | None):
-        raise ValueError(f"resampled_by must be the BlackBox of the fit; got {type(resampled_by).__name__}")
-    key, n = read_key(key), read_count(n, "n")
-    draws = params.sample(key, n) if resampled_by is None else resampled_by.resample(params, key, n, data)
-    leaves = jax.tree_util.tree_leaves_with_path(draws)
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".") or "latents"
-    return arviz.from_dict(posterior={name(path): np.asarray(x)[None] for path, x in leaves})

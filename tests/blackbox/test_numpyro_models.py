@@ -1,4 +1,4 @@
-"""NumPyro's models are the same written by hand; ArviZ gets the draws; what is missing is named."""
+"""NumPyro's models are the same written by hand; what is missing is named."""
 
 import sys
 
@@ -11,7 +11,7 @@ from jax.scipy import stats
 import vbjax as vb
 from tests.support.clouds import key
 from tests.support.tolerances import close
-from vbjax.blackbox import from_numpyro, to_inference_data
+from vbjax.blackbox import from_numpyro
 from vbjax.blackbox.approximation import constrain
 
 EFFECTS = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
@@ -108,22 +108,8 @@ def test_what_is_no_model_of_continuous_latents_is_refused(numpyro):
             from_numpyro(model)
 
 
-def test_arviz_gets_the_draws():
-    pytest.importorskip("arviz")
-    density = lambda s: -0.5 * (s["a"] ** 2).sum() - s["b"][0]
-    model = vb.BlackBox(density, dict(a=vb.real(2), b=[vb.positive()]))
-    params = model.init(key())
-    data = to_inference_data(params, key(1), 7)
-    assert data.posterior["a"].shape == (1, 7, 2)
-    np.testing.assert_array_equal(data.posterior["a"][0], params.sample(key(1), 7)["a"])
-    resampled = to_inference_data(params, key(1), 7, resampled_by=model)
-    np.testing.assert_array_equal(resampled.posterior["b.0"][0], model.resample(params, key(1), 7)["b"][0])
-
-
 def test_a_package_that_is_missing_is_named(monkeypatch):
-    for name in ("numpyro", "numpyro.handlers", "arviz"):
+    for name in ("numpyro", "numpyro.handlers"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"numpyro is not installed: .*'vbjax-inference\[numpyro\]'"):
         from_numpyro(eight_schools)
-    with pytest.raises(ImportError, match=r"arviz is not installed: .*'vbjax-inference\[arviz\]'"):
-        to_inference_data(None, key(), 3)
