@@ -49,8 +49,9 @@ def table():
 def check_saved(path, columns, direct, x):
     """The file holds what `vb.fit` returns; what the command makes of it is the model's."""
     saved, about = saved_fits.unpack(path)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), saved, direct)
-    assert about == dict(columns=columns, sequence=None)
+    for a, b in zip(jax.tree.leaves(saved), jax.tree.leaves(direct), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert (saved.columns.names, about) == (columns, dict(sequence=None))
     found, model, params = commands.describe(saved, x), direct.model, direct.params
     if isinstance(model, vb.KMeans):
         expected = dict(centers=model.centers(params), labels=model.predict(params, x))
@@ -88,7 +89,7 @@ def test_fit_prints_and_saves_what_fit_finds(name, model, folder, capsys):
     assert err == ""
     assert sorted(os.listdir()) == ["fit.png", "fit.vbjax", "table.csv"]
     direct = vb.fit(model, table(), key=jax.random.key(7), n_restarts=8)
-    saved = check_saved("fit.vbjax", ["length", "mass"], direct, table())
+    saved = check_saved("fit.vbjax", ("length", "mass"), direct, table())
     assert main(["predict", "fit.vbjax", "table.csv", "--out", "labels.csv"]) == 0
     assert capsys.readouterr() == ("", "")
     labels, names = vb.datasets.read_table("labels.csv")
@@ -122,7 +123,7 @@ def test_old_faithful_without_a_command_and_as_a_table(folder, capsys):
     x = vb.datasets.old_faithful()
     model = vb.BayesianGaussianMixture(6, weight_concentration=1e-3)
     direct = vb.fit(model, x, key=jax.random.key(0), n_restarts=64)
-    saved = check_saved("fit.vbjax", ["eruptions", "waiting"], direct, x)
+    saved = check_saved("fit.vbjax", ("eruptions", "waiting"), direct, x)
     check_printed(again, direct, saved["means"], saved["sizes"], "eruptions")
     weight = scipy.stats.dirichlet(np.asarray(direct.params.weights.concentration, float))
     mean, sd = weight.mean().max(), np.sqrt(weight.var()).max()

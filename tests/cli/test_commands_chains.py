@@ -84,7 +84,7 @@ def test_fit_prints_saves_and_draws_what_fit_finds(bayesian, folder, capsys):
     fit, about = saved_fits.unpack("fit.vbjax")
     for a, b in zip(jax.tree.leaves(fit), jax.tree.leaves(direct), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-    assert about == dict(columns=["count"], sequence="who")
+    assert (fit.columns.names, about) == (("count",), dict(sequence="who"))
     saved = described(fit, "count")
     for field, value in expected.items():
         np.testing.assert_allclose(saved[field], value, rtol=1e-5, atol=1e-5, err_msg=field)

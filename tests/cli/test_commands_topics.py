@@ -74,7 +74,7 @@ def test_fit_prints_saves_and_draws_what_fit_finds(folder, capsys):
     )
     fit, about = saved_fits.unpack("fit.vbjax")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), fit, direct)
-    assert about == dict(vocabulary=WORDS, sequence=None)
+    assert about == dict(vocabulary=WORDS)
     saved = commands.describe(fit, docs)
     for name, value in expected.items():
         np.testing.assert_allclose(saved[name], value, rtol=1e-5, atol=1e-5, err_msg=name)

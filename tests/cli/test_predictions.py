@@ -1,16 +1,18 @@
 """`predict` says of new rows what the fit in the file says; a file of anything else is one line of error."""
 
+import dataclasses
 import importlib.metadata
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 import vbjax as vb
 from tests.support.command_checks import check_refused
 from vbjax.cli.main import main
-from vbjax.inference import saved_fits
+from vbjax.data.frames import Columns
 
 X = np.array([[0.5, 1.25], [2.0, 3.0], [8.0, 9.5], [0.1, 1e-8]], "float32")
 
@@ -41,12 +43,13 @@ def test_a_fit_from_python_takes_all_columns_and_says_so_on_stdout(folder, capsy
 
 
 def test_columns_are_those_of_the_fit_by_name(folder, capsys):
-    with open("fit.vbjax", "wb") as file:
-        saved_fits.pack(clusters(X[:, ::-1]), file, columns=["length", "mass"], sequence=None)
+    names = Columns(("length", "mass"), (None, None))
+    dataclasses.replace(clusters(X[:, ::-1]), columns=names).save("fit.vbjax")
     assert main(["predict", "fit.vbjax", "new.csv", "--out", "labels.csv"]) == 0
     assert (folder / "labels.csv").read_text() == "label\n0\n0\n1\n0\n"
     assert main(["predict", "fit.vbjax", "new.csv", "--columns", "2,mass"]) == 0
     assert capsys.readouterr().out == "label\n0\n0\n1\n0\n"
+    np.testing.assert_array_equal(vb.load("fit.vbjax").predict(pd.read_csv("new.csv")), [0, 0, 1, 0])
 
 
 def test_a_regression_gives_means(folder, capsys):

@@ -21,6 +21,7 @@ import pytest
 import vbjax as vb
 from tests.support.made_fits import of, started
 from tests.support.registry import MODELS
+from vbjax.data.frames import Columns
 from vbjax.families.base import pytree
 from vbjax.inference import saved_fits
 
@@ -93,7 +94,8 @@ def test_values_of_every_type_come_back(path):
         nothing=(),
         joint=vb.LocationPrecision(jnp.ones(2), vb.families.NormalState(jnp.zeros(2), 3.0)),
     )
-    fit = dataclasses.replace(fit, diagnostics=vb.blackbox.Diagnostics(*jnp.arange(6.0)))
+    columns = Columns(("a", "kind"), (None, ("no", "yes")))
+    fit = dataclasses.replace(fit, diagnostics=vb.blackbox.Diagnostics(*jnp.arange(6.0)), columns=columns)
     fit.save(path)
     require_same(vb.load(path), fit)
 
@@ -267,7 +269,7 @@ def test_a_file_of_something_else_is_refused(path, case):
 
 def test_a_field_that_was_not_yet_there_has_its_default(path):
     fit, _ = small(path)
-    altered(path, lambda h: [h["fit"]["fields"].pop(name) for name in ("diagnostics", "escaped")])
+    altered(path, lambda h: [h["fit"]["fields"].pop(name) for name in ("diagnostics", "columns")])
     require_same(vb.load(path), fit)
 
 

@@ -27,6 +27,7 @@ from vbjax.cli.tables import align, measure, mention_empty, posterior_sds
 from vbjax.core.contracts import Model, Status
 from vbjax.data import datasets
 from vbjax.data.datasets import Series
+from vbjax.data.frames import Columns
 from vbjax.data.sources import Source
 from vbjax.inference import saved_fits
 from vbjax.inference.configure import configure
@@ -160,9 +161,12 @@ def run(options: Options) -> None:
     found = describe(result, data)
     _say(report(options, result, found, names))
     if options.out:
-        about = dict(vocabulary=names) if options.model in _TOPICS else dict(columns=names)
+        of_columns = options.model not in _TOPICS
+        if of_columns:
+            result = dataclasses.replace(result, columns=Columns(tuple(names), (None,) * len(names)))
+        about = dict(sequence=options.sequence) if of_columns else dict(vocabulary=names)
         with replacing(options.out) as file:
-            saved_fits.pack(result, file, **about, sequence=options.sequence)
+            saved_fits.pack(result, file, **about)
         _say(f"{'saved':<15} {options.out}")
     if options.plot:
         picture = _picture(result, data, names)

@@ -53,7 +53,8 @@ def predict(
         raise UserError(f"--sequence is for fits of sequences; {path} has one of {model}")
     if columns is not None and "document_topics" in uses:
         raise UserError(f"--columns is not for {model}, whose data are documents, not a table")
-    columns = about.get("columns") if columns is None else columns
+    if columns is None and fit.columns is not None:
+        columns = fit.columns.names
     sequence = about.get("sequence") if sequence is None else sequence
     with reading(data):
         found = predictions(fit, data, columns, sequence)

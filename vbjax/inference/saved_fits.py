@@ -98,7 +98,7 @@ def load(path: str | os.PathLike[str], *, model: Any = None) -> Fit:
 
 
 def pack(fit: Fit, file: IO[bytes], **about: Json) -> None:
-    """Write a fit into an open file, and beside it what is known of its data, such as `columns`."""
+    """Write a fit into an open file, and beside it what is known of its data, such as `vocabulary`."""
     if not is_concrete(fit):
         raise ValueError("fit must hold numbers to be saved; inside jit and vmap it has none yet")
     arrays: dict[str, np.ndarray] = {}
