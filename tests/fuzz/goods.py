@@ -265,6 +265,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "log_ratios": lambda: _draws().normal(size=200).astype("float32"),
     "draws2": lambda: np.ones((3, 2), "float32"),
     "own": own_model,
+    "own_draws": lambda: vb.sample_posterior(good("own_params"), jax.random.key(0), 4),
     "own_fit": lambda: fit_of(own_model(), good("column")),
     "own_params": lambda: good("own_fit").params,
     "own_statistics": lambda: vb.engine.statistics(own_model(), good("own_params"), good("column")),

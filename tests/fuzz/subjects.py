@@ -51,6 +51,7 @@ DRIVERS = {
     "replicate": "observed=other:normal_family",
     "sample_posterior": "params=states:own_params n=shape:two",
     "load": "path=path:saved model=optional_other:nothing",
+    "log_likelihoods": "draws=other:own_draws",
     "merge_states": "result=other:fit:HDPHiddenMarkovModel data=sequence_rows:table "
     "weights=weights:one_weight",
 }
