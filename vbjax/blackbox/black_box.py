@@ -29,6 +29,8 @@ from vbjax.blackbox.inspection import (
     inspect_support,
 )
 from vbjax.core.contracts import Algorithm, Options
+from vbjax.core.model import ConjugateModel
+from vbjax.core.presentation import model_repr, offered
 from vbjax.core.rows import Annotated, blank_idle, float_dtype, n_rows
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import as_array, read_arrays, read_count, read_key
@@ -80,6 +82,12 @@ class BlackBox:
     lanes_on_cpu = 4
     may_have_saddles = False
     named_axes: ClassVar[Mapping[str, int]] = {}
+
+    def __repr__(self) -> str:
+        return model_repr(self)
+
+    def __dir__(self) -> list[str]:
+        return offered(super().__dir__(), ConjugateModel)
 
     @property
     def size(self) -> int:

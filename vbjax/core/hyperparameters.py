@@ -14,6 +14,7 @@ drivers the reader.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -422,7 +423,7 @@ def replace_values(model: Any, values: Mapping[str, Tree]) -> Any:
         ValueError: a name that no field has.
     """
     for name, value in values.items():
-        place = _place_of(model, name, [field.name for field in dataclasses.fields(model)])
+        place = place_of(model, name, [field.name for field in dataclasses.fields(model)])
         if not place:
             raise ValueError(f"{name} must be a hyperparameter of {type(model).__name__}, or of a part of it")
         model = _with_value(model, place, value)
@@ -435,10 +436,27 @@ def _with_value(model: Any, place: Sequence[str], value: Given) -> Any:
     return model | {name: value} if isinstance(model, Record) else replace(model, **{name: value})
 
 
-def _place_of(model: Any, name: str, fields: Iterable[str]) -> tuple[str, ...]:
+def place_of(model: Any, name: str, fields: Iterable[str]) -> tuple[str, ...]:
     """Return the parts that lead to a field, the outermost first, and its name there; () if there is none."""
     if name in fields:
         return (name,)
+    found = [
+        (*place, *path)
+        for place, part in parts_of(model).items()
+        for end in (place[-1], place[-1].removesuffix("s"))
+        for own in dict.fromkeys((name, name.removeprefix(f"{end}_")))
+        if (path := place_of(part, own, table(part)))
+    ]
+    return min(found, key=len, default=())
+
+
+def value_at(model: Any, place: Iterable[str]) -> Any:
+    """Return the field at a place, as `place_of` gives it."""
+    return functools.reduce(lambda inner, name: getattr(inner, name), place, model)
+
+
+def parts_of(model: Any) -> dict[tuple[str, ...], Any]:
+    """Return the models inside a model by their places in it."""
     rows = table(model).items()
     inner: dict[tuple[str, ...], Any] = {
         (place,): getattr(model, place) for place, row in rows if isinstance(row, Part)
@@ -446,14 +464,7 @@ def _place_of(model: Any, name: str, fields: Iterable[str]) -> tuple[str, ...]:
     for place, row in rows:
         if isinstance(row, Parts):
             inner |= {(place, own): part for own, part in getattr(model, place).items()}
-    found = [
-        (*place, *path)
-        for place, part in inner.items()
-        for end in (place[-1], place[-1].removesuffix("s"))
-        for own in dict.fromkeys((name, name.removeprefix(f"{end}_")))
-        if (path := _place_of(part, own, table(part)))
-    ]
-    return min(found, key=len, default=())
+    return inner
 
 
 def size_of(model: object, axis: str) -> tuple[int | None, str]:

@@ -22,6 +22,7 @@ from vbjax.core.coordinate_ascent import CoordinateAscent
 from vbjax.core.hyperparameters import replace_values
 from vbjax.core.interacting_locals import bound_at, settle, share_of_bound, statistics_of
 from vbjax.core.parameters import check_params, require_params
+from vbjax.core.presentation import model_repr, offered
 from vbjax.core.ragged import Ragged, beside, by_part, by_part_with_key, parts_of
 from vbjax.core.rows import (
     Expectation,
@@ -150,6 +151,12 @@ class ConjugateModel:
     def resolve(self, data: Data, weights: Array | None = None) -> Any:
         """Return the model with every default that follows the data filled in, in the data's dtype."""
         return in_dtype(self, float_dtype(data))
+
+    def __repr__(self) -> str:
+        return model_repr(self)
+
+    def __dir__(self) -> list[str]:
+        return offered(super().__dir__(), ConjugateModel)
 
     def replace(self, **values: Given) -> Any:
         """Return the model with other hyperparameters, as in `model.replace(rate=2.0)`; also of its parts.

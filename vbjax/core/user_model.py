@@ -15,6 +15,7 @@ from vbjax.core.rows import n_rows
 from vbjax.families.base import Family, pytree, replace, static
 from vbjax.families.delta import Delta
 from vbjax.numerics.record import Record
+from vbjax.numerics.shown import shown
 from vbjax.numerics.stored import stored
 from vbjax.numerics.types import Data, Tree
 
@@ -157,4 +158,5 @@ class Model(ConjugateModel):
 
     def __repr__(self) -> str:
         factors = ", ".join(f"{name}: {family}" for name, family in self.factors.items())
-        return f"Model({factors}; {self.hyper})"
+        hyper = ", ".join(f"{name}={shown(value)}" for name, value in self.hyper.items())
+        return f"Model({factors}; {hyper})"

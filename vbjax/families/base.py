@@ -43,6 +43,7 @@ from jaxtyping import Bool, Float
 
 from vbjax.families.cells import CellIndex, note_read, read_cells
 from vbjax.numerics.inputs import as_array, as_floating, read_count, read_key, read_probabilities, read_shape
+from vbjax.numerics.shown import call
 from vbjax.numerics.stored import stored
 from vbjax.numerics.types import Data, Given, Tree
 
@@ -64,8 +65,11 @@ def pytree(cls: type[C]) -> type[C]:
     `jax.tree_util.register_dataclass` would not do: its structures compare equal for two classes with equally
     many fields (jaxlib 0.10), and `jit` then sometimes runs the program of one class for the other.
     """
+    # without fields of its own a class keeps the constructor of its base
     own = [name for name, hint in inspect.get_annotations(cls).items() if "ClassVar" not in str(hint)]
-    kind: type = dataclasses.dataclass(frozen=True, eq=False, init=bool(own))(cls)  # else that of its base
+    kind: type = dataclasses.dataclass(frozen=True, eq=False, init=bool(own), repr=False)(cls)
+    if kind.__repr__ is object.__repr__:
+        kind.__repr__ = _fields_repr  # type: ignore[method-assign, assignment]
     fields = dataclasses.fields(kind)
     structure = tuple(f.name for f in fields if f.metadata.get("static"))
     leaves = tuple(f.name for f in fields if not f.metadata.get("static"))
@@ -86,6 +90,11 @@ def pytree(cls: type[C]) -> type[C]:
 
     jax.tree_util.register_pytree_with_keys(kind, flatten_with_keys, unflatten, flatten)
     return stored(kind)
+
+
+def _fields_repr(x: Any) -> str:
+    """Return the fields of a pytree by name, arrays in short."""
+    return call(type(x).__name__, [(f.name, getattr(x, f.name)) for f in dataclasses.fields(x) if f.repr])
 
 
 def replace(x: C, **changes: Any) -> C:
@@ -227,6 +236,18 @@ class State(Generic[T]):
     """
 
     domains: ClassVar[dict[str, str]] = {}
+
+    def __repr__(self) -> str:
+        """Return the family and the shape of a draw, or the numbers of a scalar."""
+        if all(np.size(x) == 1 for x in jax.tree.leaves(self)):
+            return _fields_repr(self)
+        shapes = [x.shape for x in jax.tree.leaves(jax.eval_shape(lambda q: q.mean, self))]
+        return f"<{self.title} {' and '.join(map(str, shapes))}>"
+
+    @property
+    def title(self) -> str:
+        """The name of the family, for people."""
+        return type(self).__name__.removesuffix("State")
 
     @property
     def fields(self) -> dict[str, Array]:

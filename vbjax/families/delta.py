@@ -36,6 +36,10 @@ class DeltaState(State[T]):
     gradient: T
 
     @property
+    def title(self) -> str:
+        return f"point of {type(self.gradient).__name__.removesuffix('Statistics')}"
+
+    @property
     def domains(self) -> dict[str, str]:  # type: ignore[override]
         return self.gradient.point_domains
 

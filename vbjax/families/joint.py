@@ -114,9 +114,9 @@ class JointState(State[T]):
 
     def quantile(self, p: ArrayLike) -> LocationPrecision:
         """Return quantiles of the entries' marginals: Student-t for the location; those of the precision."""
-        plate = self.location_freedom.ndim
-        p, df = jnp.broadcast_arrays(read_share(p, self.location_freedom), self.location_freedom)
-        columns, rows = self.column_scale, 1 / self.mean_precision
+        df, columns, rows = map(jnp.asarray, (self.location_freedom, self.column_scale, self.mean_precision))
+        p, plate, rows = read_share(p, df), df.ndim, 1 / rows
+        p, df = jnp.broadcast_arrays(p, df)
         if rows.ndim > plate:
             rows = jnp.diagonal(inverse_and_logdet(self.mean_precision)[0], axis1=-2, axis2=-1)
             columns = jnp.expand_dims(columns, plate)

@@ -102,7 +102,7 @@ class Fit(Generic[M]):
         raise AttributeError(f"a fit of {type(model).__name__} has no {name!r}")
 
     def __dir__(self) -> list[str]:
-        return sorted({*object.__dir__(self), *_uses(self.model)})
+        return sorted({*object.__dir__(self), *(_uses(self.model) & {*dir(self.model)})})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit to a file, from which `vb.load` makes it again; an older file is replaced at once.

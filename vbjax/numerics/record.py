@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from vbjax.numerics.shown import call
 from vbjax.numerics.types import Given, Tree
 
 
@@ -65,7 +66,7 @@ class Record(Mapping[str, Tree]):
         return Record, (self._values,)
 
     def __repr__(self) -> str:
-        return "Record(" + ", ".join(f"{name}={value!r}" for name, value in self._values.items()) + ")"
+        return call("Record", self._values.items())
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[jax.tree_util.GetAttrKey, Any]], tuple[str, ...]]:
         return [(jax.tree_util.GetAttrKey(name), value) for name, value in self._values.items()], tuple(

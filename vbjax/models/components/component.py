@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from vbjax.core.devices import take_rows
 from vbjax.core.hyperparameters import read_columns, size_of
 from vbjax.core.model import ConjugateModel
+from vbjax.core.presentation import model_repr
 from vbjax.core.rows import Annotated, Expectation, blank_idle, float_dtype, n_rows, sum_over_rows
 from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.data.sequences import Sequences, Steps
@@ -48,6 +49,9 @@ class Component:
 
     n_laws: int = static(default=1, kw_only=True, repr=False)
     points: bool = static(default=False, kw_only=True, repr=False)
+
+    def __repr__(self) -> str:
+        return model_repr(self, "components.")
 
     def of(self, n_laws: int, points: bool) -> Component:
         """Return the component with this number of laws, of points or of distributions."""

@@ -57,6 +57,11 @@ class Product(Parts):
             read_name(name, part)
         super().__init__(Record(parts))
 
+    @property
+    def arguments(self) -> Record:
+        """What makes the component: its parts."""
+        return self.parts
+
     def of(self, n_laws: int, points: bool) -> Product:
         parts = Record({name: part.of(n_laws, points) for name, part in self.parts.items()})
         return replace(self, n_laws=n_laws, points=points, parts=parts)

@@ -58,6 +58,11 @@ class Union(Parts):
         super().__init__(Record({name: pair[1] for name, pair in parts.items()}))
         object.__setattr__(self, "numbers", tuple(int(pair[0]) for pair in parts.values()))
 
+    @property
+    def arguments(self) -> dict[str, tuple[int, Component]]:
+        """What makes the component: the number and the law of each part."""
+        return dict(zip(self.parts, zip(self.numbers, self.parts.values(), strict=True), strict=True))
+
     def of(self, n_laws: int, points: bool) -> Union:
         each = zip(self.parts.items(), self.numbers, strict=True)
         parts = Record({name: part.of(number, points) for (name, part), number in each})

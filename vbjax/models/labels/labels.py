@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from vbjax.core.presentation import model_repr
 from vbjax.families.base import pytree, replace, static
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Tree
@@ -28,6 +29,9 @@ class Labels(abc.ABC):
 
     n_components: int = static(default=1, kw_only=True, repr=False)
     points: bool = static(default=False, kw_only=True, repr=False)
+
+    def __repr__(self) -> str:
+        return model_repr(self, "labels.")
 
     def of(self, n_components: int, points: bool) -> Labels:
         """Return the labels of this number of components, of points or of distributions."""

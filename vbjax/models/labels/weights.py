@@ -7,7 +7,7 @@ which it has.
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +95,7 @@ class Weights(MixingWeights):
         Bishop (2006), eq. 10.57, 10.58 and 9.26.
     """
 
+    weight_prior: ClassVar[str] = "dirichlet"
     concentration: Hyper = hyper(None, _positive)
 
     @property
@@ -124,6 +125,7 @@ class StickBreaking(MixingWeights):
         Blei & Jordan (2006), Variational inference for Dirichlet process mixtures, section 3, eq. 18 and 19.
     """
 
+    weight_prior: ClassVar[str] = "dirichlet_process"
     concentration: Hyper = hyper(None, POSITIVE)
 
     @property
