@@ -8,7 +8,7 @@ import pytest
 
 import vbjax as vb
 from tests.support.clouds import key, rows
-from vbjax.inference import checkpoints
+from vbjax.inference import checkpoints, out_of_core
 
 pytest.importorskip("orbax.checkpoint")
 HOW = dict(key=key(), n_restarts=5, lanes=2, max_iter=60, tol=0.0)
@@ -93,6 +93,12 @@ def test_ctrl_c_keeps_the_block_where_a_fit_to_a_source_was(tmp_path):
     assert (fit.status, fit.n_iter) == (vb.Status.INTERRUPTED, 3)
     again = vb.fit(MODELS["EM"], given, checkpoint=tmp_path, **how)
     np.testing.assert_array_equal(again.full_trace, vb.fit(MODELS["EM"], given, **how).full_trace)
+
+
+def test_processes_that_share_a_source_keep_no_checkpoint(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="checkpoint must be None where several processes share"):
+        out_of_core.Rows(source(), 40, 11, None, None).described(rows())
 
 
 def test_a_checkpoint_is_of_one_fit(tmp_path):

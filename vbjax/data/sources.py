@@ -113,7 +113,7 @@ class Source(abc.ABC):
         """Return the share of one of `count` processes: every count-th piece from number `index` on.
 
         Pieces are blocks of an array, row groups of files, or what an iterable gives. Together the shares are
-        all rows, each once.
+        all rows, each once. `fit` takes the share of its process by itself.
 
         Raises:
             ValueError: an index that is not from 0 to count - 1.

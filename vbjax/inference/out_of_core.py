@@ -9,8 +9,8 @@ over the processes, and a pass ends with one sum over all of them. Called by `fi
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,7 @@ from vbjax.numerics.inputs import as_array, is_concrete, read_key
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Given, Tree
 
+T = TypeVar("T")
 _SAMPLED = 65_536  # rows from which defaults and starts are made
 
 
@@ -64,7 +65,7 @@ class Rows(NamedTuple):
     mesh: Mesh | None
 
     def described(self, sampled: Tree) -> dict[str, Tree]:
-        """Return by what a checkpoint knows the rows, and how they are passed over, again.
+        """Return what must be the same for a checkpoint to go on: the rows, and how they are passed over.
 
         Raises:
             ValueError: where there are several processes, each of which would be at another place.
@@ -75,14 +76,14 @@ class Rows(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """How far a sweep has come; what is kept of it in a checkpoint, beside the race.
+    """How far a sweep has come: what a checkpoint keeps beside the race.
 
     Attributes:
-        params: of all runs, the blocks of factors before this one updated.
-        info: of its first pass; without parameters, which the race has.
+        params: parameters of all runs; the blocks of factors before this one have been updated.
+        info: what the sweep's first pass found; without parameters, which the race has.
         factors: the number of the block of factors whose pass is under way.
-        blocks: how many blocks of rows have been added up in it.
-        total: their statistics of each run, with a leading axis of devices.
+        blocks: how many blocks of rows this pass has added up.
+        total: their statistics for each run, with a leading axis of devices.
     """
 
     params: Record
@@ -123,7 +124,7 @@ def sample(
     own, processes = source, jax.process_count()
     if processes > 1 and not source.is_share:
         own = source.share(jax.process_index(), processes)
-    sizes = {number: size for each in gather(own.sizes) for number, size in each.items()}
+    sizes = {number: size for each in _of_all(lambda: own.sizes) for number, size in each.items()}
     n = sum(sizes.values())
     if not n or not is_concrete((model, key, params)):
         raise ValueError("data must be a source of at least one row, outside jit and vmap")
@@ -142,10 +143,23 @@ def sample(
         raise
     arrays = jax.tree.map(lambda x: as_array(x, "data"), rows)
     size = max(1, min(source.block_rows, own.n_rows))
-    numbers = sum(x.size for x in jax.tree.leaves(arrays)) // n_rows(arrays) * size
-    mesh = mesh_for(numbers, size, devices, ROWS)
+    entries = sum(x.size for x in jax.tree.leaves(arrays)) // n_rows(arrays) * size
+    mesh = mesh_for(entries, size, devices, ROWS)
     size += 0 if mesh is None else -size % mesh.size
     return Rows(own, n, size, jax.tree.map(lambda x: np.dtype(x.dtype), arrays), mesh), rows
+
+
+def _of_all(function: Callable[[], T]) -> list[T]:
+    """Return what a function gives in each process; an error in one of them is one in all."""
+    error = None
+    try:
+        own = function()
+    except ValueError as problem:
+        own, error = None, str(problem)
+    each = gather((own, error))
+    if errors := [error for _, error in each if error]:
+        raise ValueError(errors[0])
+    return [cast(T, own) for own, _ in each]
 
 
 def _drawn(source: Source, chosen: np.ndarray, firsts: Mapping[int, int]) -> Tree:
@@ -156,9 +170,9 @@ def _drawn(source: Source, chosen: np.ndarray, firsts: Mapping[int, int]) -> Tre
         chosen: the numbers, among the rows of all.
         firsts: the number of the first row of each piece.
     """
-    own: list[tuple[np.ndarray, Tree]] = []
-    error = None
-    try:
+
+    def own() -> list[tuple[np.ndarray, Tree]]:
+        parts = []
         for block in ahead(source.blocks()):
             numbers, at = [], []
             for part in block.parts:
@@ -167,13 +181,11 @@ def _drawn(source: Source, chosen: np.ndarray, firsts: Mapping[int, int]) -> Tre
                 numbers.append(chosen[slice(*ends)])
                 at.append(numbers[-1] - first + part.start)
             taken = np.concatenate(at)
-            own.append((np.concatenate(numbers), jax.tree.map(lambda x, at=taken: x[at], block.padded)))
-    except ValueError as problem:
-        error = str(problem)
-    each = gather((own, error))
-    if errors := [error for _, error in each if error]:  # in every process, or the others would wait
-        raise ValueError(errors[0])
-    parts = [part for own, _ in each for part in own]
+            rows = jax.tree.map(lambda x, at=taken: x[at], block.padded)
+            parts.append((np.concatenate(numbers), rows))
+        return parts
+
+    parts = [part for parts in _of_all(own) for part in parts]
     forms = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape[1:])}", rows) for _, rows in parts]
     if other := [form for form in forms if form != forms[0]]:
         raise ValueError(f"data must have the same columns in all processes; got {forms[0]} and {other[0]}")
