@@ -148,3 +148,10 @@ def test_bad_input_is_refused_by_name():
     model = vb.KMeans(2).resolve(jnp.zeros((5, 2)))
     with pytest.raises(ValueError, match="data must have 2 columns, as the model's scale has"):
         model.predict(model.params_at(jnp.zeros((2, 2))), np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("k", [2, 1000, 8192])
+def test_a_blocks_distances_stay_in_a_cores_cache(k):
+    rows = vb.KMeans(k).chunk_rows(jnp.zeros((10_000, 3), jnp.float32))
+    assert 4 * k * rows <= 2**21
+    assert rows == 2048 or 4 * k * (rows + 1) > 2**21  # no fewer than that

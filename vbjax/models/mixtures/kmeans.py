@@ -23,6 +23,8 @@ from vbjax.numerics.inputs import read_table
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Hyper, Params
 
+_TABLE_BYTES = 2**21  # of a block's distances from all centres, which stay in a core's cache
+
 
 @pytree
 class KMeans(ConjugateModel):
@@ -71,6 +73,10 @@ class KMeans(ConjugateModel):
 
     def sizes(self, data: Array) -> dict[str, int]:
         return dict(d=data.shape[-1])
+
+    def chunk_rows(self, data: Array) -> int:
+        cached = _TABLE_BYTES // (self.n_clusters * data.dtype.itemsize)
+        return max(64, min(super().chunk_rows(data), cached))
 
     def resolve(self, data: Array, weights: Array | None = None) -> KMeans:
         return fill_defaults(self, data.dtype, scale=positive_scale(weighted_moments(data, weights)[1]))
