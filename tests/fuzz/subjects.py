@@ -43,11 +43,12 @@ DRIVERS = {
     "accelerate=flag:false check=flag:false devices=optional_other:devices "
     "checkpoint=optional_folder:nothing",
     "fit_stochastic": "batch_size=count:eight n_epochs=count:one delay=nonnegative:one "
-    "forgetting=forgetting:most total_rows=optional_count:nothing params=optional_params:own_params",
+    "forgetting=forgetting:most total_rows=optional_count:nothing params=optional_params:own_params "
+    "devices=optional_other:devices checkpoint=optional_folder:nothing",
     "gibbs": "devices=optional_other:devices",
-    "elbo": "",
-    "optimum": "params=params:optimum",
-    "linear_response": "params=params:optimum",
+    "elbo": "devices=optional_other:devices",
+    "optimum": "params=params:optimum devices=optional_other:devices",
+    "linear_response": "params=params:optimum devices=optional_other:devices",
     "replicate": "observed=other:normal_family",
     "sample_posterior": "params=states:own_params n=shape:two",
     "load": "path=path:saved model=optional_other:nothing",

@@ -29,14 +29,20 @@ class Killed(Exception):
 def dies_after(monkeypatch, number):
     """Let a process die when it has kept so many checkpoints, one at every look of the host."""
     keep, count = checkpoints.Checkpoint.keep, []
+    monkeypatch.setattr(checkpoints, "_EVERY", 0.0)
 
-    def dying(self, race, *, now=False):
-        keep(self, race, now=True)
+    def dying(self, state, *, now=False):
+        keep(self, state, now=True)
         count.append(1)
         if len(count) == number:
             raise Killed
 
     monkeypatch.setattr(checkpoints.Checkpoint, "keep", dying)
+
+
+def same(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -47,9 +53,7 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bits(tmp_path, monkeypatch, n
             dies_after(patch, number)
             with pytest.raises(Killed):
                 vb.fit(MODELS[name], rows(), checkpoint=tmp_path, **HOW)
-    again = vb.fit(MODELS[name], rows(), checkpoint=tmp_path, **HOW)
-    for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(again), strict=True):
-        np.testing.assert_array_equal(one, other)
+    same(vb.fit(MODELS[name], rows(), checkpoint=tmp_path, **HOW), alone)
     ended = vb.fit(MODELS[name], rows(), checkpoint=tmp_path, **HOW)  # which has nothing left to do
     np.testing.assert_array_equal(ended.runs.objective, alone.runs.objective)
 
@@ -67,9 +71,7 @@ def test_a_fit_to_a_source_goes_on_with_the_block_where_it_was(tmp_path, monkeyp
             dies_after(patch, number)
             with pytest.raises(Killed):
                 vb.fit(model, source(), checkpoint=tmp_path, **how)
-    again = vb.fit(model, source(), checkpoint=tmp_path, **how)
-    for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(again), strict=True):
-        np.testing.assert_array_equal(one, other)
+    same(vb.fit(model, source(), checkpoint=tmp_path, **how), alone)
     for words, call in {
         "block_rows": lambda: source(12),
         "data": lambda: vb.sources.Memmap(np.asarray(rows()) + 1, block_rows=11),
@@ -99,6 +101,69 @@ def test_processes_that_share_a_source_keep_no_checkpoint(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match="checkpoint must be None where several processes share"):
         out_of_core.Rows(source(), 40, 11, None, None).described(rows())
+
+
+def minibatches(kind, **how):
+    """A fit to arrays, to an iterator or to a source of minibatches, five in an epoch."""
+    options = dict(key=key(), batch_size=8, n_epochs=8) | how
+    data = np.tile(np.asarray(options.pop("data", rows())), (1 if kind != "iterator" else 8, 1))
+    if kind == "source":
+        data = vb.sources.Memmap(data)
+    if kind == "iterator":
+        data, options = options.pop("batches", iter)(np.split(data, 40)), options | dict(total_rows=40)
+    return vb.fit_stochastic(MODELS["EM"], data, **options)
+
+
+KINDS = pytest.mark.parametrize("kind", ["arrays", "iterator", "source"])
+
+
+@KINDS
+def test_minibatches_go_on_to_the_same_bits(tmp_path, monkeypatch, kind):
+    alone = minibatches(kind)
+    assert alone.status == vb.Status.MAX_ITER
+    assert alone.n_iter == 40
+    with monkeypatch.context() as patch:
+        dies_after(patch, 2)
+        with pytest.raises(Killed):
+            minibatches(kind, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"other arguments \(data\)"):
+        minibatches(kind, checkpoint=tmp_path, data=rows() + 1)
+    with pytest.raises(ValueError, match=r"other arguments \(key, n_epochs\)"):
+        minibatches(kind, checkpoint=tmp_path, key=key(5), n_epochs=9)
+    same(minibatches(kind, checkpoint=tmp_path), alone)
+    same(minibatches(kind, checkpoint=tmp_path), alone)  # which has nothing left to do
+
+
+def ends_at(monkeypatch, kind):
+    """Let Ctrl-C come at the first look of the host, or after three minibatches of an iterator."""
+    if kind == "iterator":
+
+        def batches(given):
+            yield from given[:3]
+            raise KeyboardInterrupt
+
+        return dict(batches=batches)
+    keep = checkpoints.Checkpoint.keep
+    monkeypatch.setattr(checkpoints, "_EVERY", 0.0)
+
+    def interrupted(self, state, *, now=False):
+        if not now:
+            raise KeyboardInterrupt
+        keep(self, state, now=now)
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "keep", interrupted)
+    return {}
+
+
+@KINDS
+def test_ctrl_c_keeps_what_minibatches_have_reached(tmp_path, monkeypatch, kind):
+    alone = minibatches(kind)
+    with monkeypatch.context() as patch:
+        ended = minibatches(kind, checkpoint=tmp_path, **ends_at(patch, kind))
+    assert ended.status == vb.Status.INTERRUPTED
+    assert ended.n_iter == dict(arrays=16, iterator=3, source=1)[kind]
+    np.testing.assert_array_equal(ended.trace, alone.trace[: len(ended.trace)])
+    same(minibatches(kind, checkpoint=tmp_path), alone)
 
 
 def test_a_checkpoint_is_of_one_fit(tmp_path):
@@ -142,5 +207,9 @@ def test_what_cannot_be_written_is_said_and_the_last_stays(tmp_path, monkeypatch
 
 
 def test_inside_jit_there_is_no_checkpoint(tmp_path):
-    with pytest.raises(ValueError, match="checkpoint must be None inside jit"):
-        jax.jit(lambda x: vb.fit(MODELS["EM"], x, checkpoint=tmp_path, **HOW).objective)(rows())
+    for call in (
+        lambda x: vb.fit(MODELS["EM"], x, checkpoint=tmp_path, **HOW).objective,
+        lambda x: vb.fit_stochastic(MODELS["EM"], x, checkpoint=tmp_path, key=key()).objective,
+    ):
+        with pytest.raises(ValueError, match="checkpoint must be None inside jit"):
+            jax.jit(call)(rows())

@@ -10,8 +10,8 @@ PASSES = {}  # of a program's name: its text
 
 
 def keep_texts():
-    """Keep the text of every program that is compiled from now on."""
-    compiled = compiler.backend_compile_and_load
+    """Keep the text of every program that is compiled from now on, or found in a cache."""
+    compiled = compiler.compile_or_get_cached
 
     def keeping(*args, **options):
         program = compiled(*args, **options)
@@ -19,7 +19,7 @@ def keep_texts():
         PASSES[re.match(r"HloModule jit_(\w+)", text)[1]] = text
         return program
 
-    compiler.backend_compile_and_load = keeping
+    compiler.compile_or_get_cached = keeping
 
 
 @contextlib.contextmanager

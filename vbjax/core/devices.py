@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float, Int
 
@@ -129,8 +130,16 @@ def seen_alone() -> contextlib.AbstractContextManager[None]:
 
 
 def add_up(sums: T) -> T:
-    """Return the sums over the rows of all devices."""
-    return sums if n_shares() == 1 else lax.psum(sums, ROWS)
+    """Return the sums over the rows of all devices: one sum over devices for all numbers of a dtype."""
+    if n_shares() == 1:
+        return sums
+    leaves, structure = jax.tree.flatten(sums)
+    for dtype in dict.fromkeys(x.dtype for x in leaves):
+        places = [i for i, x in enumerate(leaves) if x.dtype == dtype]
+        flat, unravel = ravel_pytree([leaves[i] for i in places])
+        for i, total in zip(places, unravel(lax.psum(flat, ROWS)), strict=True):
+            leaves[i] = total
+    return jax.tree.unflatten(structure, leaves)
 
 
 def own_key(key: Array) -> Array:
@@ -155,21 +164,37 @@ def first_of(has: Bool[Array, ...], value: Tree) -> Any:
     device = least(jnp.where(has, lax.axis_index(ROWS), n_shares()))
     own = device == lax.axis_index(ROWS)
 
-    def of(x: Array) -> Array:
-        chosen = jnp.where(own.reshape(*own.shape, *[1] * (x.ndim - own.ndim)), x, jnp.zeros((), x.dtype))
-        return add_up(chosen.astype(jnp.int32)).astype(bool) if x.dtype == bool else add_up(chosen)
+    return jax.tree.map(lambda x: _of_one(add_up, own, x), value)
 
-    return jax.tree.map(of, value)
+
+def _of_one(add: Callable[[Array], Array], own: Bool[Array, ...], x: Array) -> Array:
+    """Return entries that belong to one device each, by a sum over devices."""
+    chosen = jnp.where(own.reshape(*own.shape, *[1] * (x.ndim - own.ndim)), x, jnp.zeros((), x.dtype))
+    return add(chosen.astype(jnp.int32)).astype(bool) if x.dtype == bool else add(chosen)
+
+
+def _rows_here(rows: Tree, numbers: Int[Array, " *m"]) -> tuple[Bool[Array, " *m"], Any]:
+    """Return which rows of these numbers among all are here, and those, with any in the place of others."""
+    n = len(jax.tree.leaves(rows)[0])
+    own = numbers - lax.axis_index(ROWS) * n
+    here = (own >= 0) & (own < n)
+    return here, jax.tree.map(lambda x: x[jnp.where(here, own, 0)], rows)
 
 
 def take_rows(rows: Tree, numbers: Int[Array, " *m"]) -> Any:
     """Return rows of a tree of arrays (n, ...) by their numbers among all, on every device."""
     if n_shares() == 1:
         return jax.tree.map(lambda x: x[numbers], rows)
-    n = len(jax.tree.leaves(rows)[0])
-    own = numbers - lax.axis_index(ROWS) * n
-    here = (own >= 0) & (own < n)
-    return first_of(here, jax.tree.map(lambda x: x[jnp.where(here, own, 0)], rows))
+    return first_of(*_rows_here(rows, numbers))
+
+
+def deal_rows(rows: Tree, numbers: Int[Array, " m"]) -> Any:
+    """Return this device's share of rows (m, ...) by their numbers among all; of number -1, zeros."""
+    if n_shares() == 1:
+        return jax.tree.map(lambda x: x[numbers], rows)
+    here, chosen = _rows_here(rows, numbers)
+    deal = functools.partial(lax.psum_scatter, axis_name=ROWS, tiled=True)
+    return jax.tree.map(lambda x: _of_one(deal, here, x), chosen)
 
 
 def numbers_here(n: int) -> Int[Array, " n"]:

@@ -1,8 +1,8 @@
 """Checkpoints of a fit: what `fit` has reached, kept on disk so that a process that was killed goes on.
 
-The start of a fit follows from its arguments, so only the race of the restarts is kept, with a digest of each
-argument: another fit must not go on from it. Written by orbax-checkpoint (an extra), which moves a whole one
-into place at once. Imported by `fit`.
+The start of a fit follows from its arguments, so only its state is kept, such as the race of the restarts,
+with a digest of each argument: another fit must not go on from it. Written by orbax-checkpoint (an extra),
+which moves a whole one into place at once. Imported by the drivers.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from vbjax.numerics.extras import import_extra
-from vbjax.numerics.types import Tree
+from vbjax.numerics.types import Given, Tree
 
 _EVERY = 30.0  # seconds between two, at least
 
 
 class Checkpoint:
-    """A directory that keeps the last race of one fit.
+    """A directory that keeps the last state of one fit.
 
     Args:
         path: the directory; it is made where there is none.
@@ -53,11 +54,11 @@ class Checkpoint:
             raise ValueError(f"checkpoint must be a directory that can be written: {error}") from None
         self._manager = orbax.CheckpointManager(self._path, options=options)
 
-    def restored(self, race: Tree) -> Any:
-        """Return the race that was kept, or this one, which has just begun, where there is none."""
+    def restored(self, begun: Tree) -> Any:
+        """Return the state that was kept, or this one, of a fit that has just begun, where there is none."""
         step = self._manager.latest_step()
         if step is None:
-            return race
+            return begun
         args = self._orbax.args
         kept = self._manager.restore(step, args=args.Composite(arguments=args.JsonRestore()))["arguments"]
         if others := [name for name, digest in self._digests.items() if kept.get(name) != digest]:
@@ -65,20 +66,25 @@ class Checkpoint:
                 f"checkpoint {self._path} is of a fit with other arguments ({', '.join(others)}): give what "
                 "that fit was given, or another directory"
             )
-        like = _plain(race)
-        found = self._manager.restore(step, args=args.Composite(race=args.StandardRestore(like)))["race"]
-        return jax.tree.map(_placed, found, race)
+        like = _plain(begun)
+        found = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(like)))["state"]
+        return jax.tree.map(_placed, found, begun)
 
-    def keep(self, race: Tree, *, now: bool = False) -> None:
-        """Keep this race, if the last one was kept long enough ago, or `now`.
+    @property
+    def due(self) -> bool:
+        """Whether the last state was kept long enough ago."""
+        return time.monotonic() - self._kept >= _EVERY
+
+    def keep(self, state: Tree, *, now: bool = False) -> None:
+        """Keep this state, if it is time, or `now`.
 
         Raises:
             OSError: where it cannot be written; the last one is as it was.
         """
-        if not now and time.monotonic() - self._kept < _EVERY:
+        if not now and not self.due:
             return
         args, step = self._orbax.args, self._manager.latest_step()
-        items = args.Composite(race=args.StandardSave(_plain(race)), arguments=args.JsonSave(self._digests))
+        items = args.Composite(state=args.StandardSave(_plain(state)), arguments=args.JsonSave(self._digests))
         try:
             self._manager.save(0 if step is None else step + 1, args=items, force=True)
         except Exception as error:
@@ -86,6 +92,12 @@ class Checkpoint:
                 f"checkpoint {self._path} could not be written, its last one is whole: {error}"
             ) from error
         self._kept = time.monotonic()
+
+
+def require_one_process(path: Given, mesh: Mesh | None) -> None:
+    """Raise a ValueError where a fit of arrays that runs over several processes is to be kept."""
+    if path is not None and mesh is not None and mesh.is_multi_process:
+        raise ValueError("checkpoint must be None where a fit of arrays runs over several processes")
 
 
 def _plain(tree: Tree) -> Any:

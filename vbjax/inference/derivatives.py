@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
 from vbjax.core.coordinate_ascent import explain, sweep
+from vbjax.core.devices import jit, over, read_devices
 from vbjax.core.hyperparameters import read_model
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.parameters import require_params
-from vbjax.core.rows import expectation, read_row_weights
+from vbjax.core.rows import read_row_weights
 from vbjax.families.base import State, pytree
+from vbjax.inference import division
 from vbjax.numerics.inputs import all_finite, is_concrete
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Index, Tree
@@ -35,6 +38,8 @@ def elbo(
     params: Mapping[str, State],
     data: Data = None,
     weights: ArrayLike | None = None,
+    *,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Float[Array, ""]:
     """Compute the objective of a resolved model (`fit.model`) at given parameters; it may be differentiated.
 
@@ -54,9 +59,27 @@ def elbo(
         model: with its defaults filled in.
         params: states of its factors.
         data, weights: those of the fit.
+        devices: those that may be used, by default all of this process: many rows are divided over them.
     """
     model, params, data, weights = read_fitted(model, params, data, weights, "its bound")
-    return model.objective(params, expectation(model, params, data, weights))
+    return _over_devices(division.objective, model, params, data, weights, devices)
+
+
+def _over_devices(
+    program: Callable[..., Any],
+    model: ConjugateModel,
+    params: Record,
+    data: Data,
+    weights: Array | None,
+    devices: Sequence[jax.Device] | None,
+) -> Any:
+    """Run a program of model, parameters, data and weights; the rows, where known, divided over devices."""
+    devices, mesh = read_devices(devices), None
+    if data is not None and is_concrete((data, weights)):
+        mesh, data, weights = division.divide_rows(data, weights, devices)
+    with over(mesh):
+        found = program(model, params, data, weights)
+    return division.gathered(found, mesh) if is_concrete(found) else found
 
 
 def read_fitted(
@@ -92,11 +115,18 @@ def optimum(
     params: Mapping[str, State],
     data: Data = None,
     weights: ArrayLike | None = None,
+    *,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Record:
     """Return the parameters of a converged fit as a differentiable function of model, data and weights.
 
     The value is `params` itself. The derivatives are those of the fixed point, by the implicit function
     theorem: one dense solve, for up to some thousands of parameters.
+
+    Args:
+        model, params: those of a converged fit.
+        data, weights: those of the fit.
+        devices: those that may be used, by default all of this process: many rows are divided over them.
 
     Raises:
         ValueError: a model with local factors that interact, or with a factor that is not conjugate.
@@ -112,15 +142,23 @@ def optimum(
     """
     model, params, data, weights = read_fitted(model, params, data, weights, "derivatives of its fit")
     _require_closed_form(model)
-    flat, unravel = ravel_pytree(jax.tree.map(lax.stop_gradient, params))
+    return _over_devices(_optimum, model, params, data, weights, devices)
 
-    def residual(flat: Float[Array, " p"]) -> Float[Array, " p"]:
-        return flat - _flat(sweep(model, unravel(flat), data, weights).params, params)
 
-    def tangent_solve(linear: Callable[[Array], Array], y: Float[Array, " p"]) -> Float[Array, " p"]:
-        return jnp.linalg.solve(jax.jacfwd(linear)(jnp.zeros_like(flat)), y)
+@jit
+def _optimum(model: ConjugateModel, params: Record, data: Data, weights: Float[Array, " n"] | None) -> Record:
+    def at(data: Data, weights: Array | None, model: ConjugateModel, params: Record) -> Record:
+        flat, unravel = ravel_pytree(jax.tree.map(lax.stop_gradient, params))
 
-    return unravel(lax.custom_root(residual, flat, lambda f, start: start, tangent_solve))
+        def residual(flat: Float[Array, " p"]) -> Float[Array, " p"]:
+            return flat - _flat(sweep(model, unravel(flat), data, weights).params, params)
+
+        def tangent_solve(linear: Callable[[Array], Array], y: Float[Array, " p"]) -> Float[Array, " p"]:
+            return jnp.linalg.solve(jax.jacfwd(linear)(jnp.zeros_like(flat)), y)
+
+        return unravel(lax.custom_root(residual, flat, lambda f, start: start, tangent_solve))
+
+    return division.on_shares(at, data, weights, model, params)
 
 
 @pytree
@@ -152,6 +190,8 @@ def linear_response(
     params: Mapping[str, State],
     data: Data = None,
     weights: ArrayLike | None = None,
+    *,
+    devices: Sequence[jax.Device] | None = None,
 ) -> LinearResponse:
     """Compute posterior covariances by the response of means to a pull: Cov(t_i, t_j) = d E[t_i] / d pull_j.
 
@@ -163,6 +203,7 @@ def linear_response(
         model, params: those of a converged fit (a loose tolerance shows in the result). For a `BlackBox` the
             covariances are those of the latents, `covariance.mu.tau` and `sd.mu`.
         data, weights: those of the fit.
+        devices: those that may be used, by default all of this process: many rows are divided over them.
 
     Returns:
         A `LinearResponse`, by one dense solve: for up to some thousands of parameters.
@@ -189,15 +230,21 @@ def linear_response(
         return _by_name(matrix, means, jnp.zeros((), matrix.dtype))
     model, params, data, weights = read_fitted(model, params, data, weights, "how it responds")
     _require_closed_form(model)
-    response = _linear_response(model, params, data, weights)
+    response = _over_devices(_linear_response, model, params, data, weights, devices)
     if is_concrete(response) and not all_finite(response.covariance):
         explain(model, params, data, weights)
     return response
 
 
-@jax.jit
+@jit
 def _linear_response(
     model: ConjugateModel, params: Record, data: Data, weights: Float[Array, " n"] | None
+) -> LinearResponse:
+    return division.on_shares(_response, data, weights, model, params)
+
+
+def _response(
+    data: Data, weights: Float[Array, " n"] | None, model: ConjugateModel, params: Record
 ) -> LinearResponse:
     expected = model.expected(params)
 

@@ -19,10 +19,22 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from vbjax.core.contracts import Algorithm
-from vbjax.core.devices import ROWS, RUNS, WHOLE, alike, divided, mesh_of, mesh_over, on_each, put, room
+from vbjax.core.devices import (
+    ROWS,
+    RUNS,
+    WHOLE,
+    alike,
+    divided,
+    jit,
+    mesh_of,
+    mesh_over,
+    on_each,
+    put,
+    room,
+)
 from vbjax.core.model import ConjugateModel
-from vbjax.core.ragged import Ragged, parts_of
-from vbjax.core.rows import float_dtype, n_rows
+from vbjax.core.ragged import Ragged, parts_of, placed
+from vbjax.core.rows import expectation, float_dtype, n_rows
 from vbjax.inference import restarts
 from vbjax.inference.restarts import Race
 from vbjax.numerics.types import Data, Params, Tree
@@ -45,31 +57,56 @@ def divide(
         ValueError: restarts that devices of several processes do not divide, of a model without rows.
     """
     rows = data is not None and isinstance(model, ConjugateModel)
-    if rows and (mesh := mesh_of(data)) is not None:
-        return mesh, *_divided_rows(data, weights, mesh)
-    size, n_bytes = (sum(getattr(x, what) for x in jax.tree.leaves(data)) for what in ("size", "nbytes"))
-    shares, all_of_them = _runs_on(devices, n_restarts), len({x.process_index for x in devices}) > 1
-    enough = len(devices) if all_of_them else max(1, len(devices) // 2) + 1
-    if shares >= enough and n_bytes * shares <= _COPIED:
-        mesh, (data, weights) = divide_runs((data, weights), n_restarts, devices)
-        return mesh, data, weights
-    if all_of_them and not rows:
+    if not rows or mesh_of(data) is None:
+        n_bytes, shares = sum(x.nbytes for x in jax.tree.leaves(data)), _runs_on(devices, n_restarts)
+        enough = len(devices) if _several(devices) else max(1, len(devices) // 2) + 1
+        if shares >= enough and n_bytes * shares <= _COPIED:
+            mesh, (data, weights) = divide_runs((data, weights), n_restarts, devices)
+            return mesh, data, weights
+    if rows:
+        return divide_rows(data, weights, devices, regroup=True)
+    if _several(devices):
         what = f"a multiple of the {len(devices)} devices, which are of several processes"
         raise ValueError(f"n_restarts must be {what}; got {n_restarts}")
-    n, axis = (n_rows(data), ROWS) if rows else (1, RUNS)
-    mesh = mesh_over(devices, axis) if all_of_them else mesh_for(size, n, devices, axis)
+    mesh = mesh_for(0, 1, devices, RUNS)
+    return mesh, *((data, weights) if mesh is None else put((data, weights), mesh, WHOLE))
+
+
+def divide_rows(
+    data: Data,
+    weights: Array | None,
+    devices: Sequence[jax.Device],
+    at_once: int | None = None,
+    *,
+    regroup: bool = False,
+) -> tuple[Mesh | None, Data, Array | None]:
+    """Place rows over as many devices as have enough to do; return these too, None for the default alone.
+
+    Args:
+        data, weights: rows; those that come divided stay so.
+        devices: those that may be used.
+        at_once: how many rows a pass takes, by default all.
+        regroup: see `place_rows`.
+    """
+    mesh, n = mesh_of(data), n_rows(data)
     if mesh is None:
-        return None, data, weights
-    return mesh, *(_divided_rows(data, weights, mesh) if rows else put((data, weights), mesh, WHOLE))
+        size, at_once = sum(x.size for x in jax.tree.leaves(data)), at_once or n
+        mesh = mesh_for(size * at_once // n, at_once, devices, ROWS)
+    return mesh, *((data, weights) if mesh is None else place_rows(data, weights, mesh, regroup=regroup))
 
 
 def mesh_for(size: int, n: int, devices: Sequence[jax.Device], axis: str) -> Mesh | None:
     """Return a mesh of as many devices as have enough to do with n rows of so many numbers.
 
-    It is None for the one device where arrays are made anyway.
+    It is None for the one device where arrays are made anyway, and has all that are of several processes.
     """
-    shares = max(1, min(len(devices), size // _MANY, n))
+    shares = len(devices) if _several(devices) else max(1, min(len(devices), size // _MANY, n))
     return None if shares == 1 and devices[0] == jnp.zeros(()).device else mesh_over(devices[:shares], axis)
+
+
+def _several(devices: Sequence[jax.Device]) -> bool:
+    """Return whether devices are of several processes."""
+    return len({device.process_index for device in devices}) > 1
 
 
 def divide_runs(data: Data, n_runs: int, devices: Sequence[jax.Device]) -> tuple[Mesh | None, Data]:
@@ -95,22 +132,39 @@ def lanes_for(model: Any, data: Data) -> int:
     return max(1, min(64, there // sum(map(in_cache, parts_of(data)))))
 
 
-def _divided_rows(data: Data, weights: Array | None, mesh: Mesh) -> tuple[Data, Array | None]:
-    """Return data and weights on the devices of a mesh, followed by rows of weight 0 that make them even."""
+def place_rows(
+    data: Data, weights: Array | None, mesh: Mesh, *, regroup: bool = False
+) -> tuple[Data, Array | None]:
+    """Return rows and weights on the devices of a mesh, with rows of weight 0 that make each part even.
+
+    With `regroup`, parts of `Ragged` rows give what is left over to one another, so that few rows are added:
+    that takes the host longer than a pass over the rows takes the devices.
+    """
     n, rows = n_rows(data), PartitionSpec(ROWS)
-    added = -n % mesh.size
-    if added:
+    if any(n_rows(part) % mesh.size for part in parts_of(data)):
+        more = isinstance(data, Ragged) and regroup
+        data = data.in_parts_for(mesh.size) if more else _evened(data, mesh.size)
+    if added := n_rows(data) - n:
         weights = _padded(jnp.ones(n, float_dtype(data)) if weights is None else weights, added)
-    if isinstance(data, Ragged):
-        even = all(len(jax.tree.leaves(part)[0]) % mesh.size == 0 for part in data.parts)
-        data = data if even else data.in_parts_for(mesh.size)
-        parts, order = put(data.parts, mesh, rows), put(data.order, mesh, WHOLE)
-        return dataclasses.replace(data, parts=parts, order=order), put(weights, mesh, WHOLE)
-    data = _padded(data, added) if added else data
-    return put(data, mesh, rows), put(weights, mesh, rows)
+    if not isinstance(data, Ragged):
+        return put(data, mesh, rows), put(weights, mesh, rows)
+    parts, order = put(data.parts, mesh, rows), put(data.order, mesh, WHOLE)
+    return dataclasses.replace(data, parts=parts, order=order), put(weights, mesh, WHOLE)
 
 
-@functools.partial(jax.jit, static_argnames="added")
+def _evened(data: Data, n: int) -> Any:
+    """Return rows, every part of them followed by as many of zeros as make its size a multiple of n."""
+    if not isinstance(data, Ragged):
+        return _padded(data, -n_rows(data) % n)
+    sizes = [n_rows(part) for part in data.parts]
+    added = [-size % n for size in sizes]
+    old, new = np.asarray(data.order), data.n_rows + np.arange(sum(added))
+    each = zip(np.split(old, np.cumsum(sizes)[:-1]), np.split(new, np.cumsum(added)[:-1]), strict=True)
+    order = placed(np.concatenate([x for pair in each for x in pair]), old.dtype)
+    return dataclasses.replace(data, parts=tuple(map(_padded, data.parts, added)), order=order)
+
+
+@functools.partial(jax.jit, static_argnums=1)
 def _padded(rows: Tree, added: int) -> Any:
     """Return rows, followed by so many of zeros."""
     return jax.tree.map(lambda x: jnp.pad(x, ((0, added), *[(0, 0)] * (x.ndim - 1))), rows)
@@ -121,17 +175,42 @@ def gathered(result: Any, mesh: Mesh | None) -> Any:
     return result if mesh is None else jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), result)
 
 
-# -- a race on several devices ---------------------------------------------------------------------------
+# -- a program on several devices ---------------------------------------------------------------------------
 
 
-def rows_of(data: Data, weights: Array | None) -> Tree:
+def on_shares(
+    function: Callable[..., Any],
+    data: Data,
+    weights: Array | None,
+    *args: Any,
+    specs: Sequence[Any] = (),
+    out: Any = WHOLE,
+) -> Any:
+    """Return function(data, weights, *args), run by every device for its own rows.
+
+    Args:
+        function: what is run; it may use no other arrays.
+        data, weights: of all rows.
+        args: what else it takes.
+        specs: how the first of these lie on the devices; the others are whole on each.
+        out: how what it returns lies on them.
+    """
+
+    def own(rows: Tree, *args: Any) -> Any:
+        return function(*_of_share(rows, data), *args)
+
+    whole = [WHOLE] * (len(args) - len(specs))
+    return on_each(own, (_specs()[0], *specs, *whole), out)(_rows_of(data, weights), *args)
+
+
+def _rows_of(data: Data, weights: Array | None) -> Tree:
     """Return what is divided of data and weights, where rows are."""
     if divided(ROWS) and isinstance(data, Ragged):
         return data.parts, None if weights is None else data.split(weights)
     return data, weights
 
 
-def of_share(rows: Tree, data: Data) -> tuple[Data, Array | None]:
+def _of_share(rows: Tree, data: Data) -> tuple[Data, Array | None]:
     """Return data and weights of a device, from its rows of the whole data."""
     own, weights = rows
     if divided(ROWS) and isinstance(data, Ragged):
@@ -139,39 +218,49 @@ def of_share(rows: Tree, data: Data) -> tuple[Data, Array | None]:
     return own, weights
 
 
+@jit
+def objective(model: ConjugateModel, params: Params, data: Data, weights: Array | None) -> Array:
+    """Compute the objective of parameters, by one pass over all rows."""
+
+    def of_all(data: Data, weights: Array | None, model: ConjugateModel, params: Params) -> Array:
+        return model.objective(params, expectation(model, params, data, weights))
+
+    return on_shares(of_all, data, weights, model, params)
+
+
+# -- a race on several devices ---------------------------------------------------------------------------
+
+
 def begin(
-    started: Callable[..., Any],
+    begun: Callable[..., tuple[Race, Any, Any, Any]],
     algorithm: Algorithm,
     data: Data,
     weights: Array | None,
     keys: Array,
-    params: Params,
     given: Tree,
-    **sizes: int,
 ) -> tuple[Race, Any, Any, Any]:
     """Begin a race on every device; where restarts are divided, races have a leading axis of devices.
 
     Args:
-        started: of some data, weights and `given`; returns an algorithm, the data of its steps, and what is
-            to be returned of both.
+        begun: of data, weights, keys, the number of the first run and `given`; returns a race, the starts of
+            its runs, an algorithm, and what there is of the data beside the rows.
         algorithm: one whose states are like those of that.
-        data, weights, keys, params, sizes: see `restarts.begin`.
+        data, weights: of all rows.
+        keys: of all runs.
         given: what is the same on every device.
 
     Returns:
-        The races, the starts of all runs, the algorithm, and what `started` has of the data beside the rows.
+        What `begun` returns, of all devices.
     """
 
-    def begun(rows: Tree, keys: Array, params: Params, given: Tree) -> tuple[Race, Any, Any, Any]:
-        own, weights = of_share(rows, data)
-        algorithm, annotated, beside = started(own, weights, given)
+    def on_one(data: Data, weights: Array | None, keys: Array, given: Tree) -> tuple[Race, Any, Any, Any]:
         first = lax.axis_index(RUNS) * len(keys) if divided(RUNS) else 0
-        race, starts = restarts.begin(algorithm, keys, annotated, weights, params, first, **sizes)
-        return _stacked(race), starts, algorithm, beside
+        race, *fixed = begun(data, weights, keys, first, given)
+        return _stacked(race), *fixed
 
     rows, runs = _specs()
     out = _race_specs(algorithm), runs, WHOLE, rows
-    return on_each(begun, (rows, runs, WHOLE, WHOLE), out)(rows_of(data, weights), keys, params, given)
+    return on_shares(on_one, data, weights, keys, given, specs=[runs], out=out)
 
 
 def advance(
@@ -186,25 +275,29 @@ def advance(
     """Advance the race of every device: see `restarts.advance`."""
 
     def advanced(
-        races: Race, starts: Tree, rows: Tree, algorithm: Algorithm, turns: Array, stop: Array
+        data: Data,
+        weights: Array | None,
+        races: Race,
+        starts: Tree,
+        algorithm: Algorithm,
+        turns: Array,
+        stop: Array,
     ) -> Race:
-        own = of_share(rows, data)
-        return _stacked(restarts.advance(_own(races), starts, algorithm, *own, turns, stop))
+        return _stacked(restarts.advance(_own(races), starts, algorithm, data, weights, turns, stop))
 
-    (rows, runs), race = _specs(), _race_specs(algorithm)
-    each = on_each(advanced, (race, runs, rows, WHOLE, WHOLE, WHOLE), race)
-    return each(races, starts, rows_of(data, weights), algorithm, turns, stop)
+    race, runs = _race_specs(algorithm), _specs()[1]
+    fixed = races, starts, algorithm, turns, stop
+    return on_shares(advanced, data, weights, *fixed, specs=[race, runs], out=race)
 
 
 def begun_again(races: Race, starts: Tree, algorithm: Algorithm, data: Data) -> Race:
     """Begin again on every device, with a run for each of its lanes: see `restarts.begun_again`."""
 
-    def again(races: Race, starts: Tree, rows: Tree, algorithm: Algorithm) -> Race:
-        return _stacked(restarts.begun_again(_own(races), starts, algorithm, of_share(rows, data)[0]))
+    def again(data: Data, _: None, races: Race, starts: Tree, algorithm: Algorithm) -> Race:
+        return _stacked(restarts.begun_again(_own(races), starts, algorithm, data))
 
-    (rows, runs), race = _specs(), _race_specs(algorithm)
-    each = on_each(again, (race, runs, rows, WHOLE), race)
-    return each(races, starts, rows_of(data, None), algorithm)
+    race, runs = _race_specs(algorithm), _specs()[1]
+    return on_shares(again, data, None, races, starts, algorithm, specs=[race, runs], out=race)
 
 
 def merged(races: Race) -> Race:

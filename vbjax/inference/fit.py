@@ -22,19 +22,18 @@ from vbjax.data.frames import read_frame
 from vbjax.data.sources import Source
 from vbjax.families.coordinates import displace
 from vbjax.inference import division, out_of_core
-from vbjax.inference.checkpoints import Checkpoint
-from vbjax.inference.interrupts import compiling
+from vbjax.inference.checkpoints import Checkpoint, require_one_process
+from vbjax.inference.interrupts import MOST_TURNS, compiling, next_slice
 from vbjax.inference.irreversible import irreversible
 from vbjax.inference.progress import progress_bar
 from vbjax.inference.resolution import emptied, read_data, read_params, refilled, subject_of
-from vbjax.inference.restarts import Race, Runs
+from vbjax.inference.restarts import Race, Runs, begin
 from vbjax.inference.result import Fit, M
 from vbjax.numerics.inputs import is_concrete, read_count, read_flag, read_key, read_number
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Params, Tree
 
-_SLICE_SECONDS = 0.2  # the host looks up about this often: for progress, and for Ctrl-C
-_NO_LIMIT = np.int32(np.iinfo(np.int32).max)
+_NO_LIMIT = np.int32(MOST_TURNS)
 _SHAKEN_SWEEPS = 16  # after which what leaves a saddle has risen above it
 _SHAKES = 3  # saddles that a fit leaves one after the other, at most
 
@@ -169,8 +168,7 @@ def fit(
     mesh = kept = None
     if source is None:
         mesh, data, weights = division.divide(read, data, weights, sizes["n_restarts"], devices)
-    if checkpoint is not None and mesh is not None and mesh.is_multi_process:
-        raise ValueError("checkpoint must be None where a fit of arrays runs over several processes")
+    require_one_process(checkpoint, mesh)
     if checkpoint is not None:
         arguments = dict(model=given, data=data, weights=weights, tol=tol, key=key, params=params)
         arguments |= dict(devices=str(mesh)) if source is None else rows.described(data)
@@ -228,15 +226,18 @@ def _begin(
 ) -> tuple[Race, Any, Any, Any]:
     """All that comes before the first sweep, in one program: each takes time and memory maps of its own."""
 
-    def started(data: Data, weights: Array | None, given: tuple[Given, Given]) -> tuple[Algorithm, Any, Any]:
+    def begun(
+        data: Data, weights: Array | None, keys: Array, first: Array, given: tuple[Given, Given, Params]
+    ) -> tuple[Race, Any, Any, Any]:
         algorithm, annotated = _algorithm(given[0], data, weights, given[1], options)
-        return algorithm, annotated, emptied(annotated)
+        race, starts = begin(algorithm, keys, annotated, weights, given[2], first, **sizes)
+        return race, starts, algorithm, emptied(annotated)
 
     keys = key[None] if n_restarts == 1 else jax.random.split(key, n_restarts)
     alike = given
     if divided(ROWS) and not isinstance(given, Algorithm):  # whose states lie on the devices as those do
         alike = in_dtype(given, float_dtype(data)).algorithm(data, options._replace(tol=tol))
-    return division.begin(started, alike, data, weights, keys, params, (given, tol), **sizes)
+    return division.begin(begun, alike, data, weights, keys, (given, tol, params))
 
 
 def _begun(
@@ -329,9 +330,7 @@ def _advance_in_slices(
                     kept.keep(race, now=ended == n_restarts)
                 if ended == n_restarts:
                     break
-                growth = 1.0 if in_several_processes() else _SLICE_SECONDS / (time.perf_counter() - begun)
-                turns = int(min(turns * min(max(growth, 1.0), 16.0), float(_NO_LIMIT)))
-                begun = time.perf_counter()
+                turns, begun = next_slice(turns, begun), time.perf_counter()
                 race, so_far, count = _advance(*fixed, np.int32(turns), np.bool_(False), race=race)
             except KeyboardInterrupt:
                 # deleted in the moment between a slice's beginning and its having a name

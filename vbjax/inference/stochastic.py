@@ -2,41 +2,53 @@
 
 A step computes the coordinate update that the whole data would give if they were copies of a minibatch, and
 moves the natural parameters a part rho of the way towards it. With rho = 1 and all rows it is the coordinate
-update. Minibatches come from arrays, drawn inside one compiled scan, or from an iterator (a file larger than
-memory), in which case the next one is read while the device works. Imports core; knows no model.
+update. Minibatches come from arrays, drawn inside one compiled loop, or one after the other (streams.py).
+Where they are large, every device has its share of all rows, and of each minibatch. Knows no model.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int
+from jax import Array, lax
+from jax.sharding import PartitionSpec
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float, Int
 
-from vbjax.core.contracts import Status
-from vbjax.core.coordinate_ascent import sweep
+from vbjax.core.devices import (
+    ROWS,
+    WHOLE,
+    deal_rows,
+    in_several_processes,
+    jit,
+    n_shares,
+    numbers_here,
+    over,
+    read_devices,
+)
 from vbjax.core.model import ConjugateModel, require_model
-from vbjax.core.ragged import Ragged
-from vbjax.core.rows import expectation, float_dtype, n_rows
-from vbjax.data.sources import Source, ahead
+from vbjax.core.ragged import Ragged, parts_of
+from vbjax.core.rows import float_dtype, n_rows
+from vbjax.data.sources import Source
 from vbjax.families.base import State
-from vbjax.inference.progress import progress_bar
-from vbjax.inference.resolution import read_params, resolved
-from vbjax.inference.restarts import Runs
+from vbjax.inference import division
+from vbjax.inference.checkpoints import Checkpoint, require_one_process
+from vbjax.inference.interrupts import compiling, next_slice
+from vbjax.inference.irreversible import irreversible
+from vbjax.inference.natural_gradient import Rates, make_fit, natural_step, read_rates, read_start, start
+from vbjax.inference.resolution import emptied, read_data, refilled
 from vbjax.inference.result import Fit
-from vbjax.numerics.inputs import is_concrete, read_count, read_flag, read_key, read_number
+from vbjax.inference.streams import from_stream, stream_of
+from vbjax.numerics.inputs import is_concrete, read_count, read_flag, read_key
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data
-
-Number: TypeAlias = float | np.float32 | Array
-Rates: TypeAlias = tuple[Number, Number]  # delay and forgetting of rho_t = (t + delay)^-forgetting
 
 
 def fit_stochastic(
@@ -51,6 +63,8 @@ def fit_stochastic(
     total_rows: int | None = None,
     params: Mapping[str, State] | None = None,
     progress: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Fit:
     """Fit a conjugate model by stochastic variational inference on minibatches.
 
@@ -75,12 +89,19 @@ def fit_stochastic(
         forgetting: between 0.5 (excluded) and 1, for the rates of Robbins and Monro; 0 for whole steps.
         total_rows: number of rows of the whole data, for an iterator.
         params: parameters to start from.
-        progress: show a progress bar of the minibatches of an iterator.
+        progress: show a progress bar of the minibatches of an iterator. Ctrl-C ends the fit early in any
+            case.
+        devices: those that may be used, by default all of this process. Minibatches are divided over them
+            where they are large; every device then has its share of the rows of arrays.
+        checkpoint: a directory where the fit keeps what it has reached, every 30 seconds, at Ctrl-C and at
+            its end. Called again with the same arguments it goes on from there, to the same result. An
+            iterator must then begin anew; of what it gives only the first minibatch is compared. It needs the
+            extra `checkpoint`.
 
     Returns:
         A `Fit` of one run, whose trace holds each minibatch's estimate of the bound. The objective is
         exact, from one pass over the data at the end; from an iterator it is the mean of the last tenth
-        of the trace. There is no test for convergence: the status is MAX_ITER, or NON_FINITE.
+        of the trace. There is no test for convergence: the status is MAX_ITER, NON_FINITE or INTERRUPTED.
 
     Raises:
         ValueError: arguments that `fit` refuses; rates out of range; a minibatch of another shape; an
@@ -102,185 +123,234 @@ def fit_stochastic(
     require_model(model, data, "minibatches")
     key, progress = read_key(key), read_flag(progress, "progress")
     batch_size, n_epochs = read_count(batch_size, "batch_size"), read_count(n_epochs, "n_epochs")
-    rates = _read_rates(delay, forgetting)
+    rates, devices = read_rates(delay, forgetting), read_devices(devices)
     if total_rows is not None:
         total_rows = read_count(total_rows, "total_rows")
-    if isinstance(data, Iterator):
-        if total_rows is None:
-            raise ValueError("total_rows must be given for an iterator: its minibatches stand for all rows")
-        return _from_iterator(model, data, key, rates, total_rows, params, progress)
-    if total_rows is not None:
-        raise ValueError("total_rows is for an iterator of minibatches; of arrays the rows are counted")
-    if isinstance(data, Source):
-        batches = (block.rows for _ in range(n_epochs) for block in data.blocks(batch_size))
-        return _from_iterator(model, batches, key, rates, data.n_rows, params, progress)
-    model, data, _ = resolved(model, data, None)
-    key_start, key_order = jax.random.split(key)
-    params = _start(model, key_start, data, params)
-    sizes = dict(batch_size=min(batch_size, n_rows(data)), n_epochs=n_epochs)
-    params, objective, trace = _from_arrays(model, params, data, key_order, rates, **sizes)
-    return _make_fit(model, params, objective, trace)
+    if isinstance(data, Iterator) != (total_rows is not None):
+        raise ValueError(
+            "total_rows must be given for an iterator: its minibatches stand for all rows"
+            if total_rows is None
+            else "total_rows is for an iterator of minibatches; of arrays the rows are counted"
+        )
+    options = dict(key=key, params=params, rates=rates, batch_size=batch_size, n_epochs=n_epochs)
+    streamed = isinstance(data, (Iterator, Source))
+    if checkpoint is not None and not is_concrete((model, None if streamed else data, options)):
+        raise ValueError("checkpoint must be None inside jit and vmap, where a fit cannot be kept")
+    if streamed:
+        stream = stream_of(data, total_rows, batch_size, n_epochs)
+        return from_stream(model, stream, options, devices, checkpoint, progress)
+    return _from_arrays(model, data, options, devices, checkpoint)
 
 
-def _read_rates(delay: Number, forgetting: Number) -> Rates:
-    """Return the two numbers of the step sizes, in float32 where they are known.
+class _Plan(NamedTuple):
+    """The minibatches of arrays.
 
-    Raises:
-        ValueError: numbers out of range.
+    Attributes:
+        totals: numbers of rows, of every part.
+        takes: numbers of those in a minibatch.
+        n_batches: number of minibatches in an epoch.
+        n_epochs: number of epochs.
     """
-    delay, forgetting = read_number(delay, "delay"), read_number(forgetting, "forgetting")
-    if not is_concrete((delay, forgetting)):
-        return delay, forgetting
-    if not (forgetting == 0 or 0.5 < forgetting <= 1):
-        raise ValueError(f"forgetting must be between 0.5 (excluded) and 1, or 0; got {forgetting!r}")
-    if delay > float(np.finfo(np.float32).max):
-        raise ValueError(f"delay must be a number that float32 holds; got {delay!r}")
-    return np.float32(delay), np.float32(forgetting)
+
+    totals: tuple[int, ...]
+    takes: tuple[int, ...]
+    n_batches: int
+    n_epochs: int
+
+    @property
+    def n_steps(self) -> int:
+        return self.n_batches * self.n_epochs
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "n_epochs"))
+class _Steps(NamedTuple):
+    """How far a fit to arrays has come.
+
+    Attributes:
+        params: the parameters.
+        t: number of steps made.
+        order: of every part of the data, the numbers of the rows of each minibatch of this epoch.
+        trace: objective of every step, NaN where it has not been made.
+    """
+
+    params: Record
+    t: Int[Array, ""]
+    order: tuple[Int[Array, "n_batches _"], ...]
+    trace: Float[Array, " n_steps"]
+
+
 def _from_arrays(
     model: ConjugateModel,
-    params: Record,
     data: Data,
-    key: Array,
-    rates: Rates,
-    *,
-    batch_size: int,
-    n_epochs: int,
-) -> tuple[Record, Float[Array, ""], Float[Array, " n_steps"]]:
-    """Make all steps on minibatches of arrays; return parameters, objective and trace."""
-    n = n_rows(data)
+    options: dict[str, Any],
+    devices: Sequence[jax.Device],
+    checkpoint: str | os.PathLike[str] | None,
+) -> Fit:
+    """Fit to minibatches of arrays."""
+    model, data, _ = read_data(model, data, None)
+    rates, (key_start, key_order) = options["rates"], jax.random.split(options["key"])
+    params = read_start(model, data, key_start, options["params"])
+    plan = _plan(data, options["batch_size"], options["n_epochs"])
+    traced = not is_concrete((model, data, options))
+    mesh, weights, kept = None, None, None
+    if not traced:
+        mesh, data, weights = division.divide_rows(data, None, devices, sum(plan.takes))
+    require_one_process(checkpoint, mesh)
+    if checkpoint is not None:
+        kept = Checkpoint(checkpoint, dict(model=model, data=data, devices=str(mesh)) | options)
+    with over(mesh):
+        with compiling():
+            model, steps, beside = _begin(model, data, weights, key_start, params, plan=plan)
+        data = refilled(beside, data)
+        if kept is not None:
+            steps = kept.restored(steps)
+        advance = functools.partial(_advance, model, data, weights, key_order, rates, plan=plan)
+        if traced:
+            steps = advance(np.int32(plan.n_steps), steps=steps)
+        else:
+            steps = _in_slices(advance, steps, plan, kept)
+        objective = division.objective(model, steps.params, data, weights)
+        fit = make_fit(model, steps.params, steps.trace, objective, steps.t, steps.t == plan.n_steps)
+        return irreversible(fit) if traced else division.gathered(fit, mesh)
+
+
+def _plan(data: Data, batch_size: int, n_epochs: int) -> _Plan:
+    """Return minibatches of about so many rows; of ragged rows each has the same share of every part."""
+    totals = tuple(map(n_rows, parts_of(data)))
+    batch_size = min(batch_size, sum(totals))
+    n_batches = sum(totals) // batch_size
     ragged = isinstance(data, Ragged)
-    parts = data.parts if ragged else (data,)
-    n_batches = n // batch_size
-    # a minibatch of ragged rows has the same share of every part; the rows of a small part take turns
-    sizes = (
-        [(n_rows(part), n_rows(part) // n_batches or 1) for part in parts] if ragged else [(n, batch_size)]
-    )
-    stands_for = [jnp.full(take, total / take, float_dtype((params, data))) for total, take in sizes]
-    weights = jnp.concatenate(stands_for) if ragged else None
-
-    def step(carry: tuple[Record, Array], rows: list[Array]) -> tuple[tuple[Record, Array], Array]:
-        params, t = carry
-        drawn = tuple(jax.tree.map(lambda x, r=r: x[r], p) for p, r in zip(parts, rows, strict=True))
-        batch = data.only(drawn) if ragged else drawn[0]
-        params, objective = _step(model, params, batch, weights, n, t, rates)
-        return (params, t + 1), objective
-
-    def epoch(carry: tuple[Record, Array], key: Array) -> tuple[tuple[Record, Array], Array]:
-        def places(key: Array, total: int, take: int) -> Int[Array, "n_batches take"]:
-            turns = jnp.arange(n_batches * take) % total
-            return jax.random.permutation(key, total)[turns].reshape(n_batches, take)
-
-        keys = jax.random.split(key, len(parts)) if ragged else [key]
-        return jax.lax.scan(step, carry, [places(k, *size) for k, size in zip(keys, sizes, strict=True)])
-
-    start = params, jnp.ones((), jnp.int32)
-    (params, _), trace = jax.lax.scan(epoch, start, jax.random.split(key, n_epochs))
-    return params, model.objective(params, expectation(model, params, data)), trace.reshape(-1)
+    takes = tuple(total // n_batches or 1 for total in totals) if ragged else (batch_size,)
+    return _Plan(totals, takes, n_batches, n_epochs)
 
 
-def _from_iterator(
+@functools.partial(jit, static=("plan",))
+def _begin(
     model: ConjugateModel,
-    batches: Iterator[Data],
+    data: Data,
+    weights: Array | None,
+    key: Array,
+    params: Record | None,
+    *,
+    plan: _Plan,
+) -> tuple[ConjugateModel, _Steps, Any]:
+    """Return the model resolved, a fit without a step, and what the model puts beside the rows."""
+
+    def begun(
+        data: Data, weights: Array | None, model: ConjugateModel, key: Array, params: Record | None
+    ) -> tuple[ConjugateModel, _Steps, Any]:
+        model, params, annotated = start(model, data, weights, key, params)
+        steps = _Steps(
+            params=params,
+            t=jnp.zeros((), jnp.int32),
+            order=tuple(jnp.zeros((plan.n_batches, _shared(take)), jnp.int32) for take in plan.takes),
+            trace=jnp.full(plan.n_steps, jnp.nan, float_dtype(params)),
+        )
+        return model, steps, emptied(annotated)
+
+    out = WHOLE, WHOLE, PartitionSpec(ROWS)
+    return division.on_shares(begun, data, weights, model, key, params, out=out)
+
+
+def _shared(take: int) -> int:
+    """Return a number of rows, and as many more as make their shares even."""
+    return take + -take % n_shares()
+
+
+@functools.partial(jit, static=("plan",), donate=("steps",))
+def _advance(
+    model: ConjugateModel,
+    data: Data,
+    weights: Array | None,
     key: Array,
     rates: Rates,
-    n: int,
-    params: Mapping[str, State] | None,
-    progress: bool,
-) -> Fit:
-    """Fit to minibatches from an iterator that stand for n rows, reading one while the device works."""
-    first = next(batches, None)
-    if first is None:
-        raise ValueError("data must give at least one minibatch; the iterator is empty")
-    model, first = resolved(model, first, None)[0], model.read(first)
-    params = _start(model, key, first, params)
-    size, shapes, like = n_rows(first), jax.tree.map(jnp.shape, first), first
+    until: ArrayLike,
+    *,
+    steps: _Steps,
+    plan: _Plan,
+) -> _Steps:
+    """Make steps until there are so many."""
 
-    def read(batch: Data) -> tuple[Data, Bool[Array, " size"]]:
-        """Return a minibatch of `size` rows, a short one padded, and which of its rows are not padding."""
-        nonlocal like
-        batch = model.read(batch)
-        missing = max(size - n_rows(batch), 0)
-        if isinstance(batch, Ragged):
-            like = batch.in_parts_of(like)
-            return like, jnp.arange(size) < size - missing
-        batch = jax.tree.map(lambda x: jnp.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))), batch)
-        got = jax.tree.map(jnp.shape, batch)
-        if jax.tree.flatten(got) != jax.tree.flatten(shapes):
-            raise ValueError(
-                f"minibatches must have the first one's shapes {shapes}, or fewer rows; got {got}"
-            )
-        model.inspect(batch)  # its values too, which the first minibatch does not vouch for
-        return batch, jnp.arange(size) < size - missing
+    def advanced(
+        data: Data,
+        _: Array | None,
+        model: ConjugateModel,
+        key: Array,
+        rates: Rates,
+        until: Array,
+        steps: _Steps,
+    ) -> _Steps:
+        keys = jax.random.split(key, plan.n_epochs)
+        weights = _weights(plan, float_dtype((steps.params, data)))
 
-    trace: list[Array] = []
-    with progress_bar(progress, "batch") as show:
-        for batch in ahead(itertools.chain([first], batches)):  # reads on while a step runs
-            t = np.int32(len(trace) + 1)
-            params, objective = _weighted_step(model, params, read(batch), np.int32(n), t, rates)
-            trace.append(objective)
-            show(len(trace))
-    values = jnp.stack(trace)
-    return _make_fit(model, params, values[-max(1, len(trace) // 10) :].mean(), values)
+        def step(carry: tuple[Record, Array, Array], order: tuple[Array, ...]) -> tuple[Record, Array, Array]:
+            params, t, trace = carry
+            batch = _minibatch(data, [rows[t % plan.n_batches] for rows in order])
+            params, objective = natural_step(model, params, batch, weights, t + 1, rates)
+            return params, t + 1, trace.at[t].set(objective)
 
+        def epoch(steps: _Steps) -> _Steps:
+            number = steps.t // plan.n_batches
+            begins = steps.t % plan.n_batches == 0
+            order = lax.cond(begins, lambda: _order(keys[number], plan), lambda: steps.order)
+            end = jnp.minimum(until, (number + 1) * plan.n_batches)
+            carry = steps.params, steps.t, steps.trace
+            body = functools.partial(step, order=order)
+            params, t, trace = lax.while_loop(lambda carry: carry[1] < end, body, carry)
+            return _Steps(params, t, order, trace)
 
-@jax.jit
-def _weighted_step(
-    model: ConjugateModel,
-    params: Record,
-    batch: tuple[Data, Bool[Array, " b"]],
-    n: ArrayLike,
-    t: ArrayLike,
-    rates: Rates,
-) -> tuple[Record, Float[Array, ""]]:
-    """Make a step on the rows of a minibatch that are present."""
-    rows, present = batch
-    return _step(model, params, rows, present.astype(float_dtype((params, rows))), n, t, rates)
+        return lax.while_loop(lambda steps: steps.t < until, epoch, steps)
+
+    return division.on_shares(advanced, data, weights, model, key, rates, until, steps)
 
 
-def _step(
-    model: ConjugateModel,
-    params: Record,
-    batch: Data,
-    weights: Float[Array, " b"] | None,
-    n: ArrayLike,
-    t: ArrayLike,
-    rates: Rates,
-) -> tuple[Record, Float[Array, ""]]:
-    """Score the parameters on a minibatch that stands for n rows, then make a natural-gradient step.
+def _order(key: Array, plan: _Plan) -> tuple[Int[Array, "n_batches _"], ...]:
+    """Draw the rows of all minibatches of an epoch; those of a small part take turns."""
 
-    Every block moves by eta <- (1 - rho_t) eta + rho_t eta_hat (Hoffman et al. 2013, figure 4), with
-    rho_t = (t + delay)^-forgetting (eq. 26).
-    """
-    present = jnp.ones(n_rows(batch), float_dtype((params, batch))) if weights is None else weights
-    weights = present * (jnp.asarray(n, present.dtype) / present.sum())
-    total = expectation(model, params, batch, weights)
-    objective = model.objective(params, total)
-    t, delay, forgetting = (jnp.asarray(x, objective.dtype) for x in (t, *rates))
-    rho = (t + delay) ** -forgetting
-    return Record(sweep(model, params, batch, weights, total, rho=rho).params), objective
+    def rows(key: Array, total: int, take: int) -> Array:
+        turns = jnp.arange(plan.n_batches * take) % total
+        drawn = jax.random.permutation(key, total)[turns].reshape(plan.n_batches, take)
+        even = jnp.pad(drawn, ((0, 0), (0, _shared(take) - take)), constant_values=-1)
+        return even.astype(jnp.int32)
+
+    keys = [key] if len(plan.totals) == 1 else jax.random.split(key, len(plan.totals))
+    return tuple(map(rows, keys, plan.totals, plan.takes))
 
 
-def _start(model: ConjugateModel, key: Array, data: Data, params: Mapping[str, State] | None) -> Record:
-    """Return the parameters to start from: those given, or the model's own random start."""
-    if params is None:
-        return _init(model, key, data)
-    return read_params(params, jax.eval_shape(_init, model, key, data))
+def _minibatch(data: Data, numbers: Sequence[Int[Array, " _"]]) -> Data:
+    """Return this device's share of the rows of some numbers, of every part."""
+    drawn = [deal_rows(part, rows) for part, rows in zip(parts_of(data), numbers, strict=True)]
+    return data.only(drawn) if isinstance(data, Ragged) else drawn[0]
 
 
-@jax.jit
-def _init(model: ConjugateModel, key: Array, data: Data) -> Record:
-    return Record(model.init(key, data))
+def _weights(plan: _Plan, dtype: DTypeLike) -> Float[Array, " b"]:
+    """Return how many rows each row of this device's share of a minibatch stands for."""
+
+    def of_part(total: int, take: int) -> Array:
+        here = numbers_here(_shared(take) // n_shares()) < take
+        return jnp.where(here, jnp.asarray(total / take, dtype), jnp.zeros((), dtype))
+
+    return jnp.concatenate(list(map(of_part, plan.totals, plan.takes)))
 
 
-@jax.jit
-def _make_fit(
-    model: ConjugateModel, params: Record, objective: Float[Array, ""], trace: Float[Array, " n_steps"]
-) -> Fit:
-    """Return the `Fit` of a single run that took all its steps."""
-    status = jnp.where(jnp.isfinite(objective), Status.MAX_ITER, Status.NON_FINITE).astype(jnp.int32)
-    n_iter, singular = jnp.asarray(len(trace), jnp.int32), model.singular(params)
-    runs = Runs(*(x[None] for x in (objective, n_iter, status, singular, trace)))
-    return Fit(model, params, objective, n_iter, runs, trace, status)
+def _in_slices(advance: Callable[..., _Steps], steps: _Steps, plan: _Plan, kept: Checkpoint | None) -> _Steps:
+    """Make all steps, the host looking up now and then; Ctrl-C ends them at the last one of a slice."""
+    turns, done, begun = 16, int(steps.t), time.perf_counter()
+    go_on = lambda steps: advance(np.int32(min(done + turns, plan.n_steps)), steps=steps)
+    with compiling():
+        steps = go_on(steps)
+    while True:
+        try:
+            done = int(steps.t)  # waits for the slice
+            if kept is not None:
+                kept.keep(steps, now=done == plan.n_steps)
+            if done == plan.n_steps:
+                return steps
+            turns, begun = next_slice(turns, begun), time.perf_counter()
+            steps = go_on(steps)
+        except KeyboardInterrupt:
+            # deleted in the moment between a slice's beginning and its having a name
+            if steps.t.is_deleted() or in_several_processes():
+                raise
+            if kept is not None:
+                kept.keep(steps, now=True)
+            return steps
