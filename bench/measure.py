@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import PartitionSpec
 
 from vbjax.core import devices
 from vbjax.core.coordinate_ascent import CoordinateAscent
@@ -71,15 +70,12 @@ def sweeps(model: Any, data: Any, params: Any, n: int, some: Sequence[jax.Device
 
 @functools.partial(devices.jit, static=("n",))
 def _swept(ascent: Any, params: Any, data: Any, weights: Any, *, n: int) -> Any:
-    def share(rows: Any, ascent: Any, params: Any) -> Any:
-        own = division.of_share(rows, data)
-        state = ascent.start(params, own[0])
-        state = lax.scan(lambda s, _: (ascent.step(s, *own)[0], None), state, length=n)[0]
+    def share(data: Any, weights: Any, ascent: Any, params: Any) -> Any:
+        state = ascent.start(params, data)
+        state = lax.scan(lambda s, _: (ascent.step(s, data, weights)[0], None), state, length=n)[0]
         return state.params, state.objective
 
-    rows = PartitionSpec(devices.ROWS) if devices.divided(devices.ROWS) else devices.WHOLE
-    each = devices.on_each(share, (rows, devices.WHOLE, devices.WHOLE), devices.WHOLE)
-    return each(division.rows_of(data, weights), ascent, params)
+    return division.on_shares(share, data, weights, ascent, params)
 
 
 def columns() -> list[str]:
