@@ -15,6 +15,7 @@ LONGEST = (
     "topics",
     "hidden_markov",
     "write_your_own_model",
+    "scale",
 )  # first: none is left at the end
 SLOW = ("topics",)  # computes for longer than it compiles
 
