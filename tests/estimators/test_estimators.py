@@ -18,6 +18,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 import vbjax as vb
+import vbjax.sklearn
 from vbjax.sklearn import (
     PPCA,
     ARDRegression,
@@ -72,6 +73,24 @@ def test_a_gaussian_mixture_has_the_attributes_of_scikit_learn(kind):
     for criterion in ("bic", "aic", "score"):
         got, expected = (getattr(x, criterion)(FAITHFUL) for x in (ours, theirs))
         np.testing.assert_allclose(got, expected, rtol=1e-8, err_msg=criterion)
+
+
+@pytest.mark.parametrize(
+    "kind", ["full", *(pytest.param(kind, marks=pytest.mark.again) for kind in ("tied", "diag", "spherical"))]
+)
+def test_from_the_same_start_each_sweep_is_that_of_scikit_learn(kind):
+    means = np.array([[2.0, 55.0], [4.5, 80.0]])
+    precisions = dict(full=[np.diag([4.0, 0.01]), np.eye(2)], tied=np.eye(2), diag=np.ones((2, 2)))
+    start = dict(weights_init=[0.7, 0.3], means_init=means, precisions_init=precisions.get(kind, [0.1, 0.2]))
+    options = dict(covariance_type=kind, reg_covar=0.0, tol=1e-6, **start)
+    ours, theirs = (
+        module.GaussianMixture(2, **options).fit(FAITHFUL) for module in (vbjax.sklearn, sklearn.mixture)
+    )
+    n = min(ours.n_iter_, theirs.n_iter_)
+    assert n >= 4
+    np.testing.assert_allclose(ours.lower_bounds_[:n], theirs.lower_bounds_[:n], rtol=1e-9)
+    one = GaussianMixture(2, means_init=means).fit(FAITHFUL)
+    assert (one.means_[0] < one.means_[1]).all()
 
 
 def test_k_means_has_the_attributes_of_scikit_learn():
@@ -276,6 +295,7 @@ def test_topics_are_scored_by_their_documents_alone():
         2, learning_method="online", batch_size=10, max_iter=30, random_state=0
     )
     assert online.fit(COUNTS).bound_ < 1.02 * topics.bound_
+    assert online.components_.dtype == topics.components_.dtype == np.float64
 
 
 # -- errors ----------------------------------------------------------------------------------------------

@@ -7,14 +7,16 @@ from dataclasses import field
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from sklearn.base import DensityMixin
 from sklearn.utils.metaestimators import available_if
 
 from vbjax import models
 from vbjax.inference.result import Fit
 from vbjax.numerics.inputs import read_count
-from vbjax.numerics.types import Given, Hyper
+from vbjax.numerics.types import Given, Hyper, Params
 from vbjax.sklearn.estimator import (
     Estimator,
     Fitted,
@@ -25,6 +27,7 @@ from vbjax.sklearn.estimator import (
     read_sample_weight,
 )
 
+_NEXT_TO_NOTHING = 1e-30  # a floor that float32 holds
 _OF_POINTS = available_if(lambda mixture: mixture._model.points)
 
 
@@ -73,7 +76,13 @@ class Mixture(DensityMixin, Estimator):
             own["weight_prior"] = "dirichlet"
         if "weight_prior" in own and own["weight_concentration"] is None:
             own["weight_concentration"] = 1 / self.n_components
+        if own.get("covariance_floor") == 0:
+            own["covariance_floor"] = _NEXT_TO_NOTHING
         return own
+
+    def _start(self, X: np.ndarray, weights: np.ndarray, key: Array) -> Params:
+        """Return parameters to start from; None for seeds."""
+        return self.fit_.params if self.warm_start and "fit_" in vars(self) else None
 
     def fit(self, X: Given, y: Given = None, sample_weight: Given = None) -> Self:
         """Fit the mixture to rows X (n, d); y is ignored."""
@@ -83,15 +92,17 @@ class Mixture(DensityMixin, Estimator):
             raise ValueError(
                 f"X must have at least n_components={self.n_components} rows; got n_samples={len(X)}"
             )
-        warm = self.warm_start and "fit_" in vars(self)
+        X, key = filled(X), draw_key(self.random_state)
+        with self._translated():
+            start = self._start(X, weights, key)
         self._run(
-            filled(X),
+            X,
             weights,
             tol=self.tol,
             max_iter=self.max_iter,
-            key=draw_key(self.random_state),
-            n_restarts=1 if warm else self.n_init,
-            params=self.fit_.params if warm else None,
+            key=key,
+            n_restarts=self.n_init if start is None else 1,
+            params=start,
             progress=bool(self.verbose),
         )
         share = weights.sum() if self._model.points else 1
@@ -172,7 +183,9 @@ class GaussianMixture(Mixture):
 
     Args:
         covariance_type: "full", "tied", "diag" or "spherical".
-        reg_covar: smallest variance of a component in any direction, relative to the data's; positive.
+        reg_covar: smallest variance of a component in any direction, relative to the data's.
+        weights_init, means_init, precisions_init: where the fit starts, once; what is not given is as by
+            default. Precisions are shaped as `precisions_`.
 
     Attributes:
         means_: (k, d).
@@ -184,12 +197,31 @@ class GaussianMixture(Mixture):
 
     covariance_type: str = "full"
     reg_covar: float = 1e-6
+    weights_init: Given = None
+    means_init: Given = None
+    precisions_init: Given = None
 
     _model = models.GaussianMixture
     means_ = Fitted(lambda fit: fit.means())
     covariances_ = _of_covariances(lambda x: x)
     precisions_ = _of_covariances(np.linalg.inv)
     precisions_cholesky_ = _of_covariances(_precision_roots)
+
+    def _start(self, X: np.ndarray, weights: np.ndarray, key: Array) -> Params:
+        start = super()._start(X, weights, key)
+        if start is not None or self.weights_init is self.means_init is self.precisions_init is None:
+            return start
+        model = self._model(**self._hyperparameters())
+        x = model.read(X)
+        own = model.resolve(x, jnp.asarray(weights)).init(key, x, jnp.asarray(weights))
+        means, covariances = own.components.value
+        if self.precisions_init is not None:
+            invert = np.linalg.inv if self.covariance_type in ("full", "tied") else np.reciprocal
+            covariances = invert(np.asarray(self.precisions_init, X.dtype))
+        given = lambda init, default: default if init is None else np.asarray(init, X.dtype)
+        return model.params_at(
+            given(self.weights_init, own.weights.value), given(self.means_init, means), covariances
+        )
 
 
 @estimator

@@ -118,7 +118,9 @@ class LatentDirichletAllocation(ClassNamePrefixFeaturesOutMixin, TransformerMixi
                 raise ValueError("sample_weight must be None with learning_method='online'")
             self.__dict__.pop("fit_", None)
             sizes = dict(batch_size=self.batch_size, n_epochs=self.max_iter)
-            self._step(docs.take(np.arange(X.shape[0])), delay=self.learning_offset, **sizes, **self._rates())
+            with self._translated():
+                docs = docs.take(np.arange(X.shape[0]))
+            self._step(docs, delay=self.learning_offset, **sizes, **self._rates())
         self.bound_ = self.perplexity(X)
         return self
 
