@@ -221,6 +221,8 @@ PLOTS = {
     "plots.trace": "",
     "plots.restarts": "",
     "plots.overview": "x=few_rows:table",
+    "plots.page": "data=few_rows:table",
+    "plots.parameters": "",
     "plots.chains.state_colors": "n_states=count:two",
     "plots.chains.series": "model=other:model:GaussianHMM params=params:params:GaussianHMM "
     "data=few_sequence_rows:table sequence=number_of:zero_count",

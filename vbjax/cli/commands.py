@@ -11,7 +11,7 @@ import dataclasses
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +43,6 @@ from vbjax.models import (
 )
 from vbjax.models.topics.topic_model import TopicModel
 from vbjax.numerics.record import Record
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Index: TypeAlias = int | np.integer
 Input: TypeAlias = Any  # a table (n, d) or a source of one, `Documents`, or a `Series`
@@ -258,8 +255,8 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _picture(result: Fit, data: Input, names: list[str]) -> Figure:
-    """Draw the page on a fit that suits its model."""
+def _picture(result: Fit, data: Input, names: list[str]) -> Any:
+    """Draw the page on a fit that suits its model, matplotlib's figure."""
     from vbjax import plots  # matplotlib takes a second to import
 
     if isinstance(result.model, TopicModel):

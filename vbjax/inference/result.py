@@ -6,6 +6,7 @@ Made by `fit` and the other drivers; imported by every reader of a fit.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
 import warnings
@@ -23,7 +24,7 @@ from vbjax.inference import saved_fits
 from vbjax.inference.restarts import Runs
 from vbjax.inference.summary import Summary, summarise
 from vbjax.numerics.inputs import is_concrete
-from vbjax.numerics.types import Params
+from vbjax.numerics.types import Data, Params
 
 M = TypeVar("M")
 
@@ -148,6 +149,20 @@ class Fit(Generic[M]):
             raise ValueError("fit must be of one data set and outside jit; jax.tree.map takes one of a batch")
         named = self.model.named_axes  # type: ignore[attr-defined]
         return summarise(self.params, f"{type(self.model).__name__}: {self.verdict()}", named, self.columns)
+
+    def plot(self, data: Data = None, **options: Any) -> Any:
+        """Draw a page on the fit (`vbjax.plots.page`): what suits its model, the trace, and the restarts.
+
+        Args:
+            data: rows of a Gaussian mixture or KMeans, sequences of a hidden Markov model, or the vocabulary
+                of a topic model. Without, and for other models, the page shows the parameters' intervals.
+            options: `figure`, matplotlib's, to draw on; by default a new one.
+
+        Returns:
+            The figure.
+        """
+        plots = importlib.import_module("vbjax.plots")  # it knows fits, not they it; and it takes matplotlib
+        return plots.page(self, data, **options)
 
     @property
     def _is_single(self) -> bool:

@@ -28,6 +28,7 @@ from vbjax.numerics.inputs import as_numbers, describe, read_count
 from vbjax.numerics.types import Data, Params
 from vbjax.plots.fits import _MOST_COLUMNS, restarts, trace
 from vbjax.plots.inputs import (
+    columns_of,
     read_axes,
     read_choice,
     read_figure,
@@ -217,8 +218,13 @@ def segments(
 
 
 def overview(
-    fit: Fit, data: Data, columns: Sequence[str] | None = None, sequences: Sequence[str] | None = None
-) -> Figure:
+    fit: Fit,
+    data: Data,
+    columns: Sequence[str] | None = None,
+    sequences: Sequence[str] | None = None,
+    *,
+    figure: Figure | SubFigure | None = None,
+) -> Figure | SubFigure:
     """Draw a page on a fit: the longest sequence, its states' probabilities, transitions, trace and restarts.
 
     Where there are several sequences, the page also shows the states of all, at most twenty.
@@ -226,17 +232,18 @@ def overview(
     Args:
         fit: a `Fit` of a hidden Markov model.
         data: the sequences of the fit.
-        columns: d names for the axes, with their units.
+        columns: d names for the axes, with their units; by default those of the fit's data frame.
         sequences: names of the sequences; by default their numbers.
+        figure: the figure to draw on; by default a new one.
 
     Returns:
-        A figure that belongs to no window; save it with `figure.savefig("states.png")`.
+        The figure. A new one belongs to no window; save it with `figure.savefig("states.png")`.
 
     Raises:
         ValueError, TypeError: arguments that `series` or `plots.trace` refuse.
     """
     fit = read_fit(fit)
-    model, params = fit.model, fit.params
+    model, params, columns = fit.model, fit.params, columns_of(fit, columns)
     read, paths = _decode(model, params, data)
     names = [str(i) for i in range(len(paths))]
     if sequences is not None:
@@ -246,7 +253,7 @@ def overview(
     x = _steps(read, longest)
     p, bands = min(x.shape[1], _MOST_COLUMNS), min(len(paths), _MOST_BANDS) if len(paths) > 1 else 0
     heights = [1.6 * p + 1.5, 0.22 * bands + 0.9 if bands else 0, 3.4]
-    figure = Figure(figsize=(11, sum(heights)), layout="constrained", dpi=150)
+    figure = read_figure(figure, 11, sum(heights), dpi=150)
     shares = [h for h in heights if h]
     parts: Any = figure.subfigures(len(shares), 1, height_ratios=shares)
     *panels, ribbons = parts[0].subplots(p + 1, 1, sharex=True, height_ratios=[1.6] * p + [0.9])

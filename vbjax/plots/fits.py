@@ -30,7 +30,7 @@ from vbjax.models import KMeans, Mixture
 from vbjax.models.components import Gaussian
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Given
-from vbjax.plots.inputs import read_axes, read_choice, read_figure, read_fit, read_names
+from vbjax.plots.inputs import columns_of, read_axes, read_choice, read_figure, read_fit, read_names
 from vbjax.plots.style import FAINT, INK, PALETTE, TITLE, WARN, Look, objective_name, tidy
 
 Drawable: TypeAlias = KMeans | Mixture  # of normals
@@ -216,7 +216,9 @@ def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
     return tidy(ax)
 
 
-def overview(fit: Fit, x: Given, columns: Sequence[str] | None = None) -> Figure:
+def overview(
+    fit: Fit, x: Given, columns: Sequence[str] | None = None, *, figure: Figure | SubFigure | None = None
+) -> Figure | SubFigure:
     """Draw a page on a fit: the components over the data, the best run's trace, and the restarts.
 
     Data of more than two columns are shown by `pairs`.
@@ -224,18 +226,20 @@ def overview(fit: Fit, x: Given, columns: Sequence[str] | None = None) -> Figure
     Args:
         fit: a `Fit` of a Gaussian mixture or of KMeans.
         x: the data of the fit, (n, d).
-        columns: d names for the axes, with their units.
+        columns: d names for the axes, with their units; by default those of the fit's data frame.
+        figure: the figure to draw on; by default a new one.
 
     Returns:
-        A figure that belongs to no window; save it with `figure.savefig("fit.png")`.
+        The figure. A new one belongs to no window; save it with `figure.savefig("fit.png")`.
 
     Raises:
         ValueError, TypeError: arguments that `components`, `trace` or `restarts` refuse.
     """
     fit = read_fit(fit)
+    columns = columns_of(fit, columns)
     x = fit.model.read(x)
     wide = np.ndim(x) == 2 and x.shape[1] > 2
-    figure = Figure(figsize=(13, 7.5) if wide else (11, 5.5), layout="constrained", dpi=150)
+    figure = read_figure(figure, *((13, 7.5) if wide else (11, 5.5)), dpi=150)
     left, right = cast(Any, figure.subfigures(1, 2, width_ratios=[1.9 if wide else 1.55, 1]))
     if wide:
         pairs(fit.model, fit.params, x, left, columns)

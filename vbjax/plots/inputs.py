@@ -5,7 +5,8 @@ Imported by the pictures of this folder alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -17,22 +18,38 @@ from vbjax.numerics.inputs import as_numbers, describe
 from vbjax.numerics.types import Given
 
 
+class Picture(Figure):
+    """Figure that a notebook shows, whether pyplot is imported or not."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
 def read_axes(ax: Axes | None) -> Axes:
     """Return the axes that are given, or those of a new figure."""
     if ax is None:
-        return Figure(figsize=(6, 4.5), layout="constrained", dpi=120).subplots()
+        return Picture(figsize=(6, 4.5), layout="constrained", dpi=120).subplots()
     if not isinstance(ax, Axes):
         raise TypeError(f"ax must be matplotlib's Axes, or None for new ones; got {describe(ax)}")
     return ax
 
 
-def read_figure(figure: Figure | SubFigure | None, width: float, height: float) -> Figure | SubFigure:
+def read_figure(
+    figure: Figure | SubFigure | None, width: float, height: float, dpi: float = 120
+) -> Figure | SubFigure:
     """Return the figure that is given, or a new one of that size in inches."""
     if figure is None:
-        return Figure(figsize=(width, height), layout="constrained", dpi=120)
+        return Picture(figsize=(width, height), layout="constrained", dpi=dpi)
     if not isinstance(figure, (Figure, SubFigure)):
         raise TypeError(f"figure must be matplotlib's, or None for a new one; got {describe(figure)}")
     return figure
+
+
+def columns_of(fit: Fit, columns: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the names of columns that are given, or those of the data frame of the fit."""
+    return fit.columns.names if columns is None and fit.columns is not None else columns
 
 
 def read_fit(fit: Given) -> Fit:

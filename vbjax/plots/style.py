@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 from matplotlib.axes import Axes
 
+from vbjax.core.model import ConjugateModel
+from vbjax.families.delta import Delta
 from vbjax.models import HiddenMarkovModel, KMeans, Mixture, components
 from vbjax.numerics.types import Tree
 
@@ -32,7 +34,12 @@ def objective_name(model: object) -> str:
     """Return the name of the objective of a fit of this model, with its unit."""
     if isinstance(model, KMeans):
         return "minus the inertia"
-    if not isinstance(model, (Mixture, HiddenMarkovModel)) or not model.points:
+    if not isinstance(model, (Mixture, HiddenMarkovModel)):
+        points = isinstance(model, ConjugateModel) and all(
+            isinstance(family, Delta) for family in model.factors.values()
+        )
+        return "objective (nats)" if points else "ELBO (nats)"
+    if not model.points:
         return "ELBO (nats)"
     priors = (
         [model.weights]

@@ -125,7 +125,9 @@ def document_topics(
     return ax
 
 
-def overview(fit: Fit, vocabulary: Sequence[str], n: int = 8) -> Figure:
+def overview(
+    fit: Fit, vocabulary: Sequence[str], n: int = 8, *, figure: Figure | SubFigure | None = None
+) -> Figure | SubFigure:
     """Draw a page on a fit: the words of its largest topics, the best run's trace, and the restarts.
 
     The topics drawn are those of more than one token, at most twelve; where there are none, the largest
@@ -135,9 +137,10 @@ def overview(fit: Fit, vocabulary: Sequence[str], n: int = 8) -> Figure:
         fit: a `Fit` of `LatentDirichletAllocation` or `HDPTopics`.
         vocabulary: V words; `vocabulary[i]` is word number i.
         n: number of words in a panel, at most V.
+        figure: the figure to draw on; by default a new one.
 
     Returns:
-        A figure that belongs to no window; save it with `figure.savefig("topics.png")`.
+        The figure. A new one belongs to no window; save it with `figure.savefig("topics.png")`.
 
     Raises:
         ValueError: arguments that `top_words` or `trace` refuse.
@@ -150,7 +153,7 @@ def overview(fit: Fit, vocabulary: Sequence[str], n: int = 8) -> Figure:
     shown = min(max(1, (sizes > 1).sum()), _MOST_PANELS)
     which = np.argsort(-sizes, kind="stable")[:shown].tolist()
     above = -(-shown // 4) * (0.22 * n + 0.8)
-    figure = Figure(figsize=(11, above + 3.6), layout="constrained", dpi=150)
+    figure = read_figure(figure, 11, above + 3.6, dpi=150)
     upper, lower = cast(Any, figure.subfigures(2, 1, height_ratios=[above, 3.2]))
     top_words(fit.params.topics, vocabulary, n, upper, which=which)
     left, right = lower.subplots(1, 2)
