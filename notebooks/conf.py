@@ -71,16 +71,19 @@ def read_docstring(app: Any, what: str, name: str, obj: object, options: object,
     """Turn the indented equations of a docstring into literal blocks, and escape its prose."""
     lines[:] = re.sub(r"(?m)^( {4}[\w, ]+,)\n {8}(?=[\w, ]+:)", r"\1 ", "\n".join(lines)).split("\n")  # Args
     read: list[str] = []
-    section = equation = doctest = False
+    section = equation = doctest = attributes = False
     for before, line in zip(["", *lines], lines, strict=False):
         if line and not line.startswith("    "):
-            section, equation = bool(SECTION.match(line)), False
+            section, equation, attributes = bool(SECTION.match(line)), False, line == "Attributes:"
         elif line and not before and not section and not equation:
             equation = True
             read += [".. code-block:: text", ""]
+        if attributes and (names := re.match(r" {4}\w+(, \w+)+:", line)):  # a space would end a name
+            line = names[0].replace(", ", ",") + line[names.end() :]
         doctest = bool(line) and (doctest or line.lstrip().startswith(">>>"))
         read.append(line if equation or doctest else in_prose(line))
-    lines[:] = ["\\ ", *read] if what == "property" else read  # else a colon in its first line ends a type
+    typed = what in ("attribute", "property")  # a colon in the first line of which would end a type
+    lines[:] = ["\\ ", *read] if typed else read
 
 
 def shorten(app: Any, env: object, node: Any, shown: object) -> object | None:
@@ -93,9 +96,9 @@ def skip_member(app: Any, what: str, name: str, obj: object, skip: bool, options
     if name.endswith("_request"):
         return True
     function = inspect.unwrap(getattr(obj, "fget", obj))
-    owner = getattr(function, "__qualname__", "").split(".")[0]
-    named = [contract.__name__ for contract in CONTRACTS if hasattr(contract, name)]
-    return True if named and owner not in named else None
+    owner = getattr(inspect.getmodule(function), getattr(function, "__qualname__", "").split(".")[0], None)
+    of_engine = inspect.isclass(owner) and owner not in CONTRACTS and issubclass(owner, CONTRACTS)
+    return True if of_engine and any(hasattr(contract, name) for contract in CONTRACTS) else None
 
 
 def read_page(app: Any, page: str, source: list[str]) -> None:

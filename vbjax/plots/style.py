@@ -1,6 +1,6 @@
 """Style of all pictures: colours, titles, axes, and the name of the objective.
 
-Imported by the pictures of this folder alone.
+Imported by the pictures of this folder, and by the notebooks.
 """
 
 from __future__ import annotations
@@ -18,8 +18,21 @@ Look: TypeAlias = dict[str, Tree]  # keyword arguments of matplotlib
 
 # Okabe & Ito (2008), distinct for the colour-blind; without their yellow, which is too light on white.
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]
-INK, FAINT, WARN = "#333333", "#B0B0B0", "#D55E00"
+BLUE, ORANGE, GREEN, INK, FAINT = "#0072B2", "#D55E00", "#009E73", "#333333", "#B0B0B0"
+WARN = ORANGE
 TITLE: Look = dict(loc="left", fontsize=10, color=INK)
+
+# matplotlib's settings for figures of one's own: plt.rcParams |= NOTEBOOK
+NOTEBOOK: Look = {
+    "figure.dpi": 90,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
 
 
 def tidy(ax: Axes) -> Axes:
