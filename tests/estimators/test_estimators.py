@@ -206,12 +206,20 @@ def test_weights_are_routed_and_frames_keep_their_names():
 # -- the jobs of people ----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Best performing initialization did not converge")
 def test_a_pipeline_and_a_grid_search():
     options = dict(weight_concentration_prior_type="dirichlet_distribution", weight_concentration_prior=1e-3)
     mixture = BayesianGaussianMixture(4, random_state=0, tol=1e-6, max_iter=1000, **options)
     steps = [("scale", StandardScaler()), ("mixture", mixture)]
     labels = Pipeline(steps).fit(FAITHFUL).predict(FAITHFUL)
     assert len(np.unique(labels)) == 2
+    other = sklearn.mixture.BayesianGaussianMixture(n_components=4, max_iter=1, **options).fit(
+        steps[0][1].transform(FAITHFUL)
+    )
+    for name in ("mean_precision_prior_", "mean_prior_", "degrees_of_freedom_prior_", "covariance_prior_"):
+        expected = getattr(other, name)
+        np.testing.assert_allclose(getattr(mixture, name), expected, rtol=1e-12, atol=1e-12, err_msg=name)
+    assert mixture.weight_concentration_prior_ == pytest.approx(1e-3)
     searches = [
         GridSearchCV(kind(random_state=0, tol=1e-8), dict(n_components=[1, 2]), cv=2).fit(FAITHFUL)
         for kind in (GaussianMixture, sklearn.mixture.GaussianMixture)
@@ -313,7 +321,7 @@ def test_topics_are_scored_by_their_documents_alone():
         (PoissonMixture(2), -FAITHFUL, "Negative values"),
         (BernoulliMixture(2, binarize=None), FAITHFUL, "X must be 0 or 1"),
         (KMeans(300), FAITHFUL, "n_clusters=300"),
-        (KMeans(2, init=FAITHFUL[:3]), FAITHFUL, "init must have shape"),
+        (KMeans(2, init=lambda x, k, _: x[: k + 1]), FAITHFUL, "init must have shape"),
         (KMeans(2, init="far"), FAITHFUL, "init must be one of"),
         (LatentDirichletAllocation(2, learning_method="both"), COUNTS, "learning_method must"),
         (LatentDirichletAllocation(2, doc_topic_prior=-1.0), COUNTS, "doc_topic_prior must"),

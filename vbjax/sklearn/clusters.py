@@ -33,7 +33,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
 
     Args:
         n_clusters: k.
-        init: "k-means++", "random" (different rows), or centres (k, d).
+        init: "k-means++", "random" (different rows), centres (k, d), or a function of X, k and
+            `random_state` that returns such.
         n_init: number of fits, of which the best is kept; "auto" is 10 from random rows, otherwise 1.
         max_iter, tol: sweeps at most; the relative change of the inertia at which a fit has converged.
         random_state: a seed, a `RandomState`, or None for numpy's own.
@@ -79,7 +80,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         """Return the parameters at given centres, None where there are none."""
         if isinstance(self.init, str):
             return None
-        centers = np.asarray(self.init, X.dtype)
+        init = self.init(X, self.n_clusters, self.random_state) if callable(self.init) else self.init
+        centers = np.asarray(init, X.dtype)
         if centers.shape != (self.n_clusters, X.shape[1]):
             raise ValueError(f"init must have shape {(self.n_clusters, X.shape[1])}; got {centers.shape}")
         with self._translated():

@@ -247,6 +247,9 @@ class BayesianGaussianMixture(Mixture):
         means_: (k, d), expected.
         covariances_, precisions_, precisions_cholesky_: at the expected precisions; shaped as those of
             `GaussianMixture`.
+        weight_concentration_prior_, mean_precision_prior_, mean_prior_, degrees_of_freedom_prior_,
+            covariance_prior_: the parameters of the priors, with what the data have filled in. Those of the
+            posteriors are in `fit_.params`.
 
     Other parameters and attributes: see `Mixture`.
     """
@@ -264,3 +267,8 @@ class BayesianGaussianMixture(Mixture):
     covariances_ = _of_covariances(lambda x: x)
     precisions_ = _of_covariances(np.linalg.inv)
     precisions_cholesky_ = _of_covariances(_precision_roots)
+    weight_concentration_prior_ = Fitted(lambda fit: fit.model.weights.concentration)
+    mean_precision_prior_ = Fitted(lambda fit: fit.model.component.mean_precision)
+    mean_prior_ = Fitted(lambda fit: fit.model.component.location)
+    degrees_of_freedom_prior_ = Fitted(lambda fit: fit.model.component.degrees_of_freedom)
+    covariance_prior_ = Fitted(lambda fit: fit.model.component.inverse_scale)
