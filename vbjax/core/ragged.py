@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.typing import ArrayLike, DTypeLike
 
-from vbjax.core.devices import ROWS, WHOLE, largest, mesh_over, on_hosts, own_key, put, put_own, read_devices
+from vbjax.core.devices import ROWS, WHOLE, largest, mesh_over, on_hosts, own_key, put_own, read_devices
 from vbjax.families.base import pytree
 from vbjax.numerics.inputs import as_numbers, row_numbers_here, rows_here, spans_processes
 from vbjax.numerics.types import Data, Tree
@@ -104,7 +104,8 @@ class Ragged(abc.ABC):
         same = self.in_parts_for(n_own, lambda x: largest(x, mesh))
         first = same.n_rows // n_own * (owners < here).sum()
         places = put_own([own + np.int32(first) for own in same._places()], mesh)
-        order = put(np.concatenate(on_hosts(places, mesh)), mesh, WHOLE)
+        order = np.concatenate(on_hosts(places, mesh))
+        order = jax.make_array_from_process_local_data(NamedSharding(mesh, WHOLE), order, order.shape)
         return dataclasses.replace(same, parts=put_own(same.parts, mesh), order=order)
 
     def _require_alike(self, mesh: Mesh) -> None:
