@@ -2,7 +2,8 @@
 
 Rows that lie in both, of tables, sequences and documents, are fitted as in one: the same runs, by one sum
 over the devices for each block of a pass, and nothing else between them; so are those of a source, of which
-each reads its share. Restarts are divided too. What is wrong in one process is an error in both.
+each reads its share. Restarts and minibatches are divided too. What is wrong in one process is an error in
+both.
 """
 
 import json
@@ -22,7 +23,7 @@ def lines(out):
     return {row["name"]: row for row in (json.loads(x) for x in out.splitlines() if x.startswith("{"))}
 
 
-NAMES = (*two_processes.tables(), *two_processes.RAGGED, "restarts")
+NAMES = (*two_processes.tables(), *two_processes.RAGGED, "restarts", "minibatches")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_two_processes_fit_as_one(found, name):
     np.testing.assert_allclose(first["params"], alone["params"], rtol=of_params, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "source" not in name and name != "restarts"])
+@pytest.mark.parametrize("name", [name for name in NAMES[:-2] if "source" not in name])
 def test_a_pass_is_a_sum_over_the_devices(found, name):
     first = found[0][name]
     assert first["gathers"] == 0

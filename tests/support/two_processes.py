@@ -120,6 +120,9 @@ def main(rank, port):
         report(name, vb.fit(model, data, key=jax.random.key(0), **options))
     few, options = tables()["own"][1][:40], dict(n_restarts=8, devices=jax.devices())
     report("restarts", vb.fit(OWN, few, key=jax.random.key(0), **options))
+    model, pair = tables()["regression"]
+    minibatches = dict(batch_size=100, n_epochs=2, key=jax.random.key(0))
+    report("minibatches", vb.fit_stochastic(model, jax.tree.map(placed, pair), **minibatches))
     if rank >= 0:
         errors(rank, placed)
 
