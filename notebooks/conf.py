@@ -109,6 +109,8 @@ def read_page(app: Any, page: str, source: list[str]) -> None:
         source[0] = "".join(parts)
     if page == "gallery":
         listed = re.findall(r"^- `(\w+)\.ipynb`: (.*)$", (here / "README.md").read_text("utf-8"), re.M)
+        others = {path.stem for path in here.glob("*.ipynb")} - {name for name, _ in listed}
+        listed += [(name, "") for name in sorted(others)]
         source[0] += "\n".join(card(name, text) for name, text in listed) + "\n::::\n"
         source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join(name for name, _ in listed) + "\n```\n"
 
@@ -123,7 +125,7 @@ def card(name: str, text: str) -> str:
         (here / "_thumbnails").mkdir(exist_ok=True)
         (here / "_thumbnails" / f"{name}.png").write_bytes(base64.b64decode("".join(picture)))
         options += f"\n:img-top: _thumbnails/{name}.png"
-    return f":::{{grid-item-card}} {title}\n{options}\n\n{text}\n:::\n"
+    return f":::{{grid-item-card}} {title}\n{options}\n\n{text[:1].upper()}{text[1:]}\n:::\n"
 
 
 def setup(app: Any) -> None:
