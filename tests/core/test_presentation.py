@@ -51,6 +51,7 @@ def test_parameters_have_a_line_each():
     assert "<point of Gamma (3, 2)>" in lines[3]
     state = vb.families.NormalState(jnp.float32(1.5), jnp.float32(4.0))
     assert repr(state) == "NormalState(mean=1.5, precision=4)"
+    assert repr(vb.Delta(vb.Gamma()).at(2.5)) == "DeltaState(value=2.5)"
     assert repr(jax.vmap(lambda x: state)(jnp.ones(3))) == "<Normal (3,)>"
 
 

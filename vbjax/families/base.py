@@ -239,8 +239,8 @@ class State(Generic[T]):
 
     def __repr__(self) -> str:
         """Return the family and the shape of a draw, or the numbers of a scalar."""
-        if all(np.size(x) == 1 for x in jax.tree.leaves(self)):
-            return _fields_repr(self)
+        if self.fields and all(np.ndim(x) == 0 for x in self.fields.values()):
+            return call(type(self).__name__, self.fields.items())
         shapes = [x.shape for x in jax.tree.leaves(jax.eval_shape(lambda q: q.mean, self))]
         return f"<{self.title} {' and '.join(map(str, shapes))}>"
 
