@@ -120,6 +120,13 @@ def _of_families() -> Iterator[Call]:
         for method, arguments in methods.items():
             if name == "Delta" and method in ("kl", "log_prob"):
                 continue  # a point has no density
+            if method == "quantile" and name in (
+                "Categorical",
+                "MarkovChain",
+                "PolyaGamma",
+                "TruncatedNormal",
+            ):
+                continue  # not known
             if hasattr(type(state()), method):
                 bound = lambda state=state, method=method: getattr(state(), method)
                 yield from calls_of(group, f"{name}State.{method}", bound, {a: own[a] for a in arguments})

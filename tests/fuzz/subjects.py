@@ -208,7 +208,9 @@ METHODS = {
         windows="length=count:two",
         steps="",
     ),
-    "fit:GaussianMixture": dict(verdict="", save="path=path:new_file"),
+    "fit:GaussianMixture": dict(
+        verdict="", summary="", plot="data=few_rows:table", save="path=path:new_file"
+    ),
     "fit:BlackBox": dict(verdict=""),
     "black_box_params": dict(sample="key=key n=count:three", quantile="p=quantile:third"),
 }

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float
 
 from vbjax.families.base import Family, State, T, Value, pytree
+from vbjax.numerics.inputs import read_probabilities
 from vbjax.numerics.types import Data, Given, Tree
 
 
@@ -84,6 +85,10 @@ class DeltaState(State[T]):
 
     @property
     def mode(self) -> Value:
+        return self.mean
+
+    def quantile(self, p: ArrayLike) -> Value:
+        read_probabilities(p)
         return self.mean
 
     def draw(self, key: Array, shape: tuple[int, ...]) -> Value:
