@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gzip
 import importlib
 import os
 import stat
@@ -21,7 +22,7 @@ from tests.support.command_checks import check_refused, stopped_fits
 from vbjax.cli import commands
 from vbjax.cli import tables as commands_tables
 from vbjax.cli.files import UserError, check_outputs, reading, replacing
-from vbjax.cli.main import main
+from vbjax.cli.main import _parser, main
 from vbjax.inference import saved_fits
 
 
@@ -105,11 +106,41 @@ def test_fit_prints_and_saves_what_fit_finds(name, model, folder, capsys):
         assert saved["sizes"].sum() == 60
 
 
+@pytest.mark.parametrize("name", ["gmm", "bayesian-gmm"])
+def test_a_table_with_missing_entries(name, folder, capsys):
+    """A gzipped table with semicolons and NA, as R writes it, is read as the array with NaN."""
+    x = np.array(table())
+    x[3, 0] = x[7, 1] = x[9] = np.nan
+    lines = [";".join("NA" if np.isnan(v) else repr(v) for v in row) for row in x.tolist()]
+    Path("gaps.csv.gz").write_bytes(gzip.compress("\n".join(["length;mass", *lines]).encode()))
+    model = (vb.GaussianMixture if name == "gmm" else vb.BayesianGaussianMixture)(3, missing=True)
+    direct = vb.fit(model, x, key=jax.random.key(0), n_restarts=8)
+    small = [
+        "--components",
+        "3",
+        "--restarts",
+        "8",
+        "--missing",
+        "--quiet",
+        "--out",
+        "fit",
+        "--plot",
+        "f.png",
+    ]
+    assert main(["fit", name, "gaps.csv.gz", *small]) == 0
+    assert main(["predict", "fit", "gaps.csv.gz", "--out", "labels.csv"]) == 0
+    assert capsys.readouterr().err == ""
+    for a, b in zip(jax.tree.leaves(vb.load("fit")), jax.tree.leaves(direct), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(vb.datasets.read_table("labels.csv", [0])[0][:, 0], direct.predict(x))
+
+
 def test_old_faithful_without_a_command_and_as_a_table(folder, capsys):
     assert main([]) == 0
     out, err = capsys.readouterr()
     assert "64/64" in err  # the progress bar
     assert "4 of 6 components emptied themselves" in out
+    assert max(map(len, out.splitlines())) <= 80
     assert "64 within 1e-4 of the best, 0 singular" in out
     assert "old_faithful.png" in out
     assert (folder / "old_faithful.png").read_bytes().startswith(b"\x89PNG")
@@ -175,7 +206,15 @@ BAD = {
     "no such file": (["fit", "gmm", "missing.csv"], "missing.csv: No such file"),
     "a folder": (["fit", "gmm", "."], "Is a directory"),
     "a text column": (["fit", "gmm", "table.csv"], "line 2, column 'name': 'word'"),
-    "a NaN": (["fit", "gmm", "nan.csv"], "line 3, column 'b': 'nan'"),
+    "a NaN": (["fit", "gmm", "nan.csv"], "line 3, column 'b': 'nan'; expected a finite number; missing=True"),
+    "an empty column": (
+        ["fit", "gmm", "gaps.csv", "--missing", "--components", "2"],
+        "gaps.csv, column 'b': no entry in any line",
+    ),
+    "kmeans has no missing": (
+        fit_command("kmeans", "--missing"),
+        "--missing is for gmm and bayesian-gmm only",
+    ),
     "too few rows": (["fit", "kmeans", "few.csv"], "2 rows; expected at least 6"),
     "one row": (["fit", "bayesian-gmm", "one.csv"], "1 row; expected at least 2"),
     "digits": (["fit", "kmeans", "time.csv", "--components", "2"], "column 't': too few digits in float32"),
@@ -208,6 +247,7 @@ def test_bad_input_is_one_line_and_no_file(case, folder, capsys, monkeypatch):
     files = {
         "nan.csv": "a,b\n1,2\n3,nan\n",
         "few.csv": "1,2\n3,4\n",
+        "gaps.csv": "a,b\n1,\n3,NA\n",
         "one.csv": "1,2\n",
         "huge.csv": "a,b\n1,1e300\n2,3\n4,5\n",
         "time.csv": "t\n1700000000\n1700000001\n1700000009\n",
@@ -339,6 +379,16 @@ def test_a_single_cluster_has_no_silhouette():
     assert "compares two clusters" in commands._silhouette(dict(labels=np.zeros(5, int)))
 
 
+def test_tables_have_80_columns_and_lose_nothing():
+    names = ["a" * 100, "wind speed at ten metres above the ground, in metres per second", "b"]
+    rows = [["state", "column", "on the steps before"]]
+    rows += [["1", name, ", ".join(f"-0.{i} {name}[-{i}]" for i in range(9))] for name in names]
+    lines = commands_tables.align(rows, right=1)
+    assert max(map(len, lines)) <= 80
+    letters = lambda texts: sorted("".join(texts).replace(" ", ""))
+    assert letters(lines) == letters(cell for row in rows for cell in row)
+
+
 def test_numbers_have_the_digits_their_uncertainty_warrants():
     shown = {
         (1234.567, None): "1235",
@@ -350,6 +400,21 @@ def test_numbers_have_the_digits_their_uncertainty_warrants():
         (2.0, float("nan")): "2.000",
     }
     assert {pair: commands_tables.measure(*pair) for pair in shown} == shown
+
+
+@pytest.mark.parametrize("command", ["fit", "predict"])
+def test_help_has_80_columns_and_examples_that_can_be_read(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    examples = out[out.index("\nexample") :].replace("\\\n", "").splitlines()[2:]
+    assert examples
+    for example in examples:
+        program, arguments = example.split()[:3], example.split()[3:]
+        assert program == ["python", "-m", "vbjax"]
+        assert _parser().parse_args(arguments).command in ("fit", "predict")
 
 
 def test_help_in_a_shell_and_matplotlib_stays_away():

@@ -96,6 +96,11 @@ BAD = {
     "no Parquet file": ("text.parquet", [], "text.parquet cannot be read"),
     "a cube": ("cube.npy", [], "expected a table of shape (n, d); got (2, 3, 4)"),
     "no such column": ("table.npy", ["--columns", "x7"], "no column 'x7' in columns"),
+    "words beside numbers": (
+        "mixed.parquet",
+        [],
+        "mixed.parquet, column 'a': expected numbers; columns, in the shell --columns b,c, leaves out",
+    ),
     "words": ("words.parquet", [], "words.parquet, row group 0 cannot be read"),
     "a NaN": ("nan.npy", [], "nan.npy, row 1, column 'x0': nan; expected a finite number"),
     "few rows": ("few.npy", [], "2 rows; expected at least 6"),
@@ -110,6 +115,7 @@ def test_a_bad_file_is_one_line(case, folder, capsys, monkeypatch):
     np.save("few.npy", np.eye(2))
     np.save("none.npy", np.zeros((0, 2)))
     write_parquet("words.parquet", a=["x", "y"])
+    write_parquet("mixed.parquet", a=["x", "y"], b=[1, 2], c=[True, False])
     data, options, message = BAD[case]
     files = {"text.npy": "1,2\n", "text.parquet": "1,2\n"}
     check_refused(["fit", "gmm", data, *options], message, files, capsys, monkeypatch)

@@ -6,6 +6,7 @@ and a bad file is refused with its name, the line and the column.
 """
 
 import csv
+import gzip
 import time
 from pathlib import Path
 
@@ -71,12 +72,56 @@ def test_read_table_reads_the_bundled_file():
         ("a, b\n1,-2.5\n3e2, 4\n", ["a", "b"]),
         ("1,-2.5\n3e2,4", ["x0", "x1"]),
         ('\ufeff"a","b,c"\r\n1,-2.5\r\n300,4\r\n\r\n \r\n', ["a", "b,c"]),
+        ("a;b, c\n1;-2.5\n300;4\n", ["a", "b, c"]),
+        ('"a;b","c\td"\n1,-2.5\n300,4\n', ["a;b", "c\td"]),
+        ("a\tb; c, d\n1\t-2.5\n300\t4", ["a", "b; c, d"]),
+        ("1;-2.5\n300;4\n", ["x0", "x1"]),
     ],
 )
 def test_header_is_optional_and_blank_lines_end_a_file(table, text, names):
     x, found = datasets.read_table(table(text))
     np.testing.assert_array_equal(x, [[1, -2.5], [300, 4]])
     assert found == names
+
+
+@pytest.mark.parametrize("text", ["a,NA\n,1\nNA,2\nnan, \n3, NA \n", "a;NA\n;1\nNA;2\nNaN;na\n3;\n"])
+def test_blank_cells_na_and_nan_are_missing_where_they_may_be(table, text):
+    path = table(text)
+    x, names = datasets.read_table(path, missing=True)
+    np.testing.assert_array_equal(x, [[np.nan, 1], [np.nan, 2], [np.nan, np.nan], [3, np.nan]])
+    assert names == ["a", "NA"]
+    with pytest.raises(ValueError, match=r"line 2, column 'a': ''; expected a finite number; missing=True"):
+        datasets.read_table(path)
+    steps = datasets.read_series_table(path)
+    np.testing.assert_array_equal(steps.values, x)
+    np.testing.assert_array_equal(datasets.read_table(table("NA,1\n2,3\n"), missing=True)[0][1], [2, 3])
+    with pytest.raises(ValueError, match="line 2, column 'a': 'inf'; expected a finite number, or nothing"):
+        datasets.read_table(table("a\ninf\n"), missing=True)
+
+
+def test_gzipped_files_are_read_like_others(tmp_path):
+    for name, text, read in (
+        ("table.csv", "a;b\n1;2\n", datasets.read_table),
+        ("corpus.ldac", "1 0:2\n", lambda path: datasets.read_ldac(path).word_counts()),
+    ):
+        plain, packed = tmp_path / name, tmp_path / f"{name}.gz"
+        plain.write_text(text)
+        packed.write_bytes(gzip.compress(text.encode()))
+        np.testing.assert_equal(read(packed), read(plain))
+        for bad in (text.encode(), packed.read_bytes()[:-9], packed.read_bytes()[:12] + bytes(20)):
+            packed.write_bytes(bad)
+            with pytest.raises(ValueError, match=f"{name}.gz: not a .* in UTF-8"):
+                read(packed)
+
+
+def test_columns_of_text_are_named_with_the_remedy(table):
+    remedy = r"columns, in the shell --columns x,y, leaves out the 2 columns of text"
+    path = table("who,x,y,place\nNA,1,2,\nann,3,4,york\n")
+    with pytest.raises(ValueError, match=f"line 3, column 'who': 'ann'; expected a finite number; {remedy}"):
+        datasets.read_table(path)
+    assert datasets.read_table(path, ["x", "y"])[0].tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(ValueError, match=r"line 2, column 'b': '2,5'; .* with a point for its decimals"):
+        datasets.read_table(table("a;b\n1;2,5\n"), ["b"])
 
 
 def test_a_first_line_of_names_and_numbers_is_neither_header_nor_data(table):

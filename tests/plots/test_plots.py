@@ -102,9 +102,13 @@ def test_kmeans_shows_its_centres_and_thins_many_rows(n):
     assert len({tuple(color) for color in points.get_facecolors()}) == 2
 
 
-def test_one_column_is_a_histogram_and_the_densities():
+@pytest.mark.parametrize("missing", [False, True])
+def test_one_column_is_a_histogram_and_the_densities(missing):
     x = clouds()
-    ax = plots.components(*mixture(x), x, features=[1])
+    model, params = mixture(x)
+    if missing:
+        model, x = model.replace(missing=True), x.at[5:25, 1].set(jnp.nan)
+    ax = plots.components(model, params, x, features=[1])
     np.testing.assert_allclose(sum(bar.get_width() * bar.get_height() for bar in ax.patches), 1, rtol=1e-6)
     first, second, total = (line.get_ydata() for line in ax.lines)
     np.testing.assert_allclose(first + second, total)

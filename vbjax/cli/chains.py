@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from vbjax.cli.files import UserError, check_digits
+from vbjax.cli.files import UserError, check_digits, check_entries
 from vbjax.cli.inputs import load_series
 from vbjax.cli.tables import align, measure, mention_empty, posterior_sds
 from vbjax.data.datasets import Series
@@ -99,8 +99,7 @@ def load(
     """
     series = load_series(path, sequence, columns)
     x, missing = series.values, np.isnan(series.values)
-    if missing.all(0).any():
-        raise UserError(f"{path}, column {series.columns[missing.all(0).argmax()]!r}: no entry in any line")
+    check_entries(path, x, series.columns)
     wrong = np.argwhere(~missing & ~OUTPUTS[output].fits(x))
     if len(wrong):
         i, j = wrong[0]
@@ -289,7 +288,7 @@ def _transitions(transitions: Float[np.ndarray, "k k"], kept: Int[np.ndarray, " 
         return align(rows, right=1)
     rows = [["from", *(f"to {k}" for k in kept)]]
     rows += [[str(k), *(f"{transitions[k, m]:.3f}" for m in kept)] for k in kept]
-    return [line.replace("   ", "  ") for line in align(rows, right=len(rows[0]))]
+    return align(rows, right=len(rows[0]))
 
 
 def _likely(probabilities: Float[np.ndarray, " n"]) -> str:

@@ -20,7 +20,7 @@ from jax import Array
 
 from vbjax import metrics
 from vbjax.cli import chains, topics
-from vbjax.cli.files import UserError, check_digits, check_outputs, replacing
+from vbjax.cli.files import UserError, check_digits, check_entries, check_outputs, replacing
 from vbjax.cli.inputs import blocks_of, load_table
 from vbjax.cli.interrupt import is_command
 from vbjax.cli.tables import align, measure, mention_empty, posterior_sds
@@ -92,6 +92,7 @@ class Options:
     columns: list[str | int] | None = None
     covariance: str | None = None
     weight_concentration: float | None = 1e-3
+    missing: bool = False
     vocab: str | None = None
     output: str | None = None
     parts: int | None = None
@@ -192,6 +193,8 @@ def _check(options: Options) -> None:
         raise UserError(f"--columns is not for {options.model}, whose data are documents, not a table")
     if options.model != "bayesian-gmm" and options.weight_concentration is not None:
         raise UserError(f"--weight-concentration is for bayesian-gmm only, not for {options.model}")
+    if options.missing and options.model not in ("gmm", "bayesian-gmm"):
+        raise UserError(f"--missing is for gmm and bayesian-gmm only, not for {options.model}")
     if options.model not in _TOPICS and options.vocab is not None:
         raise UserError(f"--vocab is for {' and '.join(_TOPICS)} only, not for {options.model}")
     if options.model == "hdp-topics" and options.components < 2:
@@ -217,8 +220,9 @@ def _model(options: Options, data: Input) -> Model:
     if options.model in ("kmeans", *_TOPICS):
         return MODELS[options.model](k)
     if options.model == "gmm":
-        return GaussianMixture(k, covariance)
-    return BayesianGaussianMixture(k, covariance, weight_concentration=options.weight_concentration)
+        return GaussianMixture(k, covariance, missing=options.missing)
+    concentration = options.weight_concentration
+    return BayesianGaussianMixture(k, covariance, weight_concentration=concentration, missing=options.missing)
 
 
 def _load(options: Options) -> tuple[Input, list[str]]:
@@ -232,12 +236,13 @@ def _load(options: Options) -> tuple[Input, list[str]]:
         where = options.data, options.sequence, options.columns
         series = chains.load(*where, options.emission, needed)
         return series, series.columns
-    table, columns = load_table(options.data, options.columns)
+    table, columns = load_table(options.data, options.columns, missing=options.missing)
     if isinstance(table, Source):
         return table, columns
     if len(table) < needed:
         rows = f"{len(table)} row{'s' * (len(table) != 1)}"
         raise UserError(f"{options.data}: {rows}; expected at least {needed} for this model")
+    check_entries(options.data, table, columns)
     check_digits(options.data, table, columns)
     return jnp.asarray(table, float), columns
 

@@ -44,6 +44,17 @@ def reading(path: str) -> Iterator[None]:
         raise UserError(error) from error
 
 
+def check_entries(path: str, table: Float[np.ndarray, "n d"], columns: list[str]) -> None:
+    """Raise where all entries of a column are missing.
+
+    Raises:
+        UserError: a column of NaN.
+    """
+    empty = np.isnan(table).all(0)
+    if empty.any():
+        raise UserError(f"{path}, column {columns[empty.argmax()]!r}: no entry in any line")
+
+
 def check_digits(path: str, table: Float[np.ndarray, "n d"], columns: list[str]) -> None:
     """Raise where the default float cannot hold the variation of a column.
 

@@ -5,6 +5,7 @@ Imported by `commands`, `chains` and `predictions`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,46 +13,57 @@ import numpy as np
 
 from vbjax.cli.files import UserError, reading
 from vbjax.data import datasets
-from vbjax.data.csv_files import column_number
+from vbjax.data.csv_files import column_number, how_to_take
 from vbjax.data.datasets import Series
 from vbjax.data.sources import Blocks, Memmap, Parquet, Source
 from vbjax.numerics.extras import import_extra
 
 _BINARY = (".npy", ".parquet")
+_INDEX = "__index_level_0__"  # what pandas calls row numbers that have no name
 _LARGE = 2**27  # numbers of a table, 1 GiB, above which it stays on disk
 
 
 class _File(NamedTuple):
-    """Columns of a file: their names, the number of rows, a source of some of them, all values of one."""
+    """Columns of a file: their names, which have numbers, the number of rows, a source of some of them, all
+    values of one."""
 
     names: list[str]
+    numeric: list[bool]
     n_rows: int
     source: Callable[[Sequence[int]], Source]
     values: Callable[[int], list]
 
 
-def load_table(path: str, columns: Sequence[str | int] | None) -> tuple[np.ndarray | Source, list[str]]:
+def load_table(
+    path: str, columns: Sequence[str | int] | None, *, missing: bool
+) -> tuple[np.ndarray | Source, list[str]]:
     """Read a table of numbers, and the names of its columns: x0, x1, ... where they have none.
 
     Args:
         path: a .npy file of shape (n, d), a .parquet file or folder, or else a CSV file.
         columns: names or numbers of columns; by default all.
+        missing: whether entries may be missing, and become NaN.
 
     Returns:
         The table in float64, or one of more than 2^27 numbers that is not in CSV as a source; and names.
 
     Raises:
-        UserError: a file that cannot be read; a table that is read whole with a number that is not finite.
+        UserError: a file that cannot be read; a column of text; in a table that is read whole a number that
+            is neither finite nor `missing`.
     """
     with reading(path):
         if not path.endswith(_BINARY):
-            return datasets.read_table(path, columns)
+            return datasets.read_table(path, columns, missing=missing)
         file, taken = _opened(path, columns)
         names = [file.names[j] for j in taken]
+        text = [j for j in taken if not file.numeric[j]]
+        if text and columns is None and (others := [file.names[j] for j in taken if j not in text]):
+            what = f"{path}, column {file.names[text[0]]!r}: expected numbers"
+            raise ValueError(f"{what}; {how_to_take(others, len(text))}")
         if file.n_rows * len(taken) > _LARGE:
             return file.source(taken), names
         table = _whole(file, taken)
-        if len(bad := np.argwhere(~np.isfinite(table))):
+        if len(bad := np.argwhere(np.isinf(table) if missing else ~np.isfinite(table))):
             i, j = bad[0]
             place = f"{path}, row {i}, column {names[j]!r}"
             raise ValueError(f"{place}: {table[i, j]}; expected a finite number")
@@ -66,7 +78,7 @@ def blocks_of(table: Any) -> Iterable[Any]:
 def load_series(path: str, sequence: str | int | None, columns: Sequence[str | int] | None) -> Series:
     """Read sequences, as `datasets.read_series_table` does from CSV, from a .npy or .parquet file too.
 
-    Of these all columns but `sequence` are taken by default, and a row's line is its number, from 1.
+    Of these all columns of numbers but `sequence` are taken by default; a row's line is its number, from 1.
 
     Raises:
         UserError: a file that cannot be read.
@@ -75,6 +87,8 @@ def load_series(path: str, sequence: str | int | None, columns: Sequence[str | i
         if not path.endswith(_BINARY):
             return datasets.read_series_table(path, sequence, columns)
         file, taken = _opened(path, columns)
+        if columns is None:
+            taken = [j for j in taken if file.numeric[j]]
         names, which = [""], np.zeros(file.n_rows, int)
         if sequence is not None:
             by = column_number(path, sequence, file.names, "sequence")
@@ -88,7 +102,7 @@ def load_series(path: str, sequence: str | int | None, columns: Sequence[str | i
 
 
 def _opened(path: str, columns: Sequence[str | int] | None) -> tuple[_File, list[int]]:
-    """Open a file, and find the numbers of the columns that are taken.
+    """Open a file, and find the numbers of the columns taken: by default all but pandas' row numbers.
 
     Raises:
         UserError: a Parquet file without pyarrow.
@@ -99,7 +113,9 @@ def _opened(path: str, columns: Sequence[str | int] | None) -> tuple[_File, list
     except ImportError as error:
         raise UserError(error) from error
     if columns is None:
-        return file, list(range(len(file.names)))
+        if _INDEX in file.names:
+            warnings.warn(f"{path}: column {_INDEX!r} is left out (--columns takes it)", stacklevel=2)
+        return file, [j for j, name in enumerate(file.names) if name != _INDEX]
     return file, [column_number(path, column, file.names) for column in columns]
 
 
@@ -114,18 +130,22 @@ def _array(path: str) -> _File:
         return source if every else Blocks(lambda: (block[:, taken] for block in source))
 
     names = [f"x{j}" for j in range(rows.shape[1])]
-    return _File(names, len(rows), some, lambda j: rows[:, j].tolist())
+    return _File(names, [True] * len(names), len(rows), some, lambda j: rows[:, j].tolist())
 
 
 def _parquet(path: str) -> _File:
     source = Parquet(path)
     names: list[str] = source.columns
+    parquet, types = (import_extra("disk", f"pyarrow.{name}") for name in ("parquet", "types"))
+    kinds = types.is_integer, types.is_floating, types.is_decimal, types.is_boolean, types.is_null
+    numeric = [any(of(kind) for of in kinds) for kind in parquet.read_schema(source.paths[0]).types]
 
     def values(j: int) -> list:
-        table = import_extra("disk", "pyarrow.parquet").read_table(path, columns=[names[j]])
-        return table.column(0).to_pylist()
+        return parquet.read_table(path, columns=[names[j]]).column(0).to_pylist()
 
-    return _File(names, source.n_rows, lambda taken: Parquet(path, [names[j] for j in taken]), values)
+    return _File(
+        names, numeric, source.n_rows, lambda taken: Parquet(path, [names[j] for j in taken]), values
+    )
 
 
 def _whole(file: _File, taken: Sequence[int]) -> np.ndarray:

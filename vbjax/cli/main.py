@@ -36,20 +36,27 @@ _ABOUT_EXAMPLE = """\
 examples:
   python -m vbjax
   python -m vbjax fit kmeans flowers.csv --components 3
+  python -m vbjax predict flowers.vbjax new.csv
   python -m vbjax fit --help
 """
 
 _FIT = """\
 Fits a model to a table, to sequences or to documents, and prints what it found.
 
-DATA.csv has one row for each observation and one column for each measurement,
-separated by commas; a first line of names is optional. CORPUS.ldac has one line
-`M id:count id:count ...` for each document: how many different words are in it,
-then the number of each, from 0, and how often it is there. SERIES.csv has one
-line for each step of a sequence, in order, and a first line of names; empty
-cells are missing. Tables and sequences may be in .npy files too, whose columns
-have numbers for names, and in .parquet files or folders (with pyarrow); a table
-of more than 2^27 numbers stays there and is read block by block. MODEL is one of
+  DATA.csv     one row for each observation, one column for each measurement; a
+               first line of names is optional; with --missing, cells may be
+               blank, NA or NaN
+  SERIES.csv   one line for each step of a sequence, in order, and a first line
+               of names; cells that are blank, NA or NaN are missing
+  CORPUS.ldac  one line `M id:count id:count ...` for each document: how many
+               different words are in it, then the number of each, from 0, and
+               how often it is there
+
+Cells are separated by tabs, semicolons or commas: the first of these that is in
+the first line. Files whose names end in .gz are unpacked. Tables and sequences
+may be in .npy files too, whose columns are called x0, x1, ..., and in .parquet
+files or folders (with pyarrow); a table of more than 2^27 numbers stays there
+and is read block by block. MODEL is one of
 
   kmeans        K clusters: each row belongs to the nearest of K centres
   gmm           K Gaussian components, by maximum likelihood (EM)
@@ -57,8 +64,8 @@ of more than 2^27 numbers stays there and is read block by block. MODEL is one o
                 needed empty themselves, and every number has an uncertainty
   lda           K topics of the documents of CORPUS.ldac, by variational Bayes
                 (latent Dirichlet allocation)
-  hdp-topics    the same with at most K topics: those not needed empty themselves
-                (a hierarchical Dirichlet process)
+  hdp-topics    the same with at most K topics, of which those not needed empty
+                themselves (a hierarchical Dirichlet process)
   hmm           a chain of K states behind the steps of SERIES.csv, by maximum
                 likelihood (EM): a hidden Markov model
   bayesian-hmm  the same with at most K states, by variational Bayes
@@ -68,6 +75,9 @@ _FIT_EXAMPLE = """\
 examples:
   python -m vbjax fit bayesian-gmm flowers.csv --columns length,width \\
       --components 6 --out flowers.vbjax --plot flowers.png
+  python -m vbjax fit gmm survey.csv.gz --missing --covariance diag
+  python -m vbjax fit kmeans pixels.npy --columns x0,x1,x2
+  python -m vbjax fit gmm trips.parquet --columns miles,fare --components 20
   python -m vbjax fit lda news.ldac --vocab words.txt --components 50 \\
       --out topics.vbjax --plot topics.png
   python -m vbjax fit hmm visits.csv --columns visits --output poisson \\
@@ -216,6 +226,12 @@ def _add_what_to_fit(group: argparse._ArgumentGroup) -> None:
         "mixture)",
     )
     group.add_argument(
+        "--missing",
+        action="store_true",
+        help="entries are missing at random where a cell is blank, NA or NaN, gmm and bayesian-gmm only "
+        "(default: such a cell is an error; in sequences it always is missing)",
+    )
+    group.add_argument(
         "--weight-concentration",
         metavar="A",
         type=_number(above=0),
@@ -230,6 +246,7 @@ def _add_what_to_fit(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--output",
+        metavar="KIND",
         choices=list(OUTPUTS),
         help="what the columns hold, hmm and bayesian-hmm only: numbers (gaussian), with a mixture in every "
         "state (mixture), or that depend on the steps before them (autoregressive), counts (poisson), "

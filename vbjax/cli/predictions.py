@@ -85,7 +85,9 @@ def predictions(
         x, back = series.sequences(), np.argsort(series.order)
         found = dict(state=fit.decode(x), probability=fit.state_probabilities(x))
         return {name: np.concatenate(each)[back] for name, each in found.items()}
-    table, _ = load_table(path, columns)
+    owners = (fit.model, getattr(fit.model, "component", None))
+    missing = any(getattr(owner, "missing", False) for owner in owners)
+    table, _ = load_table(path, columns, missing=missing)
     parts = [_of_table(fit, jnp.asarray(rows, float)) for rows in blocks_of(table)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

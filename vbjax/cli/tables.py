@@ -5,7 +5,9 @@ Imported by `commands` and the modules of its kinds of models.
 
 from __future__ import annotations
 
+import itertools
 import math
+import textwrap
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +16,8 @@ from jaxtyping import Float
 from vbjax.numerics.types import Tree
 
 Number: TypeAlias = float | np.number | np.ndarray  # an array of one number
+
+_WIDTH, _NARROWEST = 80, 8
 
 
 def measure(value: Number, sd: Number | None = None) -> str:
@@ -32,11 +36,26 @@ def measure(value: Number, sd: Number | None = None) -> str:
 
 
 def align(table: list[list[str]], *, right: int) -> list[str]:
-    """Return the lines of a table with columns of equal width, the first `right` of them flush right."""
+    """Return the lines of a table with columns of equal width, the first `right` of them flush right.
+
+    The lines have at most 80 characters: the cells of the widest columns are wrapped, as long names are.
+
+    >>> align([["rows", "column"], ["12", "a " * 50]], right=1)[:2]
+    ['rows  column', '  12  a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a']
+    """
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    flush = [">" if j < right else "<" for j in range(len(widths))]
-    rows = [[f"{c:{f}{w}}" for c, f, w in zip(row, flush, widths, strict=True)] for row in table]
-    return ["   ".join(row).rstrip() for row in rows]
+    while sum(widths) + 2 * (len(widths) - 1) > _WIDTH and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    lines = []
+    for row in table:
+        cells = [
+            textwrap.wrap(cell, width, break_on_hyphens=False)
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        for parts in itertools.zip_longest(*cells, fillvalue=""):
+            both = enumerate(zip(parts, widths, strict=True))
+            lines.append("  ".join(f"{c:{'>' if j < right else '<'}{w}}" for j, (c, w) in both).rstrip())
+    return lines
 
 
 def mention_empty(sizes: np.ndarray, part: str, unit: str) -> list[str]:

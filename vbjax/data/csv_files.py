@@ -1,31 +1,49 @@
-"""Readers of CSV files for `datasets`; their errors name the file, the line and the column."""
+"""Readers of CSV files for `datasets`; their errors name the file, the line and the column.
+
+Cells are separated by the first of tab, semicolon and comma that stands in the first line outside quotes.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import gzip
+import itertools
 import math
 import os
+import re
 import warnings
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
 import numpy as np
 
 from vbjax.numerics.types import Given
 
+_MOST_NAMED = 6  # columns that an error lists
 
-def open_text(path: str | os.PathLike[str], newline: str | None = None) -> IO[str]:
-    """Open a file by its name to read its text, with or without a byte order mark.
+
+@contextlib.contextmanager
+def open_text(
+    path: str | os.PathLike[str], kind: str = "text", newline: str | None = None
+) -> Iterator[IO[str]]:
+    """Open a file by its name to read its text: UTF-8, with or without a byte order mark, gzipped if .gz.
 
     Raises:
         TypeError: if path is no name, such as a file's number.
-        ValueError: if the name has a zero byte.
+        ValueError: if the name has a zero byte; if what is read is no such text, called `kind`.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path must be the name of a file; got {path!r}")
-    if "\0" in os.fspath(path):
+    if "\0" in (name := os.fspath(path)):
         raise ValueError(f"path must be the name of a file, without a zero byte; got {path!r}")
-    return open(path, newline=newline, encoding="utf-8-sig")
+    opened = gzip.open if name.endswith(".gz") else open
+    with opened(path, "rt", newline=newline, encoding="utf-8-sig") as file:
+        try:
+            yield file
+        except (UnicodeDecodeError, csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path}: not a {kind} in UTF-8: {error}") from error
 
 
 def is_header(
@@ -40,7 +58,7 @@ def is_header(
     named = [cell.strip() for cell in first]
     if any(isinstance(name, str) and name in named for name in wanted):
         return True
-    known = [j for j, cell in enumerate(first) if cell.strip()]
+    known = [j for j, cell in enumerate(first) if not _is_missing(cell)]
     known = [j for j in known if is_numeric(j, data)] or known
     words = [j for j in known if _number(first[j]) is None]
     if 0 < len(words) < len(known) and data:
@@ -65,9 +83,41 @@ def first_named(path: str | os.PathLike[str], names: list[str]) -> int:
 
 def is_numeric(j: int, data: Sequence[tuple[int, list[str]]]) -> bool:
     """Return whether the first entry of a column that is not missing is a number."""
-    entries = (cells[j] for _, cells in data if j < len(cells))
-    values = (_number(cell) for cell in entries if cell.strip())
-    return next((x is not None for x in values if x is None or not math.isnan(x)), False)
+    entry = _first_entry(j, data)
+    return entry is not None and _number(entry[1]) is not None
+
+
+def check_numeric(
+    path: str | os.PathLike[str],
+    data: Sequence[tuple[int, list[str]]],
+    names: list[str],
+    taken: Sequence[int],
+) -> None:
+    """Raise where columns taken by default hold text, and say how to take the others.
+
+    Raises:
+        ValueError: a column whose first entry is no number, beside columns of numbers.
+    """
+    entries = {j: entry for j in taken if (entry := _first_entry(j, data))}
+    text = [j for j, (_, cell) in entries.items() if _number(cell) is None]
+    others = [names[j] for j in taken if j not in text]
+    if text and others:
+        line, cell = entries[text[0]]
+        where = f"{path}, line {line}, column {names[text[0]]!r}"
+        raise ValueError(f"{where}: {cell!r}; expected a finite number; {how_to_take(others, len(text))}")
+
+
+def how_to_take(names: list[str], n_others: int) -> str:
+    """Return how to take some columns and leave out others, in words for an error."""
+    some = ",".join(names[:_MOST_NAMED]) + ",..." * (len(names) > _MOST_NAMED)
+    others = f"{n_others} column{'s' * (n_others != 1)} of text"
+    return f"columns, in the shell --columns {some}, leaves out the {others}"
+
+
+def _first_entry(j: int, data: Sequence[tuple[int, list[str]]]) -> tuple[int, str] | None:
+    """Return the line and the cell of a column's first entry that is not missing."""
+    cells = ((line, cells[j]) for line, cells in data if j < len(cells))
+    return next(((line, cell) for line, cell in cells if not _is_missing(cell)), None)
 
 
 def read_numbers(
@@ -75,7 +125,7 @@ def read_numbers(
     data: Sequence[tuple[int, list[str]]],
     names: list[str],
     taken: Sequence[int],
-    missing: bool = False,
+    missing: bool,
 ) -> np.ndarray:
     """Return the cells of some columns as numbers, (n, d)."""
     rows = []
@@ -88,12 +138,12 @@ def read_numbers(
 
 def read_lines(path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:
     """Return line numbers, from 1, and cells, without the blank lines at the end."""
-    with open_text(path, newline="") as file:
-        reader = csv.reader(file)
-        try:
-            lines = [(reader.line_num, cells) for cells in reader]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{path}: not a CSV file in UTF-8: {error}") from error
+    with open_text(path, "CSV file", newline="") as file:
+        first = next(file, "")
+        bare = re.sub('"[^"]*("|$)', "", first)
+        delimiter = next((mark for mark in "\t;" if mark in bare), ",")
+        reader = csv.reader(itertools.chain([first], file), delimiter=delimiter)
+        lines = [(reader.line_num, cells) for cells in reader]
     while lines and not any(cell.strip() for cell in lines[-1][1]):
         lines.pop()
     return lines
@@ -107,10 +157,24 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _finite(path: str | os.PathLike[str], line: int, column: str, cell: str, missing: bool = False) -> float:
-    value = _number(cell) if cell.strip() or not missing else math.nan
-    if value is None or not (math.isfinite(value) or (missing and math.isnan(value))):
-        what = "a finite number, or nothing where it is missing" if missing else "a finite number"
+def _is_missing(cell: str) -> bool:
+    """Return whether a cell has no entry: it is blank, NA as R writes it, or NaN."""
+    return cell.strip().lower() in ("", "na", "nan", "-nan")
+
+
+def _finite(path: str | os.PathLike[str], line: int, column: str, cell: str, missing: bool) -> float:
+    """Return the number in a cell, which may be `missing`."""
+    if missing and _is_missing(cell):
+        return math.nan
+    value = _number(cell)
+    if value is None or not math.isfinite(value):
+        what = "a finite number"
+        if missing:
+            what += ", or nothing where it is missing"
+        elif _is_missing(cell):
+            what += "; missing=True, in the shell --missing, takes it for missing"
+        elif _number(cell.replace(",", ".")) is not None:
+            what += ", with a point for its decimals"
         raise ValueError(f"{path}, line {line}, column {column!r}: {cell!r}; expected {what}")
     return value
 

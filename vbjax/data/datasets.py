@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from vbjax.data.csv_files import (
+    check_numeric,
     column_number,
     first_named,
     is_header,
@@ -79,7 +80,7 @@ def _bundled(name: str) -> Array:
 
 
 def read_table(
-    path: str | os.PathLike[str], columns: Sequence[str | int] | None = None
+    path: str | os.PathLike[str], columns: Sequence[str | int] | None = None, *, missing: bool = False
 ) -> tuple[np.ndarray, list[str]]:
     r"""Read a CSV file of numbers, with or without a header line.
 
@@ -88,10 +89,14 @@ def read_table(
     writes its index, is left out with a warning unless `columns` takes it. Blank lines at the end are
     ignored.
 
+    Cells are separated by the first of tab, semicolon and comma that stands in the first line outside
+    quotes.
+
     Args:
-        path: the file, UTF-8, cells separated by commas.
+        path: the file, UTF-8, gzipped if its name ends in .gz.
         columns: names, or numbers from 0, of the columns to take, in this order; the others need not hold
             numbers. All by default.
+        missing: whether cells that are blank, NA or NaN are missing, and become NaN.
 
     Returns:
         The numbers, (n, d), in numpy's float64 so that nothing is lost before the caller chooses a dtype, and
@@ -100,8 +105,8 @@ def read_table(
     Raises:
         ValueError: if the file is no CSV file in UTF-8, or has no line of data; if the first line has both
             names and numbers, so that it may or may not be a header; if a line has more or fewer cells than
-            the first; if a cell of a column taken is not a finite number; if the file does not have
-            `columns`. The message names the file, the line (from 1) and the column.
+            the first; if a cell of a column taken is neither a finite number nor `missing`; if the file does
+            not have `columns`. The message names the file, the line (from 1) and the column.
         OSError: if the file cannot be opened, for example FileNotFoundError.
 
     >>> import pathlib, tempfile
@@ -121,9 +126,10 @@ def read_table(
         raise ValueError(f"{path}: no data after the header in line {lines[0][0]}; expected lines of numbers")
     if columns is None:
         taken = list(range(first_named(path, names), len(names)))
+        check_numeric(path, data, names, taken)
     else:
         taken = [column_number(path, column, names) for column in columns]
-    return read_numbers(path, data, names, taken), [names[j] for j in taken]
+    return read_numbers(path, data, names, taken, missing), [names[j] for j in taken]
 
 
 class Series(NamedTuple):
@@ -160,11 +166,11 @@ def read_series(
 ) -> Sequences:
     r"""Read sequences from a CSV file with a header line, one step a line.
 
-    Empty cells and NaN are missing. Lines without an entry at the end are ignored, and so is a first column
-    that the header does not name: see `read_table`.
+    Cells that are blank, NA or NaN are missing. Lines without an entry at the end are ignored, and so is a
+    first column that the header does not name: see `read_table`.
 
     Args:
-        path: the file, UTF-8, cells separated by commas.
+        path: the file, as `read_table` reads it.
         sequence: name, or number from 0, of the column that says which sequence a line belongs to, by any
             text; sequences come in the order of their first lines, their steps in the file's order. By
             default all lines are one sequence.
@@ -278,7 +284,8 @@ def stream_ldac(path: str | os.PathLike[str], n_words: int, batch_size: int = 25
     >>> list(stream_ldac(path, n_words=4, batch_size=2))
     [Documents(2 documents, 4 words, 4 tokens), Documents(1 documents, 4 words, 0 tokens)]
     """
-    open_text(path).close()
+    with open_text(path):  # a file that cannot be opened is refused here, before the first minibatch
+        pass
     return _stream(path, read_count(n_words, "n_words"), read_count(batch_size, "batch_size"))
 
 
@@ -286,19 +293,16 @@ def _stream(path: str | os.PathLike[str], size: int, batch_size: int) -> Iterato
     batch: list[tuple[list[int], list[int]]] = []
     blank: list[tuple[int, str]] = []
     number = 0
-    try:
-        with open_text(path) as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    blank.append((number, line))
-                    continue
-                each = [*blank[:1], (number, line)]
-                batch += [_document(path, *one, size, ", the size of the vocabulary") for one in each]
-                if len(batch) == batch_size:
-                    yield _packed(batch, size)
-                    batch = []
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not a text in UTF-8") from None
+    with open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                blank.append((number, line))
+                continue
+            each = [*blank[:1], (number, line)]
+            batch += [_document(path, *one, size, ", the size of the vocabulary") for one in each]
+            if len(batch) == batch_size:
+                yield _packed(batch, size)
+                batch = []
     if number == len(blank):
         raise ValueError(f"{path}: no document")
     if batch:
@@ -357,10 +361,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
 def _text(path: str | os.PathLike[str], what: str) -> list[str]:
     """Return the lines of a file, at least one, without spaces around them and blank lines at the end."""
     with open_text(path) as file:
-        try:
-            lines = [line.strip() for line in file]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not a text in UTF-8: {error}") from error
+        lines = [line.strip() for line in file]
     while lines and not lines[-1]:
         lines.pop()
     if not lines:

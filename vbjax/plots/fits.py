@@ -347,12 +347,13 @@ def _ellipse(
 
 def _densities(ax: Axes, groups: _Groups, j: int) -> None:
     """Draw a histogram of column j with the components' densities; for clusters, a histogram of each."""
-    x, scale = groups.x[:, j], len(groups.x)
+    seen = ~np.isnan(groups.x[:, j])  # where entries may be missing
+    x, scale = groups.x[seen, j], int(seen.sum())
     edges = np.histogram_bin_edges(x, bins=int(np.clip(np.sqrt(scale) * 1.5, 8, 60)))
     weights = np.full((scale, 1), 1.0)
     color = [FAINT]
     if groups.covariance is None:
-        weights, color = groups.share, list(groups.color)
+        weights, color = groups.share[seen], list(groups.color)
     scaled = weights / (scale * np.diff(edges)[0])
     ax.hist([x] * scaled.shape[1], list(edges), weights=list(scaled.T), stacked=True, color=color, alpha=0.6)
     grid = np.linspace(edges[0], edges[-1], 400)
