@@ -58,13 +58,15 @@ def linked(text: str, role: str) -> str:
     return re.sub(r"(?<![`\w])`vb\.([\w.]+)`(?!`)", rf"{role}`vb.\1 <vbjax.\1>`", text)
 
 
-def in_prose(line: str) -> str:
-    """Return a line of a docstring with the characters escaped that reStructuredText would read as markup."""
+def in_prose(line: str, of: str) -> str:
+    """Return a line of the docstring of a name, what looks like markup escaped."""
     parts = re.split(r"(`[^`]*`)", line)
     parts[::2] = [re.sub(r"([|*]|_(?!\w))", r"\\\1", part) for part in parts[::2]]
     parts[0] = re.sub(r"(: )(?=\w\.)", r"\1\\", parts[0])  # "n_components: k." is no enumeration
-    names = re.sub(r"`([A-Z]\w+)`", lambda m: f"`vb.{m[1]}`" if m[1] in vb.__all__ else m[0], "".join(parts))
-    return linked(names, ":py:obj:")
+    text = "".join(parts)
+    if not of.startswith("vbjax.sklearn"):  # where a Mixture is another
+        text = re.sub(r"`([A-Z]\w+)`", lambda m: f"`vb.{m[1]}`" if m[1] in vb.__all__ else m[0], text)
+    return linked(text, ":py:obj:")
 
 
 def read_docstring(app: Any, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
@@ -81,7 +83,7 @@ def read_docstring(app: Any, what: str, name: str, obj: object, options: object,
         if attributes and (names := re.match(r" {4}\w+(, \w+)+:", line)):  # a space would end a name
             line = names[0].replace(", ", ",") + line[names.end() :]
         doctest = bool(line) and (doctest or line.lstrip().startswith(">>>"))
-        read.append(line if equation or doctest else in_prose(line))
+        read.append(line if equation or doctest else in_prose(line, name))
     typed = what in ("attribute", "property")  # a colon in the first line of which would end a type
     lines[:] = ["\\ ", *read] if typed else read
 
