@@ -52,7 +52,7 @@ def test_counts_are_those_of_hmmlearn():
 @pytest.mark.again
 @pytest.mark.parametrize("kind", ["full", "diag"])
 def test_normal_steps_are_those_of_hmmlearn(kind):
-    ours = GaussianHMM(2, covariance_type=kind, tol=1e-9, random_state=0).fit(SERIES)
+    ours = GaussianHMM(2, kind, tol=1e-9, random_state=0).fit(SERIES)
     theirs = hmmlearn.hmm.GaussianHMM(
         2, kind, covars_prior=0.0, covars_weight=0.0, n_iter=3000, tol=1e-10, random_state=0
     ).fit(SERIES)

@@ -88,6 +88,7 @@ def test_from_the_same_start_each_sweep_is_that_of_scikit_learn(kind):
     )
     n = min(ours.n_iter_, theirs.n_iter_)
     assert n >= 4
+    assert len(ours.lower_bounds_) == ours.n_iter_ + 1  # that of the start is among them
     np.testing.assert_allclose(ours.lower_bounds_[:n], theirs.lower_bounds_[:n], rtol=1e-9)
     one = GaussianMixture(2, means_init=means).fit(FAITHFUL)
     assert (one.means_[0] < one.means_[1]).all()
@@ -229,6 +230,7 @@ def test_a_pipeline_and_a_grid_search():
     np.testing.assert_allclose(got, expected, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:objective .* stopped at max_iter")
 def test_a_fit_that_did_not_converge_warns_and_goes_on_where_it_ended():
     mixture = GaussianMixture(2, random_state=0, tol=1e-12, max_iter=3, warm_start=True)
     with pytest.warns(ConvergenceWarning, match="max_iter"):
@@ -239,6 +241,11 @@ def test_a_fit_that_did_not_converge_warns_and_goes_on_where_it_ended():
         mixture.fit(FAITHFUL)
     assert mixture.lower_bounds_[0] == pytest.approx(first[-1], rel=1e-12)
     assert mixture.lower_bound_ > first[-1]
+    mixture.set_params(max_iter=1, tol=1e-3)  # one sweep at a time
+    while not mixture.fit(FAITHFUL).converged_:
+        assert mixture.n_iter_ == 1
+    start = mixture.set_params(max_iter=0, warm_start=False, means_init=FAITHFUL[:2]).fit(FAITHFUL)
+    np.testing.assert_allclose(start.means_, FAITHFUL[:2], rtol=1e-12)
 
 
 def test_draws_are_of_the_mixture():

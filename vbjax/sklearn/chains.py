@@ -44,7 +44,7 @@ class HiddenMarkovModel(Estimator):
 
     Attributes:
         startprob_, transmat_: (k,) and (k, k), of Bayesian models expected.
-        lower_bounds_: the log likelihood, of Bayesian models its bound, after each sweep.
+        lower_bounds_: the log likelihood, of Bayesian models its bound, at the start and after each sweep.
         converged_, n_iter_: whether the best fit has converged, and in how many sweeps.
     """
 
@@ -179,7 +179,7 @@ class GaussianHMM(HiddenMarkovModel):
     Other parameters and attributes: see `HiddenMarkovModel`.
     """
 
-    covariance_type: str = "diag"
+    covariance_type: str = field(default="diag", kw_only=False)
     min_covar: float = 1e-6
 
     _model = models.GaussianHMM
@@ -202,7 +202,7 @@ class BayesianGaussianHMM(HiddenMarkovModel):
     Other parameters and attributes: see `HiddenMarkovModel`.
     """
 
-    covariance_type: str = "diag"
+    covariance_type: str = field(default="diag", kw_only=False)
 
     _model = models.BayesianGaussianHMM
     means_ = Fitted(lambda fit: fit.model.component.means(fit.params))

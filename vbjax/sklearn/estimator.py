@@ -33,7 +33,7 @@ from vbjax.core.contracts import Status
 from vbjax.inference.fit import fit
 from vbjax.inference.result import Fit, FitWarning
 from vbjax.inference.stochastic import fit_stochastic
-from vbjax.numerics.inputs import read_number
+from vbjax.numerics.inputs import read_count, read_number
 from vbjax.numerics.types import Data, Given, Params
 
 RandomState: TypeAlias = int | np.random.RandomState | None
@@ -88,7 +88,7 @@ class Estimator(BaseEstimator):
 
     fit_: Fit
     n_features_in_: int
-    n_iter_ = Fitted(lambda fit: fit.n_iter)
+    n_iter_: int
     converged_ = Fitted(lambda fit: fit.status == Status.CONVERGED)
 
     def __sklearn_tags__(self) -> Tags:
@@ -142,15 +142,16 @@ class Estimator(BaseEstimator):
                 weights=weights,
                 params=jax.tree.map(jnp.asarray, params),
                 n_restarts=n_restarts,
-                max_iter=max_iter,
+                max_iter=1 + read_count(max_iter, "max_iter", least=0),  # a sweep scores, then moves
                 tol=read_number(tol, "tol"),
                 progress=progress,
             )
-        if found.status != Status.CONVERGED:
+        if found.status != Status.CONVERGED and max_iter > 0:
             warnings.warn(found.verdict(), ConvergenceWarning, stacklevel=3)
         else:
             found.warn(stacklevel=3)
         self._keep(found)
+        self.n_iter_ = int(found.n_iter) - 1
 
     def _step(self, data: Data, start: Params = None, **options: Any) -> None:
         """Go on by minibatches from the fit so far, or begin, and keep it."""
@@ -159,6 +160,7 @@ class Estimator(BaseEstimator):
             model = self._model(**self._hyperparameters()) if so_far is None else so_far.model
             params = start if so_far is None else so_far.params
             self._keep(fit_stochastic(model, data, params=params, **options))
+        self.n_iter_ = int(self.fit_.n_iter)
 
     def _keep(self, found: Fit) -> None:
         self.fit_ = jax.tree.map(np.asarray, found)

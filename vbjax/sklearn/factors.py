@@ -53,7 +53,7 @@ class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             the largest loading of each positive.
         mean_: (d,).
         noise_variance_: (d,), the diagonal of Psi.
-        loglike_: the objective after each sweep.
+        loglike_: the objective at the start and after each sweep.
         converged_, n_iter_: whether the fit has converged, and in how many sweeps.
     """
 

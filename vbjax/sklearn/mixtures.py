@@ -47,8 +47,8 @@ class Mixture(DensityMixin, Estimator):
     Attributes:
         weights_: (k,), of Bayesian mixtures expected.
         converged_, n_iter_: whether the best fit has converged, and in how many sweeps.
-        lower_bound_, lower_bounds_: the best fit's log likelihood per row at its end and after each sweep;
-            of Bayesian mixtures the evidence lower bound of all rows, exact, in nats.
+        lower_bound_, lower_bounds_: the best fit's log likelihood per row at its end; and at its start and
+            after each sweep. Of Bayesian mixtures the evidence lower bound of all rows, exact, in nats.
     """
 
     n_components: int = field(default=1, kw_only=False)
