@@ -187,7 +187,7 @@ DATASETS = {
     "read_ldac": "path=path:ldac n_words=optional_count:five",
     "read_series": "sequence=column_name:who columns=names:csv_names",
     "read_series_table": "sequence=column_name:who columns=names:csv_names",
-    "read_table": "columns=names:csv_names",
+    "read_table": "columns=names:csv_names missing=flag:false",
     "read_vocabulary": "path=path:words",
     "stream_ldac": "path=path:ldac n_words=count:five batch_size=count:two",
 }

@@ -28,7 +28,7 @@ from vbjax.data.csv_files import (
 )
 from vbjax.data.documents import MOST_WORDS, Documents
 from vbjax.data.sequences import Sequences
-from vbjax.numerics.inputs import read_count
+from vbjax.numerics.inputs import read_count, read_flag
 
 _PAIR = re.compile(r"([0-9]{1,9}):([0-9]{1,9})")
 
@@ -116,8 +116,8 @@ def read_table(
     (array([[60.  ,  1.5 ],
            [70.  ,  1.75]]), ['weight', 'height'])
     """
-    columns, lines = read_columns(columns), read_lines(path)
-    if not lines:
+    columns, missing = read_columns(columns), read_flag(missing, "missing")
+    if not (lines := read_lines(path)):
         raise ValueError(f"{path}: the file is empty; expected lines of numbers")
     first, header = lines[0][1], is_header(path, lines, columns or ())
     names = [cell.strip() for cell in first] if header else [f"x{j}" for j in range(len(first))]
