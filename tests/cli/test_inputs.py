@@ -56,6 +56,21 @@ def test_a_table_in_memory_is_that_of_the_csv_file(data, folder):
     np.testing.assert_array_equal(own, labels)
 
 
+def test_of_a_parquet_file_row_numbers_and_words_are_left_out(folder, capsys):
+    columns = dict(who=["ann", "bob"], x=[1, None], y=[2.5, 4.0])
+    write_parquet("frame.parquet", **columns, __index_level_0__=[5, 7])  # as pandas calls them
+    table, names = inputs.load_table("frame.parquet", ["x", "__index_level_0__"], missing=True)
+    np.testing.assert_array_equal(table, [[1, 5], [np.nan, 7]])
+    assert (names, capsys.readouterr().err) == (["x", "__index_level_0__"], "")
+    series = inputs.load_series("frame.parquet", "who", None)
+    assert (series.columns, series.names) == (["x", "y"], ["ann", "bob"])
+    np.testing.assert_array_equal(series.values, [[1, 2.5], [np.nan, 4]])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "column '__index_level_0__' is left out (--columns takes it)" in line
+    with pytest.raises(inputs.UserError, match=r"row 1, column 'x': nan; expected a finite number"):
+        inputs.load_table("frame.parquet", ["x"], missing=False)
+
+
 @pytest.mark.parametrize(("model", "data"), [("kmeans", "table.npy"), ("bayesian-gmm", "table.parquet")])
 def test_a_large_table_stays_on_disk(model, data, folder, monkeypatch, capsys):
     expected, _, labels = saved(model, data)

@@ -121,7 +121,9 @@ def test_columns_of_text_are_named_with_the_remedy(table):
         datasets.read_table(path)
     assert datasets.read_table(path, ["x", "y"])[0].tolist() == [[1, 2], [3, 4]]
     with pytest.raises(ValueError, match=r"line 2, column 'b': '2,5'; .* with a point for its decimals"):
-        datasets.read_table(table("a;b\n1;2,5\n"), ["b"])
+        datasets.read_table(table("a;b\n1;2,5\n"))
+    with pytest.raises(ValueError, match=r"line 2, column 'b': '2,5'; .* with a point for its decimals"):
+        datasets.read_series(table("a;b\n1;2,5\n"))
 
 
 def test_a_first_line_of_names_and_numbers_is_neither_header_nor_data(table):

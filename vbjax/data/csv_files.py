@@ -84,7 +84,7 @@ def first_named(path: str | os.PathLike[str], names: list[str]) -> int:
 def is_numeric(j: int, data: Sequence[tuple[int, list[str]]]) -> bool:
     """Return whether the first entry of a column that is not missing is a number."""
     entry = _first_entry(j, data)
-    return entry is not None and _number(entry[1]) is not None
+    return entry is not None and _is_number(entry[1])
 
 
 def check_numeric(
@@ -99,7 +99,7 @@ def check_numeric(
         ValueError: a column whose first entry is no number, beside columns of numbers.
     """
     entries = {j: entry for j in taken if (entry := _first_entry(j, data))}
-    text = [j for j, (_, cell) in entries.items() if _number(cell) is None]
+    text = [j for j, (_, cell) in entries.items() if not _is_number(cell)]
     others = [names[j] for j in taken if j not in text]
     if text and others:
         line, cell = entries[text[0]]
@@ -157,6 +157,11 @@ def _number(cell: str) -> float | None:
         return None
 
 
+def _is_number(cell: str) -> bool:
+    """Return whether a cell has a number, also one with a decimal comma, which `read_numbers` refuses."""
+    return _number(cell.replace(",", ".")) is not None
+
+
 def _is_missing(cell: str) -> bool:
     """Return whether a cell has no entry: it is blank, NA as R writes it, or NaN."""
     return cell.strip().lower() in ("", "na", "nan", "-nan")
@@ -173,7 +178,7 @@ def _finite(path: str | os.PathLike[str], line: int, column: str, cell: str, mis
             what += ", or nothing where it is missing"
         elif _is_missing(cell):
             what += "; missing=True, in the shell --missing, takes it for missing"
-        elif _number(cell.replace(",", ".")) is not None:
+        if value is None and _is_number(cell):
             what += ", with a point for its decimals"
         raise ValueError(f"{path}, line {line}, column {column!r}: {cell!r}; expected {what}")
     return value
