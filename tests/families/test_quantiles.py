@@ -77,3 +77,17 @@ def test_quantiles_of_the_axes_of_a_normal_are_scipys(float64):
     for p in (1e-6, 0.3, 0.975):
         found = MultivariateNormalState(mean, precision).quantile(p)
         np.testing.assert_allclose(found, stats.norm.ppf(p, mean, sd), rtol=1e-9)
+
+
+def test_quantiles_outside_jit_are_those_inside(dtype):
+    p, (gammas, betas, locations) = quantiles(dtype)
+    a = SHAPES.astype(dtype)
+    one = jnp.ones_like(a)
+    p = p.astype(dtype)
+    found = GammaState(jnp.asarray(a), 2 * one).quantile(p)
+    np.testing.assert_allclose(found, at_p(gammas), rtol=RELATIVE[dtype])
+    found = BetaState(jnp.minimum(a, 50), 7 * one).quantile(p)
+    np.testing.assert_allclose(found, at_p(betas), rtol=RELATIVE[dtype])
+    found = NormalGammaState(0 * one, 4 * one, jnp.asarray(a), one).quantile(p).location
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, at_p(locations), rtol=RELATIVE[dtype])

@@ -83,7 +83,7 @@ def test_long_names_and_long_tables_are_shortened():
     lines = str(summarise(wide, "A share", {}, None)).split("\n")
     assert len(lines) == 3 + 1 + 10 + 1
     assert lines[-1].strip() == "... 20 more"
-    many = vb.Record(share=DirichletState(jnp.ones(3000)))
+    many = vb.Record(share=DirichletState(jnp.ones(30_000)))
     assert np.isnan(summarise(many, "", {}, None).records[0]["5%"])
 
 

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 
 from vbjax.families.base import Family, State, Statistics, pytree, read_share, vanishes
 from vbjax.families.dirichlet import DirichletState, DirichletStatistics, dirichlet_log_density, shares
-from vbjax.numerics.special import quantile
+from vbjax.numerics.inputs import is_concrete
+from vbjax.numerics.special import from_scipy, quantile
 from vbjax.numerics.types import Given
 
 
@@ -93,6 +94,8 @@ class BetaState(State[BetaStatistics]):
         """Return the value below which a share `p` of the mass lies."""
         p = read_share(p, self.concentration1)
         p, a, b = jnp.broadcast_arrays(p, self.concentration1, self.concentration0)
+        if is_concrete((p, a, b)):
+            return from_scipy("betaincinv", a, b, p)
         upper, q = p > 0.5, BetaState(a, b)
 
         def density(x: Array) -> Array:

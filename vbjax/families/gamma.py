@@ -12,7 +12,15 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float
 
 from vbjax.families.base import Family, State, Statistics, pytree, read_share, vanishes
-from vbjax.numerics.special import LOG_2PI, digamma_remainder, gammaln_remainder, itakura_saito, quantile
+from vbjax.numerics.inputs import is_concrete
+from vbjax.numerics.special import (
+    LOG_2PI,
+    digamma_remainder,
+    from_scipy,
+    gammaln_remainder,
+    itakura_saito,
+    quantile,
+)
 
 
 @pytree
@@ -127,6 +135,8 @@ def _standard_quantile(concentration: Array, p: Array) -> Array:
     For a large a the distribution function loses digits. The expansion is that of Cornish & Fisher (1937), to
     the order 1 / a: Abramowitz & Stegun (1964), eq. 26.2.49.
     """
+    if is_concrete((concentration, p)):
+        return from_scipy("gammaincinv", concentration, p)
     large = 3e2 if p.dtype.itemsize == 4 else 1e6
     a = jnp.minimum(concentration, large)
     density = lambda x: jnp.exp(gamma_log_density(GammaStatistics.of(x), a, jnp.ones_like(a)) - jnp.log(x))

@@ -33,7 +33,9 @@ from vbjax.families.base import (
 from vbjax.families.beta import BetaState
 from vbjax.families.gamma import GammaState
 from vbjax.families.wishart import WishartState
+from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.linalg import inverse_and_logdet
+from vbjax.numerics.special import from_scipy
 from vbjax.numerics.stored import stored
 from vbjax.numerics.types import Given, Tree
 
@@ -276,6 +278,8 @@ def _student_quantile(df: Array, p: Array) -> Array:
     For a large df the Beta's quantile loses digits, and the expansion is exact. Abramowitz & Stegun (1964),
     eq. 26.5.27 and 26.7.5.
     """
+    if is_concrete((df, p)):
+        return from_scipy("stdtrit", df, p)
     large = 1e2 if p.dtype.itemsize == 4 else 1e5
     a, half, tail = 0.5 * jnp.minimum(df, large), jnp.full_like(df, 0.5), jnp.minimum(p, 1 - p)
     # t^2 / (df + t^2) ~ Beta(1/2, a): read from its own tail in the middle, from the other one far out

@@ -125,7 +125,7 @@ class Fit(Generic[M]):
         """Return a table of the parameters, under the verdict: posterior mean, sd and 90 % interval.
 
         The intervals are exact where the family's quantiles are known (`State.quantile` says where not), from
-        draws where the approximation is known by draws, and left out of a factor of more than 2,000 numbers.
+        draws where the approximation is known by draws, and left out of a factor of more than 20,000 numbers.
         Points have values alone. Components come with the heaviest first.
 
         Returns:

@@ -31,6 +31,8 @@ def shown(x: object) -> str:
         return x.__name__
     if isinstance(x, tuple) and type(x) is not tuple:
         return call(type(x).__name__, zip(x._fields, x, strict=True))  # type: ignore[attr-defined]
+    if isinstance(x, dict):
+        return call("dict", x.items())
     return repr(x)
 
 

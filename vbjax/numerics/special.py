@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.scipy.special import xlogy
 from jax.typing import ArrayLike
@@ -139,6 +140,15 @@ def finite_log(log: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def itakura_saito(ratio: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return r - 1 - log r >= 0, zero at r = 1: what two scales add to a Kullback-Leibler divergence."""
     return ratio - 1 - jnp.log(ratio)
+
+
+def from_scipy(name: str, *x: Array) -> Array:
+    """Return a special function of concrete arrays by SciPy, in their dtype: nothing is compiled for it."""
+    import scipy.special  # a tenth of a second
+
+    with np.errstate(all="ignore"):
+        found = getattr(scipy.special, name)(*(np.asarray(each, np.float64) for each in x))
+        return jnp.asarray(found.astype(x[0].dtype))
 
 
 def quantile(
