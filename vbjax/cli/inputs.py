@@ -66,7 +66,7 @@ def load_table(
         if len(bad := np.argwhere(np.isinf(table) if missing else ~np.isfinite(table))):
             i, j = bad[0]
             place = f"{path}, row {i}, column {names[j]!r}"
-            remedy = "; --missing takes it for missing" * np.isnan(table[i, j])
+            remedy = "; --missing takes it for missing" if np.isnan(table[i, j]) else ""
             raise ValueError(f"{place}: {table[i, j]}; expected a finite number{remedy}")
         return table, names
 
