@@ -62,11 +62,16 @@ SCRIPTS = {moment: WATCH.format(where=where) for moment, where in MOMENTS.items(
 SCRIPTS["collection"] = IN_A_COLLECTION
 
 
+def environment_of(folder):
+    """Variables with which a process runs the script, and compiles: its cache of programs is empty."""
+    return dict(PYTHONPATH=f"{folder}:{os.getcwd()}", JAX_COMPILATION_CACHE_DIR=str(folder / "cache"))
+
+
 @pytest.mark.parametrize("moment", SCRIPTS)
 def test_ctrl_c_is_one_line(moment, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SCRIPTS[moment])
     (tmp_path / "work").mkdir()
-    environment = os.environ | dict(PYTHONPATH=f"{tmp_path}:{os.getcwd()}")
+    environment = os.environ | environment_of(tmp_path)
     command = [sys.executable, "-m", "vbjax", "--quiet", "--plot", "picture.png"]
     done = subprocess.run(
         command, cwd=tmp_path / "work", env=environment, capture_output=True, text=True, timeout=120
@@ -92,7 +97,7 @@ sys.exit(1)
 
 def test_ctrl_c_in_a_compilation_is_raised_and_does_no_harm(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SCRIPTS["compilation"])
-    environment = os.environ | dict(PYTHONPATH=f"{tmp_path}:{os.getcwd()}")
+    environment = os.environ | environment_of(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", FITS], env=environment, capture_output=True, text=True, timeout=120
     )
