@@ -106,16 +106,23 @@ def to_arviz(
 
 
 class _Names(NamedTuple):
-    """Names of axes by their lengths, and what the places along them are called."""
+    """Names of axes, and what the places along them are called.
+
+    Attributes:
+        counted: what the model counts, and how many.
+        columns: names of the data's columns.
+        named_axes: see `core.contracts.Model`.
+    """
 
     counted: dict[str, int]
     columns: tuple[str, ...]
+    named_axes: Mapping[str, int]
 
     @classmethod
     def of(cls, model: Any, columns: Columns | None) -> _Names:
         counts = [name for name, row in table(model).items() if isinstance(row, Count) and row.axis]
         counted = {name.removeprefix("n_").removesuffix("s"): getattr(model, name) for name in counts}
-        return cls(counted, columns.names if columns else ())
+        return cls(counted, columns.names if columns else (), model.named_axes)
 
     @property
     def coords(self) -> dict[str, Any]:
@@ -132,7 +139,8 @@ class _Names(NamedTuple):
             if first is None and (places := [i for i in free if shape[i] == n]):
                 names[places[0]] = name
                 free.remove(places[0])
-        if places := [i for i in free if shape[i] == len(self.columns)]:
+        least = self.named_axes.get(variable.split(".")[0], len(shape)) if first is None else 1
+        if places := [i for i in free if i >= least and shape[i] == len(self.columns)]:
             names[places[-1]] = "column"
         return names
 
