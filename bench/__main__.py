@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import warnings
 
 import vbjax as vb
 
@@ -18,6 +19,7 @@ def main() -> None:
     # float64 sections switch x64 on for themselves; the allocator must not hide what memory is used
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     vb.configure(cpu_devices="all")  # before the peers are imported, of which some start the devices
+    warnings.simplefilter("ignore", vb.FitWarning)  # of sweeps that are timed
     module = importlib.import_module(f"bench.{arguments.name}")
     module.run(arguments.only)
 
