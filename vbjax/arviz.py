@@ -15,7 +15,7 @@ from jax import Array, lax
 from vbjax.blackbox.approximation import Approximation
 from vbjax.core.hyperparameters import Count, table
 from vbjax.core.ragged import Ragged
-from vbjax.data.frames import Columns, read_frame, reads_frames
+from vbjax.data.frames import Columns, read_frame
 from vbjax.data.labelled import rows_of
 from vbjax.inference.pointwise import log_likelihoods
 from vbjax.inference.replicate import replicate, sample_posterior
@@ -67,14 +67,13 @@ def to_arviz(
     arviz = import_extra("arviz", "arviz_base")
     key, n_draws = read_key(key), read_count(n_draws, "n_draws")
     resampled = read_flag(resampled, "resampled")
-    columns = read_frame(data)[1]
     if isinstance(fit, Fit):
-        model, columns = fit.model, fit.columns or columns
+        model = fit.model
     elif not isinstance(fit, Mapping) or model is None:
         raise ValueError(
             f"fit must be a vb.Fit, or draws of vb.gibbs with model= that of the draws; got {describe(fit)}"
         )
-    data = reads_frames(lambda x: x, columns)(data)
+    data, columns = read_frame(data, fit.columns if isinstance(fit, Fit) else None)
     keys = jax.random.split(key)
     if isinstance(fit, Fit):
         draws = _draw(fit, keys[0], n_draws, resampled, data)

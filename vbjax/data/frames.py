@@ -76,12 +76,15 @@ class Columns:
         return Table({name: _numbers(found[name], name, labels) for name, labels in pairs})
 
 
-def read_frame(data: Given) -> tuple[Data, Columns | None]:
-    """Return data with a frame's columns read, and the columns; other data as they are, and None."""
+def read_frame(data: Given, columns: Columns | None = None) -> tuple[Data, Columns | None]:
+    """Return data with a frame's columns read, as those of an earlier one if given, and the columns.
+
+    Other data come back as they are.
+    """
     frame = rows_of(data)
     if not is_frame(frame):
-        return data, None
-    columns = Columns.of(frame)
+        return data, columns
+    columns = columns or Columns.of(frame)
     return with_rows(data, columns.read(frame)), columns
 
 
@@ -89,8 +92,7 @@ def reads_frames(use: Any, columns: Columns | None) -> Any:
     """Return a function that reads frames among its arguments, as columns of an earlier one if there are."""
 
     def read(x: Given) -> Data:
-        frame = rows_of(x)
-        return with_rows(x, (columns or Columns.of(frame)).read(frame)) if is_frame(frame) else x
+        return read_frame(x, columns)[0]
 
     @functools.wraps(use)
     def reading(*args: Given, **kwargs: Given) -> Any:
