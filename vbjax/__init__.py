@@ -48,6 +48,7 @@ from vbjax.families import (
 )
 from vbjax.inference import engine
 from vbjax.inference.configure import configure
+from vbjax.inference.cross_validation import CrossValidation, cross_validate
 from vbjax.inference.derivatives import LinearResponse, elbo, linear_response, optimum
 from vbjax.inference.fit import fit
 from vbjax.inference.gibbs import gibbs
@@ -142,6 +143,7 @@ __all__ = [
     "Categorical",
     "CategoricalHMM",
     "CategoricalMixture",
+    "CrossValidation",
     "Delta",
     "Dirichlet",
     "Documents",
@@ -195,6 +197,7 @@ __all__ = [
     "configure",
     "core",
     "correlation_cholesky",
+    "cross_validate",
     "datasets",
     "elbo",
     "engine",

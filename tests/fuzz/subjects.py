@@ -53,6 +53,7 @@ DRIVERS = {
     "sample_posterior": "params=states:own_params n=shape:two",
     "load": "path=path:saved model=optional_other:nothing",
     "log_likelihoods": "draws=other:own_draws",
+    "cross_validate": "folds=count:two n_restarts=count:two devices=optional_other:devices",
     "merge_states": "result=other:fit:HDPHiddenMarkovModel data=sequence_rows:table "
     "weights=weights:one_weight",
 }
@@ -346,6 +347,7 @@ USED = str.split("""
 EXEMPT = dict(
     Algorithm="a protocol",
     configure="for a process that has computed nothing yet; tests/inference/test_configure.py",
+    CrossValidation="a record that cross_validate gives",
     ConjugateModel="the base of models; its methods are the engine's",
     Expectation="a record that the engine gives",
     expectation="the engine's pass over rows; it takes what a model's `read` and `resolve` give",

@@ -3,8 +3,8 @@
 `black_box` holds the model, `approximation` the result of a fit, `families` the choices of q, `contracts`
 what a family must offer. Four algorithms fit it: `natural_ascent` and `fixed_draws` on the fixed draws of
 `normal_draws`, `stochastic_ascent` by the gradients of `estimators` (`gradient_estimates` shows them), and
-`score_matching`; `pathfinder` finds a start. `inspection` refuses what cannot be fitted. `diagnostics` and
-`pareto` say how far to trust a fit; `summing` sums discrete latents out; `numpyro_models` reads those of
+`score_matching`; `pathfinder` finds a start. `inspection` refuses what cannot be fitted. `diagnostics`
+says how far to trust a fit; `summing` sums discrete latents out; `numpyro_models` reads those of
 NumPyro; `non_conjugate` makes such a distribution a factor of a `vb.Model` whose other factors are conjugate.
 """
 
@@ -20,8 +20,8 @@ from vbjax.blackbox.diagnostics import Diagnostics
 from vbjax.blackbox.families import LocationScale, LowRank, Mixture, low_rank, mixture
 from vbjax.blackbox.non_conjugate import NonConjugate, NonConjugateState
 from vbjax.blackbox.numpyro_models import from_numpyro
-from vbjax.blackbox.pareto import pareto_smoothed
 from vbjax.blackbox.summing import summed_out
+from vbjax.numerics.pareto import pareto_smoothed
 
 if TYPE_CHECKING:
     from vbjax.blackbox.algorithms.fixed_draws import FixedDraws

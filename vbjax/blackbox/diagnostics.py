@@ -1,6 +1,6 @@
 """Diagnostics of a black-box fit: fresh draws, their importance ratios, the bound with its error.
 
-For `BlackBox`; imports pareto.
+For `BlackBox`; imports numerics.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from vbjax.blackbox.pareto import pareto_smoothed
 from vbjax.core.rows import rounding_error
 from vbjax.numerics.inputs import is_concrete
+from vbjax.numerics.pareto import pareto_smoothed
 from vbjax.numerics.stored import stored
 
 N_DRAWS = 2000

@@ -98,12 +98,12 @@ class Fit(Generic[M]):
     def __getattr__(self, name: str) -> Any:
         """Return a use of the model, with the parameters of the fit in their place."""
         model = self.__dict__.get("model")
-        if name in _uses(model):
+        if name in uses(model):
             return reads_frames(functools.partial(getattr(model, name), self.params), self.columns)
         raise AttributeError(f"a fit of {type(model).__name__} has no {name!r}")
 
     def __dir__(self) -> list[str]:
-        return sorted({*object.__dir__(self), *(_uses(self.model) & {*dir(self.model)})})
+        return sorted({*object.__dir__(self), *(uses(self.model) & {*dir(self.model)})})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit to a file, from which `vb.load` makes it again; an older file is replaced at once.
@@ -230,7 +230,7 @@ class Fit(Generic[M]):
         return f"{words}; {self.diagnostics.sentence}"
 
 
-def _uses(model: Any) -> set[str]:
+def uses(model: Any) -> set[str]:
     """Return the names of the public methods that take parameters first."""
     methods = inspect.getmembers(type(model), inspect.isfunction)
     takes_params = lambda method: inspect.unwrap(method).__code__.co_varnames[1:2] == ("params",)

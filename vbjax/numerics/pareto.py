@@ -1,6 +1,6 @@
 """Pareto smoothing of importance weights, and the shape k-hat of their tail (Vehtari et al. 2024).
 
-For `diagnostics` and users; imports what reads arguments.
+For diagnostics, leave-one-out and users; imports what reads arguments.
 """
 
 from __future__ import annotations
