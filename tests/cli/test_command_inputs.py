@@ -71,6 +71,25 @@ def test_of_a_parquet_file_row_numbers_and_words_are_left_out(folder, capsys):
         inputs.load_table("frame.parquet", ["x"], missing=False)
 
 
+def test_labels_of_a_parquet_file_are_in_the_order_of_its_dictionary(folder):
+    from pyarrow import parquet
+
+    level = pyarrow.DictionaryArray.from_arrays([1, 0, None, 1], ["low", "high", "top"])
+    columns = dict(level=level, n=[1, 2, 3, 4], word=["b", "a", "b", None])
+    parquet.write_table(pyarrow.table(columns), "words.parquet")
+    taken = ["n", "word", "level"]
+    labels = inputs.load_labels("words.parquet", taken)
+    assert labels == [None, ("a", "b"), ("low", "high", "top")]
+    expected = np.array([[1, 1, 1], [2, 0, 0], [3, 1, np.nan], [4, np.nan, 1]])
+    series = inputs.load_series("words.parquet", None, taken, labels)
+    np.testing.assert_array_equal(series.values, expected)
+    table, _ = inputs.load_table("words.parquet", taken, missing=True, labels=labels)
+    np.testing.assert_array_equal(table, expected)
+    says = r"words.parquet, column 'word' must hold one of 'b'; got 'a' in row 1"
+    with pytest.raises(inputs.UserError, match=says):
+        inputs.load_table("words.parquet", ["word"], missing=True, labels=[("b",)])
+
+
 @pytest.mark.parametrize(("model", "data"), [("kmeans", "table.npy"), ("bayesian-gmm", "table.parquet")])
 def test_a_large_table_stays_on_disk(model, data, folder, monkeypatch, capsys):
     expected, _, labels = saved(model, data)

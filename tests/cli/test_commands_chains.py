@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 
 import jax
 import numpy as np
@@ -338,6 +339,38 @@ def test_bad_input_is_one_line_and_no_file(case, folder, capsys, monkeypatch):
         "slip.csv": "a\n1\n0\n999999999\n",
     }
     check_refused(*BAD[case], files, capsys, monkeypatch)
+
+
+def test_text_becomes_codes_whose_labels_the_fit_keeps(folder, capsys):
+    lines = [line.split(",") for line in (folder / "visits.csv").read_text().splitlines()[1:]]
+    moods, answers = {"0": "calm", "2": "wild"}, {"0": "no", "1": "yes"}
+    words = [f"{line[0]},{moods[line[5]]},{answers[line[6]]}" for line in lines]
+    (folder / "words.csv").write_text("\n".join(["who,mood,answer", *words]) + "\n")
+    small = ["--states", "2", "--restarts", "2", "--sequence", "who", "--quiet", "--output", "categorical"]
+    command = ["fit", "hmm", "words.csv", *small, "--columns", "mood,answer", "--out", "fit.vbjax"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert re.search(r" mood +(calm|wild): 0\.\d\d", out)
+    assert re.search(r" answer +(no|yes): 0\.\d\d", out)
+    fit = vb.load("fit.vbjax")
+    assert fit.columns.labels == (("calm", "wild"), ("no", "yes"))
+    codes = [[line[5] == "2", line[6] == "1"] for line in sorted(lines, key=lambda line: line[0])]
+    x = vb.Sequences.of(np.array(codes, float), LENGTHS)
+    direct = vb.fit(vb.CategoricalHMM(2), x, key=jax.random.key(0), n_restarts=2)
+    np.testing.assert_allclose(fit.objective, direct.objective, rtol=1e-6)
+    # labels of new rows have the codes that they had, whichever of them are there
+    (folder / "new.csv").write_text("answer,mood\n" + "yes,wild\n" * 3 + ",\n")
+    assert main(["predict", "fit.vbjax", "new.csv"]) == 2  # the file names no sequences
+    assert "no column 'who'" in capsys.readouterr().err
+    (folder / "new.csv").write_text("answer,who,mood\n" + "yes,ann,wild\n" * 3 + ",ann,\n")
+    assert main(["predict", "fit.vbjax", "new.csv"]) == 0
+    found = [line.split(",") for line in capsys.readouterr().out.splitlines()[1:]]
+    expected = fit.state_probabilities(np.array([[1.0, 1.0]] * 3 + [[np.nan, np.nan]]))
+    np.testing.assert_allclose(np.array(found, float)[:, 1:], expected, rtol=1e-5)
+    (folder / "new.csv").write_text("answer,who,mood\nyes,ann,wild\nmaybe,ann,calm\n")
+    assert main(["predict", "fit.vbjax", "new.csv"]) == 2
+    says = "new.csv, column 'answer' must hold one of 'no', 'yes'; got 'maybe' in line 3"
+    assert capsys.readouterr().err == f"vbjax: {says}\n"
 
 
 def test_many_states_show_the_most_probable_next_ones():

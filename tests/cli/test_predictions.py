@@ -61,6 +61,24 @@ def test_a_regression_gives_means(folder, capsys):
     np.testing.assert_array_equal(np.array(means, "float32"), fit.predict(X))
 
 
+def test_columns_of_different_kinds_are_read_by_name_and_label(folder, capsys):
+    patient = vb.components.Product(size=vb.components.Gaussian(), colour=vb.components.Categorical())
+    frame = pd.DataFrame(dict(colour=["red", "blue", "green", "red"], size=X[:, 0]))
+    fit = vb.fit(vb.Mixture(2, patient), frame, key=jax.random.key(0))
+    fit.save("fit.vbjax")
+    new = frame[::-1].assign(note="more")
+    new.to_csv("patients.csv", sep=";")
+    assert main(["predict", "fit.vbjax", "patients.csv"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header == "label,responsibility_0,responsibility_1"
+    found = np.array([line.split(",") for line in lines], float)
+    np.testing.assert_allclose(found[:, 1:], fit.responsibilities(new), rtol=1e-6)
+    new.assign(colour="pink").to_csv("patients.csv")
+    assert main(["predict", "fit.vbjax", "patients.csv"]) == 2
+    says = "column 'colour' must hold one of 'blue', 'green', 'red'; got 'pink' in line 2"
+    assert capsys.readouterr().err == f"vbjax: patients.csv, {says}\n"
+
+
 def save_others():
     vb.fit(vb.textbook.GaussianMeanPrecision(), X[:, 0], key=jax.random.key(0)).save("numbers.vbjax")
     clusters().save("fit.vbjax")

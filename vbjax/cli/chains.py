@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
@@ -15,9 +15,9 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from vbjax.cli.files import UserError, check_digits, check_entries
-from vbjax.cli.inputs import load_series
+from vbjax.cli.inputs import load_labels, load_series
 from vbjax.cli.tables import align, measure, mention_empty, posterior_sds
-from vbjax.data.datasets import Series
+from vbjax.data.csv_tables import Labels, Series
 from vbjax.inference.result import Fit
 from vbjax.models import (
     AutoregressiveHMM,
@@ -90,14 +90,15 @@ def load(
     Args:
         path: a CSV file with a header line, a .npy or a Parquet file.
         sequence: the column that says which sequence a line belongs to.
-        columns: the columns to take.
+        columns: the columns to take; of categorical output these may be text, which becomes codes.
         output: a name of `OUTPUTS`.
         needed: the least number of steps that are not wholly missing.
 
     Raises:
         UserError: a file that cannot be read; an entry that does not fit; too few steps.
     """
-    series = load_series(path, sequence, columns)
+    labels = load_labels(path, columns) if columns and output == "categorical" else None
+    series = load_series(path, sequence, columns, labels)
     x, missing = series.values, np.isnan(series.values)
     check_entries(path, x, series.columns)
     wrong = np.argwhere(~missing & ~OUTPUTS[output].fits(x))
@@ -231,8 +232,9 @@ def size(found: dict[str, np.ndarray], columns: list[str]) -> str:
     return ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
 
 
-def table(found: dict[str, np.ndarray], columns: list[str], output: str) -> list[str]:
+def table(found: dict[str, np.ndarray], columns: list[str], output: str, labels: Labels = None) -> list[str]:
     """Return lines on the states of more than one step, most frequent first, and on their transitions."""
+    labels = [None] * len(columns) if labels is None else labels
     bayesian, nested = "transitions_sd" in found, "shares" in found
     kept = np.flatnonzero(found["sizes"] > 1)
     kept = kept[np.argsort(-found["sizes"][kept], kind="stable")]
@@ -251,7 +253,7 @@ def table(found: dict[str, np.ndarray], columns: list[str], output: str) -> list
             for j, column in enumerate(columns):
                 cells = [show(name, (*at, j)) for name in names]
                 if output == "categorical":
-                    cells.append(_likely(found["probabilities"][k, j]))
+                    cells.append(_likely(found["probabilities"][k, j], labels[j]))
                 elif output == "autoregressive":
                     cells.append(_pulls(found["coefficients"][k, :, j], columns))
                 rows.append([*head, column, *cells])
@@ -291,12 +293,16 @@ def _transitions(transitions: Float[np.ndarray, "k k"], kept: Int[np.ndarray, " 
     return align(rows, right=len(rows[0]))
 
 
-def _likely(probabilities: Float[np.ndarray, " n"]) -> str:
+def _likely(probabilities: Float[np.ndarray, " n"], labels: Sequence[str] | None = None) -> str:
     """Format the numbers of highest probability: the first, and others of at least 1 in 200.
 
     >>> _likely(np.array([0.2, 0.001, 0.799]))
     '2: 0.80, 0: 0.20'
+    >>> _likely(np.array([0.2, 0.001, 0.799]), ["rain", "snow", "sun"])
+    'sun: 0.80, rain: 0.20'
     """
+    names = range(len(probabilities)) if labels is None else labels
+    probabilities = probabilities[: len(names)]  # a column may have fewer labels than another
     best = np.argsort(-probabilities, kind="stable")[:_MOST_NEXT]
     shown = [i for i in best if i == best[0] or probabilities[i] >= 0.005]
-    return ", ".join(f"{i}: {probabilities[i]:.2f}" for i in shown)
+    return ", ".join(f"{names[i]}: {probabilities[i]:.2f}" for i in shown)

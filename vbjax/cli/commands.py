@@ -26,7 +26,7 @@ from vbjax.cli.interrupt import is_command
 from vbjax.cli.tables import align, measure, mention_empty, posterior_sds
 from vbjax.core.contracts import Model, Status
 from vbjax.data import datasets
-from vbjax.data.datasets import Series
+from vbjax.data.csv_tables import Series
 from vbjax.data.frames import Columns
 from vbjax.data.sources import Source
 from vbjax.inference import saved_fits
@@ -156,12 +156,13 @@ def run(options: Options) -> None:
         raise UserError(error) from error
     if not np.isfinite(float(result.objective)):
         raise UserError(f"no restart gave a finite result: {result.verdict()}")
+    of_columns = options.model not in _TOPICS
+    if of_columns:
+        labels = (isinstance(data, Series) and data.labels) or [None] * len(names)
+        result = dataclasses.replace(result, columns=Columns(tuple(names), tuple(labels)))
     found = describe(result, data)
     _say(report(options, result, found, names))
     if options.out:
-        of_columns = options.model not in _TOPICS
-        if of_columns:
-            result = dataclasses.replace(result, columns=Columns(tuple(names), (None,) * len(names)))
         about = dict(sequence=options.sequence) if of_columns else dict(vocabulary=names)
         with replacing(options.out) as file:
             saved_fits.pack(result, file, **about)
@@ -353,7 +354,8 @@ def report(options: Options, result: Fit, found: dict[str, np.ndarray], names: l
     elif options.model in _CHAINS:
         title += f", {options.emission} output"
         size = chains.size(found, names)
-        lines = chains.table(found, names, options.emission)
+        labels = None if result.columns is None else result.columns.labels
+        lines = chains.table(found, names, options.emission, labels)
     else:
         title += "" if options.model == "kmeans" else f", {result.model.component.covariance_type} covariance"
         size = f"{len(found['labels'])} rows, {len(names)} column{'s' * (len(names) != 1)}"

@@ -250,8 +250,9 @@ def _add_what_to_fit(group: argparse._ArgumentGroup) -> None:
         choices=list(OUTPUTS),
         help="what the columns hold, hmm and bayesian-hmm only: numbers (gaussian), with a mixture in every "
         "state (mixture), or that depend on the steps before them (autoregressive), counts (poisson), "
-        "categories 0, 1, 2, ... (categorical), 0 and 1 (bernoulli), waiting times (exponential) or numbers "
-        "above 0 of any shape (gamma) (default: gaussian)",
+        "categories, 0, 1, 2, ... or the text of columns that --columns names (categorical), 0 and 1 "
+        "(bernoulli), waiting times (exponential) or numbers above 0 of any shape (gamma) "
+        "(default: gaussian)",
     )
     group.add_argument(
         "--parts",

@@ -9,17 +9,16 @@ import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jaxtyping import Float
 
 from vbjax.cli.commands import configure_process
 from vbjax.cli.files import UserError, check_outputs, reading, replacing
 from vbjax.cli.inputs import blocks_of, load_series, load_table
 from vbjax.data import datasets
+from vbjax.data.frames import Table
 from vbjax.inference import saved_fits
 from vbjax.inference.result import Fit
+from vbjax.numerics.types import Data
 
 _OF_ROWS = dict(responsibilities="responsibility", probabilities="probability", transform="coordinate")
 _LINES = 10_000  # that are made at a time
@@ -80,19 +79,27 @@ def predictions(
         docs = datasets.read_ldac(path, fit.params.topics.concentration.shape[-1])
         shares = np.asarray(fit.document_topics(docs).mean)
         return dict(topic=shares.argmax(1), share=shares)
+    kept = fit.columns
+    if kept is not None and columns is not None and len(columns) != len(kept.names):
+        kept = None  # the model says how many columns it takes
+    labels = kept.labels if kept is not None and any(kept.labels) else None
     if "decode" in uses:
-        series = load_series(path, sequence, columns)
+        series = load_series(path, sequence, columns, labels)
         x, back = series.sequences(), np.argsort(series.order)
         found = dict(state=fit.decode(x), probability=fit.state_probabilities(x))
         return {name: np.concatenate(each)[back] for name, each in found.items()}
     owners = (fit.model, getattr(fit.model, "component", None))
     missing = any(getattr(owner, "missing", False) for owner in owners)
-    table, _ = load_table(path, columns, missing=missing)
-    parts = [_of_table(fit, jnp.asarray(rows, float)) for rows in blocks_of(table)]
+    table, _ = load_table(path, columns, missing=missing, labels=labels)
+
+    def named(rows: np.ndarray) -> Data:
+        return rows if kept is None else Table(dict(zip(kept.names, np.asarray(rows).T, strict=True)))
+
+    parts = [_of_table(fit, named(rows)) for rows in blocks_of(table)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _of_table(fit: Fit, rows: Float[Array, "n d"]) -> dict[str, np.ndarray]:
+def _of_table(fit: Fit, rows: Data) -> dict[str, np.ndarray]:
     """Return what a fit says of rows: `label` or `mean`, and what else the model knows."""
     uses = dir(fit)
     own = np.asarray(fit.predict(rows)) if "predict" in uses else None

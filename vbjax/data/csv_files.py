@@ -19,6 +19,7 @@ from typing import IO
 
 import numpy as np
 
+from vbjax.data.frames import codes_of
 from vbjax.numerics.types import Given
 
 _MOST_NAMED = 6  # columns that an error lists
@@ -126,14 +127,33 @@ def read_numbers(
     names: list[str],
     taken: Sequence[int],
     missing: bool,
+    labels: Sequence[Sequence[str] | None] | None = None,
 ) -> np.ndarray:
-    """Return the cells of some columns as numbers, (n, d)."""
+    """Return the cells of some columns as numbers, (n, d): of those that have labels as their codes."""
+    labels = [None] * len(taken) if labels is None else labels
     rows = []
     for number, cells in data:
         if len(cells) != len(names):
             raise ValueError(f"{path}, line {number}: {len(cells)} cells; expected {len(names)}")
-        rows.append([_finite(path, number, names[j], cells[j], missing) for j in taken])
-    return np.array(rows)
+        rows.append(
+            [
+                _finite(path, number, names[j], cells[j], missing) if own is None else math.nan
+                for j, own in zip(taken, labels, strict=True)
+            ]
+        )
+    table = np.array(rows)
+    for column, (j, own) in enumerate(zip(taken, labels, strict=True)):
+        if own is not None:
+            text = [None if missing and _is_missing(cells[j]) else cells[j].strip() for _, cells in data]
+            lines = [f"line {number}" for number, _ in data]
+            table[:, column] = codes_of(text, own, f"{path}, column {names[j]!r}", lines)
+    return table
+
+
+def labels_of(j: int, data: Sequence[tuple[int, list[str]]]) -> tuple[str, ...]:
+    """Return the labels in a column of text, sorted."""
+    cells = {cells[j].strip() for _, cells in data if j < len(cells)}
+    return tuple(sorted(cell for cell in cells if not _is_missing(cell)))
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:

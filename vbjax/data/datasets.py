@@ -9,23 +9,14 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vbjax.data.csv_files import (
-    check_numeric,
-    column_number,
-    first_named,
-    is_header,
-    is_numeric,
-    open_text,
-    read_columns,
-    read_lines,
-    read_numbers,
-)
+from vbjax.data import csv_tables
+from vbjax.data.csv_files import open_text
+from vbjax.data.csv_tables import Series
 from vbjax.data.documents import MOST_WORDS, Documents
 from vbjax.data.sequences import Sequences
 from vbjax.numerics.inputs import read_count, read_flag
@@ -116,47 +107,7 @@ def read_table(
     (array([[60.  ,  1.5 ],
            [70.  ,  1.75]]), ['weight', 'height'])
     """
-    columns, missing = read_columns(columns), read_flag(missing, "missing")
-    if not (lines := read_lines(path)):
-        raise ValueError(f"{path}: the file is empty; expected lines of numbers")
-    first, header = lines[0][1], is_header(path, lines, columns or ())
-    names = [cell.strip() for cell in first] if header else [f"x{j}" for j in range(len(first))]
-    data = lines[header:]
-    if not data:
-        raise ValueError(f"{path}: no data after the header in line {lines[0][0]}; expected lines of numbers")
-    if columns is None:
-        taken = list(range(first_named(path, names), len(names)))
-        check_numeric(path, data, names, taken)
-    else:
-        taken = [column_number(path, column, names) for column in columns]
-    return read_numbers(path, data, names, taken, missing), [names[j] for j in taken]
-
-
-class Series(NamedTuple):
-    """Table of sequences as it is in its file, a row for each line.
-
-    Attributes:
-        values: (t, d), NaN where missing, in float64.
-        columns: d names.
-        sequence: (t,), the number of the sequence that a row belongs to.
-        names: of the sequences; a single one without a name is "".
-        lines: (t,), the line of each row, from 1.
-    """
-
-    values: np.ndarray
-    columns: list[str]
-    sequence: np.ndarray
-    names: list[str]
-    lines: np.ndarray
-
-    def sequences(self) -> Sequences:
-        """Return the rows of each sequence, in the default float dtype."""
-        return Sequences.of(self.values[self.order], np.bincount(self.sequence))
-
-    @property
-    def order(self) -> np.ndarray:
-        """Numbers of the rows, (t,), sequence by sequence."""
-        return np.argsort(self.sequence, kind="stable")
+    return csv_tables.read_table(path, columns, missing=read_flag(missing, "missing"))
 
 
 def read_series(
@@ -191,7 +142,7 @@ def read_series(
     >>> read_series(path, "who")
     Sequences(2 sequences, 3 steps of shape (2,))
     """
-    return read_series_table(path, sequence, columns).sequences()
+    return csv_tables.read_series(path, sequence, columns).sequences()
 
 
 def read_series_table(
@@ -200,33 +151,7 @@ def read_series_table(
     columns: Sequence[str | int] | None = None,
 ) -> Series:
     """Read sequences as `read_series` does, and return them with the names and lines of the file."""
-    columns, lines = read_columns(columns), read_lines(path)
-    if not lines:
-        raise ValueError(f"{path}: the file is empty; expected a header and lines of numbers")
-    (first, header), *data = lines
-    if not is_header(path, lines, (sequence, *(columns or ()))):
-        raise ValueError(f"{path}, line {first}: no header; expected the names of the columns")
-    if not data:
-        raise ValueError(f"{path}: no data after the header in line {first}; expected lines of numbers")
-    names = [cell.strip() for cell in header]
-    by = None if sequence is None else column_number(path, sequence, names, "sequence")
-    if columns is None:
-        start = 0 if by == 0 else first_named(path, names)
-        taken = [j for j in range(start, len(names)) if j != by and is_numeric(j, data)]
-    else:
-        taken = [column_number(path, column, names) for column in columns]
-    if not taken:
-        raise ValueError(f"{path}: no column of numbers; expected one at least, of {names}")
-    values = read_numbers(path, data, names, taken, missing=True)
-    numbers: dict[str, int] = {} if by is not None else {"": 0}
-    which = np.zeros(len(data), int)
-    for i, (line, cells) in enumerate(data):
-        if by is not None:
-            if not (own := cells[by].strip()):
-                place = f"{path}, line {line}, column {names[by]!r}"
-                raise ValueError(f"{place}: blank; expected a sequence's name")
-            which[i] = numbers.setdefault(own, len(numbers))
-    return Series(values, [names[j] for j in taken], which, list(numbers), np.array([i for i, _ in data]))
+    return csv_tables.read_series(path, sequence, columns)
 
 
 def read_ldac(path: str | os.PathLike[str], n_words: int | None = None) -> Documents:

@@ -6,7 +6,7 @@ Imported by the drivers, which read what they are given, and by a fit, which rea
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,11 +132,22 @@ def _numbers(series: Any, name: str, labels: tuple[str, ...] | None) -> np.ndarr
     where = f"column {name!r} of data"
     if labels is None:
         return np.asarray(as_numbers(series.to_numpy(), where))
-    codes = {label: code for code, label in enumerate(labels)}
     values = [None if absent else str(x) for x, absent in zip(series, series.is_null(), strict=True)]
-    if unknown := [(row, x) for row, x in enumerate(values) if x is not None and x not in codes]:
-        raise ValueError(
-            f"{where} must hold one of {', '.join(map(repr, labels))}; got {unknown[0][1]!r} in row "
-            f"{unknown[0][0]}"
-        )
+    return codes_of(values, labels, where, [f"row {row}" for row in range(len(values))])
+
+
+def codes_of(
+    values: Sequence[str | None], labels: Sequence[str], where: str, places: Sequence[str]
+) -> np.ndarray:
+    """Return the codes of a column's labels, NaN where it has no entry.
+
+    Raises:
+        ValueError: the first value that is none of the labels, with the column's name and its place.
+    """
+    codes = {label: code for code, label in enumerate(labels)}
+    if unknown := [
+        (place, x) for place, x in zip(places, values, strict=True) if x is not None and x not in codes
+    ]:
+        place, x = unknown[0]
+        raise ValueError(f"{where} must hold one of {', '.join(map(repr, labels))}; got {x!r} in {place}")
     return np.array([np.nan if x is None else codes[x] for x in values])
