@@ -81,6 +81,7 @@ VARIANTS = {
     "HMM of EM of positive",
     "HMM of positive",
     "HMM of EM of binary",
+    "HMM of EM of tails",
     "HMM of mixtures",
     "HMM of mixtures of counts",
     "state space, full",

@@ -78,9 +78,10 @@ COMPONENTS: dict[str, tuple[dict[str, Any], str]] = {
     "Poisson": ({}, "counts"),
     "Product": (dict(height=vb.components.Gaussian(), visits=vb.components.Poisson()), "mixed"),
     "Regression": ({}, "design"),
+    "StudentT": ({}, "table"),
     "Union": (dict(classes=(1, vb.components.Gaussian()), noise=(1, vb.components.Noise())), "table"),
 }
-UNNAMED = ("Autoregression", "Gaussian", "Mixture", "Noise", "Product", "Union")
+UNNAMED = ("Autoregression", "Gaussian", "Mixture", "Noise", "Product", "StudentT", "Union")
 LABELS: dict[str, tuple[dict[str, Any], str]] = {
     "Chain": ({}, "series"),
     "HDPChain": ({}, "series"),

@@ -64,7 +64,7 @@ POSITIVE = str.split("""
     transition_precision concentration rate location_precision
     relevance_concentration relevance_rate concentration1
     concentration0 known_shape between_concentration between_rate
-    topic_concentration doc_concentration
+    topic_concentration doc_concentration df
 """)
 OPTIONS = dict(
     BayesianGaussianHMM="nonsense",

@@ -13,6 +13,7 @@ from vbjax.models.components.noise import Noise
 from vbjax.models.components.poisson import Poisson
 from vbjax.models.components.product import Product
 from vbjax.models.components.regression import Regression
+from vbjax.models.components.student_t import StudentT
 from vbjax.models.components.union import Union
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "Poisson",
     "Product",
     "Regression",
+    "StudentT",
     "Union",
 ]

@@ -25,8 +25,8 @@ from vbjax.families.joint import LocationCovariance
 from vbjax.models.components.component import Component, Pullback
 from vbjax.models.components.covariance import STRUCTURES, Moments, Prepared, Structure
 from vbjax.models.components.covariance.structure import with_covariance
+from vbjax.models.components.predictive import log_predictive, log_predictive_observed
 from vbjax.models.components.seeding import Distance, squared_distance
-from vbjax.models.components.student_t import log_predictive, log_predictive_observed
 from vbjax.numerics.inputs import is_concrete, read_table
 from vbjax.numerics.linalg import cholesky, solve_lower
 from vbjax.numerics.record import Record

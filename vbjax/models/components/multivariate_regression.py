@@ -18,8 +18,8 @@ from vbjax.families.matrix_normal_wishart import (
 )
 from vbjax.models.components.component import Component, for_every_law
 from vbjax.models.components.covariance.structure import below, clip_eigenvalues, with_covariance
+from vbjax.models.components.predictive import log_student_t
 from vbjax.models.components.responses import Responses
-from vbjax.models.components.student_t import log_student_t
 from vbjax.numerics.inputs import read_arrays, read_pair
 from vbjax.numerics.linalg import (
     cholesky,

@@ -15,8 +15,8 @@ from vbjax.families.multivariate_normal_gamma import (
     MultivariateNormalGammaStatistics,
 )
 from vbjax.models.components.component import Component, for_every_law
+from vbjax.models.components.predictive import log_student_t
 from vbjax.models.components.responses import Responses
-from vbjax.models.components.student_t import log_student_t
 from vbjax.numerics.inputs import read_arrays, read_column, read_pair
 from vbjax.numerics.linalg import cholesky, solve_lower
 from vbjax.numerics.special import LOG_2PI

@@ -21,7 +21,7 @@ from vbjax.families.base import Family
 from vbjax.families.multivariate_normal import MultivariateNormalStatistics
 from vbjax.families.multivariate_normal_gamma import MultivariateNormalGammaStatistics
 from vbjax.families.normal import NormalState
-from vbjax.models.components.student_t import log_student_t
+from vbjax.models.components.predictive import log_student_t
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.record import Record
 from vbjax.numerics.special import LOG_2PI
