@@ -52,6 +52,7 @@ from vbjax.inference.cross_validation import CrossValidation, cross_validate
 from vbjax.inference.derivatives import LinearResponse, elbo, linear_response, optimum
 from vbjax.inference.fit import fit
 from vbjax.inference.gibbs import gibbs
+from vbjax.inference.leave_one_out import LeaveOneOut, leave_one_out, psis_loo
 from vbjax.inference.pointwise import log_likelihoods
 from vbjax.inference.replicate import replicate, sample_posterior
 from vbjax.inference.result import Fit, FitWarning
@@ -162,6 +163,7 @@ __all__ = [
     "KMeans",
     "Labelled",
     "LatentDirichletAllocation",
+    "LeaveOneOut",
     "LinearGaussianStateSpace",
     "LinearRegression",
     "LinearResponse",
@@ -208,6 +210,7 @@ __all__ = [
     "gibbs",
     "interval",
     "labels",
+    "leave_one_out",
     "linear_response",
     "load",
     "log_likelihoods",
@@ -216,6 +219,7 @@ __all__ = [
     "optimum",
     "ordered",
     "positive",
+    "psis_loo",
     "real",
     "replicate",
     "sample_posterior",

@@ -53,6 +53,8 @@ DRIVERS = {
     "sample_posterior": "params=states:own_params n=shape:two",
     "load": "path=path:saved model=optional_other:nothing",
     "log_likelihoods": "draws=other:own_draws",
+    "leave_one_out": "fit=other:own_fit n_draws=count:hundred",
+    "psis_loo": "log_likelihoods=few_rows:draws_by_rows log_ratios=few_rows:log_ratios",
     "cross_validate": "folds=count:two n_restarts=count:two devices=optional_other:devices",
     "merge_states": "result=other:fit:HDPHiddenMarkovModel data=sequence_rows:table "
     "weights=weights:one_weight",
@@ -355,6 +357,7 @@ EXEMPT = dict(
     FitWarning="a class of warnings",
     Info="a record of the engine's",
     Labelled="stands in the place of data; fits with it are called",
+    LeaveOneOut="a record that leave_one_out gives",
     LinearResponse="a record that linear_response gives",
     LocationPrecision="a record",
     Record="a record",

@@ -65,11 +65,12 @@ def pareto_smoothed(log_ratios: ArrayLike) -> tuple[Float[Array, " n"], Float[Ar
         raise ValueError(f"log_ratios must be at least 5 numbers, (n,); got shape {log_ratios.shape}")
     if is_concrete(log_ratios) and not (np.asarray(log_ratios) < np.inf).all():
         raise ValueError("log_ratios must be finite, or -inf where a weight is 0; there is a NaN or +inf")
-    return _smooth(log_ratios)
+    return smooth(log_ratios)
 
 
 @jax.jit
-def _smooth(log_ratios: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+def smooth(log_ratios: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+    """Compute `pareto_smoothed` of ratios that have been examined."""
     n = len(log_ratios)
     size = math.ceil(min(n / 5, 3 * math.sqrt(n)))
     log_w = log_ratios - log_ratios.max()
