@@ -3,6 +3,7 @@
 import hmmlearn.hmm
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 
 import vbjax as vb
 from vbjax.sklearn import (
@@ -41,6 +42,55 @@ def assert_alike(ours, theirs, x, lengths, attributes, emissions):
     for criterion in ("aic", "bic"):
         got, expected = (getattr(model, criterion)(x, lengths) for model in (ours, theirs))
         np.testing.assert_allclose(got, expected, rtol=1e-6, err_msg=criterion)
+
+
+RATES = np.array([[12.0], [20.0]])
+MEANS = np.array([[0.0, 1.0], [4.0, -2.0]])
+SHARED = np.array([[1.0, 0.3], [0.3, 0.5]])
+CATEGORIES = np.array([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "parameters", "x"),
+    [
+        (PoissonHMM(2), hmmlearn.hmm.PoissonHMM(2), dict(lambdas_=RATES), QUAKES),
+        (CategoricalHMM(2), hmmlearn.hmm.CategoricalHMM(2), dict(emissionprob_=CATEGORIES), QUAKES % 3),
+        (
+            GaussianHMM(2, "tied"),
+            hmmlearn.hmm.GaussianHMM(2, "tied"),
+            dict(means_=MEANS, covars_=SHARED),
+            SERIES[:107],
+        ),
+    ],
+    ids=["counts", "categories", "normal"],
+)
+def test_parameters_that_are_set_make_a_model_without_a_fit(ours, theirs, parameters, x):
+    parameters = dict(startprob_=[0.7, 0.3], transmat_=[[0.8, 0.2], [0.4, 0.6]]) | parameters
+    for name, value in parameters.items():
+        with pytest.raises(NotFittedError):
+            ours.score(x)
+        for model in (ours, theirs):
+            setattr(model, name, np.array(value))
+        np.testing.assert_array_equal(np.ravel(getattr(ours, name))[:2], np.ravel(value)[:2])
+
+    def compare():
+        np.testing.assert_allclose(ours.score(x, LENGTHS), theirs.score(x, LENGTHS), rtol=1e-10)
+        (log, path), (other_log, other) = ours.decode(x, LENGTHS), theirs.decode(x, LENGTHS)
+        np.testing.assert_allclose(log, other_log, rtol=1e-10)
+        np.testing.assert_array_equal(path, other)
+
+    compare()
+    steps, states = ours.sample(1000, random_state=0)
+    assert (steps.shape, states.shape) == ((1000, x.shape[1]), (1000,))
+    np.testing.assert_allclose(states.mean(), 1 / 3, atol=4 * np.sqrt(2 / 9 / 1000 * 1.4 / 0.6))
+    for model in (ours, theirs):  # and of a model that has a fit each may be changed
+        model.transmat_ = np.array([[0.5, 0.5], [0.1, 0.9]])
+    compare()
+    with pytest.raises(ValueError, match="transmat_ must be probabilities that add up to one"):
+        ours.transmat_ = np.array([[0.5, 0.4], [0.1, 0.9]])
+    with pytest.raises(ValueError, match=r"startprob_: value must have the shapes \[\(2,\)\]"):
+        ours.startprob_ = np.ones(3) / 3
+    compare()
 
 
 def test_counts_are_those_of_hmmlearn():

@@ -346,8 +346,25 @@ def test_without_scikit_learn_an_error_names_the_extra(monkeypatch):
         import vbjax.sklearn  # noqa: F401
 
 
+def test_a_mixture_whose_parameters_are_set_predicts():
+    given = dict(weights_=[0.3, 0.7], means_=[[2.0, 55.0], [4.3, 80.0]], covariances_=[20.0, 40.0])
+    own, scikit_learn = GaussianMixture, sklearn.mixture.GaussianMixture
+    ours, theirs = (kind(2, covariance_type="spherical") for kind in (own, scikit_learn))
+    for model in (ours, theirs):
+        for name, value in given.items():
+            setattr(model, name, np.array(value))
+    theirs.precisions_cholesky_ = 1 / np.sqrt(theirs.covariances_)
+    np.testing.assert_allclose(ours.covariances_, theirs.covariances_, rtol=1e-12)
+    np.testing.assert_allclose(ours.score_samples(FAITHFUL), theirs.score_samples(FAITHFUL), rtol=1e-10)
+    np.testing.assert_array_equal(ours.predict(FAITHFUL), theirs.predict(FAITHFUL))
+    with pytest.raises(ValueError, match="covariances_ must be positive"):
+        ours.covariances_ = np.array([1.0, 0.0])
+    with pytest.raises(AttributeError, match="precisions_ is read from the fit, and cannot be set"):
+        ours.precisions_ = 1.0
+
+
 def test_attributes_are_read_from_a_fit():
-    mixture = GaussianMixture(2)
+    mixture = BayesianGaussianMixture(n_components=2)
     with pytest.raises(AttributeError, match="not fitted yet"):
         _ = mixture.means_
     with pytest.raises(AttributeError, match="cannot be set"):

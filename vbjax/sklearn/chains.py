@@ -18,6 +18,7 @@ from vbjax.numerics.inputs import read_count
 from vbjax.numerics.types import Given, Hyper
 from vbjax.sklearn.component_mixtures import gamma_rates, gamma_shapes
 from vbjax.sklearn.estimator import Estimator, Fitted, RandomState, draw_key, estimator, program_rows
+from vbjax.sklearn.settable import CATEGORIES, COUNTS, NORMAL, OF_CHAINS, Settable, normals
 
 
 @estimator
@@ -28,9 +29,11 @@ class HiddenMarkovModel(Estimator):
     one sequence. `lengths` may come second by position, as in hmmlearn. A second argument with a number for
     every row of X is the target that scikit-learn hands to all estimators, and is ignored.
 
-    It differs from hmmlearn in that parameters are read from a fit and cannot be set; there are no `params`,
-    `init_params`, `algorithm` and `implementation`; starts are k-means++ seeds; a fit that does not converge
-    warns; and by default there are no priors of points, in hmmlearn weak ones.
+    It differs from hmmlearn in that there are no `params`, `init_params`, `algorithm` and `implementation`;
+    starts are k-means++ seeds; a fit that does not converge warns; and by default there are no priors of
+    points, in hmmlearn weak ones. As there, the attributes of `GaussianHMM`, `PoissonHMM` and
+    `CategoricalHMM` may be set: with all of them there are `score`, `decode`, `sample` and the others without
+    a fit.
 
     Args:
         n_components: the number of states.
@@ -174,7 +177,7 @@ class GaussianHMM(HiddenMarkovModel):
 
     Attributes:
         means_: (k, d).
-        covars_: (k, d, d), of every type.
+        covars_: (k, d, d), of every type; to set them also (d, d) tied, (k, d) diag, (k,) spherical.
 
     Other parameters and attributes: see `HiddenMarkovModel`.
     """
@@ -183,6 +186,7 @@ class GaussianHMM(HiddenMarkovModel):
     min_covar: float = 1e-6
 
     _model = models.GaussianHMM
+    _settable = Settable(OF_CHAINS, ("means_", "covars_"), NORMAL, normals)
     means_ = Fitted(lambda fit: fit.model.component.means(fit.params))
     covars_ = Fitted(lambda fit: fit.model.component.covariances(fit.params))
 
@@ -315,6 +319,7 @@ class PoissonHMM(HiddenMarkovModel):
     """
 
     _model, _whole, _positive = models.PoissonHMM, True, True
+    _settable = Settable(OF_CHAINS, ("lambdas_",), COUNTS, lambda _, rates: rates)
     lambdas_ = Fitted(lambda fit: fit.params.components.mean)
 
 
@@ -337,6 +342,11 @@ def _emissions(fit: Fit) -> Any:
     return probabilities[:, 0] if probabilities.shape[1] == 1 else probabilities
 
 
+def _by_column(probabilities: np.ndarray) -> np.ndarray:
+    """Return what `_emissions` has been given, (k, d, v)."""
+    return probabilities[:, None] if probabilities.ndim == 2 else probabilities
+
+
 @estimator
 class CategoricalHMM(HiddenMarkovModel):
     """Hidden Markov model of steps of categories by EM, as `hmmlearn.hmm.CategoricalHMM`.
@@ -355,6 +365,12 @@ class CategoricalHMM(HiddenMarkovModel):
     n_features: int | None = None
 
     _model, _whole, _positive = models.CategoricalHMM, True, True
+    _settable = Settable(
+        OF_CHAINS,
+        ("emissionprob_",),
+        lambda probabilities: CATEGORIES(_by_column(probabilities)),
+        lambda _, probabilities: _by_column(probabilities),
+    )
     emissionprob_ = Fitted(_emissions)
 
 

@@ -13,6 +13,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
 
 import jax
@@ -35,6 +36,7 @@ from vbjax.inference.result import Fit, FitWarning
 from vbjax.inference.stochastic import fit_stochastic
 from vbjax.numerics.inputs import read_count, read_number
 from vbjax.numerics.types import Data, Given, Params
+from vbjax.sklearn.settable import Settable
 
 RandomState: TypeAlias = int | np.random.RandomState | None
 C = TypeVar("C")
@@ -62,11 +64,13 @@ class Fitted:
     def __get__(self, instance: Estimator | None, owner: type) -> Any:
         if instance is None:
             return self
+        if self.name in instance._given:
+            return instance._given[self.name]
         with instance._fitted() as found:  # a NotFittedError before, which is an AttributeError
             return np.asarray(self.read(found))[()]
 
     def __set__(self, instance: Estimator, value: Given) -> None:
-        raise AttributeError(f"{self.name} is read from the fit, and cannot be set")
+        instance._set(self.name, value)
 
 
 class Estimator(BaseEstimator):
@@ -85,6 +89,12 @@ class Estimator(BaseEstimator):
 
     _positive: ClassVar[bool] = False
     """Whether no entry may be negative."""
+
+    _settable: ClassVar[Settable | None] = None
+    """How attributes that are set make a fit; None where they cannot be set."""
+
+    _given: Mapping[str, np.ndarray] = MappingProxyType({})
+    """Attributes that were set, as long as some others are lacking."""
 
     fit_: Fit
     n_features_in_: int
@@ -164,6 +174,22 @@ class Estimator(BaseEstimator):
 
     def _keep(self, found: Fit) -> None:
         self.fit_ = jax.tree.map(np.asarray, found)
+        self.__dict__.pop("_given", None)
+
+    def _set(self, name: str, value: Given) -> None:
+        """Set an attribute; with the last of those that a model needs there is a fit, of no sweeps."""
+        names = () if self._settable is None else self._settable.names
+        if name not in names:
+            raise AttributeError(f"{name} is read from the fit, and cannot be set")
+        known = {own: getattr(self, own) for own in names} if "fit_" in vars(self) else self._given
+        given = {**known, name: np.array(value, float)}
+        if self._settable is None or set(given) < set(names):
+            self._given = given
+            return
+        with self._translated():
+            self.n_features_in_, found = self._settable.fit(self._model(**self._hyperparameters()), given)
+        self._keep(found)
+        self.n_iter_ = 0
 
     # -- out -----------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from vbjax.sklearn.estimator import (
     filled,
     read_sample_weight,
 )
+from vbjax.sklearn.settable import NORMAL, OF_MIXTURES, Settable, normals
 
 _NEXT_TO_NOTHING = 1e-30  # a floor that float32 holds
 _OF_POINTS = available_if(lambda mixture: mixture._model.points)
@@ -190,7 +191,7 @@ class GaussianMixture(Mixture):
     Attributes:
         means_: (k, d).
         covariances_, precisions_, precisions_cholesky_: (k, d, d) full, (d, d) tied, (k, d) diag, (k,)
-            spherical.
+            spherical. `weights_`, `means_` and `covariances_` may be set, all three in place of a fit.
 
     Other parameters and attributes: see `Mixture`.
     """
@@ -202,6 +203,7 @@ class GaussianMixture(Mixture):
     precisions_init: Given = None
 
     _model = models.GaussianMixture
+    _settable = Settable(OF_MIXTURES, ("means_", "covariances_"), NORMAL, normals)
     means_ = Fitted(lambda fit: fit.means())
     covariances_ = _of_covariances(lambda x: x)
     precisions_ = _of_covariances(np.linalg.inv)
