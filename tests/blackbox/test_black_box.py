@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 import vbjax as vb
-from bench.posteriors import NAMES, NEAR_NORMAL, posterior
+from notebooks.posteriors import NAMES, NEAR_NORMAL, posterior
 from tests.support.clouds import key
 from tests.support.tolerances import close
 from vbjax.blackbox.normal_draws import matched_draws

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import vbjax as vb
-from bench.posteriors import posterior
+from notebooks.posteriors import posterior
 from tests.support.clouds import key
 from tests.support.tolerances import close
 from vbjax.blackbox import pathfinder

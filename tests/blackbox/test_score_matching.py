@@ -6,7 +6,7 @@ import pytest
 import scipy.linalg
 
 import vbjax as vb
-from bench.posteriors import posterior
+from notebooks.posteriors import posterior
 from tests.support.clouds import key
 from tests.support.tolerances import close
 from vbjax.blackbox import ScoreMatching

@@ -1,6 +1,6 @@
 """Six posteriors with reference draws (posteriordb): log densities, supports, and what the references are of.
 
-For the bench of black-box inference, its notebook and its tests.
+For the notebook on black-box inference, its bench and its tests.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jax.scipy.special import logsumexp, xlogy
 
 import vbjax as vb
 
-FOLDER = pathlib.Path(__file__).parent / "posteriordb"
+FOLDER = pathlib.Path(__file__).parent / "data" / "posteriordb"
 
 
 class Posterior(NamedTuple):
