@@ -47,6 +47,7 @@ from vbjax.families import (
     Wishart,
 )
 from vbjax.inference import engine
+from vbjax.inference.bootstrap import Bootstrap, LikelihoodRatioTest, bootstrap, likelihood_ratio_test
 from vbjax.inference.configure import configure
 from vbjax.inference.cross_validation import CrossValidation, cross_validate
 from vbjax.inference.derivatives import LinearResponse, elbo, linear_response, optimum
@@ -141,6 +142,7 @@ __all__ = [
     "BernoulliMixture",
     "Beta",
     "BlackBox",
+    "Bootstrap",
     "Categorical",
     "CategoricalHMM",
     "CategoricalMixture",
@@ -164,6 +166,7 @@ __all__ = [
     "Labelled",
     "LatentDirichletAllocation",
     "LeaveOneOut",
+    "LikelihoodRatioTest",
     "LinearGaussianStateSpace",
     "LinearRegression",
     "LinearResponse",
@@ -192,6 +195,7 @@ __all__ = [
     "TruncatedNormal",
     "Wishart",
     "blackbox",
+    "bootstrap",
     "category",
     "chains",
     "cholesky_factor",
@@ -211,6 +215,7 @@ __all__ = [
     "interval",
     "labels",
     "leave_one_out",
+    "likelihood_ratio_test",
     "linear_response",
     "load",
     "log_likelihoods",

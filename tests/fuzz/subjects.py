@@ -55,6 +55,9 @@ DRIVERS = {
     "log_likelihoods": "draws=other:own_draws",
     "leave_one_out": "fit=other:own_fit n_draws=count:hundred",
     "psis_loo": "log_likelihoods=few_rows:draws_by_rows log_ratios=few_rows:log_ratios",
+    "bootstrap": "fit=other:own_fit n=count:two devices=optional_other:devices",
+    "likelihood_ratio_test": "null=other:raw:GaussianMixture alternative=other:raw:GaussianMixture "
+    "data=rows:table n_restarts=count:two devices=optional_other:devices",
     "cross_validate": "folds=count:two n_restarts=count:two devices=optional_other:devices",
     "merge_states": "result=other:fit:HDPHiddenMarkovModel data=sequence_rows:table "
     "weights=weights:one_weight",
@@ -349,6 +352,7 @@ USED = str.split("""
 EXEMPT = dict(
     Algorithm="a protocol",
     configure="for a process that has computed nothing yet; tests/inference/test_configure.py",
+    Bootstrap="a record that bootstrap gives",
     CrossValidation="a record that cross_validate gives",
     ConjugateModel="the base of models; its methods are the engine's",
     Expectation="a record that the engine gives",
@@ -358,6 +362,7 @@ EXEMPT = dict(
     Info="a record of the engine's",
     Labelled="stands in the place of data; fits with it are called",
     LeaveOneOut="a record that leave_one_out gives",
+    LikelihoodRatioTest="a record that likelihood_ratio_test gives",
     LinearResponse="a record that linear_response gives",
     LocationPrecision="a record",
     Record="a record",

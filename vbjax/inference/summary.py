@@ -1,6 +1,6 @@
 """`Summary`: what a fit found, as a table for people: text, HTML in a notebook, records for a data frame.
 
-Made by `Fit.summary`; imported by `result.py` alone.
+Made by `Fit.summary` and by the bootstrap.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import itertools
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -154,20 +154,26 @@ class Summary:
 def summarise(
     params: Params, verdict: str, named_axes: Mapping[str, int], columns: Columns | None
 ) -> Summary:
-    """Return the summary of the parameters of a fit.
+    """Return the summary of the parameters of a fit; see `tabulate`."""
+    states = Record(params if isinstance(params, Mapping) else {"": params})
+    ends = [Record({name: _quantile(state, p) for name, state in states.items()}) for p in INTERVAL]
+    return tabulate(jax.device_get((*_moments(states), *ends)), verdict, named_axes, columns)
+
+
+def tabulate(
+    tables: Sequence[Tree], verdict: str, named_axes: Mapping[str, int], columns: Columns | None
+) -> Summary:
+    """Return a summary of parameters.
 
     Components, and what belongs to them, come with the heaviest first.
 
     Args:
-        params: of one fit.
+        tables: means, standard deviations and both ends of the intervals, by factor.
         verdict: what stands above the table.
         named_axes: names of the factors that have an axis for the data's columns, and the first axis that it
             may be.
         columns: names of the data's columns, if they have some.
     """
-    states = Record(params if isinstance(params, Mapping) else {"": params})
-    ends = [Record({name: _quantile(state, p) for name, state in states.items()}) for p in INTERVAL]
-    tables = jax.device_get((*_moments(states), *ends))
     leaves = [_by_name(table) for table in tables]
     weights = leaves[0].get("weights", np.zeros(0))
     order = tuple(map(int, np.argsort(-weights, kind="stable"))) if weights.ndim == 1 else ()
