@@ -256,7 +256,6 @@ def likelihood_ratio_test(
             raise ValueError(f"{name} must be a model with a log density of rows; got {describe(model)}")
     if data is None:
         raise ValueError("data must be rows; got None")
-    data, _ = read_frame(data)
     keys, models = jax.random.split(key, 3), (null, alternative)
     found = [
         fit_model(model, data, key=own, tol=tol, devices=devices, **effort._asdict())
@@ -268,17 +267,18 @@ def likelihood_ratio_test(
                 f"{name} must be fitted by maximum likelihood, whose factors are points; a "
                 f"{type(own.model).__name__} has a bound, no likelihood"
             )
-    rows = found[0].model.read(data)
+    rows = found[0].model.read(read_frame(data)[0])
     shapes = lambda x: (jax.tree.structure(x), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(x)])
     try:
         drawn = jax.eval_shape(_simulate, found[0].model, found[0].params, keys[2], rows)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"null must draw data like those given: {error}") from None
     if shapes(drawn) != shapes(rows):
-        raise ValueError(f"null must draw data like those given, {rows}; it draws {drawn}")
+        name = type(null).__name__
+        raise ValueError(f"null must draw data like those given, whole rows; a {name} draws others")
     tasks, shared = jax.random.split(keys[2], n), (found[0], models, tol)
     draws = map_fits(_ratio_of_draw, tasks, null, rows, *shared, effort=effort, devices=devices)
-    return LikelihoodRatioTest(*found, _statistic(found, rows), draws)
+    return LikelihoodRatioTest(found[0], found[1], _statistic(found, rows), draws)
 
 
 def _statistic(fits: Sequence[Fit], data: Data) -> Float[Array, ""]:
