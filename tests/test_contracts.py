@@ -74,6 +74,7 @@ VARIANTS = {
     "EM of positive",
     "EM of planes",
     "EM of a product",
+    "EM of items",
     "own, local, points",
     "black box, low rank",
     "HMM of MAP of counts",

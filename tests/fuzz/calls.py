@@ -98,6 +98,7 @@ def calls_of(
 # what else an error may call an argument
 ALSO_NAMED = dict(
     weight_concentration=("concentration of the weights",),
+    items=("n_categories", "data", "part"),
     data=(
         "rows",
         "steps",

@@ -102,6 +102,8 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
         if name not in UNNAMED
         for bayesian in ("", "Bayesian")
     },
+    "LatentClass": (dict(n_components=K, items=dict(agree=2, colour=3)), "answers"),
+    "BayesianLatentClass": (dict(n_components=K, items=dict(agree=2, colour=3)), "answers"),
     "LinearRegression": ({}, "design"),
     "BayesianLinearRegression": ({}, "design"),
     "ARDRegression": ({}, "design"),
@@ -214,6 +216,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "column": lambda: _table()[:, 0],
     "counts": _counts,
     "mixed": lambda: dict(height=_table(), visits=_counts()),
+    "answers": lambda: dict(agree=_labels()[:, None] % 2, colour=1.0 * (np.arange(N)[:, None] % 3)),
     "binary": lambda: (_table() > 1).astype("float32"),
     "categories": lambda: (_table() > 1).astype("int32") + (_table() > 3),
     "positives": lambda: np.exp(0.3 * _table()),

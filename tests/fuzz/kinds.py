@@ -306,6 +306,40 @@ def laws(good: Any) -> list[Value]:
     )
 
 
+def items(good: Any) -> list[Value]:
+    """Names of items, perhaps with the numbers of their levels."""
+    return never(
+        none=None,
+        number=2,
+        text="agree",
+        nothing=[],
+        numbers=[0, 1],
+        half=dict(agree=0.5, colour=3),
+        minus=dict(agree=-1, colour=3),
+        too_few=dict(agree=1, colour=3),
+        another=["agree", "size"],
+        of_a_factor=["agree", "weights"],
+        object=lambda: object(),
+    ) + perhaps(more=dict(agree=3, colour=4), one=["agree", "colour"])
+
+
+def answers(good: Any) -> list[Value]:
+    """Answers by item."""
+    changed = lambda x: good() | dict(colour=x(good()["colour"]))
+    return never(
+        none=None,
+        text="a",
+        object=lambda: object(),
+        array=lambda: np.ones((24, 2), "float32"),
+        one_too_few=lambda: dict(agree=good()["agree"]),
+        minus=lambda: changed(lambda x: x - 2),
+        half=lambda: changed(lambda x: x + 0.5),
+        short=lambda: changed(lambda x: x[1:]),
+        column=lambda: changed(lambda x: x[:, 0]),
+        infinite=lambda: changed(lambda x: x * np.inf),
+    ) + perhaps(missing=lambda: changed(lambda x: x * np.nan))
+
+
 def mixing(good: Any) -> list[Value]:
     """Who chooses a row's component."""
     import vbjax as vb
@@ -416,6 +450,8 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     "blocks": own.blocks,
     "component": component,
     "laws": laws,
+    "items": items,
+    "answers": answers,
     "mixing": mixing,
     "chaining": chaining,
     "score": without(values.real, "huge", "five_axes", "empty"),

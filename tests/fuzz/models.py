@@ -47,6 +47,7 @@ HYPER = dict(
     noise="laws",
     low="real",
     high="real",
+    items="items",
     weights="mixing",
     chain="chaining",
     log_joint="cells",
@@ -90,10 +91,13 @@ DATA_KINDS = dict(
     count_series="count_sequences",
     category_series="count_sequences",
     positive_series="positive_sequences",
+    answers="answers",
     nothing="nothing",
     any_data="anything",
 )
-FEW = dict(documents="documents", nothing="nothing", any_data="anything", planes="few_planes")
+FEW = dict(
+    documents="documents", nothing="nothing", any_data="anything", planes="few_planes", answers="answers"
+)
 FEW |= {name: "few_sequence_rows" for name in DATA_KINDS if name.endswith("series")}
 PAIRS = ("design", "planes", "labelled", "measured", "grouped")
 

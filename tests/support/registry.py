@@ -29,6 +29,7 @@ from tests.support.rows import (
     N_COMPONENTS,
     N_FEATURES,
     N_ROWS,
+    answers,
     arrays,
     binary,
     categories,
@@ -210,6 +211,7 @@ BY_EM = {
     "lines": (vb.RegressionMixture(N_COMPONENTS), lines),
     "planes": (vb.MultivariateRegressionMixture(N_COMPONENTS), planes),
 }
+ITEMS = dict(agree=2, colour=3)
 STICKS = vb.labels.StickBreaking()
 CHAINS = {
     "EM full": (vb.GaussianHMM(N_COMPONENTS), table),
@@ -294,6 +296,8 @@ MODELS = {
     "VB of known labels": Entry(
         vb.BayesianMixture(N_COMPONENTS, vb.components.Gaussian("full")), half_labelled, drawn
     ),
+    "EM of items": Entry(vb.LatentClass(2, ITEMS), answers),
+    "VB of items": Entry(vb.BayesianLatentClass(2, ITEMS), answers),
     "mean field table": Entry(
         vb.textbook.MeanFieldTable(np.sin(np.arange(24.0)).reshape(2, 3, 4)), None, neutral
     ),

@@ -122,6 +122,14 @@ def mixed(rng):
     return dict(place=table(rng), kind=categories(rng))
 
 
+def answers(rng):
+    """Items with answers of two and of three kinds, a third of those missing; nothing is in the last row."""
+    colour = np.where(rng.uniform(size=(N_ROWS, 1)) < 1 / 3, np.nan, categories(rng)[:, :1] % 3)
+    agree = (rng.uniform(size=(N_ROWS, 1)) < classes(rng, 0.2, 0.9)[:, :1]).astype(int)
+    agree[-1], colour[-1] = -1, np.nan
+    return dict(agree=agree, colour=colour)
+
+
 # ---------------------------------------------------------------- rows that are sequences or documents
 
 

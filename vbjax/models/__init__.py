@@ -33,6 +33,7 @@ from vbjax.models.markov.named import (
 from vbjax.models.markov.state_merges import merge_states
 from vbjax.models.mixtures.gaussian import BayesianGaussianMixture, GaussianMixture
 from vbjax.models.mixtures.kmeans import KMeans
+from vbjax.models.mixtures.latent_class import BayesianLatentClass, LatentClass
 from vbjax.models.mixtures.mixture import BayesianMixture, Mixture
 from vbjax.models.mixtures.named import (
     BayesianBernoulliMixture,
@@ -75,6 +76,7 @@ __all__ = [
     "BayesianGaussianHMM",
     "BayesianGaussianMixture",
     "BayesianHiddenMarkovModel",
+    "BayesianLatentClass",
     "BayesianLinearGaussianStateSpace",
     "BayesianLinearRegression",
     "BayesianLogisticRegression",
@@ -99,6 +101,7 @@ __all__ = [
     "HDPTopics",
     "HiddenMarkovModel",
     "KMeans",
+    "LatentClass",
     "LatentDirichletAllocation",
     "LinearGaussianStateSpace",
     "LinearRegression",

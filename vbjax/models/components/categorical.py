@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from vbjax.core.devices import take_rows
-from vbjax.core.hyperparameters import POSITIVE, count, hyper, size_of
+from vbjax.core.hyperparameters import POSITIVE, count, flag, hyper, read_columns, size_of
 from vbjax.core.rows import float_dtype
 from vbjax.families.base import pytree, replace
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
@@ -28,12 +28,13 @@ class Categorical(Component):
     The components' update is alpha_kjv = alpha_jv + sum_n r_nk [x_nj = v], and the predictive density of
     component k is prod_j alpha_kjx_j / sum_v alpha_kjv.
 
-    Data: (n, d), whole numbers. The parameters are a Dirichlet, (k, d, v).
+    Data: (n, d), whole numbers, with `missing` NaN or -1 too. The parameters are a Dirichlet, (k, d, v).
 
     Args:
         n_categories: v, of the column that has most; by default the data's largest number plus one.
         concentration: alpha, a number, (v,) or (d, v); by default 1. A column of fewer categories has
             those it lacks made next to impossible by small numbers.
+        missing: whether an entry may be missing at random, which leaves its factor out.
 
     Raises:
         ValueError: an entry that is no category; a hyperparameter that is not positive; `n_categories` not
@@ -46,6 +47,7 @@ class Categorical(Component):
 
     n_categories: int | None = count("v", default=None)
     concentration: Hyper = hyper(None, POSITIVE, "v", "d v")
+    missing: bool = flag(kw_only=True)
 
     @property
     def family(self) -> Dirichlet:
@@ -62,8 +64,10 @@ class Categorical(Component):
         return self.n_categories
 
     def read(self, data: Data) -> Int[Array, "n d"]:
-        x = super().read(data)
-        require(is_count, x, "data must be categories 0, 1, 2, ...")
+        x = read_columns(self, data, missing=self.missing)
+        x = jnp.where(jnp.isnan(x), -1, x)
+        allowed = (lambda x: is_count(x) | (x == -1)) if self.missing else is_count
+        require(allowed, x, "data must be categories 0, 1, 2, ...")
         if (size := self.n_categories or size_of(self, "v")[0]) is not None:
             require(lambda x: x < size, x, f"data must be categories below {size}")
         return x.astype(jnp.int32)
@@ -71,7 +75,7 @@ class Categorical(Component):
     def inspect(self, data: Data) -> Categorical:
         size = self.n_categories or size_of(self, "v")[0]
         if size is None and is_concrete(data):
-            size = int(jnp.max(data)) + 1
+            size = max(int(jnp.max(data)), 0) + 1
             if size > _MOST_CATEGORIES:
                 raise ValueError(
                     f"data must be categories below {_MOST_CATEGORIES} where n_categories is not given; got "
@@ -88,15 +92,26 @@ class Categorical(Component):
 
     def distance(self, data: Array, weights: Array | None) -> Distance | None:
         dtype = float_dtype((self, data))
-        return lambda row: (data != take_rows(data, row)).sum(1).astype(dtype)  # columns that differ
+
+        def differing(row: Int[Array, ""]) -> Float[Array, " n"]:
+            own = take_rows(data, row)
+            return ((data != own) & (data >= 0) & (own >= 0)).sum(1).astype(dtype)
+
+        return differing
 
     def table(self, statistics: DirichletStatistics, rows: Int[Array, "n d"]) -> Float[Array, "n k"]:
         log = statistics.log.reshape(self.n_laws, -1)
-        seen = jax.nn.one_hot(rows, self._size, dtype=log.dtype)
+        seen = jax.nn.one_hot(rows, self._size, dtype=log.dtype)  # 0 where missing, for all categories
         return seen.reshape(rows.shape[0], -1) @ log.T
 
     def log_predictive_of(self, state: DirichletState, rows: Int[Array, "n d"]) -> Float[Array, " n"]:
-        return jnp.log(state.mean)[jnp.arange(self.columns), rows].sum(-1)
+        return jnp.where(rows < 0, 0, jnp.log(state.mean)[jnp.arange(self.columns), rows]).sum(-1)
+
+    def redraw_rows(
+        self, parameters: Tree, key: Array, c: Int[Array, " n"], rows: Int[Array, "n d"]
+    ) -> Int[Array, "n d"]:
+        drawn = super().redraw_rows(parameters, key, c, rows)
+        return jnp.where(rows < 0, rows, drawn)  # what is missing stays missing
 
     def draw(self, key: Array, parameters: Float[Array, "n d v"], given: Given) -> Int[Array, "n d"]:
         return jax.random.categorical(key, jnp.log(parameters)).astype(jnp.int32)
