@@ -257,6 +257,10 @@ class ConjugateModel:
             params = self.m_step(params, total, block)
         return params
 
+    def without_idle(self, params: Params) -> tuple[Any, Mapping[str, State]]:
+        """Return the model and its parameters without the components that its labels leave out."""
+        return self, params
+
     def posterior(self, params: Mapping[str, State], rows: Data) -> Record:
         """Return the optimal local factors of rows given the global ones, in the order of the rows."""
         s = _without_base(self.expected(params))

@@ -8,6 +8,7 @@ They tell a component how many laws there are and whether their parameters are p
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,6 +30,7 @@ from vbjax.families.base import Family, pytree, replace, static
 from vbjax.families.delta import Delta
 from vbjax.families.dirichlet import Dirichlet
 from vbjax.models.components.seeding import Distance, draw_labelled_seeds, draw_seeds, squared_distance
+from vbjax.models.labels.labels import first_active
 from vbjax.numerics.inputs import is_concrete, values_here
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Params, Tree
@@ -45,17 +47,32 @@ class Component:
         n_laws: k, set by the model that holds the component.
         points: whether the parameters are points that maximise the likelihood (EM), set by that model. The
             priors then shape the start alone.
+        active: how many of the laws, the first ones, a start is made for, set by that model where it is not
+            all of them.
     """
 
     n_laws: int = static(default=1, kw_only=True, repr=False)
     points: bool = static(default=False, kw_only=True, repr=False)
+    active: Array | None = dataclasses.field(default=None, kw_only=True, repr=False)
 
     def __repr__(self) -> str:
         return model_repr(self, "components.")
 
-    def of(self, n_laws: int, points: bool) -> Component:
+    def of(self, n_laws: int, points: bool, active: Array | None = None) -> Component:
         """Return the component with this number of laws, of points or of distributions."""
-        return replace(self, n_laws=n_laws, points=points)
+        return replace(self, n_laws=n_laws, points=points, active=active)
+
+    @property
+    def n_active(self) -> int | Array:
+        """How many laws a start is made for."""
+        return self.n_laws if self.active is None else self.active
+
+    def where_active(self, x: Float[Array, "k ..."], otherwise: float = -jnp.inf) -> Float[Array, "k ..."]:
+        """Return an array over laws, its first axis, with a value in place of those that are left out."""
+        mask = first_active(self.n_laws, self.active)
+        if mask is None:
+            return x
+        return jnp.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.asarray(otherwise, x.dtype))
 
     # -- what a component says whose parameters are of one family --------------------------------------
 
@@ -77,6 +94,11 @@ class Component:
 
         def draw(self, key: Array, parameters: Tree, given: Given) -> Data:
             """Draw what a component models of a row, for each of n values of the parameters."""
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether the parameters, if they are points, maximise a posterior density."""
+        return False
 
     def defaults(self, data: Data, weights: Float[Array, " n"] | None) -> dict[str, Tree]:
         """Return every hyperparameter that follows the data as it is by default, in its full shape."""
@@ -226,9 +248,9 @@ class Component:
     def start_at(self, seeds: Data, data: Data, weights: Float[Array, " n"] | None = None) -> Record:
         """Return the parameters that start from given rows, of which one in turn is for each law."""
         dtype, k = float_dtype((self, data)), self.n_laws
-        full = self.of(k, False)
+        full = self.of(k, False, self.active)
         t = full.family.expected(full.family.neutral(dtype)).with_base(0.0)
-        group = jax.nn.one_hot(jnp.arange(n_rows(seeds)) % k, k, dtype=dtype)
+        group = self.where_active(jax.nn.one_hot(jnp.arange(n_rows(seeds)) % k, k, dtype=dtype).T, 0.0).T
         rows = jax.grad(lambda t: (group * full.table(t, seeds)).sum())(t)
         prior = jax.grad(lambda t: full.log_prior(Record(components=t)))(t)
         state = full.family.from_gradient(t, jax.tree.map(jnp.add, rows, prior))
@@ -238,7 +260,7 @@ class Component:
 
         def statistics(rows: Data, w: Array) -> Record:
             density, pull = full.log_density(prepared, rows)
-            return pull(w * jax.nn.softmax(density, 0))
+            return pull(w * jax.nn.softmax(self.where_active(density), 0))
 
         gradient = sum_over_rows(statistics, data, weights, chunk=self.chunk_rows(self.bare(data)))
         family = self.factors["components"]

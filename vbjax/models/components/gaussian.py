@@ -185,6 +185,10 @@ class Gaussian(Component):
             inverse_scale=structure.default_inverse_scale(covariance),
         )
 
+    @property
+    def has_prior(self) -> bool:
+        return self.mean_precision is not None
+
     # -- E-step --------------------------------------------------------------------------------------
 
     def log_prior(self, s: Record) -> Float[Array, ""]:
@@ -265,7 +269,7 @@ class Gaussian(Component):
             return Record(components=self.structure.permute(own, order))
         location, covariance = own.value
         value = LocationCovariance(location[order], covariance if tied else covariance[order])
-        return Record(components=self.factors["components"].at(value))
+        return Record(components=self.of(len(order), True).factors["components"].at(value))
 
     # -- start ---------------------------------------------------------------------------------------
 
@@ -282,8 +286,10 @@ class Gaussian(Component):
         """Return components about their seeds, each as wide as its share of the data."""
         structure, seeds = self.structure, self._filled(seeds, data, weights)
         n = total_weight(data, weights)
-        width = jnp.diag(self.scale) * self.n_laws ** (-2 / structure.d)
-        count = jnp.full(self.n_laws, n / self.n_laws, data.dtype)
+        width = jnp.diag(self.scale) * self.n_active ** (-2 / structure.d)
+        count = jnp.full(self.n_laws, n / self.n_active, data.dtype)
+        if not self.points:  # else a law that is left out needs a width, whatever it is
+            count = self.where_active(count, 0.0)
         rows = structure.gradient(structure.spread(count, width))
         family = self.factors["components"]
         t = replace(family.zero_statistics(data.dtype), pivot=seeds)

@@ -65,16 +65,24 @@ class Mixture(Component):
         "a component of laws of one kind, such as vb.components.Gaussian()",
         lambda model, value: not isinstance(value, (Mixture, Union)),
     )
-    weights: Any = part(MixingWeights, "labels, such as vb.labels.Weights()", default=Weights())
+    weights: Any = part(
+        MixingWeights,
+        "labels, of which all components are active, such as vb.labels.Weights()",
+        lambda model, labels: labels.active is None,
+        default=Weights(),
+    )
 
-    def of(self, n_laws: int, points: bool) -> Mixture:
+    def of(self, n_laws: int, points: bool, active: Array | None = None) -> Mixture:
         component, weights = self.component, self.weights
         sizes = n_laws, self.n_components  # which are read later, and may be no numbers before
         if isinstance(component, Component) and all(isinstance(size, int) for size in sizes):
-            component = component.of(n_laws * self.n_components, points)
+            own = None if active is None else active * self.n_components
+            component = component.of(n_laws * self.n_components, points, own)
         if isinstance(weights, MixingWeights):
             weights = weights.of(self.n_components, points)
-        return replace(self, n_laws=n_laws, points=points, component=component, weights=weights)
+        return replace(
+            self, n_laws=n_laws, points=points, active=active, component=component, weights=weights
+        )
 
     def _nest(self, x: Array, axis: int = 0) -> Array:
         """Return an array with an axis of all components as two: of laws, and of what is in them."""
@@ -83,6 +91,10 @@ class Mixture(Component):
     @property
     def factors(self) -> Record:
         return Record(shares=self.weights.factor.repeated(self.n_laws)) | self.component.factors
+
+    @property
+    def has_prior(self) -> bool:
+        return self.weights.has_prior or self.component.has_prior
 
     # -- data ----------------------------------------------------------------------------------------
 
@@ -196,12 +208,13 @@ class Mixture(Component):
         prepared = flat.prepare(params)
 
         def pairs(rows: Data, w: Array) -> tuple[Array, Array]:
-            r = jnp.where(w > 0, jax.nn.softmax(flat.log_density(prepared, rows)[0], 0), 0)
+            density = flat.where_active(flat.log_density(prepared, rows)[0])
+            r = jnp.where(w > 0, jax.nn.softmax(density, 0), 0)
             weighted = w * r
             return weighted[:, :-1] @ r[:, 1:].T, weighted.sum(1)
 
         after, n = sum_over_rows(pairs, data, weights, chunk=self.chunk_rows(self.bare(data)))
-        profile = jnp.sqrt(jnp.concatenate([after, after.T], 1) / n[:, None])
+        profile = jnp.sqrt(jnp.concatenate([after, after.T], 1) / jnp.where(n > 0, n, 1)[:, None])
         affinity = profile @ profile.T
 
         def take(free: Array, _: None) -> tuple[Array, Array]:

@@ -79,6 +79,10 @@ class Parts(Component, abc.ABC):
         return min(self._by_part(lambda part, rows: part.chunk_rows(rows), data).values())
 
     @property
+    def has_prior(self) -> bool:
+        return any(self._each(lambda part: part.has_prior))
+
+    @property
     def undrawable(self) -> str | None:
         return next(filter(None, self._each(lambda part: part.undrawable)), None)
 

@@ -62,9 +62,9 @@ class Product(Parts):
         """What makes the component: its parts."""
         return self.parts
 
-    def of(self, n_laws: int, points: bool) -> Product:
-        parts = Record({name: part.of(n_laws, points) for name, part in self.parts.items()})
-        return replace(self, n_laws=n_laws, points=points, parts=parts)
+    def of(self, n_laws: int, points: bool, active: Array | None = None) -> Product:
+        parts = Record({name: part.of(n_laws, points, active) for name, part in self.parts.items()})
+        return replace(self, n_laws=n_laws, points=points, active=active, parts=parts)
 
     # -- data ----------------------------------------------------------------------------------------
 

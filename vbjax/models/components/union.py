@@ -63,7 +63,9 @@ class Union(Parts):
         """What makes the component: the number and the law of each part."""
         return dict(zip(self.parts, zip(self.numbers, self.parts.values(), strict=True), strict=True))
 
-    def of(self, n_laws: int, points: bool) -> Union:
+    def of(self, n_laws: int, points: bool, active: Array | None = None) -> Union:
+        if active is not None:
+            raise ValueError("component must have laws of one kind where some are left out; got a Union")
         each = zip(self.parts.items(), self.numbers, strict=True)
         parts = Record({name: part.of(number, points) for (name, part), number in each})
         return replace(self, n_laws=n_laws, points=points, parts=parts)

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
@@ -19,12 +18,12 @@ from vbjax import chains
 from vbjax.core.hyperparameters import NON_NEGATIVE, POSITIVE, Range, at_least, hyper
 from vbjax.core.model import in_dtype
 from vbjax.data.moments import fill_defaults
-from vbjax.families.base import pytree
+from vbjax.families.base import pytree, replace
 from vbjax.families.delta import Delta
 from vbjax.families.dirichlet import Dirichlet, DirichletState
 from vbjax.families.shared_sticks import SharedSticks, log_shared_dirichlet
 from vbjax.families.stick_breaking import StickBreakingState
-from vbjax.models.labels.labels import Labels
+from vbjax.models.labels.labels import Labels, first_cells
 from vbjax.models.labels.weights import from_counts, stick_prior
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Hyper, Tree
@@ -65,6 +64,10 @@ class MarkovLabels(Labels):
 
     def prepare(self, params: Record) -> Prepared:
         return Prepared(Record({name: f.expected(params[name]) for name, f in self.factors.items()}))
+
+    def neutral(self, dtype: DTypeLike) -> Record:
+        """Return a chain without preferences among the states that it may be in."""
+        return Record({name: family.neutral(dtype) for name, family in self.factors.items()})
 
     # -- the states of sequences ---------------------------------------------------------------------
 
@@ -129,8 +132,33 @@ class Chain(MarkovLabels):
     transition_concentration: Hyper = hyper(None, lambda chain, sizes: (_with_mode(chain), "k", "k k"))
     stickiness: Hyper = hyper(0.0, NON_NEGATIVE)
 
+    all_active: ClassVar[str | None] = None
+
+    @property
+    def has_prior(self) -> bool:
+        return any(x is not None for x in (self.initial_concentration, self.transition_concentration))
+
+    def neutral(self, dtype: DTypeLike) -> Record:
+        neutral = super().neutral(dtype)
+        if self.active is None:
+            return neutral
+        if self.points:
+            even = self.where_active(jnp.full(self.n_components, 1 / self.n_active, dtype), 0)
+            value = lambda state: jnp.broadcast_to(even, state.value.shape)
+            return Record({name: replace(state, value=value(state)) for name, state in neutral.items()})
+        cells = lambda state: DirichletState(self.with_idle_cells(state.concentration))
+        return Record({name: cells(state) for name, state in neutral.items()})
+
+    def without_idle(self, params: Record) -> tuple[Chain, Record]:
+        if self.active is None:
+            return self, params
+        priors = self.initial_concentration, self.transition_concentration
+        priors, own = first_cells((priors, params), self.n_idle)
+        chain = replace(self, n_components=self.n_components - self.n_idle, active=None)
+        return replace(chain, initial_concentration=priors[0], transition_concentration=priors[1]), own
+
     def resolve(self, dtype: DTypeLike) -> Chain:
-        even = np.full((self.n_components, self.n_components), 1 / self.n_components)
+        even = jnp.full((self.n_components, self.n_components), 1 / self.n_active)
         defaults = dict(initial_concentration=even[0], transition_concentration=even)
         if self.points:  # what is not given is no prior
             defaults = {name: x for name, x in defaults.items() if getattr(self, name) is not None}
@@ -139,9 +167,11 @@ class Chain(MarkovLabels):
     def log_prior(self, s: Record) -> Float[Array, ""]:
         total = jnp.zeros((), s.initial.log.dtype)
         if (alpha := self.initial_concentration) is not None:
-            total = total + DirichletState(alpha).log_density(s.initial) + s.initial.base
+            total = total + DirichletState(self.with_idle_cells(alpha)).log_density(s.initial)
+            total = total + s.initial.base
         if (alpha := self.transition_concentration) is not None:
-            prior = DirichletState(alpha + self.stickiness * jnp.eye(self.n_components, dtype=alpha.dtype))
+            own = self.stickiness * jnp.eye(self.n_components, dtype=alpha.dtype)
+            prior = DirichletState(self.with_idle_cells(alpha + own))
             total = total + (prior.log_density(s.transitions) + s.transitions.base).sum()
         return total
 

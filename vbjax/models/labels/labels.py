@@ -2,20 +2,35 @@
 
 Mixtures hold labels that choose for each row by itself (`weights.py`), hidden Markov models those that choose
 in turn (`chain.py`). They tell them how many components there are and whether their factors are points.
+
+Some components may be left out, by a number that is traced: models of every size up to k then run in one
+program. What is left out has log weight -inf for every row, and its factor stays what its prior is, or where
+it started if it is a point; so the objective is that of the model without it. A Dirichlet keeps a cell for
+it, of a concentration so small that the others do not see it.
 """
 
 from __future__ import annotations
 
 import abc
+from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
-from jaxtyping import Float
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Bool, Float
 
+from vbjax.core.hyperparameters import Range, hyper
 from vbjax.core.presentation import model_repr
 from vbjax.families.base import pytree, replace, static
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Tree
+from vbjax.numerics.types import Hyper, Tree
+
+
+def _numbers_up_to_k(labels: Any, sizes: Any) -> tuple[Range]:
+    """Return how many components may be active."""
+    k = labels.n_components
+    return (Range(f"a whole number from 1 to {k}", lambda x: (x >= 1) & (x <= k) & (x == x.round())),)
 
 
 @pytree
@@ -25,7 +40,13 @@ class Labels(abc.ABC):
     Attributes:
         n_components: k, set by the model that holds the labels.
         points: whether their factors are points, set by that model.
+        active: how many of the components rows may have, the first ones; by default all.
     """
+
+    all_active: ClassVar[str | None] = "labels of this kind choose among all components"
+    """Why no component can be left out; None where some can."""
+
+    active: Hyper = hyper(None, _numbers_up_to_k, kw_only=True, idle=lambda labels: labels.all_active)
 
     n_components: int = static(default=1, kw_only=True, repr=False)
     points: bool = static(default=False, kw_only=True, repr=False)
@@ -36,6 +57,29 @@ class Labels(abc.ABC):
     def of(self, n_components: int, points: bool) -> Labels:
         """Return the labels of this number of components, of points or of distributions."""
         return replace(self, n_components=n_components, points=points)
+
+    @property
+    def n_active(self) -> int | Array:
+        """How many components rows may have."""
+        return self.n_components if self.active is None else jnp.asarray(self.active)
+
+    @property
+    def n_idle(self) -> int:
+        """How many components are left out, outside of jit."""
+        return self.n_components - int(self.n_active)
+
+    def mask(self) -> Bool[Array, " k"] | None:
+        """Return which components rows may have; None where all."""
+        return first_active(self.n_components, self.active)
+
+    def where_active(self, x: Array, otherwise: ArrayLike = -jnp.inf) -> Array:
+        """Return an array over components, its last axis, with a value in place of what is left out."""
+        mask = self.mask()
+        return x if mask is None else jnp.where(mask, x, jnp.asarray(otherwise, x.dtype))
+
+    def with_idle_cells(self, concentration: Array) -> Array:
+        """Return concentrations over components, the least possible ones of those that are left out."""
+        return self.where_active(concentration, least_concentration(concentration.dtype))
 
     @property
     @abc.abstractmethod
@@ -53,3 +97,38 @@ class Labels(abc.ABC):
     @abc.abstractmethod
     def prepare(self, params: Record) -> Tree:
         """Return what the E-step needs of their factors, made once for all rows."""
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether the factors, if they are points, maximise a posterior density."""
+        return True
+
+    def inspect(self, component: Any) -> None:
+        """Raise where components are left out of points with a prior: it would count points that are idle."""
+        if self.active is not None and self.points and (self.has_prior or component.has_prior):
+            raise ValueError(
+                "active must be left out of points with a prior: give no prior, or take the Bayesian model; "
+                f"got {self.active}"
+            )
+
+    def without_idle(self, params: Record) -> tuple[Labels, Record]:
+        """Return the labels of the active components alone, and their parameters."""
+        return self, params
+
+
+def first_active(k: int, active: ArrayLike | None) -> Bool[Array, " k"] | None:
+    """Return which of k components are among the first `active`; None for None."""
+    if active is None:
+        return None
+    active = jnp.asarray(active)
+    return jnp.arange(k, dtype=active.dtype) < active
+
+
+def least_concentration(dtype: DTypeLike) -> Array:
+    """Return a concentration that adds nothing to a sum of others, and whose statistics are finite."""
+    return jnp.sqrt(jnp.finfo(dtype).tiny)
+
+
+def first_cells(state: Tree, n_idle: int) -> Tree:
+    """Return arrays over components, or over shares of their stick, without the last ones on any axis."""
+    return jax.tree.map(lambda leaf: leaf[tuple(slice(size - n_idle) for size in leaf.shape)], state)

@@ -17,12 +17,12 @@ from jaxtyping import Float
 
 from vbjax.core.hyperparameters import POSITIVE, Range, at_least, hyper
 from vbjax.data.moments import fill_defaults
-from vbjax.families.base import Family, pytree
+from vbjax.families.base import Family, pytree, replace
 from vbjax.families.delta import Delta
 from vbjax.families.dirichlet import Dirichlet, DirichletState
 from vbjax.families.stick_breaking import StickBreaking as StickBreakingFamily
 from vbjax.families.stick_breaking import StickBreakingState
-from vbjax.models.labels.labels import Labels
+from vbjax.models.labels.labels import Labels, first_active, first_cells, least_concentration
 from vbjax.numerics.inputs import describe
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Hyper, Tree
@@ -36,6 +36,8 @@ class MixingWeights(Labels):
 
     concentration: Hyper = None
 
+    all_active: ClassVar[str | None] = None
+
     @property
     @abc.abstractmethod
     def family(self) -> Family:
@@ -48,7 +50,7 @@ class MixingWeights(Labels):
 
     @property
     @abc.abstractmethod
-    def default_concentration(self) -> float:
+    def default_concentration(self) -> float | Array:
         """The concentration, where none is given."""
 
     @property
@@ -73,6 +75,21 @@ class MixingWeights(Labels):
         if self.concentration is None:
             return jnp.zeros((), statistics.log.dtype)
         return (self.prior.log_density(statistics) + statistics.base).sum()
+
+    @property
+    def has_prior(self) -> bool:
+        return self.concentration is not None
+
+    def even(self, n: Array) -> Array:
+        """Return counts of n rows that are spread evenly over the components."""
+        return self.where_active(jnp.full(self.n_components, n / self.n_active, n.dtype), 0)
+
+    def without_idle(self, params: Record) -> tuple[MixingWeights, Record]:
+        if self.active is None:
+            return self, params
+        cells = first_cells((self.concentration, params["weights"]), self.n_idle)
+        labels = replace(self, n_components=self.n_components - self.n_idle, active=None)
+        return replace(labels, concentration=cells[0]), Record(weights=cells[1])
 
     def prepare(self, params: Record) -> Tree:
         return self.factor.expected(params["weights"]).with_base(0.0)
@@ -104,11 +121,13 @@ class Weights(MixingWeights):
 
     @property
     def prior(self) -> DirichletState:
-        return DirichletState(jnp.broadcast_to(self.concentration, (self.n_components,)))
+        return DirichletState(
+            self.with_idle_cells(jnp.broadcast_to(self.concentration, (self.n_components,)))
+        )
 
     @property
-    def default_concentration(self) -> float:
-        return 1 / self.n_components
+    def default_concentration(self) -> float | Array:
+        return 1 / self.n_active
 
 
 @pytree
@@ -134,7 +153,13 @@ class StickBreaking(MixingWeights):
 
     @property
     def prior(self) -> StickBreakingState:
-        return stick_prior(self.n_components, self.concentration)
+        prior = stick_prior(self.n_components, self.concentration)
+        # the last active component takes what is left of the stick
+        broken = first_active(self.n_components - 1, None if self.active is None else self.n_active - 1)
+        if broken is None:
+            return prior
+        rest = prior.concentration0
+        return replace(prior, concentration0=jnp.where(broken, rest, least_concentration(rest.dtype)))
 
     @property
     def default_concentration(self) -> float:

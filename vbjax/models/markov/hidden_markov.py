@@ -117,8 +117,9 @@ class HiddenMarkovModel(ConjugateModel):
         """Start components as a mixture does, and a chain without preferences."""
         each = [part.labels.reshape(-1) for part in data.parts if part.labels is not None]
         labels, dtype = jnp.concatenate(each) if each else None, float_dtype(data)
-        own = self.component.begin(key, *self._all_rows(data, weights), labels)
-        return Record({name: f.neutral(dtype) for name, f in self.chain.factors.items()}, **own)
+        component = self.component.of(self.n_states, self.points, self.chain.active)
+        own = component.begin(key, *self._all_rows(data, weights), labels)
+        return self.chain.neutral(dtype) | own
 
     def _all_rows(self, data: Sequences, weights: Array | None) -> tuple[Tree, Array]:
         """Return the component's rows, and their weights: those of their sequence, 0 where there is none."""
@@ -205,7 +206,7 @@ class HiddenMarkovModel(ConjugateModel):
 
         chunk = self.component.chunk_rows(self.component.bare(flat))
         table = sweep_rows(of_chunk, flat, seen, blank, chunk=chunk)[1].reshape(*there.shape, -1)
-        return keep_known(table, rows.labels, -jnp.inf)
+        return keep_known(self.chain.where_active(table), rows.labels, -jnp.inf)
 
     def m_step(self, params: Params, statistics: Tree, block: Iterable[str]) -> Record:
         block = tuple(block)
@@ -230,6 +231,13 @@ class HiddenMarkovModel(ConjugateModel):
 
     def cancelled(self, params: Params, expectation: Expectation) -> Tree:
         return self.component.cancelled(params, expectation)
+
+    def without_idle(self, params: Params) -> tuple[HiddenMarkovModel, Record]:
+        chain, own = self.chain.without_idle(params)
+        order = jnp.arange(chain.n_components)
+        return replace(self, n_states=chain.n_components, chain=chain), own | self.component.permute(
+            params, order
+        )
 
     # -- use -----------------------------------------------------------------------------------------
 
@@ -340,8 +348,8 @@ class HiddenMarkovModel(ConjugateModel):
             raise ValueError(
                 "n_parameters, aic and bic are of maximum likelihood; after VB compare the bounds"
             )
-        k = self.n_states
-        return k - 1 + k * (k - 1) + self.component.n_parameters
+        k = self.n_states - self.chain.n_idle
+        return k - 1 + k * (k - 1) + self.component.of(k, True).n_parameters
 
     def bic(self, params: Params, data: Data) -> Float[Array, ""]:
         """Return -2 log L + (free parameters) log (steps); smaller is better (Schwarz 1978). After EM."""

@@ -77,6 +77,7 @@ class Mixture(ConjugateModel):
         return self.component.sizes(rows_of(data))
 
     def inspect(self, data: Data) -> Tree:
+        self.weights.inspect(self.component)
         return replace(self, component=self.component.inspect(rows_of(data)))
 
     def resolve(self, data: Data, weights: Array | None = None) -> Tree:
@@ -117,7 +118,7 @@ class Mixture(ConjugateModel):
         """
         mixing, components = prepared
         density, pull = self.component.log_density(components, rows_of(rows))
-        table = keep_known((mixing.log[:, None] + density).T, labels_of(rows)).T
+        table = keep_known(self.weights.where_active((mixing.log[:, None] + density).T), labels_of(rows)).T
         bound = logsumexp(table, 0)
         r = weights * jnp.exp(table - bound)
         return scored_rows(Record(weights=from_counts(mixing, r.sum(1))) | pull(r), bound, weights)
@@ -141,13 +142,18 @@ class Mixture(ConjugateModel):
 
     def init(self, key: Array, data: Data, weights: Array | None = None) -> Record:
         """Draw components to start from, equally heavy; those of known labels start at rows with these."""
-        own = self.component.begin(key, rows_of(data), weights, labels_of(data))
+        component = self.component.of(self.n_components, self.points, self.weights.active)
+        own = component.begin(key, rows_of(data), weights, labels_of(data))
         n = total_weight(data, weights).astype(float_dtype(own))
         neutral = Record(weights=self.weights.factor.neutral(n.dtype)) | own
         mixing = neutral.weights.expected()
-        k = self.n_components
-        counts = Record(weights=from_counts(mixing, jnp.full(k, n / k, n.dtype)))
+        counts = Record(weights=from_counts(mixing, self.weights.even(n)))
         return ConjugateModel.m_step(self, neutral, counts, ("weights",))
+
+    def without_idle(self, params: Params) -> tuple[Mixture, Record]:
+        labels, own = self.weights.without_idle(params)
+        component = self.component.permute(params, jnp.arange(labels.n_components))
+        return replace(self, n_components=labels.n_components, weights=labels), own | component
 
     # -- use -----------------------------------------------------------------------------------------
 
@@ -155,7 +161,7 @@ class Mixture(ConjugateModel):
         """Compute log q(c_n = k) but for a constant in each row."""
         mixing, components = self.prepare(params)
         density = self.component.log_density(components, rows_of(rows))[0]
-        return keep_known((mixing.log[:, None] + density).T, labels_of(rows))
+        return keep_known(self.weights.where_active((mixing.log[:, None] + density).T), labels_of(rows))
 
     def responsibilities(self, params: Record, x: Data) -> Float[Array, "n k"]:
         """Return the probability of every component for every row."""
@@ -202,7 +208,8 @@ class Mixture(ConjugateModel):
             raise ValueError(
                 "n_parameters, aic, bic and icl are of maximum likelihood; after VB compare the bounds"
             )
-        return self.n_components - 1 + self.component.n_parameters
+        k = self.n_components - self.weights.n_idle
+        return k - 1 + self.component.of(k, True).n_parameters
 
     def total_log_likelihood(self, params: Record, x: Data, weights: Given = None) -> Float[Array, ""]:
         """Return sum_n w_n log p(x_n), in nats."""
@@ -268,7 +275,7 @@ def _responsibilities(model: Mixture, params: Record, x: Data) -> Array:
 @jax.jit
 def _log_predictive(model: Mixture, params: Record, x: Data) -> Array:
     table = jnp.log(params.weights.mean) + model.component.log_components(params, rows_of(x))
-    return logsumexp(keep_known(table, labels_of(x)), -1)
+    return logsumexp(keep_known(model.weights.where_active(table), labels_of(x)), -1)
 
 
 @functools.partial(jax.jit, static_argnames="n_draws")
