@@ -459,6 +459,7 @@ KINDS: dict[str, Callable[[Any], list[Value]]] = {
     "total": without(values.count_or_zero, "beyond", "vast", "float", "true"),
     "optional_flag": optional(values.flag),
     "optional_count": optional(values.count),
+    "some_of_k": without(optional(values.count), "float"),
     "optional_params": values.start,
     "tolerance": tolerance,
     "quantile": without(values.share, "five_axes", "empty"),

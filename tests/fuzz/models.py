@@ -23,6 +23,7 @@ HYPER = dict(
     order="count",
     document_sweeps="count",
     n_categories="optional_count",
+    active="some_of_k",
     missing="flag",
     ard="flag",
     fit_intercept="flag",
@@ -146,7 +147,9 @@ def _hyperparameters(group: str, name: str, maker: Any, required: dict[str, Any]
     hyper = list(dict.fromkeys([*hyper, *OPTIONS.get(name, "").split()]))
     part = issubclass(maker, (vb.components.Component, vb.labels.Labels))
     by_the_model = (
-        ("n_laws", "points") if issubclass(maker, vb.components.Component) else ("n_components", "points")
+        ("n_laws", "points", "active")
+        if issubclass(maker, vb.components.Component)
+        else ("n_components", "points")
     )
     yield Call(group, f"{name}()", (), True, baseline(fit))
     for argument in hyper:
