@@ -68,7 +68,7 @@ def sweeps(model: Any, data: Any, params: Any, n: int, some: Sequence[jax.Device
     return run
 
 
-@functools.partial(devices.jit, static=("n",))
+@functools.partial(devices.jit_over_mesh, static=("n",))
 def _swept(ascent: Any, params: Any, data: Any, weights: Any, *, n: int) -> Any:
     def share(data: Any, weights: Any, ascent: Any, params: Any) -> Any:
         state = ascent.start(params, data)

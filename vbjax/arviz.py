@@ -21,6 +21,7 @@ from vbjax.inference.pointwise import log_likelihoods
 from vbjax.inference.replicate import replicate, sample_posterior
 from vbjax.inference.resolution import resolved
 from vbjax.inference.result import Fit
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.extras import import_extra
 from vbjax.numerics.inputs import describe, read_count, read_flag, read_key
 from vbjax.numerics.types import Data, Tree
@@ -159,7 +160,7 @@ def _rows(model: Any, params: Any, draws: Tree, data: Data) -> dict[str, dict[st
     read = model.read(data)
     if isinstance(params, Approximation):
         if model.log_likelihood is not None:
-            of_rows = jax.jit(lambda draws, rows: lax.map(lambda s: model.log_likelihood(s, rows), draws))
+            of_rows = jit(lambda draws, rows: lax.map(lambda s: model.log_likelihood(s, rows), draws))
             groups["log_likelihood"] = {"log_likelihood": np.asarray(of_rows(draws, read))}
     elif not model.interacting_locals:
         groups["log_likelihood"] = {"log_likelihood": np.asarray(log_likelihoods(model, params, draws, data))}

@@ -18,6 +18,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import as_floating, as_numbers, is_concrete, read_count
 
 
@@ -291,7 +292,7 @@ def _labels(labels: ArrayLike, n: int, n_clusters: int | None) -> tuple[Array | 
     return z, n_clusters
 
 
-@functools.partial(jax.jit, static_argnames=("n_clusters", "block"))
+@functools.partial(jit, static_argnames=("n_clusters", "block"))
 def _samples(
     x: Float[Array, "n d"], labels: Int[Array, " n"], *, n_clusters: int, block: int
 ) -> Float[Array, " n"]:
@@ -307,7 +308,7 @@ def _samples(
         def add(total, column):
             points, weights = column
             tile = _distances(rows, points)
-            return total + jnp.matmul(tile, weights, precision=lax.Precision.HIGHEST), None
+            return total + tile @ weights, None
 
         return lax.scan(add, jnp.zeros((block, n_clusters), x.dtype), (blocks, members))[0]
 
@@ -322,7 +323,7 @@ def _samples(
     return jnp.where(own_size == 0, jnp.nan, score)
 
 
-@jax.jit
+@jit
 def _centroid_samples(
     x: Float[Array, "n d"], labels: Int[Array, " n"], centers: Float[Array, "k d"]
 ) -> Float[Array, " n"]:

@@ -1,6 +1,11 @@
-"""What an accelerator is given, looked at without one: a sweep lowered for it is a few steps in turn."""
+"""What an accelerator is given, looked at without one.
+
+A sweep lowered for it is a few steps in turn. Whatever a fit multiplies is multiplied in full precision, but
+where the user has chosen another (the linter sees to it that all is compiled so).
+"""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +18,7 @@ from tests.test_contracts import KINDS
 from vbjax.core.coordinate_ascent import CoordinateAscent
 from vbjax.core.devices import compiled_for
 from vbjax.core.model import ConjugateModel
+from vbjax.families.normal_wishart import NormalWishart
 
 D, K, T = 16, 16, 4096
 TABLES = dict(
@@ -90,3 +96,34 @@ def test_every_kind_of_model_is_lowered_for_cuda(name):
     with compiled_for("cuda"):
         exported = jax.export.export(jax.jit(step), platforms=["cuda"])(ascent, params, data)
     assert exported.platforms == ("cuda",)
+
+
+def precisions(function, *arguments):
+    """The precisions of all products of matrices in a function that is lowered for an accelerator."""
+    with compiled_for("cuda"):
+        text = jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line or "convolution" in line]
+    return {re.search(r"precision = \[(.*?)\]|$", line)[1] for line in products}
+
+
+def precisions_of_a_fit(name):
+    entry = MODELS[name]
+    data, weights = entry.data("float32")
+    fit = lambda data: vb.fit(entry.model, data, key=jax.random.key(0), weights=weights, max_iter=3).params
+    return precisions(fit, data)
+
+
+@pytest.mark.parametrize("name", ["VB full", "HMM of counts", "topics, known concentrations", "black box"])
+def test_a_fit_multiplies_in_full_precision(name):
+    assert precisions_of_a_fit(name) == {"HIGHEST, HIGHEST"}
+
+
+def test_a_distribution_multiplies_in_full_precision():
+    q = NormalWishart(3).neutral(jnp.float32)
+    use = lambda q: (q.sample(jax.random.key(0)), q.entropy(), q.kl(q), q.covariance)
+    assert precisions(use, q) == {"HIGHEST, HIGHEST"}
+
+
+def test_the_users_precision_stays():
+    with jax.default_matmul_precision("high"):
+        assert precisions_of_a_fit("VB full") == {"HIGH, HIGH"}

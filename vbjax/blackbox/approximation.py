@@ -23,6 +23,7 @@ from vbjax.blackbox.moments import DrawnMoments
 from vbjax.blackbox.normal_draws import matched_draws
 from vbjax.blackbox.supports import Support
 from vbjax.families.base import pytree, static
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import read_count, read_key
 from vbjax.numerics.record import Record
 
@@ -107,7 +108,7 @@ class Approximation(DrawnMoments, Generic[Q]):
         return jax.vmap(lambda u: constrain(self.support, u)[0])(u)
 
     @property
-    @jax.jit
+    @jit
     def draws(self) -> Latents:
         """Latents at the draws with which the fit was made."""
         return self.values(self.points()[0])
@@ -126,6 +127,6 @@ class Approximation(DrawnMoments, Generic[Q]):
         return _sample(self, read_key(key), read_count(n, "n"))
 
 
-@functools.partial(jax.jit, static_argnames="n")
+@functools.partial(jit, static_argnames="n")
 def _sample(params: Approximation, key: Array, n: int) -> Latents:
     return params.values(params.q.sample(key, n))

@@ -33,6 +33,7 @@ from vbjax.core.model import ConjugateModel
 from vbjax.core.presentation import model_repr, offered
 from vbjax.core.rows import Annotated, blank_idle, float_dtype, n_rows
 from vbjax.families.base import pytree, static
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import as_array, read_arrays, read_count, read_key
 from vbjax.numerics.types import Data
 
@@ -301,7 +302,7 @@ class BlackBox:
             raise ValueError("log_density has a gradient that is not finite where the fit starts")
 
 
-@jax.jit
+@jit
 def _mean_response(model: BlackBox, params: Approximation, data: Data) -> tuple[Latents, Float[Array, "p p"]]:
     def at(eta: Float[Array, " 2*d"]) -> Approximation:
         return params.at(tuple(jnp.split(eta, 2)))
@@ -313,7 +314,7 @@ def _mean_response(model: BlackBox, params: Approximation, data: Data) -> tuple[
     )
 
 
-@functools.partial(jax.jit, static_argnames="n")
+@functools.partial(jit, static_argnames="n")
 def _resample(model: BlackBox, params: Approximation, key: Array, n: int, data: Data) -> Latents:
     normals, picks = jax.random.split(key)
     u = params.q.sample(normals, max(10 * n, N_DRAWS))

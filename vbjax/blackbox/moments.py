@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from vbjax.blackbox.contracts import Latents
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import read_probabilities
 
 
@@ -28,25 +29,25 @@ class DrawnMoments:
         raise TypeError(f"{type(self).__name__} has no draws")
 
     @property
-    @jax.jit
+    @jit
     def mean(self) -> Latents:
         """E[latent]."""
         return _mean(*self.weighted_draws())
 
     @property
-    @jax.jit
+    @jit
     def variance(self) -> Latents:
         """Variance of every entry."""
         return _variance(*self.weighted_draws())
 
     @property
-    @jax.jit
+    @jit
     def sd(self) -> Latents:
         """Standard deviation of every entry."""
         return jax.tree.map(jnp.sqrt, _variance(*self.weighted_draws()))
 
     @property
-    @jax.jit
+    @jit
     def covariance(self) -> Float[Array, "p p"]:
         """Covariance of all entries of the latents, in the order of `jax.flatten_util.ravel_pytree`."""
         w, values = self.weighted_draws()
@@ -73,7 +74,7 @@ def _variance(w: Float[Array, " n"], values: Latents) -> Latents:
     return _mean(w, jax.tree.map(lambda x, m: (x.astype(w.dtype) - m) ** 2, values, _mean(w, values)))
 
 
-@jax.jit
+@jit
 def _quantile(drawn: DrawnMoments, p: ArrayLike) -> Latents:
     w, values = drawn.weighted_draws()
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from vbjax.chains import discrete_passes
 from vbjax.chains.discrete_passes import Posterior, total, without_padding
+from vbjax.numerics.compilation import jit
 
 
 class Filtered(NamedTuple):
@@ -41,17 +42,17 @@ class Path(NamedTuple):
     states: Int[Array, " t"]
 
 
-@functools.partial(jax.jit, static_argnames="parallel")
+@functools.partial(jit, static_argnames="parallel")
 def log_normalizer(*weights: Array | None, parallel: bool | None) -> Float[Array, ""]:
     return discrete_passes.log_normalizer(*weights, parallel)
 
 
-@functools.partial(jax.jit, static_argnames="parallel")
+@functools.partial(jit, static_argnames="parallel")
 def smoother(*weights: Array | None, parallel: bool | None) -> Posterior:
     return discrete_passes.posterior(*weights, parallel)
 
 
-@functools.partial(jax.jit, static_argnames="parallel")
+@functools.partial(jit, static_argnames="parallel")
 def filter(
     initial: Float[Array, " k"],
     transitions: Float[Array, "*steps k k"],
@@ -67,7 +68,7 @@ def filter(
     return Filtered(lax.associative_scan(jnp.add, scales), marginals)
 
 
-@functools.partial(jax.jit, static_argnames="parallel")
+@functools.partial(jit, static_argnames="parallel")
 def entropy(
     initial: Float[Array, " k"],
     transitions: Float[Array, "*steps k k"],
@@ -84,7 +85,7 @@ def entropy(
     return total(jnp.concatenate([-_x_log(marginals[:1], marginals[:1]).sum(1), next_states]))
 
 
-@jax.jit
+@jit
 def viterbi(
     initial: Float[Array, " k"],
     transitions: Float[Array, "*steps k k"],
@@ -117,7 +118,7 @@ def viterbi(
     return Path(total(weights), jnp.where(here, states, -1))
 
 
-@functools.partial(jax.jit, static_argnames=("n_steps", "parallel"))
+@functools.partial(jit, static_argnames=("n_steps", "parallel"))
 def predict(
     initial: Float[Array, " k"],
     transitions: Float[Array, "*steps k k"],
@@ -138,7 +139,7 @@ def predict(
     return lax.scan(step, last, None, length=n_steps)[1]
 
 
-@functools.partial(jax.jit, static_argnames=("n_draws", "parallel"))
+@functools.partial(jit, static_argnames=("n_draws", "parallel"))
 def sample_paths(
     initial: Float[Array, " k"],
     transitions: Float[Array, "*steps k k"],

@@ -35,6 +35,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int
 
 from vbjax.chains.gaussian_passes import backward, eliminate, kalman_steps, solve_upper, without_padding
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import (
     as_array,
     as_floating,
@@ -292,7 +293,7 @@ def kalman_filter(
 # -- compiled --------------------------------------------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnames="parallel")
+@functools.partial(jit, static_argnames="parallel")
 def _smoother(
     precision: Float[Array, "t d d"],
     coupling: Float[Array, "*steps d d"],
@@ -317,7 +318,7 @@ def _smoother(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("n_draws", "parallel"))
+@functools.partial(jit, static_argnames=("n_draws", "parallel"))
 def _sample_paths(
     precision: Float[Array, "t d d"],
     coupling: Float[Array, "*steps d d"],
@@ -335,7 +336,7 @@ def _sample_paths(
     return jnp.moveaxis(jnp.where(here[:, None, None], paths, 0), -1, 0)
 
 
-@jax.jit
+@jit
 def _kalman_filter(*arguments: Any) -> Filtered:
     return Filtered(*kalman_steps(*arguments))
 

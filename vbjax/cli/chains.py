@@ -9,7 +9,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
-import jax
 import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
@@ -26,6 +25,7 @@ from vbjax.models import (
     HiddenMarkovModel,
     components,
 )
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Tree
 
@@ -149,7 +149,7 @@ def model(
     return hidden_markov(n_states, cast(Callable[[], Any], OUTPUTS[output].component)())
 
 
-@jax.jit
+@jit
 def _parameters(model: HiddenMarkovModel, params: Record) -> dict[str, Array]:
     """Compute the parameters to report by one program; one operation after the other takes seconds."""
     states = dict(initial=params.initial, transitions=params.transitions)

@@ -42,6 +42,7 @@ from vbjax.models import (
     LatentDirichletAllocation,
 )
 from vbjax.models.topics.topic_model import TopicModel
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 
 Index: TypeAlias = int | np.integer
@@ -278,7 +279,7 @@ def _picture(result: Fit, data: Input, names: list[str]) -> Any:
 # -- parameters of the fit -------------------------------------------------------------------------------
 
 
-@jax.jit
+@jit
 def _parameters(model: GaussianMixture | BayesianGaussianMixture, params: Record) -> dict[str, Array]:
     """Compute a mixture's parameters by one program; one operation after the other takes seconds."""
     found = dict(weights=params.weights.mean, means=model.means(params))

@@ -18,6 +18,7 @@ from vbjax.core.contracts import Info, Status, judge
 from vbjax.core.rows import Expectation, expectation, float_dtype, rounding_error
 from vbjax.families.base import pytree, static
 from vbjax.families.coordinates import first_improper_field
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import all_finite, read_flag, read_number
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Tree
@@ -110,12 +111,12 @@ def explain(model: ConjugateModel, params: Record, data: Data, weights: Float[Ar
     params = Record(params)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(model)]
     names = ", ".join(jax.tree_util.keystr(path, simple=True, separator=".") for path in paths)
-    prior = jax.jit(lambda model, params: model.expected_log_prior(params))(model, params)
+    prior = jit(lambda model, params: model.expected_log_prior(params))(model, params)
     if all_finite(params) and not jnp.isfinite(prior):
         raise ValueError(
             f"log_prior is {prior} where a fit begins: is a hyperparameter out of its range ({names})?"
         )
-    moved = jax.jit(sweep)(model, params, data, weights).params
+    moved = jit(sweep)(model, params, data, weights).params
     for name, state in moved.items():
         if field := first_improper_field(state):
             raise ValueError(

@@ -23,6 +23,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float, Int
 
+from vbjax.numerics import compilation
 from vbjax.numerics.types import Tree
 
 T = TypeVar("T")
@@ -48,14 +49,14 @@ def _holding(variable: contextvars.ContextVar[T], value: T) -> Iterator[None]:
 
 
 def over(mesh: Mesh | None) -> contextlib.AbstractContextManager[None]:
-    """Divide the programs of this file's `jit` over the devices of a mesh; None for one device."""
+    """Divide the programs of `jit_over_mesh` over the devices of a mesh; None for one device."""
     return _holding(_MESH, mesh)
 
 
-def jit(
+def jit_over_mesh(
     function: Callable[..., T], *, static: Sequence[str] = (), donate: Sequence[str] = ()
 ) -> Callable[..., T]:
-    """Compile a function as `jax.jit` does, once for every mesh that its calls are `over`.
+    """Compile a function as `jit` does, once for every mesh that its calls are `over`.
 
     Arguments that are `static`, or that it may overwrite (`donate`), are to be given by name.
     """
@@ -65,7 +66,7 @@ def jit(
             return function(*args, **options)
 
     under.__name__ = function.__name__
-    compiled = jax.jit(under, static_argnums=0, static_argnames=static, donate_argnames=donate)
+    compiled = compilation.jit(under, static_argnums=0, static_argnames=static, donate_argnames=donate)
     return functools.wraps(function)(lambda *args, **options: compiled(_MESH.get(), *args, **options))
 
 
@@ -292,7 +293,7 @@ def _sum_of_shares(each: Tree) -> Any:
     return on_each(own, PartitionSpec(ROWS), WHOLE)(each)
 
 
-_summed = jit(_sum_of_shares)
+_summed = jit_over_mesh(_sum_of_shares)
 
 
 def put_own(tree: Tree, mesh: Mesh) -> Any:
@@ -313,7 +314,7 @@ def put_own(tree: Tree, mesh: Mesh) -> Any:
 def on_hosts(tree: Tree, mesh: Mesh) -> Any:
     """Return all rows of arrays that are divided over a mesh, on every host."""
     if mesh.is_multi_process:
-        tree = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, WHOLE))(tree)
+        tree = compilation.jit(lambda x: x, out_shardings=NamedSharding(mesh, WHOLE))(tree)
     return jax.tree.map(np.asarray, tree)
 
 

@@ -35,6 +35,7 @@ from vbjax.core.rows import (
 from vbjax.families.base import Family, State
 from vbjax.families.coordinates import displace, is_proper
 from vbjax.families.monte_carlo import mean_over_draws
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import read_arrays
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Params, Tree
@@ -487,7 +488,7 @@ class ConjugateModel:
         return terms
 
 
-@jax.jit
+@jit
 def _elbo_terms(
     model: ConjugateModel, params: Mapping[str, State], data: Data, weights: Array | None
 ) -> dict[str, Array]:

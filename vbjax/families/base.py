@@ -42,6 +42,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float
 
 from vbjax.families.cells import CellIndex, note_read, read_cells
+from vbjax.numerics.compilation import full_precision
 from vbjax.numerics.inputs import as_array, as_floating, read_count, read_key, read_probabilities, read_shape
 from vbjax.numerics.shown import call
 from vbjax.numerics.stored import stored
@@ -406,14 +407,17 @@ Q = TypeVar("Q", bound=State)
 
 @contextlib.contextmanager
 def _fields_that_fit(*states: Tree) -> Iterator[Any]:
-    """Give the states with arrays for fields, and turn errors of their shapes into one that shows them.
+    """Give the states with arrays for fields, to compute with in full precision.
+
+    Errors of their shapes turn into one that shows them.
 
     Raises:
         ValueError: if fields are no numbers, or have shapes that do not fit.
     """
     read = tuple(map(_with_arrays, states))
     try:
-        yield read if len(read) > 1 else read[0]
+        with full_precision():
+            yield read if len(read) > 1 else read[0]
     except (AttributeError, TypeError, ValueError) as error:
         shapes = " and ".join(f"{type(q).__name__}{_shapes(q)}" for q in read)
         what = "other must fit this state" if len(read) > 1 else "fields must fit one another"

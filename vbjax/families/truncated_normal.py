@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from vbjax.families.base import Family, State, pytree
 from vbjax.families.normal import NormalStatistics
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.special import LOG_2PI
 
 _TAIL = 3.0  # so many deviations below zero and further, Mills' ratio is a continued fraction
@@ -40,7 +41,7 @@ def _tail(x: Array) -> tuple[Array, Array]:
     return mean, mean * (rest - mean)
 
 
-@jax.jit
+@jit
 def inverse_mills(a: Array) -> Array:
     """Return phi(a) / Phi(a), the derivative of log Phi."""
     low, x, above = _split(a)
@@ -51,7 +52,7 @@ def _ratio(a: Array) -> Array:
     return jnp.exp(-0.5 * (a * a + LOG_2PI)) / ndtr(a)
 
 
-@jax.jit
+@jit
 def _moments(a: Array) -> tuple[Array, Array]:
     """Return mean and variance of z ~ N(a, 1) given z > 0."""
     low, x, above = _split(a)
@@ -60,7 +61,7 @@ def _moments(a: Array) -> tuple[Array, Array]:
     return jnp.where(low, far, mean), jnp.where(low, width, 1 - ratio * mean)
 
 
-@jax.jit
+@jit
 def _log_mass(a: Array) -> Array:
     """Return log Phi(a) + min(a, 0)^2 / 2: the log mass of N(a, 1) on z > 0, relative to its mode there."""
     low, x, above = _split(a)

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 
 from vbjax.families.base import Family, State, Statistics, pytree, read_share, vanishes
 from vbjax.families.gamma import GammaState
+from vbjax.numerics.compilation import full_precision
 from vbjax.numerics.linalg import (
     cholesky,
     inverse_and_logdet,
@@ -113,6 +114,7 @@ def wishart_expected(
     return degrees_of_freedom[..., None, None] * inverse_from_cholesky(root), logdet
 
 
+@full_precision()
 def wishart_covariance(
     degrees_of_freedom: Float[Array, "*plate"], scale: Float[Array, "*plate d d"]
 ) -> Float[Array, "*plate d d d d"]:

@@ -23,6 +23,7 @@ from vbjax.inference.fit import fit
 from vbjax.inference.pointwise import log_predictive, require_densities
 from vbjax.inference.repeated_fits import Effort, map_fits, mean_and_error, warn_unless_converged
 from vbjax.inference.resolution import read_data
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete, read_count, read_key, read_number
 from vbjax.numerics.types import Data, Given
 
@@ -143,7 +144,7 @@ def cross_validate(
     return CrossValidation(density.sum(0), fold, weights, status)
 
 
-@functools.partial(jax.jit, static_argnames=("n", "folds"))
+@functools.partial(jit, static_argnames=("n", "folds"))
 def _deal(key: Array, *, n: int, folds: int) -> Int[Array, " n"]:
     """Return the fold of every row, at random, as many rows in each as in any other or one more."""
     return jax.random.permutation(key, jnp.arange(n, dtype=jnp.int32) % folds)

@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
 from vbjax.core.coordinate_ascent import explain, sweep
-from vbjax.core.devices import jit, over, read_devices
+from vbjax.core.devices import jit_over_mesh, over, read_devices
 from vbjax.core.hyperparameters import read_model
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.parameters import require_params
@@ -145,7 +145,7 @@ def optimum(
     return _over_devices(_optimum, model, params, data, weights, devices)
 
 
-@jit
+@jit_over_mesh
 def _optimum(model: ConjugateModel, params: Record, data: Data, weights: Float[Array, " n"] | None) -> Record:
     def at(data: Data, weights: Array | None, model: ConjugateModel, params: Record) -> Record:
         flat, unravel = ravel_pytree(jax.tree.map(lax.stop_gradient, params))
@@ -236,7 +236,7 @@ def linear_response(
     return response
 
 
-@jit
+@jit_over_mesh
 def _linear_response(
     model: ConjugateModel, params: Record, data: Data, weights: Float[Array, " n"] | None
 ) -> LinearResponse:

@@ -25,7 +25,7 @@ from vbjax.core.devices import (
     WHOLE,
     alike,
     divided,
-    jit,
+    jit_over_mesh,
     mesh_of,
     mesh_over,
     on_each,
@@ -37,6 +37,7 @@ from vbjax.core.ragged import Ragged, parts_of, placed
 from vbjax.core.rows import expectation, float_dtype, n_rows
 from vbjax.inference import restarts
 from vbjax.inference.restarts import Race
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.types import Data, Params, Tree
 
 _MANY = 2**15  # numbers in the rows of a device, from which on dividing them is worth a sum over devices
@@ -164,7 +165,7 @@ def _evened(data: Data, n: int) -> Any:
     return dataclasses.replace(data, parts=tuple(map(_padded, data.parts, added)), order=order)
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@functools.partial(jit, static_argnums=1)
 def _padded(rows: Tree, added: int) -> Any:
     """Return rows, followed by so many of zeros."""
     return jax.tree.map(lambda x: jnp.pad(x, ((0, added), *[(0, 0)] * (x.ndim - 1))), rows)
@@ -218,7 +219,7 @@ def _of_share(rows: Tree, data: Data) -> tuple[Data, Array | None]:
     return own, weights
 
 
-@jit
+@jit_over_mesh
 def objective(model: ConjugateModel, params: Params, data: Data, weights: Array | None) -> Array:
     """Compute the objective of parameters, by one pass over all rows."""
 

@@ -39,6 +39,7 @@ from vbjax.core.parameters import require_params
 from vbjax.core.rows import Expectation, sum_e_steps
 from vbjax.families.base import State
 from vbjax.inference.derivatives import read_fitted
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import describe, read_count
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Tree
@@ -69,7 +70,7 @@ def statistics(
     return _statistics(*read_fitted(model, params, data, weights, "statistics of its rows"))
 
 
-@jax.jit
+@jit
 def _statistics(
     model: ConjugateModel, params: Record, data: Data, weights: Float[Array, " n"] | None
 ) -> Expectation:
@@ -97,7 +98,7 @@ def _form(tree: Tree) -> Any:
     return jax.tree.structure(tree), [jnp.shape(x) for x in jax.tree.leaves(tree)]
 
 
-@jax.jit
+@jit
 def _merge(a: Expectation, b: Expectation) -> Expectation:
     return jax.tree.map(jnp.add, a, b)
 
@@ -142,7 +143,7 @@ def update(
     return _update(model, params, _require_statistics(statistics), model.blocks[number])
 
 
-@functools.partial(jax.jit, static_argnames="block")
+@functools.partial(jit, static_argnames="block")
 def _update(model: ConjugateModel, params: Record, statistics: Expectation, block: tuple[str, ...]) -> Record:
     return Record(model.m_step(params, model.collect(statistics).statistics, block))
 
@@ -161,6 +162,6 @@ def objective(
     return _objective(model, require_params(model, params), _require_statistics(statistics))
 
 
-@jax.jit
+@jit
 def _objective(model: ConjugateModel, params: Record, statistics: Expectation) -> Float[Array, ""]:
     return model.objective(params, model.collect(statistics))

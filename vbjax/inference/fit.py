@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from vbjax.core.contracts import Algorithm, Options, Status
-from vbjax.core.devices import ROWS, RUNS, divided, in_several_processes, jit, over, read_devices
+from vbjax.core.devices import ROWS, RUNS, divided, in_several_processes, jit_over_mesh, over, read_devices
 from vbjax.core.model import in_dtype
 from vbjax.core.rows import float_dtype
 from vbjax.data.frames import read_frame
@@ -29,6 +29,7 @@ from vbjax.inference.progress import progress_bar
 from vbjax.inference.resolution import emptied, read_data, read_params, refilled, subject_of
 from vbjax.inference.restarts import Race, Runs, begin
 from vbjax.inference.result import Fit, M
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete, read_count, read_flag, read_key, read_number
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Params, Tree
@@ -211,7 +212,7 @@ def _start(
     return algorithm.init(key, data, weights)
 
 
-@functools.partial(jit, static=("options", "n_restarts", "lanes", "max_iter"))
+@functools.partial(jit_over_mesh, static=("options", "n_restarts", "lanes", "max_iter"))
 def _begin(
     given: Given,
     data: Data,
@@ -271,10 +272,10 @@ def _so_far(race: Race, algorithm: Any, data: Data) -> _SoFar:
     )
 
 
-_advance = jit(_go_on, donate=("race",))  # a slice does not copy the table of the runs
+_advance = jit_over_mesh(_go_on, donate=("race",))  # a slice does not copy the table of the runs
 
 
-@jax.jit
+@jit
 def _finish(race: Race, starts: Tree, algorithm: Any, data: Data, weights: Array | None) -> Fit:
     """All that comes after the start, inside jit and vmap."""
     turns, stop = jnp.asarray(_NO_LIMIT), jnp.asarray(False)
@@ -282,7 +283,7 @@ def _finish(race: Race, starts: Tree, algorithm: Any, data: Data, weights: Array
     return _as_fit(algorithm, race, so_far)
 
 
-_merged = jit(division.merged)
+_merged = jit_over_mesh(division.merged)
 
 
 def _as_fit(algorithm: Any, race: Race, so_far: _SoFar) -> Fit:
@@ -375,13 +376,13 @@ def _leave_saddles(fit: Fit, winner: int, race: Race, fixed: Tree, key: Array) -
     return dataclasses.replace(fit, escaped=jnp.asarray(escaped, fit.objective.dtype))
 
 
-@jit
+@jit_over_mesh
 def _has_risen(race: Race, least: Given) -> Array:
     """Return whether a run is, or has ended, above an objective."""
     return (race.trace > least).any() | (race.best.rank[..., 1] > least).any()
 
 
-@jit
+@jit_over_mesh
 def _shaken(race: Race, params: Record, algorithm: Any, key: Array, data: Data) -> Race:
     """Return a race of one run for each lane, from the best parameters of this one, shaken."""
     keys = jax.random.split(key, (race.run.size, len(params)))

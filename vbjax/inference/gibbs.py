@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
 from vbjax.core.coordinate_ascent import explain
-from vbjax.core.devices import RUNS, WHOLE, jit, on_each, over, read_devices
+from vbjax.core.devices import RUNS, WHOLE, jit_over_mesh, on_each, over, read_devices
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.ragged import Ragged, by_part_with_key
 from vbjax.core.rows import float_dtype
@@ -92,7 +92,7 @@ def gibbs(
     return draws
 
 
-@functools.partial(jit, static=("n_draws", "n_warmup", "n_chains"))
+@functools.partial(jit_over_mesh, static=("n_draws", "n_warmup", "n_chains"))
 def _gibbs(
     model: ConjugateModel, data: Data, key: Array, *, n_draws: int, n_warmup: int, n_chains: int
 ) -> Record:

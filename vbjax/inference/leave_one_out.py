@@ -6,7 +6,6 @@ and for criteria of selection.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -22,6 +21,7 @@ from vbjax.inference.pointwise import log_likelihoods
 from vbjax.inference.repeated_fits import mean_and_error
 from vbjax.inference.replicate import sample_posterior
 from vbjax.inference.result import Fit
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import as_floating, describe, is_concrete, read_count, read_key
 from vbjax.numerics.pareto import smooth
 from vbjax.numerics.record import Record
@@ -108,7 +108,7 @@ def leave_one_out(fit: Fit, data: Data, *, key: Array, n_draws: int = 1000) -> L
     return psis_loo(table, table.sum(1) + _prior_to_q(fit.model, Record(fit.params), draws))
 
 
-@jax.jit
+@jit
 def _prior_to_q(model: ConjugateModel, params: Record, draws: Record) -> Float[Array, " s"]:
     """Compute log p(parameters) - log q(parameters) of every draw."""
 
@@ -161,7 +161,7 @@ def psis_loo(log_likelihoods: ArrayLike, log_ratios: ArrayLike | None = None) ->
     return _psis_loo(table, ratios.astype(table.dtype))
 
 
-@jax.jit
+@jit
 def _psis_loo(table: Float[Array, "s n"], log_ratios: Float[Array, " s"]) -> LeaveOneOut:
     def row(log_likelihood: Float[Array, " s"]) -> tuple[Array, Array]:
         log_w, k = smooth(log_ratios - log_likelihood)

@@ -23,6 +23,7 @@ from vbjax.families.base import State
 from vbjax.inference.resolution import read_params
 from vbjax.inference.restarts import Runs
 from vbjax.inference.result import Fit
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete, read_number
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data
@@ -95,7 +96,7 @@ def natural_step(
     return Record(sweep(model, params, batch, weights, total, rho=rho).params), objective
 
 
-@jax.jit
+@jit
 def make_fit(
     model: ConjugateModel,
     params: Record,

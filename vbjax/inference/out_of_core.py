@@ -24,7 +24,7 @@ from vbjax.core.devices import (
     ROWS,
     WHOLE,
     gather,
-    jit,
+    jit_over_mesh,
     numbers_here,
     on_each,
     over,
@@ -39,6 +39,7 @@ from vbjax.inference.checkpoints import Checkpoint
 from vbjax.inference.division import mesh_for
 from vbjax.inference.progress import progress_bar
 from vbjax.inference.restarts import Race, record
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import as_array, is_concrete, read_key
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Given, Tree
@@ -252,7 +253,7 @@ def advance(
     return place[0]
 
 
-@jax.jit
+@jit
 def _record(
     race: Race, moved: AscentState, info: Info, starts: Tree, algorithm: CoordinateAscent, stop: Array
 ) -> Race:
@@ -329,12 +330,12 @@ def _pass(
     return sweep._replace(total=total)
 
 
-@jax.jit
+@jit
 def _scored(algorithm: CoordinateAscent, state: AscentState, total: Expectation) -> Info:
     return jax.vmap(lambda state, total: algorithm.score(state, algorithm.model.collect(total)))(state, total)
 
 
-@functools.partial(jax.jit, static_argnames="block")
+@functools.partial(jit, static_argnames="block")
 def _moved(model: ConjugateModel, params: Record, total: Expectation, block: tuple[str, ...]) -> Record:
     def move(params: Record, total: Expectation) -> Record:
         return Record(model.m_step(params, model.collect(total).statistics, block))
@@ -347,7 +348,7 @@ def _statistics(model: ConjugateModel, params: Record, rows: Tree, weights: Arra
     return sum_e_steps(model, model.prepare(params), rows, weights)[0]
 
 
-@jit  # gives nothing away: on a CPU it would then be waited for
+@jit_over_mesh  # gives nothing away: on a CPU it would then be waited for
 def _add(
     model: ConjugateModel, params: Record, active: Array, rows: Tree, n: Array, total: Expectation
 ) -> Expectation:

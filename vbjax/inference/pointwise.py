@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.special import logsumexp
@@ -21,6 +20,7 @@ from vbjax.families.delta import Delta
 from vbjax.inference.replicate import sample_posterior
 from vbjax.inference.resolution import resolved
 from vbjax.inference.result import uses
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Params, Tree
 
@@ -64,7 +64,7 @@ def log_likelihoods(
     return _log_likelihoods(model, params, Record(draws), data)
 
 
-@jax.jit
+@jit
 def _log_likelihoods(model: ConjugateModel, params: Record, draws: Record, data: Data) -> Array:
     return lax.map(lambda values: model.log_likelihoods(params, values, data), draws)
 

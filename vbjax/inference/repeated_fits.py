@@ -18,7 +18,7 @@ from jax import Array, lax
 from jax.sharding import PartitionSpec
 
 from vbjax.core.contracts import Status
-from vbjax.core.devices import RUNS, WHOLE, jit, on_each, over, read_devices, room
+from vbjax.core.devices import RUNS, WHOLE, jit_over_mesh, on_each, over, read_devices, room
 from vbjax.inference import division
 from vbjax.inference.result import FitWarning
 from vbjax.numerics.inputs import is_concrete, read_count
@@ -67,7 +67,7 @@ def map_fits(
     return jax.tree.map(lambda x: x[:n], division.gathered(found, mesh))
 
 
-@functools.partial(jit, static=("function", "effort", "at_once"))
+@functools.partial(jit_over_mesh, static=("function", "effort", "at_once"))
 def _map_fits(
     tasks: Tree, shared: Tree, *, function: Callable[..., Any], effort: Effort, at_once: int
 ) -> Any:

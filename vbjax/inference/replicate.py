@@ -22,6 +22,7 @@ from vbjax.core.parameters import require_params
 from vbjax.core.ragged import Ragged
 from vbjax.core.rows import n_rows
 from vbjax.families.base import Family, State, Statistics
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete, read_count, read_key, read_shape
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Tree
@@ -63,7 +64,7 @@ def sample_posterior(params: Mapping[str, State], key: Array, n: int | tuple[int
     return _sample_posterior(Record(params), read_key(key), read_shape(n, "n"))
 
 
-@functools.partial(jax.jit, static_argnames="n")
+@functools.partial(jit, static_argnames="n")
 def _sample_posterior(params: Record, key: Array, n: int | tuple[int, ...]) -> Record:
     keys = jax.random.split(key, len(params))
     return Record({name: q.sample(k, n) for (name, q), k in zip(params.items(), keys, strict=True)})
@@ -153,7 +154,7 @@ def _read_params(model: ConjugateModel, params: Mapping[str, State]) -> Record:
     return params
 
 
-@functools.partial(jax.jit, static_argnames="n_draws")
+@functools.partial(jit, static_argnames="n_draws")
 def redraw_data(model: Redrawing, params: Record, key: Array, data: Data, n_draws: int) -> Data:
     """Draw replications of data that have been read, by the model's own `redraw`; draws lead the shape."""
     own = model.posterior(params, data) if model.local(data) else Record()  # common to all draws
@@ -179,7 +180,7 @@ def restore_missing(drawn: Data, rows: Data) -> Data:
     return jax.tree.map(restore, drawn, rows)
 
 
-@functools.partial(jax.jit, static_argnames=("structure", "families", "n_draws"))
+@functools.partial(jit, static_argnames=("structure", "families", "n_draws"))
 def _replicate(
     model: ConjugateModel,
     params: Record,

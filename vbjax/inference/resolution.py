@@ -18,6 +18,7 @@ from vbjax.core.contracts import Algorithm
 from vbjax.core.hyperparameters import read_model
 from vbjax.core.model import require_model
 from vbjax.core.rows import Annotated, read_row_weights
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Params, Tree
 
@@ -56,7 +57,7 @@ class _Given:
     leaf: int
 
 
-@jax.jit
+@jit
 def _resolve(model: Any, data: Data, weights: Array | None) -> tuple[Tree, Tree]:
     model = model.resolve(data, weights)
     return model, emptied(model.annotate(data, weights))

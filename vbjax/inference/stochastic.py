@@ -27,7 +27,7 @@ from vbjax.core.devices import (
     WHOLE,
     deal_rows,
     in_several_processes,
-    jit,
+    jit_over_mesh,
     n_shares,
     numbers_here,
     over,
@@ -223,7 +223,7 @@ def _plan(data: Data, batch_size: int, n_epochs: int) -> _Plan:
     return _Plan(totals, takes, n_batches, n_epochs)
 
 
-@functools.partial(jit, static=("plan",))
+@functools.partial(jit_over_mesh, static=("plan",))
 def _begin(
     model: ConjugateModel,
     data: Data,
@@ -256,7 +256,7 @@ def _shared(take: int) -> int:
     return take + -take % n_shares()
 
 
-@functools.partial(jit, static=("plan",), donate=("steps",))
+@functools.partial(jit_over_mesh, static=("plan",), donate=("steps",))
 def _advance(
     model: ConjugateModel,
     data: Data,

@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
-from vbjax.core.devices import in_several_processes, jit, over
+from vbjax.core.devices import in_several_processes, jit_over_mesh, over
 from vbjax.core.model import ConjugateModel
 from vbjax.core.ragged import Ragged
 from vbjax.core.rows import float_dtype, n_rows
@@ -133,7 +133,7 @@ def from_stream(
         return division.gathered(make_fit(model, *reached, objective, n_iter, ended), reader.mesh)
 
 
-@jit
+@jit_over_mesh
 def _begin(
     model: ConjugateModel, first: Data, weights: Float[Array, " b"] | None, key: Array, params: Record | None
 ) -> tuple[ConjugateModel, Record]:
@@ -183,7 +183,7 @@ def _make_steps(
     return _Reached(done[0], jnp.stack(trace[: done[1]])), ended
 
 
-@jit
+@jit_over_mesh
 def _step(
     model: ConjugateModel,
     params: Record,

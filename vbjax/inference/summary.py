@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from vbjax.data.frames import Columns
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Params, Tree
 
@@ -195,7 +196,7 @@ def tabulate(
     return Summary(verdict, tuple(found))
 
 
-@jax.jit
+@jit
 def _moments(states: Record) -> tuple[Record, Record]:
     """Compute mean and sd of every parameter, by one program."""
     mean, sd = ({name: getattr(state, of) for name, state in states.items()} for of in ("mean", "sd"))

@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.types import Given, Tree
 
 
@@ -29,7 +30,7 @@ def is_concrete(tree: Tree) -> bool:
     return not inside and not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
-@jax.jit
+@jit
 def all_finite(tree: Tree) -> Bool[Array, ""]:
     """Return whether every number in a tree is finite."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

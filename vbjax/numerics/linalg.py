@@ -11,13 +11,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.special import itakura_saito
 from vbjax.numerics.types import Index
 
@@ -45,14 +45,14 @@ def quadratic_form(matrix: Float[Array, "... d d"], x: Float[Array, "... d"]) ->
     return jnp.einsum("...i,...ij,...j->...", x, matrix, x)
 
 
-@jax.jit
+@jit
 def cholesky(x: Float[Array, "*plate d d"]) -> Float[Array, "*plate d d"]:
     """Return the lower factor of a symmetric matrix; NaN from the first column where it is not positive."""
     platform = functools.partial(lax.linalg.cholesky, symmetrize_input=False)
     return lax.platform_dependent(x, cpu=_cholesky, default=platform)
 
 
-@functools.partial(jax.jit, static_argnames="transposed")
+@functools.partial(jit, static_argnames="transposed")
 def solve_lower(
     scale_tril: Float[Array, "... d d"], b: Float[Array, "... d m"], *, transposed: bool = False
 ) -> Float[Array, "... d m"]:
@@ -67,7 +67,7 @@ def solve_lower(
     return lax.platform_dependent(scale_tril, b, cpu=own, default=platform)
 
 
-@jax.jit
+@jit
 def solve_pull(
     precision: Float[Array, "*plate d d"], pull: Float[Array, "*plate d m"]
 ) -> tuple[Float[Array, "*plate d m"], Float[Array, "*plate d m"]]:
@@ -86,7 +86,7 @@ def logdet_from_cholesky(scale_tril: Float[Array, "*plate d d"]) -> Float[Array,
     return 2 * jnp.log(jnp.diagonal(scale_tril, axis1=-2, axis2=-1)).sum(-1)
 
 
-@jax.jit
+@jit
 def inverse_from_cholesky(scale_tril: Float[Array, "*plate d d"]) -> Float[Array, "*plate d d"]:
     """Return (L L')^-1 of a Cholesky factor L, exactly symmetric."""
     root = solve_lower(scale_tril, jnp.eye(scale_tril.shape[-1], dtype=scale_tril.dtype))

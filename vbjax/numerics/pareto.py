@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import as_floating, is_concrete
 
 
@@ -68,7 +69,7 @@ def pareto_smoothed(log_ratios: ArrayLike) -> tuple[Float[Array, " n"], Float[Ar
     return smooth(log_ratios)
 
 
-@jax.jit
+@jit
 def smooth(log_ratios: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, ""]]:
     """Compute `pareto_smoothed` of ratios that have been examined."""
     n = len(log_ratios)

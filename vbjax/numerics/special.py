@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -18,6 +17,7 @@ from jax.scipy.special import xlogy
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Num
 
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.types import Index
 
 LOG_2PI = 1.8378770664093453
@@ -56,7 +56,7 @@ def _split_at_switch(
     return low, jnp.where(low, a + _SWITCH, a), jnp.where(low, a, 1)
 
 
-@jax.jit
+@jit
 def gammaln_remainder(a: ArrayLike) -> Float[Array, " ..."]:
     """Return R(a) = log Gamma(a) - [(a - 1/2) log a - a + log(2 pi) / 2], for a > 0.
 
@@ -72,7 +72,7 @@ def gammaln_remainder(a: ArrayLike) -> Float[Array, " ..."]:
     return jnp.where(low, series + raised, series)
 
 
-@jax.jit
+@jit
 def digamma_remainder(a: ArrayLike) -> Float[Array, " ..."]:
     """Return P(a) = digamma(a) - log(a), for a > 0.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
-import jax
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
@@ -28,6 +27,7 @@ from vbjax.core.contracts import Status
 from vbjax.inference.result import Fit
 from vbjax.models import KMeans, Mixture
 from vbjax.models.components import Gaussian
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Given
 from vbjax.plots.inputs import columns_of, read_axes, read_choice, read_figure, read_fit, read_names
@@ -255,7 +255,7 @@ def overview(
 # -- data of the pictures ------------------------------------------------------------------------------
 
 
-@jax.jit
+@jit
 def _moments(
     model: Mixture, params: Record
 ) -> tuple[Float[Array, " k"], Float[Array, "k d"], Float[Array, "k d d"]]:

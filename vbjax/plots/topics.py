@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -24,6 +23,7 @@ from vbjax.inference.result import Fit
 from vbjax.models.topics import use
 from vbjax.models.topics.hdp_topics import HDPTopics
 from vbjax.models.topics.topic_model import TopicModel
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import describe, read_count
 from vbjax.plots.fits import restarts, trace
 from vbjax.plots.inputs import read_axes, read_choice, read_figure, read_fit, read_shares
@@ -167,7 +167,7 @@ def overview(
     return figure
 
 
-@jax.jit
+@jit
 def _top_moments(
     topics: DirichletState, ids: Int[Array, "k n"]
 ) -> tuple[Float[Array, "k n"], Float[Array, "k n"]]:

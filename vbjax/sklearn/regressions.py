@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from vbjax import models
 from vbjax.inference.result import Fit
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Given, Hyper, Params, Tree
 from vbjax.sklearn.estimator import Estimator, Fitted, estimator, filled, read_sample_weight
@@ -71,7 +72,7 @@ def _means(params: Params) -> Record:
     return Record({name: state.mean for name, state in params.items()})
 
 
-@jax.jit
+@jit
 def _deviation(model: Tree, params: Params, x: Array) -> Array:
     return jnp.sqrt(model.predictive(params, x).variance)
 
@@ -218,7 +219,7 @@ class Classification(ClassifierMixin, Estimator):
         return self._of_rows(lambda fit, x: _log_proba(fit.model, fit.params, x), self._read(X))
 
 
-@jax.jit
+@jit
 def _log_proba(model: Tree, params: Params, x: Array) -> Array:
     labels = model.predictive(params, x)
     return jnp.stack([labels.log_prob(jnp.full_like(x[:, 0], y)) for y in (0, 1)], 1)

@@ -17,6 +17,7 @@ from sklearn.utils import Tags
 from vbjax import models
 from vbjax.core.rows import expectation
 from vbjax.data.documents import Bags, Documents
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.types import Given, Hyper, Params
 from vbjax.sklearn.estimator import (
     Estimator,
@@ -162,7 +163,7 @@ class LatentDirichletAllocation(ClassNamePrefixFeaturesOutMixin, TransformerMixi
         return len(self.fit_.params.topics.concentration)
 
 
-@jax.jit
+@jit
 def _bound(model: models.LatentDirichletAllocation, params: Params, docs: Documents) -> Array:
     return expectation(model, params, docs).bound
 

@@ -20,6 +20,7 @@ from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.families import LocationScale
 from vbjax.core.rows import rounding_error
 from vbjax.inference.resolution import resolved
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.linalg import outer, solve_pull
 from vbjax.numerics.trees import choose
@@ -95,7 +96,7 @@ def pathfinder(
     return dataclasses.replace(start, q=q)
 
 
-@jax.jit
+@jit
 def _follow_path(
     model: BlackBox, data: Data, start: Approximation[LocationScale], max_iter: Int[Array, ""]
 ) -> tuple[LocationScale, Bool[Array, ""]]:

@@ -17,6 +17,7 @@ from jax.experimental import checkify
 from vbjax.core.conjugacy.remedies import operations
 from vbjax.core.rows import float_dtype
 from vbjax.families.cells import axes_taken, numbers_of, record_reads
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data
@@ -96,7 +97,7 @@ def require_cells(model: Any, data: Data, reads: Reads) -> None:
         )
 
 
-@jax.jit
+@jit
 def _beyond(model: Any, data: Data) -> Any:
     """Find the first index of the log likelihood that is out of range, if there is one."""
     dtype = float_dtype((model, data))

@@ -19,6 +19,7 @@ from jax import Array
 from vbjax.core.conjugacy.remedies import operations
 from vbjax.core.rows import float_dtype
 from vbjax.families.base import Family
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Tree
 
@@ -167,7 +168,7 @@ def _generic_statistics(families: Mapping[str, Family], dtype: Any, rng: np.rand
 def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Any:
     """Draw statistics without any structure: numbers around one, or values in the support."""
     if family.guarded:
-        return jax.device_get(jax.jit(lambda: family.neutral(dtype).expected().with_base(0.0))())
+        return jax.device_get(jit(lambda: family.neutral(dtype).expected().with_base(0.0))())
     shapes = jax.eval_shape(lambda: family.zero_statistics(dtype))
     t = jax.tree.map(lambda leaf: rng.uniform(0.7, 1.3, leaf.shape).astype(dtype), shapes)
     fields = {field.name: getattr(t, field.name) for field in dataclasses.fields(t)}
@@ -176,7 +177,7 @@ def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Any:
     return dataclasses.replace(t, **{n: np.full_like(x, n != "base") for n, x in fixed.items()})
 
 
-@jax.jit
+@jit
 def _score(model: Any, rows: Data, s: Record) -> tuple[Array, Array | None, Record]:
     """Compute the expected log joint, every row's part of it and its gradient, in one program."""
 

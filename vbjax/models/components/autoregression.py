@@ -15,6 +15,7 @@ from vbjax.core.hyperparameters import count, read_columns, size_of
 from vbjax.data.sequences import Sequences, Steps
 from vbjax.families.base import pytree
 from vbjax.models.components.multivariate_regression import MultivariateRegression
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.linalg import cholesky, solve_lower
 from vbjax.numerics.record import Record
@@ -189,12 +190,12 @@ def _follows(whole: Bool[Array, "n t"], order: int) -> Bool[Array, "n t"]:
     return functools.reduce(jnp.logical_and, [_back(whole, lag) for lag in range(order + 1)])
 
 
-@functools.partial(jax.jit, static_argnames="order")
+@functools.partial(jit, static_argnames="order")
 def _seen(part: Steps, order: int) -> Bool[Array, "n t"]:
     return _follows(_whole(part)[1], order)
 
 
-@functools.partial(jax.jit, static_argnames="order")
+@functools.partial(jit, static_argnames="order")
 def _last(part: Steps, order: int) -> tuple[Float[Array, "n l d"], Bool[Array, " n"]]:
     """Return the last steps of every sequence, and whether they are whole."""
     x, whole = _whole(part)
@@ -203,7 +204,7 @@ def _last(part: Steps, order: int) -> tuple[Float[Array, "n l d"], Bool[Array, "
     return jnp.take_along_axis(x, jnp.maximum(place, 0)[..., None], 1), there.all(1)
 
 
-@jax.jit
+@jit
 def _coefficients(component: Autoregression, params: Record) -> tuple[Array, Array]:
     location = params.components.mean.location
     intercepts = component.offset + location[:, -1] - component.center @ location[:, :-1]

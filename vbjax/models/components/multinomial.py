@@ -13,6 +13,7 @@ from vbjax.families.base import pytree
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
 from vbjax.models.components.component import for_every_law, is_count, require
 from vbjax.models.components.counts import Counts, log_negative_binomial
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import as_floating
 from vbjax.numerics.special import digamma_remainder, log_factorial_remainder
 from vbjax.numerics.types import Data, Given, Hyper, Tree
@@ -106,6 +107,6 @@ def _read_totals(given: Given, n: int) -> Float[Array, " n"]:
     return jnp.broadcast_to(counts, (n,))
 
 
-@jax.jit
+@jit
 def _draw_counts(key: Array, counts: Array, p: Array) -> Array:
     return jax.random.multinomial(key, counts, p, dtype=p.dtype)

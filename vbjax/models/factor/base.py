@@ -31,6 +31,7 @@ from vbjax.families.multivariate_normal import (
 )
 from vbjax.families.normal import Normal, NormalState, NormalStatistics
 from vbjax.inference.replicate import redraw_data
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete, read_count
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky, quadratic_form
 from vbjax.numerics.record import Record
@@ -240,20 +241,20 @@ def _plug_in(params: Record) -> Record:
     return Record({name: params[name].statistics(params[name].mean) for name in ("w", "mu", "tau")})
 
 
-@jax.jit
+@jit
 def _transform(model: FactorModel, params: Record, x: Array) -> Array:
     if model.missing:
         return model.posterior(params, x).z.mean
     return model.complete(model.prepare(params), x)[0]
 
 
-@jax.jit
+@jit
 def _log_predictive(model: FactorModel, params: Record, x: Array) -> Array:
     s = _plug_in(params)
     return model.collapse(s, x)[1] if model.missing else model.complete(s, x)[3]
 
 
-@functools.partial(jax.jit, static_argnames="n")
+@functools.partial(jit, static_argnames="n")
 def _sample(model: FactorModel, params: Record, key: Array, n: int) -> Array:
     w, mean = model.loadings(params), params.mu.mean
     keys = jax.random.split(key)

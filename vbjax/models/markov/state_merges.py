@@ -19,6 +19,7 @@ from vbjax.data.sequences import Sequences
 from vbjax.inference.fit import fit
 from vbjax.inference.result import Fit
 from vbjax.models.markov.hidden_markov import HDPHiddenMarkovModel
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import read_count, read_number
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given
@@ -73,7 +74,7 @@ def merge_states(
     return result
 
 
-@jax.jit
+@jit
 def _merged(
     model: HDPHiddenMarkovModel, params: Record, data: Sequences, weights: Array | None, pair: Array
 ) -> tuple[Record, Array]:

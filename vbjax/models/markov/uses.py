@@ -19,6 +19,7 @@ from vbjax.core.ragged import by_part
 from vbjax.core.rows import float_dtype
 from vbjax.data.sequences import Sequences, Steps, for_every_step
 from vbjax.inference.replicate import restore_missing
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Tree
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from vbjax.models.markov.hidden_markov import HiddenMarkovModel
 
 
-@jax.jit
+@jit
 def marginals(model: HiddenMarkovModel, params: Record, data: Sequences) -> tuple[Array, ...]:
     """Compute q(z_t = k) of every step, part by part (Rabiner 1989, eq. 27)."""
     chain, components = model.prepare(params)
@@ -34,7 +35,7 @@ def marginals(model: HiddenMarkovModel, params: Record, data: Sequences) -> tupl
     return by_part(lambda part: infer(part).marginals, data)
 
 
-@jax.jit
+@jit
 def paths(model: HiddenMarkovModel, params: Record, data: Sequences) -> tuple[Array, ...]:
     """Find the most probable paths, part by part (Rabiner 1989, eq. 33 to 35)."""
     chain, components = model.prepare(params)
@@ -42,7 +43,7 @@ def paths(model: HiddenMarkovModel, params: Record, data: Sequences) -> tuple[Ar
     return by_part(lambda part: viterbi(model.table(components, part), part.lengths).states, data)
 
 
-@jax.jit
+@jit
 def log_predictive(model: HiddenMarkovModel, params: Record, data: Sequences) -> Float[Array, " n"]:
     """Compute log p of every sequence by the forward pass (Rabiner 1989, eq. 19 to 21)."""
     initial, moves = model.chain.log_at_mean(params)
@@ -50,7 +51,7 @@ def log_predictive(model: HiddenMarkovModel, params: Record, data: Sequences) ->
     return data.join(by_part(lambda x: normalizer(model.predictive_table(params, x), x.lengths), data))
 
 
-@functools.partial(jax.jit, static_argnames="n_steps")
+@functools.partial(jit, static_argnames="n_steps")
 def predict_states(
     model: HiddenMarkovModel, params: Record, data: Sequences, n_steps: int
 ) -> Float[Array, "n s k"]:
@@ -60,7 +61,7 @@ def predict_states(
     return data.join(by_part(lambda x: predict(model.predictive_table(params, x), x.lengths), data))
 
 
-@functools.partial(jax.jit, static_argnames=("n_steps", "n_draws"))
+@functools.partial(jit, static_argnames=("n_steps", "n_draws"))
 def forecast(
     model: HiddenMarkovModel,
     params: Record,
@@ -77,7 +78,7 @@ def forecast(
     return model.component.draw_steps(params, jax.random.fold_in(key, 1), states, before, given)
 
 
-@functools.partial(jax.jit, static_argnames="n")
+@functools.partial(jit, static_argnames="n")
 def sample(
     model: HiddenMarkovModel, params: Record, key: Array, n: int, before: Tree, given: Given
 ) -> tuple[Int[Array, " n"], Any]:
@@ -107,7 +108,7 @@ def replicate(model: HiddenMarkovModel, params: Record, key: Array, data: Data, 
     return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), draws)
 
 
-@functools.partial(jax.jit, static_argnames="n_draws")
+@functools.partial(jit, static_argnames="n_draws")
 def _replicate(
     model: HiddenMarkovModel, params: Record, data: Sequences, key: Array, n_draws: int
 ) -> tuple[Tree, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -18,6 +17,7 @@ from vbjax.families.joint import LocationCovariance
 from vbjax.models.components import Gaussian
 from vbjax.models.labels.weights import Weights, weights_of
 from vbjax.models.mixtures.mixture import Mixture
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import as_floating, describe, is_concrete, read_table
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Hyper
@@ -179,7 +179,7 @@ class BayesianGaussianMixture(Mixture):
         return _covariances(self, params)
 
 
-@jax.jit
+@jit
 def _covariances(model: Mixture, params: Record) -> Array:
     return model.component.covariances(params)
 

@@ -19,6 +19,7 @@ from vbjax.families.categorical import Categorical
 from vbjax.families.delta import Delta
 from vbjax.families.normal import Normal, NormalStatistics
 from vbjax.models.components.seeding import plus_plus, random_rows
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import read_table
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Hyper, Params
@@ -138,6 +139,6 @@ class KMeans(ConjugateModel):
         return square.sum() if weights is None else weights @ square
 
 
-@jax.jit
+@jit
 def _predict(model: KMeans, params: Record, x: Array) -> Array:
     return model.nearest(model.prepare(params), x)

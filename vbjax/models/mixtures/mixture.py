@@ -22,6 +22,7 @@ from vbjax.families.categorical import Categorical
 from vbjax.inference.replicate import restore_missing, sample_posterior
 from vbjax.models.components.component import Component
 from vbjax.models.labels.weights import MixingWeights, Weights, from_counts
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import read_count, read_key
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Params, Tree
@@ -267,18 +268,18 @@ class BayesianMixture(Mixture):
     points: ClassVar[bool] = False
 
 
-@jax.jit
+@jit
 def _responsibilities(model: Mixture, params: Record, x: Data) -> Array:
     return jax.nn.softmax(model.labels_table(params, x), -1)
 
 
-@jax.jit
+@jit
 def _log_predictive(model: Mixture, params: Record, x: Data) -> Array:
     table = jnp.log(params.weights.mean) + model.component.log_components(params, rows_of(x))
     return logsumexp(keep_known(model.weights.where_active(table), labels_of(x)), -1)
 
 
-@functools.partial(jax.jit, static_argnames="n_draws")
+@functools.partial(jit, static_argnames="n_draws")
 def _replicate(model: Mixture, params: Record, key: Array, rows: Data, n_draws: int) -> Tree:
     labels, rows = model.labels_table(params, rows), rows_of(rows)  # the same for every draw
 
@@ -291,13 +292,13 @@ def _replicate(model: Mixture, params: Record, key: Array, rows: Data, n_draws: 
     return jax.lax.map(draw, jax.random.split(key, n_draws))
 
 
-@functools.partial(jax.jit, static_argnames="n")
+@functools.partial(jit, static_argnames="n")
 def _sample(model: Mixture, params: Record, key: Array, given: Given, n: int) -> Tree:
     keys = jax.random.split(key)
     return model.component.draw_rows(params, keys[1], model.draw_labels(params, keys[0], n), given)
 
 
-@jax.jit
+@jit
 def _criteria(model: Mixture, params: Record, x: Data, weights: Array) -> tuple[Array, Array, Array]:
     table = model.labels_table(params, x)
     r = jax.nn.softmax(table, -1)

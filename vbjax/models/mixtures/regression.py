@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -13,6 +12,7 @@ from vbjax.families.base import pytree
 from vbjax.models.components import MultivariateRegression, Regression
 from vbjax.models.labels.weights import Weights, weights_of
 from vbjax.models.mixtures.mixture import Mixture
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Hyper
 
@@ -189,7 +189,7 @@ class BayesianMultivariateRegressionMixture(Mixture):
         return _mean(self, params, read_columns(self.component, x, "x"))
 
 
-@jax.jit
+@jit
 def _mean(model: Mixture, params: Record, x: Array) -> Array:
     location = jnp.tensordot(params.weights.mean, params.components.mean.location, 1)
     return model.component.expected_responses(location, x)

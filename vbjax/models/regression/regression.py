@@ -22,6 +22,7 @@ from vbjax.families.gamma import Gamma, GammaState, GammaStatistics
 from vbjax.families.multivariate_normal import MultivariateNormal, MultivariateNormalState
 from vbjax.inference.replicate import redraw_data
 from vbjax.models.regression.responses import Predictive, Response, quadratic_rows
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import read_column, read_count, read_key, read_pair
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Hyper, Tree
@@ -207,23 +208,23 @@ def _means(params: Record) -> Record:
     return Record({name: q.mean for name, q in params.items()})
 
 
-@jax.jit
+@jit
 def _psi(model: Regression, params: Record, x: Array) -> Array:
     return model.design(x) @ model.response.weights(_means(params))
 
 
-@jax.jit
+@jit
 def _log_predictive(model: Regression, params: Record, x: Array, y: Array) -> Array:
     return model.predictive(params, x).log_prob(y - model.offset)
 
 
-@jax.jit
+@jit
 def _sample(model: Regression, params: Record, key: Array, x: Array) -> Array:
     drawn = model.predictive(params, x).sample(key)
     return jnp.asarray(model.offset, drawn.dtype) + drawn
 
 
-@jax.jit
+@jit
 def probabilities(model: Regression, params: Record, x: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Return P(y = 1) of rows x, for labels."""
     return jnp.exp(model.predictive(params, x).log_prob(jnp.ones_like(x[:, 0])))

@@ -26,6 +26,7 @@ from vbjax.core.rows import Expectation, n_rows
 from vbjax.data.moments import observed_moments, positive_scale
 from vbjax.data.sequences import Sequences, Steps, for_every_step
 from vbjax.models.state_space.regressions import Groups, Regressions, chain_of, sums_at, sums_of_spread
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete, read_count, read_key, spans_processes
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, symmetrize
 from vbjax.numerics.record import Record
@@ -264,7 +265,7 @@ def _densities(regressions: Regressions, sums: tuple[Sums, ...]) -> list[Array]:
 # -- compiled ------------------------------------------------------------------------------------------------
 
 
-@jax.jit
+@jit
 def _smoothed(model: StateSpaceModel, params: Record, data: Sequences) -> tuple[States, ...]:
     prepared = model.prepare(params)
     chains = by_part(lambda part: model.posterior_chain(prepared, part), data)
@@ -277,13 +278,13 @@ def _kalman(model: StateSpaceModel, params: Record, part: Steps) -> gaussian_cha
     return jax.vmap(run)(y, part.lengths)
 
 
-@jax.jit
+@jit
 def _filtered(model: StateSpaceModel, params: Record, data: Sequences) -> tuple[States, ...]:
     found = by_part(lambda part: _kalman(model, params, part), data)
     return tuple(States(part.means, part.covariances) for part in found)
 
 
-@jax.jit
+@jit
 def _log_predictive(model: StateSpaceModel, params: Record, data: Sequences) -> Array:
     s = model.at_mean(params)
     return data.join(by_part(lambda part: model.scored_sequences(s, part)[0], data))
@@ -307,7 +308,7 @@ def _next(model: StateSpaceModel, params: Record, data: Sequences) -> States:
     return _ahead(model, params, data.join(by_part(last, data)))
 
 
-@functools.partial(jax.jit, static_argnames="n_steps")
+@functools.partial(jit, static_argnames="n_steps")
 def _forecast_moments(model: StateSpaceModel, params: Record, data: Sequences, n_steps: int) -> Forecast:
     of = model.matrices(params)
     c, r = of.emission_matrix, of.emission_covariance
@@ -320,7 +321,7 @@ def _forecast_moments(model: StateSpaceModel, params: Record, data: Sequences, n
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), found)
 
 
-@functools.partial(jax.jit, static_argnames=("n_steps", "n_draws"))
+@functools.partial(jit, static_argnames=("n_steps", "n_draws"))
 def _forecast(
     model: StateSpaceModel, params: Record, key: Array, data: Sequences, n_steps: int, n_draws: int
 ) -> Array:
@@ -329,7 +330,7 @@ def _forecast(
     return jax.vmap(jax.vmap(draw), (0, None))(jax.random.split(key, (n_draws, len(data))), first)
 
 
-@functools.partial(jax.jit, static_argnames="n_steps")
+@functools.partial(jit, static_argnames="n_steps")
 def _simulate(
     model: StateSpaceModel, params: Record, key: Array, first: States, n_steps: int
 ) -> tuple[Array, Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -14,6 +13,7 @@ from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState
 from vbjax.families.normal import Normal, NormalState
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete, read_column, read_pair, values_here
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Hyper
@@ -110,6 +110,6 @@ class HierarchicalNormal(ConjugateModel):
         return _effects(self, params, self.read(data))
 
 
-@jax.jit
+@jit
 def _effects(model: HierarchicalNormal, params: Record, data: Data) -> NormalState:
     return model.posterior(params, data).theta

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
 from vbjax.families.base import pytree
 from vbjax.families.gamma import Gamma, GammaState
 from vbjax.families.normal import Normal, NormalState, NormalStatistics
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import read_column
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Hyper
@@ -103,6 +103,6 @@ class RobustNormal(ConjugateModel):
         return _weights(self, params, self.read(x))
 
 
-@jax.jit
+@jit
 def _weights(model: RobustNormal, params: Record, x: Array) -> Array:
     return model.posterior(params, x).u.mean

@@ -24,6 +24,7 @@ from vbjax.data.documents import Bags, Documents
 from vbjax.families.base import State
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
 from vbjax.models.topics.document_words import Topics, Words
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Given, Hyper, Params, Tree
 
@@ -241,6 +242,6 @@ class TopicModel(ConjugateModel):
         return _document_topics(self, params, self.read(data))
 
 
-@jax.jit
+@jit
 def _document_topics(model: TopicModel, params: Params, data: Documents) -> DirichletState:
     return data.join(model.settled(params, data, _MOST)).theta

@@ -22,6 +22,7 @@ from vbjax.core.rows import float_dtype, sum_over_rows, sweep_rows
 from vbjax.data.documents import Bags, Documents, read_vocabulary
 from vbjax.families.dirichlet import DirichletState
 from vbjax.models.topics.topic_model import TopicModel
+from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import as_floating, as_numbers, describe, is_concrete, read_count, read_key
 from vbjax.numerics.types import Given
 
@@ -364,12 +365,12 @@ def _document_counts(top_ids: Given, docs: Given) -> tuple[np.ndarray, int]:
     return np.asarray(together, float), int(n_documents)
 
 
-@jax.jit
+@jit
 def _relevance(table: Array, marginal: Array, weight: Array) -> Array:
     return jnp.where(marginal > 0, jnp.log(table) - (1 - weight) * jnp.log(marginal), -jnp.inf)
 
 
-@jax.jit
+@jit
 def _halves(docs: Documents, key: Array) -> tuple[Documents, Documents]:
     counts = jnp.concatenate([part.counts.ravel() for part in docs.parts])
     first = jax.random.binomial(key, counts, 0.5, dtype=counts.dtype)
@@ -383,7 +384,7 @@ def _halves(docs: Documents, key: Array) -> tuple[Documents, Documents]:
     return of(first), of(counts - first)
 
 
-@jax.jit
+@jit
 def _log_completion(
     model: TopicModel, topics: DirichletState, theta: DirichletState, docs: Documents
 ) -> Array:
@@ -391,19 +392,19 @@ def _log_completion(
 
     def score(rows: Bags, _: Array, own: tuple[Array, Array]) -> tuple[Any, tuple[Array, Array]]:
         share, _ = own
-        probability = jnp.einsum("nlk,nk->nl", word[rows.ids], share, precision="highest")
+        probability = jnp.einsum("nlk,nk->nl", word[rows.ids], share)
         return (), (share, xlogy(rows.counts, probability).sum(1))
 
     own = docs.split((theta.mean, jnp.zeros(docs.n_rows, word.dtype)))
     return docs.join(sweep_rows(score, docs, None, own, chunk=by_part(model.chunk_rows, docs))[1])[1]
 
 
-@jax.jit
+@jit
 def _perplexity(log_probabilities: Array, held_out: Documents) -> Array:
     return jnp.exp(-log_probabilities.sum() / held_out.n_tokens)
 
 
-@jax.jit
+@jit
 def _meetings(ids: Array, docs: Documents) -> tuple[Array, Array]:
     """Count documents exactly, by a table of documents x top words, chunk by chunk."""
     columns = jnp.arange(ids.size, dtype=jnp.int32)
@@ -421,7 +422,7 @@ def _meetings(ids: Array, docs: Documents) -> tuple[Array, Array]:
     return sum_over_rows(count, docs, chunk=chunk)
 
 
-@jax.jit
+@jit
 def _hellinger(a: Array, b: Array) -> Array:
     """Return all distances, (K, K), by differences: no digits cancel where topics are nearly the same."""
     a, b = jnp.sqrt(a), jnp.sqrt(b)
