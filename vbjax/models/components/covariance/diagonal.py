@@ -59,8 +59,8 @@ class Diagonal(Structure):
         return terms.normal(x, statistics)
 
     def moments(self, c: Prepared, r: Array, z: Array, x: Array) -> Moments:
-        weighted = r[:, None, :] * z
-        return Moments(r.sum(1), c.unroot * weighted.sum(2), c.unroot**2 * (weighted * z).sum(2))
+        number, scatter = r.sum(1), c.unroot**2 * (r[:, None, :] * (z * z)).sum(2)
+        return Moments(number, self.first(c, r, x, number[:, None]), scatter)
 
     def spread(self, number: Array, covariance: Array) -> Moments:
         zero = jnp.zeros((self.k, self.d), number.dtype)

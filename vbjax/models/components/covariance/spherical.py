@@ -61,8 +61,8 @@ class Spherical(Structure):
         return 0.5 * (t.logdet[:, None] - LOG_2PI - square)
 
     def moments(self, c: Prepared, r: Array, z: Array, x: Array) -> Moments:
-        first = c.unroot * (r[:, None, :] * z).sum(2)
-        return Moments(r.sum(1), first, c.unroot[:, 0] ** 2 * (r * (z * z).sum(1)).sum(1))
+        number, scatter = r.sum(1), c.unroot[:, 0] ** 2 * (r * (z * z).sum(1)).sum(1)
+        return Moments(number, self.first(c, r, x, number[:, None]), scatter)
 
     def spread(self, number: Array, covariance: Array) -> Moments:
         zero = jnp.zeros((self.k, self.d), number.dtype)

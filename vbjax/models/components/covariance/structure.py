@@ -177,8 +177,14 @@ class Structure(abc.ABC):
         """Compute expected log densities of what is seen, and moments as a function of responsibilities."""
         if not self.correlated:
             z = jnp.where(seen, self.whiten(c, x), 0)
-            table = c.constant @ seen.astype(x.dtype) - 0.5 * (z * z).sum(1)
-            return table, lambda r: self.moments(c, r, z, x)._replace(number=r @ seen.T.astype(x.dtype))
+            there = seen.astype(x.dtype)
+
+            def moments(r: Array) -> Moments:
+                number = r @ there.T
+                own = self.moments(c, r, z, x)
+                return own._replace(number=number, first=self.first(c, r, x, number))
+
+            return c.constant @ there - 0.5 * (z * z).sum(1), moments
         root = jnp.broadcast_to(c.root, (self.k, self.d, self.d))
         shift = x.T[:, None] - c.location
         rows = complete(transpose(root) @ root, root, c.constant, 0.0, shift, seen.T)
@@ -212,6 +218,14 @@ class Structure(abc.ABC):
         self, c: Prepared, r: Float[Array, "k b"], z: Float[Array, "k d b"], x: Float[Array, "d b"]
     ) -> Moments:
         """Compute moments under the responsibilities r (k, block) of rows x, whitened z."""
+
+    def first(self, c: Prepared, r: Float[Array, "k b"], x: Float[Array, "d b"], number: Array) -> Array:
+        """Compute first moments, of `number` rows, by one product.
+
+        Its rounding is that of the locations themselves. Squares are not taken so: what cancels there is
+        (x - m)^2 of x^2.
+        """
+        return r @ x.T - number * c.location
 
     @abc.abstractmethod
     def spread(self, number: Array, covariance: Array) -> Moments:
