@@ -16,7 +16,7 @@ import vbjax as vb
 from tests.support.registry import MODELS
 from tests.test_contracts import KINDS
 from vbjax.core.coordinate_ascent import CoordinateAscent
-from vbjax.core.devices import compiled_for
+from vbjax.core.devices import compiled_for, room
 from vbjax.core.model import ConjugateModel
 from vbjax.families.normal_wishart import NormalWishart
 
@@ -74,6 +74,21 @@ def test_a_table_of_a_million_rows_is_a_few_steps(name):
     with compiled_for("cuda"):
         assert steps_of(sweep, *fixed, many) <= 4
     assert steps_of(sweep, *fixed, many) > 100  # as a processor takes them
+
+
+@pytest.mark.parametrize(
+    ("model", "numbers"),
+    [
+        (vb.GaussianMixture(32), 32 * 128),  # in a row: its whitened differences
+        (vb.GaussianMixture(8192), 8192 * 128),
+        (vb.PoissonMixture(8192), 8192),  # its densities
+    ],
+)
+def test_a_chunk_is_an_eighth_of_the_memory_at_most(model, numbers):
+    rows = jax.ShapeDtypeStruct((10**9, 128), jnp.float32)
+    with compiled_for("cuda"):
+        share = 4 * numbers * model.chunk_rows(rows) * room() / 2**35
+    assert 1 / 100 < share <= 1 / 8
 
 
 @pytest.mark.parametrize("model", [vb.PoissonHMM(4), vb.BayesianGaussianHMM(4, "diag")], ids=["counts", "VB"])

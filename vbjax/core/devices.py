@@ -32,7 +32,7 @@ ROWS, RUNS = "rows", "runs"  # the axes of a mesh
 WHOLE = PartitionSpec()  # the same on every device
 _MESH: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
 _PLATFORM: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
-_CACHE = 2**20  # bytes of a core's cache
+_CHUNK = 2**23  # bytes that models put into a chunk at most, as they choose its rows
 _SHARES: contextvars.ContextVar[int] = contextvars.ContextVar("shares", default=1)
 
 
@@ -99,7 +99,7 @@ def on_each(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Call
 
 
 def compiled_for(platform: str) -> contextlib.AbstractContextManager[None]:
-    """Trace programs for a platform that is not here, for `jax.export`; its devices count as of 16 GiB."""
+    """Trace programs for a platform that is not here, for `jax.export`; its devices count as of 32 GiB."""
     return _holding(_PLATFORM, platform)
 
 
@@ -114,7 +114,7 @@ def room() -> int:
     if (platform is None and device.platform == "cpu") or platform == "cpu":
         return 1
     known = (device.memory_stats() or {}) if platform is None else {}
-    return max(1, known.get("bytes_limit", 2**34) // (8 * _CACHE))
+    return max(1, known.get("bytes_limit", 2**35) // (8 * _CHUNK))
 
 
 # -- within a share of the rows --------------------------------------------------------------------------

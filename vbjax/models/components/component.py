@@ -158,7 +158,8 @@ class Component:
 
     def chunk_rows(self, data: Data) -> int:
         """Return how many rows a pass takes at a time, so that they stay in a core's cache."""
-        return ConjugateModel.chunk_rows(ConjugateModel(), data)
+        usual = ConjugateModel.chunk_rows(ConjugateModel(), data)
+        return max(1, min(usual, 1024 * usual // self.n_laws))  # of more laws the table fills the cache
 
     @property
     def undrawable(self) -> str | None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from vbjax.core.devices import room
 from vbjax.core.hyperparameters import POSITIVE, REAL, Range, choice, flag, hyper, read_columns
 from vbjax.core.rows import Expectation, total_weight
 from vbjax.data.moments import (
@@ -150,8 +151,8 @@ class Gaussian(Component):
         rows = 2048 if numbers >= 64 else super().chunk_rows(data)
         cached = _BLOCK_BYTES // (numbers * data.dtype.itemsize)
         if self.missing and self.structure.correlated:  # a matrix for each row and component
-            return max(8, min(rows, cached // data.shape[1]))
-        return max(256, min(rows, 2 ** ((1 + cached).bit_length() - 1)))
+            return max(8 // room(), 1, min(rows, cached // data.shape[1]))
+        return max(256 // room(), 1, min(rows, 2 ** ((1 + cached).bit_length() - 1)))
 
     def resolve(self, data: Float[Array, "n d"], weights: Float[Array, " n"] | None = None) -> Gaussian:
         if self.missing:
