@@ -244,17 +244,33 @@ def _read_end(end: ArrayLike | None, name: str) -> ArrayLike | None:
 
 
 def real(shape: int | tuple[int, ...] = ()) -> Support:
-    """Return the support of real numbers, arrays of `shape`."""
+    """Return the support of real numbers, arrays of `shape`.
+
+    >>> import vbjax as vb
+    >>> vb.real((2, 3)).size
+    6
+    """
     return Interval(None, None, read_shape(shape))
 
 
 def positive(shape: int | tuple[int, ...] = ()) -> Support:
-    """Return the support of positive numbers, arrays of `shape`."""
+    """Return the support of positive numbers, arrays of `shape`.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> value, log_volume = vb.positive(2).constrain(jnp.zeros(2))
+    >>> print(value, log_volume)
+    [1. 1.] 0.0
+    """
     return Interval(0.0, None, read_shape(shape))
 
 
 def unit_interval(shape: int | tuple[int, ...] = ()) -> Support:
-    """Return the support of numbers between 0 and 1, arrays of `shape`."""
+    """Return the support of numbers between 0 and 1, arrays of `shape`.
+
+    >>> import vbjax as vb
+    >>> print(vb.unit_interval().unconstrain(0.5))
+    [0.]
+    """
     return Interval(0.0, 1.0, read_shape(shape))
 
 
@@ -270,6 +286,10 @@ def interval(
     Raises:
         ValueError: an end that is not finite; a `low` that is not below `high`; a `shape` that the ends do
             not broadcast to.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(vb.interval(-1.0, 3.0).constrain(jnp.zeros(1))[0])  # half-way
+    1.0
     """
     low, high = _read_end(low, "low"), _read_end(high, "high")
     shapes = [np.shape(end) for end in (low, high) if end is not None]
@@ -289,12 +309,23 @@ def interval(
 
 
 def category(n_cases: int, shape: int | tuple[int, ...] = ()) -> Support:
-    """Return the discrete support of integers from 0 to n_cases - 1, arrays of `shape`."""
+    """Return the discrete support of integers from 0 to n_cases - 1, arrays of `shape`.
+
+    >>> import vbjax as vb
+    >>> vb.category(3, 2)
+    Category(n=3, shape=(2,))
+    """
     return Category(read_count(n_cases, "n_cases", least=2), read_shape(shape))
 
 
 def simplex(n_cases: int, plates: int | tuple[int, ...] = ()) -> Support:
-    """Return the support of probabilities of `n_cases` cases, of shape (*plates, n_cases)."""
+    """Return the support of probabilities of `n_cases` cases, of shape (*plates, n_cases).
+
+    >>> import vbjax as vb
+    >>> support = vb.simplex(4, plates=2)
+    >>> support.shape, support.size  # two rows of four probabilities, made from 2 x 3 real numbers
+    ((2, 4), 6)
+    """
     return Simplex((*read_shape(plates, "plates"), read_count(n_cases, "n_cases")))
 
 
@@ -303,6 +334,10 @@ def ordered(n: int, plates: int | tuple[int, ...] = (), *, low: ArrayLike | None
 
     Raises:
         ValueError: a `low` that is not finite, or neither a number nor of shape (*plates, 1).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(vb.ordered(3, low=0.0).constrain(jnp.zeros(3))[0])
+    [1. 2. 3.]
     """
     shape, low = (*read_shape(plates, "plates"), read_count(n, "n")), _read_end(low, "low")
     first = (*shape[:-1], 1)
@@ -312,12 +347,22 @@ def ordered(n: int, plates: int | tuple[int, ...] = (), *, low: ArrayLike | None
 
 
 def cholesky_factor(n: int, plates: int | tuple[int, ...] = ()) -> Support:
-    """Return the support of Cholesky factors: lower triangular n x n, with a positive diagonal."""
+    """Return the support of Cholesky factors: lower triangular n x n, with a positive diagonal.
+
+    >>> import vbjax as vb
+    >>> vb.cholesky_factor(3).size  # entries on and below the diagonal
+    6
+    """
     n = read_count(n, "n")
     return CholeskyFactor((*read_shape(plates, "plates"), n, n))
 
 
 def correlation_cholesky(n: int, plates: int | tuple[int, ...] = ()) -> Support:
-    """Return the support of Cholesky factors of n x n correlation matrices."""
+    """Return the support of Cholesky factors of n x n correlation matrices.
+
+    >>> import vbjax as vb
+    >>> vb.correlation_cholesky(3).size  # entries below the diagonal
+    3
+    """
     n = read_count(n, "n")
     return CorrelationCholesky((*read_shape(plates, "plates"), n, n))

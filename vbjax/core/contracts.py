@@ -20,7 +20,12 @@ from vbjax.numerics.types import Data, Given, Params, Tree
 
 
 class Status(enum.IntEnum):
-    """End of a run; inside jit and vmap an integer array."""
+    """End of a run; inside jit and vmap an integer array.
+
+    >>> import vbjax as vb
+    >>> vb.Status.MAX_ITER.sentence
+    'stopped at max_iter before it converged'
+    """
 
     UNFINISHED = 0
     CONVERGED = 1

@@ -265,7 +265,7 @@ def _packed(documents: Sequence[tuple[list[int], list[int]]], n_words: int) -> D
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
-    """Read the words of a corpus, one a line: word w of the documents is that of line w + 1.
+    r"""Read the words of a corpus, one a line: word w of the documents is that of line w + 1.
 
     Spaces around a word and blank lines at the end are ignored.
 
@@ -276,6 +276,12 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
         ValueError: if the file is no text in UTF-8, has no word, or a blank line before the last word. The
             message names the file, and the line (from 1).
         OSError: if the file cannot be opened, for example FileNotFoundError.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "words.txt")
+    >>> _ = path.write_text("cat\ndog\n")
+    >>> read_vocabulary(path)
+    ['cat', 'dog']
     """
     words = _text(path, "word")
     if "" in words:

@@ -52,7 +52,12 @@ def beta_log_density(t: BetaStatistics, concentration1: Array, concentration0: A
 
 @pytree
 class BetaState(State[BetaStatistics]):
-    """Beta(concentration1, concentration0), mean concentration1 / (their sum)."""
+    """Beta(concentration1, concentration0), mean concentration1 / (their sum).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(vb.families.BetaState(concentration1=jnp.array(3.0), concentration0=jnp.array(1.0)).mean)
+    0.75
+    """
 
     concentration1: Float[Array, "*plate"]
     concentration0: Float[Array, "*plate"]
@@ -112,7 +117,12 @@ class BetaState(State[BetaStatistics]):
 
 @dataclasses.dataclass(frozen=True)
 class Beta(Family[BetaState, BetaStatistics]):
-    """Probability for each cell of `plate`."""
+    """Probability for each cell of `plate`.
+
+    >>> import vbjax as vb
+    >>> vb.Beta((3,))
+    Beta(plate=(3,))
+    """
 
     def neutral(self, dtype: DTypeLike) -> BetaState:
         return BetaState(jnp.full(self.plate, 2.0, dtype), jnp.full(self.plate, 2.0, dtype))

@@ -97,7 +97,13 @@ class DeltaState(State[T]):
 
 @dataclasses.dataclass(frozen=True)
 class Delta(Family[DeltaState, Any]):
-    """Point estimate of a factor of the family `of`: maximum likelihood without a prior, MAP with one."""
+    """Point estimate of a factor of the family `of`: maximum likelihood without a prior, MAP with one.
+
+    >>> import vbjax as vb
+    >>> rate = vb.Delta(vb.Gamma())  # in place of vb.Gamma(): a point
+    >>> rate.at(2.0)
+    DeltaState(value=2)
+    """
 
     plate: tuple[int, ...] = dataclasses.field(default=(), init=False, repr=False)  # `of` has it
     of: Family = dataclasses.field(default_factory=Family)

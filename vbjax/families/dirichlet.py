@@ -58,7 +58,12 @@ def dirichlet_kl(alpha: Array, alpha0: Array) -> Array:
 
 @pytree
 class DirichletState(State[DirichletStatistics]):
-    """Dirichlet(concentration) over the last axis (Bishop 2006, eq. B.16)."""
+    """Dirichlet(concentration) over the last axis (Bishop 2006, eq. B.16).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(vb.families.DirichletState(jnp.array([1.0, 2.0, 5.0])).mean)
+    [0.125 0.25  0.625]
+    """
 
     concentration: Float[Array, "*plate k"]
     domains = {"concentration": "positive"}
@@ -121,7 +126,12 @@ class DirichletState(State[DirichletStatistics]):
 
 @dataclasses.dataclass(frozen=True)
 class Dirichlet(Family[DirichletState, DirichletStatistics]):
-    """Point of the simplex with `size` corners for each cell of `plate`."""
+    """Point of the simplex with `size` corners for each cell of `plate`.
+
+    >>> import vbjax as vb
+    >>> vb.Dirichlet(3, plate=(2,))  # two distributions over three categories
+    Dirichlet(plate=(2,), size=3)
+    """
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 2

@@ -85,7 +85,12 @@ def gamma_expected_log(concentration: Array, rate: Array) -> Array:
 
 @pytree
 class GammaState(State[GammaStatistics]):
-    """Gamma(concentration, rate) with the mean concentration / rate (Bishop 2006, eq. B.26)."""
+    """Gamma(concentration, rate) with the mean concentration / rate (Bishop 2006, eq. B.26).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(vb.families.GammaState(concentration=jnp.array(2.0), rate=jnp.array(4.0)).mean)
+    0.5
+    """
 
     concentration: Float[Array, "*plate"]
     rate: Float[Array, "*plate"]
@@ -148,7 +153,12 @@ def _standard_quantile(concentration: Array, p: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Gamma(Family[GammaState, GammaStatistics]):
-    """Positive latent (a precision, a rate) for each cell of `plate`."""
+    """Positive latent (a precision, a rate) for each cell of `plate`.
+
+    >>> import vbjax as vb
+    >>> vb.Gamma((2, 3))
+    Gamma(plate=(2, 3))
+    """
 
     def neutral(self, dtype: DTypeLike) -> GammaState:
         return GammaState(jnp.full(self.plate, 2.0, dtype), jnp.full(self.plate, 2.0, dtype))

@@ -68,7 +68,12 @@ class NormalStatistics(Statistics):
 
 @pytree
 class NormalState(State[NormalStatistics]):
-    """N(mean, 1 / precision)."""
+    """N(mean, 1 / precision).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(vb.families.NormalState(mean=jnp.zeros(2), precision=jnp.array([1.0, 4.0])).sd)
+    [1.  0.5]
+    """
 
     mean: Float[Array, "*plate"]  # type: ignore[assignment]
     precision: Float[Array, "*plate"]
@@ -115,7 +120,12 @@ class NormalState(State[NormalStatistics]):
 
 @dataclasses.dataclass(frozen=True)
 class Normal(Family[NormalState, NormalStatistics]):
-    """Real latent for each cell of `plate`: q = N(mean, 1 / precision)."""
+    """Real latent for each cell of `plate`: q = N(mean, 1 / precision).
+
+    >>> import vbjax as vb
+    >>> vb.Normal((3,))  # three numbers, each with a mean and a precision of its own
+    Normal(plate=(3,))
+    """
 
     curvature: ClassVar[str | None] = "second"
 

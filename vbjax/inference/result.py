@@ -30,7 +30,11 @@ M = TypeVar("M")
 
 
 class FitWarning(UserWarning):
-    """A fit that has ended and needs a look: it did not converge, or its runs disagree."""
+    """A fit that has ended and needs a look: it did not converge, or its runs disagree.
+
+    >>> import warnings, vbjax as vb
+    >>> warnings.filterwarnings("ignore", category=vb.FitWarning)  # where a fit ends early by intention
+    """
 
 
 @runtime_checkable

@@ -79,6 +79,10 @@ def gamma(x: Argument, concentration: ArrayLike, rate: Argument) -> Float[Array,
     Args:
         x: a value or the statistics of a Gamma factor.
         concentration: a value. rate: a value or the statistics of a Gamma factor.
+
+    >>> from vbjax.terms import gamma
+    >>> print(f"{gamma(2.0, 1.0, 3.0):.6f}")  # log 3 - 6
+    -4.901388
     """
     x = read_statistics(GammaStatistics, x, "gamma: x")
     concentration = read_value(concentration, "gamma: concentration")
@@ -117,7 +121,12 @@ def _counts(x: Argument, name: str, like: Array) -> Array:
 
 
 def beta(x: Argument, concentration1: ArrayLike, concentration0: ArrayLike) -> Float[Array, " ..."]:
-    """Return log Beta(x | concentration1, concentration0) (Bishop 2006, eq. B.6)."""
+    """Return log Beta(x | concentration1, concentration0) (Bishop 2006, eq. B.6).
+
+    >>> from vbjax.terms import beta
+    >>> print(f"{beta(0.25, 2.0, 1.0):.6f}")  # log(2 x)
+    -0.693147
+    """
     x = read_statistics(BetaStatistics, x, "beta: x")
     a = read_value(concentration1, "beta: concentration1")
     b = read_value(concentration0, "beta: concentration0")
@@ -166,6 +175,11 @@ def dirichlet(x: Argument, concentration: ArrayLike) -> Float[Array, " ..."]:
     """Return log Dirichlet(x | concentration) over the last axis (Bishop 2006, eq. B.16).
 
     A scalar concentration stands for every corner.
+
+    >>> import jax.numpy as jnp
+    >>> from vbjax.terms import dirichlet
+    >>> print(f"{dirichlet(jnp.array([0.2, 0.3, 0.5]), 1.0):.4f}")  # log 2 everywhere
+    0.6931
     """
     x = read_statistics(DirichletStatistics, x, "dirichlet: x", axes=1)
     concentration = read_value(concentration, "dirichlet: concentration")
@@ -193,6 +207,11 @@ def categorical(x: Argument, probabilities: Argument) -> Float[Array, " ..."]:
     Args:
         x: the number of a state, or the statistics of a Categorical factor.
         probabilities: values, or the statistics of a Dirichlet or StickBreaking factor.
+
+    >>> import jax.numpy as jnp
+    >>> from vbjax.terms import categorical
+    >>> print(f"{categorical(1, jnp.array([0.5, 0.25, 0.25])):.6f}")
+    -1.386294
     """
     log = read_log(probabilities, "categorical: probabilities")
     if isinstance(x, CategoricalStatistics):

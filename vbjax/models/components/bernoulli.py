@@ -34,6 +34,10 @@ class Bernoulli(Component):
 
     References:
         Bishop (2006), section 9.3.3, eq. 9.47 to 9.59 and exercise 10.36.
+
+    >>> import vbjax as vb
+    >>> vb.Mixture(3, vb.components.Bernoulli())
+    Mixture(n_components=3, component=components.Bernoulli())
     """
 
     concentration1: Hyper = hyper(None, POSITIVE, "d")

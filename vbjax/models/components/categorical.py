@@ -43,6 +43,9 @@ class Categorical(Component):
     References:
         Lazarsfeld & Henry (1968), Latent structure analysis; Bishop (2006), exercise 9.19.
 
+    >>> import vbjax as vb
+    >>> vb.HiddenMarkovModel(2, vb.components.Categorical(n_categories=4))
+    HiddenMarkovModel(n_states=2, component=components.Categorical(n_categories=4))
     """
 
     n_categories: int | None = count("v", default=None)

@@ -103,6 +103,13 @@ class Gaussian(Component):
 
     References:
         Bishop (2006), sections 9.2.2 and 10.2, eq. 9.23 to 9.28 and 10.38 to 10.82; Attias (1999).
+
+    >>> import vbjax as vb
+    >>> vb.BayesianMixture(3, vb.components.Gaussian("diag", mean_precision=0.1))
+    BayesianMixture(
+        n_components=3,
+        component=components.Gaussian(covariance_type='diag', mean_precision=0.1),
+    )
     """
 
     covariance_type: str = choice(*STRUCTURES)

@@ -44,6 +44,9 @@ class Poisson(Counts):
     References:
         Gelman et al. (2013), Bayesian data analysis, sections 2.6 and 22.1.
 
+    >>> import vbjax as vb
+    >>> vb.Mixture(3, vb.components.Poisson())
+    Mixture(n_components=3, component=components.Poisson())
     """
 
     concentration: Hyper = hyper(None, POSITIVE, "d")

@@ -126,6 +126,14 @@ class Chain(MarkovLabels):
     References:
         Rabiner (1989), A tutorial on hidden Markov models; Beal (2003), Variational algorithms for
         approximate Bayesian inference, chapter 3; Fox et al. (2011) for stickiness.
+
+    >>> import vbjax as vb
+    >>> vb.BayesianHiddenMarkovModel(2, vb.components.Poisson(), vb.labels.Chain(stickiness=10.0))
+    BayesianHiddenMarkovModel(
+        n_states=2,
+        component=components.Poisson(),
+        chain=labels.Chain(stickiness=10.0),
+    )
     """
 
     initial_concentration: Hyper = hyper(None, lambda chain, sizes: (_with_mode(chain), "k"))

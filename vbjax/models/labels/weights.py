@@ -110,6 +110,14 @@ class Weights(MixingWeights):
 
     References:
         Bishop (2006), eq. 10.57, 10.58 and 9.26.
+
+    >>> import vbjax as vb
+    >>> vb.BayesianMixture(3, vb.components.Poisson(), vb.labels.Weights(0.1))
+    BayesianMixture(
+        n_components=3,
+        component=components.Poisson(),
+        weights=labels.Weights(concentration=0.1),
+    )
     """
 
     weight_prior: ClassVar[str] = "dirichlet"
@@ -142,6 +150,14 @@ class StickBreaking(MixingWeights):
 
     References:
         Blei & Jordan (2006), Variational inference for Dirichlet process mixtures, section 3, eq. 18 and 19.
+
+    >>> import vbjax as vb
+    >>> vb.BayesianMixture(20, vb.components.Poisson(), weights=vb.labels.StickBreaking(2.0))
+    BayesianMixture(
+        n_components=20,
+        component=components.Poisson(),
+        weights=labels.StickBreaking(concentration=2.0),
+    )
     """
 
     weight_prior: ClassVar[str] = "dirichlet_process"
