@@ -155,7 +155,7 @@ BAD_MODELS = {
     "unknown covariance": (
         vb.GaussianMixture(2, "round"),
         "EM",
-        "covariance_type of the component must be one of 'full'.*got 'round'",
+        "covariance_type of the component must be one of full.*got 'round'",
     ),
     "MAP on the boundary": (
         vb.GaussianMixture(2, weight_concentration=0.5),

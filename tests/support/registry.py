@@ -127,8 +127,8 @@ def centers(model, data, seed):
     return model.params_at(seeds(data, seed))
 
 
-def covariance(kind, scale):
-    """Correlated, of the data's size and different for each component, as a mixture of this kind takes it."""
+def covariance(layout, scale):
+    """Correlated, of the data's size and different for each component, in the layout of a structure."""
     sd, sizes = jnp.sqrt(scale), jnp.asarray([1.0, 0.8, 0.6], scale.dtype)
     tied = 0.7 * jnp.diag(scale) + 0.3 * sd[:, None] * sd
     return {
@@ -136,14 +136,13 @@ def covariance(kind, scale):
         "tied": lambda: tied,
         "diag": lambda: sizes[:, None] * scale,
         "spherical": lambda: sizes * scale.mean(),
-    }[kind]()
+    }[layout]()
 
 
 def mixture_points(model, data, seed):
     even = jnp.full(N_COMPONENTS, 1 / N_COMPONENTS, data.dtype)
-    return model.params_at(
-        even, seeds(data, seed), 0.3 * covariance(model.component.covariance_type, model.component.scale)
-    )
+    wide = 0.3 * covariance(model.component.structure.layout, model.component.scale)
+    return model.params_at(even, seeds(data, seed), wide)
 
 
 def mixture_states(model, data, seed):
@@ -215,6 +214,7 @@ ITEMS = dict(agree=2, colour=3)
 STICKS = vb.labels.StickBreaking()
 CHAINS = {
     "EM full": (vb.GaussianHMM(N_COMPONENTS), table),
+    "EM EEV": (vb.GaussianHMM(N_COMPONENTS, "EEV"), table),
     "VB full, holes": (vb.BayesianGaussianHMM(N_COMPONENTS, missing=True, stickiness=1.0), holed),
     "MAP of counts": (vb.PoissonHMM(N_COMPONENTS, transition_concentration=2.0, stickiness=1.0), counts),
     "counts": (vb.BayesianPoissonHMM(N_COMPONENTS), counts),
@@ -269,6 +269,9 @@ MODELS = {
     "unit variance": Entry(vb.textbook.UnitVarianceMixture(N_COMPONENTS), column, normal_seeds),
     "k-means": Entry(vb.KMeans(N_COMPONENTS), table, centers),
     **{f"EM {kind}": em(kind) for kind in COVARIANCE_TYPES},
+    "EM VEV": em("VEV"),
+    "MAP VVE": em("VVE", mean_precision=0.5),
+    "EM VEI, holes": em("VEI", holed, missing=True),
     "MAP": em("full", weight_concentration=2.0, mean_precision=0.5),
     **{f"VB {kind}": bayes(kind) for kind in COVARIANCE_TYPES},
     "least squares": Entry(vb.LinearRegression(), design, neutral),

@@ -221,9 +221,10 @@ def _add_what_to_fit(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--covariance",
         choices=list(STRUCTURES),
+        metavar="TYPE",
         help="the shape of the components: any ellipse (full), one ellipse for all (tied), along the axes "
-        "(diag) or round (spherical) (default: full; not for kmeans, topics, and output but gaussian and "
-        "mixture)",
+        "(diag) or round (spherical); of gmm and hmm also EII, VEV or another of the models of mclust "
+        "(default: full; not for kmeans, topics, and output but gaussian and mixture)",
     )
     group.add_argument(
         "--missing",

@@ -183,14 +183,17 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of some strings."""
+    """One of some strings; where a model does not take all of them, `unless` says which it takes."""
 
     names: tuple[str, ...]
+    unless: Callable[[Any], str | None] | None = None
 
     def read(self, value: Given, name: str, context: Context) -> str:
         if not isinstance(value, str) or value not in self.names:
-            names = ", ".join(map(repr, self.names))
+            names = ", ".join(map(repr if len(self.names) < 10 else str, self.names))
             raise ValueError(f"{name} must be one of {names}; got {describe(value)}")
+        if self.unless and (allowed := self.unless(context.model)):
+            raise ValueError(f"{name} must be {allowed}; got {value!r}")
         return value
 
 
@@ -336,9 +339,9 @@ def flag(*, default: bool = False, kw_only: bool = False) -> Any:
     return _field(Flag(), default, kw_only, static=True)
 
 
-def choice(*names: str, kw_only: bool = False) -> Any:
-    """Declare a static field that holds one of some strings, by default the first."""
-    return _field(Choice(names), names[0], kw_only, static=True)
+def choice(*names: str, kw_only: bool = False, unless: Callable[[Any], str | None] | None = None) -> Any:
+    """Declare a static field that holds one of some strings, by default the first; see `Choice`."""
+    return _field(Choice(names, unless), names[0], kw_only, static=True)
 
 
 def part(

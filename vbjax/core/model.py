@@ -330,15 +330,21 @@ class ConjugateModel:
         s = _without_base(self.expected(params))
         gradient = self.total_gradient(s, statistics, block)
         moved = {name: self.factors[name].update(params[name], s[name], gradient[name]) for name in block}
-        return self.constrain(params | moved, block)
+        return self.constrain(params | moved, params, block)
 
     def mix(self, params: Record, moved: Record, rho: ArrayLike, block: Iterable[str]) -> Record:
         """Go a part rho of the way from `params` to `moved`, in the natural parameters of the block."""
         mixed = {name: self.factors[name].mix(params[name], moved[name], rho) for name in block}
-        return self.constrain(params | mixed, block)
+        return self.constrain(params | mixed, params, block)
 
-    def constrain(self, params: Record, block: Iterable[str]) -> Record:
-        """Return parameters after an update of a block, within the bounds that the model puts on points."""
+    def constrain(self, params: Record, before: Record, block: Iterable[str]) -> Record:
+        """Return parameters after an update of a block, within the bounds that the model puts on points.
+
+        Args:
+            params: with the block as its update has it.
+            before: the parameters before that.
+            block: names of the factors that were updated.
+        """
         return params
 
     def guarded(self, block: Iterable[str]) -> bool:

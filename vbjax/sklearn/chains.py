@@ -172,7 +172,8 @@ class GaussianHMM(HiddenMarkovModel):
     normals. See `HiddenMarkovModel`.
 
     Args:
-        covariance_type: "diag", "full", "tied" or "spherical".
+        covariance_type: "diag", "full", "tied" or "spherical"; or another of the fourteen models of
+            `vb.components.Gaussian`.
         min_covar: smallest variance of a state in any direction, relative to the data's; positive.
 
     Attributes:

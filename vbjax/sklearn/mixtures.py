@@ -15,6 +15,7 @@ from sklearn.utils.metaestimators import available_if
 
 from vbjax import models
 from vbjax.inference.result import Fit
+from vbjax.models.components.covariance import STRUCTURES
 from vbjax.numerics.inputs import read_count
 from vbjax.numerics.types import Given, Hyper, Params
 from vbjax.sklearn.estimator import (
@@ -164,7 +165,7 @@ def _of_covariances(function: Callable[[np.ndarray], np.ndarray]) -> Fitted:
     def read(fit: Fit) -> np.ndarray:
         x = function(np.asarray(fit.covariances()))
         shapes = dict(full=x, tied=x[0], diag=np.diagonal(x, axis1=1, axis2=2), spherical=x[:, 0, 0])
-        return shapes[fit.model.component.covariance_type]
+        return shapes[fit.model.component.structure.layout]
 
     return Fitted(read)
 
@@ -183,7 +184,8 @@ class GaussianMixture(Mixture):
     rows that are theirs, so that there is no `init_params`; and in having `sample_weight`.
 
     Args:
-        covariance_type: "full", "tied", "diag" or "spherical".
+        covariance_type: "full", "tied", "diag" or "spherical"; or another of the fourteen models of
+            `vb.components.Gaussian`.
         reg_covar: smallest variance of a component in any direction, relative to the data's.
         weights_init, means_init, precisions_init: where the fit starts, once; what is not given is as by
             default. Precisions are shaped as `precisions_`.
@@ -191,7 +193,8 @@ class GaussianMixture(Mixture):
     Attributes:
         means_: (k, d).
         covariances_, precisions_, precisions_cholesky_: (k, d, d) full, (d, d) tied, (k, d) diag, (k,)
-            spherical. `weights_`, `means_` and `covariances_` may be set, all three in place of a fit.
+            spherical; of the others (k, d, d), (k, d) where they lie along the axes, (k,) of spheres.
+            `weights_`, `means_` and `covariances_` may be set, all three in place of a fit.
 
     Other parameters and attributes: see `Mixture`.
     """
@@ -218,7 +221,8 @@ class GaussianMixture(Mixture):
         own = model.resolve(x, jnp.asarray(weights)).init(key, x, jnp.asarray(weights))
         means, covariances = own.components.value
         if self.precisions_init is not None:
-            invert = np.linalg.inv if self.covariance_type in ("full", "tied") else np.reciprocal
+            correlated = STRUCTURES[self.covariance_type].correlated
+            invert = np.linalg.inv if correlated else np.reciprocal
             covariances = invert(np.asarray(self.precisions_init, X.dtype))
         given = lambda init, default: default if init is None else np.asarray(init, X.dtype)
         return model.params_at(

@@ -62,10 +62,10 @@ class Settable(NamedTuple):
 
 def normals(model: Any, means: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the point of normal components; covariances may be matrices whatever their type."""
-    structure, kind = model.component.structure, model.component.covariance_type
-    if covariances.ndim == 3 and kind != "full":
+    structure = model.component.structure
+    if covariances.ndim == 3 and structure.layout != "full":
         diagonals = np.diagonal(covariances, axis1=1, axis2=2)
-        covariances = dict(tied=covariances[0], diag=diagonals, spherical=diagonals[:, 0])[kind]
+        covariances = dict(tied=covariances[0], diag=diagonals, spherical=diagonals[:, 0])[structure.layout]
     if not structure.correlated and covariances.size < np.prod(structure.family.plate):
         covariances = np.broadcast_to(covariances, structure.family.plate)
     return means, covariances

@@ -152,7 +152,7 @@ def test_bad_input_is_refused_by_name():
     data, key = np.random.default_rng(0).normal(size=(5, 2)), jax.random.key(0)
     with pytest.raises(
         ValueError,
-        match=r"covariance_type of the component must be one of 'full', 'tied', .*; got 'round'",
+        match=r"covariance_type of the component must be one of full, tied, .*; got 'round'",
     ):
         vb.fit(vb.GaussianMixture(2, "round"), data, key=key)
     with pytest.raises(ValueError, match="concentration of the weights must be at least 1 for MAP"):

@@ -200,8 +200,13 @@ class Component:
 
     # -- M-step of points ----------------------------------------------------------------------------
 
-    def constrain(self, params: Record) -> Record:
-        """Return parameters after an update, points within the bounds that keep the likelihood finite."""
+    def constrain(self, params: Record, before: Record | None = None) -> Record:
+        """Return parameters after an update, points within the bounds that keep the likelihood finite.
+
+        Args:
+            params: as the update of their factors has them.
+            before: the parameters before that; None at a start.
+        """
         return params
 
     def singular(self, params: Params) -> Bool[Array, ""]:

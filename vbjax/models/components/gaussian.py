@@ -24,7 +24,15 @@ from vbjax.data.moments import (
 from vbjax.families.base import Family, pytree, replace
 from vbjax.families.joint import LocationCovariance
 from vbjax.models.components.component import Component, Pullback
-from vbjax.models.components.covariance import STRUCTURES, Moments, Prepared, Structure
+from vbjax.models.components.covariance import (
+    MAXIMISERS,
+    STRUCTURES,
+    Moments,
+    Prepared,
+    Structure,
+    Update,
+    n_covariance_parameters,
+)
 from vbjax.models.components.covariance.structure import with_covariance
 from vbjax.models.components.predictive import log_predictive, log_predictive_observed
 from vbjax.models.components.seeding import Distance, squared_distance
@@ -44,6 +52,13 @@ def _degrees_of_freedom(model: Gaussian, sizes: Mapping[str, int]) -> tuple[Rang
 def _inverse_scale(model: Gaussian, sizes: Mapping[str, int]) -> tuple[Tree, ...]:
     """Return what the inverse scale of the prior may be, and its shape."""
     return STRUCTURES[model.covariance_type].inverse_scale
+
+
+def _by_em_alone(model: Gaussian) -> str | None:
+    """Return why a covariance type has no meaning: what covariances share has no conjugate prior."""
+    if model.points or model.covariance_type not in MAXIMISERS:
+        return None
+    return "full, tied, diag or spherical (VVV, EEE, VVI, VII) by variational Bayes; the others are by EM"
 
 
 def _without_prior(model: Gaussian) -> str | None:
@@ -80,10 +95,16 @@ class Gaussian(Component):
     one Gamma(nu0 / 2, W0^-1 / 2) and a vector location, nu_k = nu0 + d N_k; "tied" one Wishart shared by all
     locations, nu = nu0 + n.
 
+    By EM it may be any of the fourteen models of Celeux & Govaert (1995), Sigma_k = lambda_k D_k A_k D_k'.
+    Three letters say of the volume lambda, the shape A (diagonal) and the orientation D in turn whether they
+    are equal (E) or vary (V) over components, or are those of a sphere or of the axes (I):
+
+        EII, VII; EEI, VEI, EVI, VVI; EEE, VEE, EVE, VVE, EEV, VEV, EVV, VVV.
+
     Data: (n, d). The parameters are a NormalWishart or its kin, (k,).
 
     Args:
-        covariance_type: "full", "tied", "diag" or "spherical".
+        covariance_type: "full" (VVV), "tied" (EEE), "diag" (VVI), "spherical" (VII) or another such name.
         location: m0 (d,); by default the data's mean.
         mean_precision: beta0, prior rows behind the location; by default 1, of points none.
         degrees_of_freedom: nu0; by default d (diag: 1).
@@ -102,7 +123,8 @@ class Gaussian(Component):
             seen.
 
     References:
-        Bishop (2006), sections 9.2.2 and 10.2, eq. 9.23 to 9.28 and 10.38 to 10.82; Attias (1999).
+        Bishop (2006), sections 9.2.2 and 10.2, eq. 9.23 to 9.28 and 10.38 to 10.82; Attias (1999); Celeux &
+        Govaert (1995), Gaussian parsimonious clustering models, section 3.
 
     >>> import vbjax as vb
     >>> vb.BayesianMixture(3, vb.components.Gaussian("diag", mean_precision=0.1))
@@ -112,7 +134,7 @@ class Gaussian(Component):
     )
     """
 
-    covariance_type: str = choice(*STRUCTURES)
+    covariance_type: str = choice(*STRUCTURES, unless=_by_em_alone)
     location: Hyper = hyper(None, REAL, "d", idle=_without_prior)
     mean_precision: Hyper = hyper(None, POSITIVE)
     degrees_of_freedom: Hyper = hyper(None, _degrees_of_freedom, idle=_without_prior)
@@ -259,12 +281,31 @@ class Gaussian(Component):
 
     # -- M-step of points ----------------------------------------------------------------------------
 
-    def constrain(self, params: Record) -> Record:
-        """Return parameters after an update, no covariance of points below the floor."""
-        if not self.points:
+    def constrain(self, params: Record, before: Record | None = None) -> Record:
+        """Return parameters after an update: covariances of points share what they must, above the floor."""
+        point = params["components"]
+        previous = point if before is None else before["components"]
+        if not self.points or (before is not None and point is previous):
             return params
-        clip = lambda covariance: self.structure.clip(covariance, self.floor)
-        return params | dict(components=with_covariance(params["components"], clip))
+        change = lambda covariance: self.structure.clip(covariance, self.floor)
+        if self.covariance_type in MAXIMISERS:
+            gradient, family = point.gradient, self.structure.family
+            number = jnp.where(family.is_idle(gradient), 0, family.rows_behind(gradient))
+            change = lambda own: self.alike(own, number, previous.value.covariance, self.floor)
+        return params | dict(components=with_covariance(point, change))
+
+    def alike(self, own: Array, number: Array, before: Array, floor: Array) -> Array:
+        """Return the best covariances that share what they must.
+
+        Args:
+            own: the covariance of each component alone.
+            number: of rows that each has.
+            before: covariances from which to climb.
+            floor: (d,), the smallest variances allowed.
+        """
+        total = number.sum()
+        update = Update(own, number / jnp.where(total > 0, total, 1), before, floor)
+        return jnp.where(total > 0, MAXIMISERS[self.covariance_type](update), own)
 
     def singular(self, params: Params) -> Bool[Array, ""]:
         if not self.points:
@@ -272,7 +313,7 @@ class Gaussian(Component):
         return self.structure.below(params["components"].value.covariance, self.floor)
 
     def permute(self, params: Params, order: Int[Array, " k"]) -> Record:
-        own, tied = params["components"], self.covariance_type == "tied"
+        own, tied = params["components"], self.structure.layout == "tied"
         if not self.points:
             return Record(components=self.structure.permute(own, order))
         location, covariance = own.value
@@ -310,9 +351,7 @@ class Gaussian(Component):
     @property
     def n_parameters(self) -> int:
         k, d = self.structure.k, self.structure.d
-        matrix = d * (d + 1) // 2
-        covariances = {"full": k * matrix, "tied": matrix, "diag": k * d, "spherical": k}
-        return k * d + covariances[self.covariance_type]
+        return k * d + n_covariance_parameters(self.covariance_type, k, d)
 
     def log_components(self, params: Params, rows: Float[Array, "n d"]) -> Float[Array, "n k"]:
         """Compute Student-t densities (Bishop 2006, eq. 10.81), of points normal ones."""
@@ -326,7 +365,7 @@ class Gaussian(Component):
 
     def draw_parameters(self, params: Params, key: Array) -> tuple[Array, Array]:
         location, precision = params["components"].sample(key)
-        tied = self.covariance_type == "tied"
+        tied = self.structure.layout == "tied"
         return location, jnp.broadcast_to(precision, (len(location), *precision.shape)) if tied else precision
 
     def draw(self, key: Array, parameters: tuple[Array, Array], given: None) -> Float[Array, "n d"]:

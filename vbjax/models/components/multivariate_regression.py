@@ -168,7 +168,7 @@ class MultivariateRegression(Responses, Component):
         """The smallest variances allowed by maximum likelihood, (m,)."""
         return self.covariance_floor * jnp.diagonal(self.inverse_scale)
 
-    def constrain(self, params: Record) -> Record:
+    def constrain(self, params: Record, before: Record | None = None) -> Record:
         """Return parameters after an update, no covariance of points below the floor."""
         if not self.points:
             return params

@@ -158,8 +158,8 @@ class Mixture(Component):
 
     # -- M-step --------------------------------------------------------------------------------------
 
-    def constrain(self, params: Record) -> Record:
-        return self.component.constrain(params)
+    def constrain(self, params: Record, before: Record | None = None) -> Record:
+        return self.component.constrain(params, before)
 
     def singular(self, params: Params) -> Bool[Array, ""]:
         return self.component.singular(params)

@@ -105,8 +105,12 @@ class Parts(Component, abc.ABC):
 
         return _sum([of(name, part) for name, part in self.parts.items()])
 
-    def constrain(self, params: Record) -> Record:
-        own = {name: part.constrain(self._own(name, params)) for name, part in self.parts.items()}
+    def constrain(self, params: Record, before: Record | None = None) -> Record:
+        def of(name: str, part: Component) -> Record:
+            own = None if before is None else self._own(name, before)
+            return part.constrain(self._own(name, params), own)
+
+        own = {name: of(name, part) for name, part in self.parts.items()}
         return params | self._joined(own)
 
     def singular(self, params: Params) -> Bool[Array, ""]:

@@ -188,7 +188,7 @@ class FactorModel(ConjugateModel):
             moved = moved | dict(w=replace(moved.w, value=w, gradient=rests_on))
         return moved
 
-    def constrain(self, params: Record, block: Iterable[str]) -> Record:
+    def constrain(self, params: Record, before: Record, block: Iterable[str]) -> Record:
         """Return parameters with a noise at its floor or above, the exact constrained maximum."""
         least = self.noise_floor * self.noise_scale
         return params | dict(tau=replace(params.tau, value=jnp.minimum(params.tau.value, 1 / least)))

@@ -122,7 +122,7 @@ class BayesianPCA(FactorModel):
         turn = lax.stop_gradient(turn * jnp.where(jnp.diagonal(turn) < 0, -1, 1))  # no column changes sign
         return moved | dict(w=MultivariateNormalState(w.mean @ turn, symmetrize(turn.T @ w.precision @ turn)))
 
-    def constrain(self, params: Record, block: Iterable[str]) -> Record:
+    def constrain(self, params: Record, before: Record, block: Iterable[str]) -> Record:
         return params  # the prior keeps the noise from 0
 
     def singular(self, params: Record) -> Array:

@@ -215,8 +215,8 @@ class HiddenMarkovModel(ConjugateModel):
         moved = super().m_step(params, statistics, first)
         return super().m_step(moved, statistics, last) if last else moved
 
-    def constrain(self, params: Record, block: Iterable[str]) -> Record:
-        return self.component.constrain(params)
+    def constrain(self, params: Record, before: Record, block: Iterable[str]) -> Record:
+        return self.component.constrain(params, before)
 
     def gradient_at(self, s: Record, local: Tree, data: Data, weights: Array | None = None) -> Record:
         if why := self.component.undrawable or self.chain.undrawable:

@@ -15,6 +15,7 @@ from vbjax.families.delta import Delta
 from vbjax.families.dirichlet import Dirichlet
 from vbjax.families.joint import LocationCovariance
 from vbjax.models.components import Gaussian
+from vbjax.models.components.covariance import MAXIMISERS
 from vbjax.models.labels.weights import Weights, weights_of
 from vbjax.models.mixtures.mixture import Mixture
 from vbjax.numerics.compilation import jit
@@ -39,7 +40,8 @@ class GaussianMixture(Mixture):
 
     Args:
         n_components: k.
-        covariance_type: "full", "tied", "diag" or "spherical".
+        covariance_type: "full", "tied", "diag" or "spherical"; or another of the fourteen models of
+            `vb.components.Gaussian`, such as "VEV".
         covariance_floor: smallest variance allowed, relative to the data's, in any direction.
         weight_concentration: of a Dirichlet prior of the weights, a number or (k,), at least 1; None for none
             (ML).
@@ -90,18 +92,21 @@ class GaussianMixture(Mixture):
         Args:
             weights: (k,), positive, adding up to one.
             means: (k, d).
-            covariances: (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical.
+            covariances: (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical; of the other types, as the
+                narrowest of these that holds them has it, and made alike as the type says.
 
         Raises:
             ValueError: what is no number, of another shape, or out of range.
         """
         means = read_table(means, "means")
         dtype, (k, d) = means.dtype, means.shape
-        shape = dict(full=(k, d, d), tied=(d, d), diag=(k, d), spherical=(k,))[self.component.covariance_type]
-        weights = _read_shaped(weights, "weights", (k,), NON_NEGATIVE).astype(dtype)
-        allowed = DEFINITE if self.component.covariance_type in ("full", "tied") else POSITIVE
-        covariances = _read_shaped(covariances, "covariances", shape, allowed).astype(dtype)
         structure = replace(self.component, scale=jnp.ones(d, dtype)).structure
+        shape = dict(full=(k, d, d), tied=(d, d), diag=(k, d), spherical=(k,))[structure.layout]
+        weights = _read_shaped(weights, "weights", (k,), NON_NEGATIVE).astype(dtype)
+        allowed = DEFINITE if structure.correlated else POSITIVE
+        covariances = _read_shaped(covariances, "covariances", shape, allowed).astype(dtype)
+        if self.component.covariance_type in MAXIMISERS:
+            covariances = _alike(self, weights, covariances)
         if not structure.correlated:
             covariances = jnp.broadcast_to(covariances, structure.family.plate)
         return Record(
@@ -177,6 +182,19 @@ class BayesianGaussianMixture(Mixture):
     def covariances(self, params: Record) -> Float[Array, "k d d"]:
         """Return the inverse expected precision matrices, (k, d, d) for every covariance type."""
         return _covariances(self, params)
+
+
+@jit
+def _alike(model: Mixture, weights: Array, covariances: Array) -> Array:
+    """Return given covariances as the covariance type has them."""
+    k, number = len(weights), weights
+    variances = covariances.reshape(k, -1)
+    if covariances.ndim == 3:
+        variances = jnp.diagonal(covariances, axis1=1, axis2=2)
+    elif covariances.ndim == 2:
+        number = jnp.broadcast_to(weights[:, None], covariances.shape)
+    floor = jnp.finfo(weights.dtype).eps * (weights @ variances)
+    return model.component.alike(covariances, number, covariances, floor)
 
 
 @jit

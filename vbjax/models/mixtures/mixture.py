@@ -124,8 +124,8 @@ class Mixture(ConjugateModel):
         r = weights * jnp.exp(table - bound)
         return scored_rows(Record(weights=from_counts(mixing, r.sum(1))) | pull(r), bound, weights)
 
-    def constrain(self, params: Record, block: Iterable[str]) -> Record:
-        return self.component.constrain(params)
+    def constrain(self, params: Record, before: Record, block: Iterable[str]) -> Record:
+        return self.component.constrain(params, before)
 
     def gradient_at(self, s: Record, local: Tree, data: Data, weights: Array | None = None) -> Record:
         if (why := self.component.undrawable) is not None:

@@ -112,7 +112,7 @@ class LinearGaussianStateSpace(StateSpaceModel):
         )
         return Record({name: self.factors[name].at(value) for name, value in points.items()})
 
-    def constrain(self, params: Record, block: Iterable[str]) -> Record:
+    def constrain(self, params: Record, before: Record, block: Iterable[str]) -> Record:
         """Return parameters with R kept away from 0, the exact constrained maximum."""
         floor, emissions = self.noise_floor * self.scale, params["emissions"]
         covariance = emissions.value.covariance

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE
-from vbjax.families.base import Family
+from vbjax.families.joint import JointFamily
 from vbjax.families.normal_gamma import NormalGamma, NormalGammaState, NormalGammaStatistics
 from vbjax.models.components.covariance.structure import Moments, Prepared, Structure
 
@@ -20,6 +20,7 @@ class Diagonal(Structure):
     """A precision for each component and feature: NormalGamma factors, tau ~ Gamma(nu / 2, W^-1 / 2)."""
 
     correlated = False
+    layout = "diag"
     inverse_scale = (POSITIVE, "d")
 
     @property
@@ -36,7 +37,7 @@ class Diagonal(Structure):
         return (covariance < 2 * floor).any()
 
     @property
-    def family(self) -> Family:
+    def family(self) -> JointFamily:
         return NormalGamma((self.k, self.d))
 
     def state(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from vbjax.families.base import Family
+from vbjax.families.joint import JointFamily
 from vbjax.families.normal_wishart import NormalWishart, NormalWishartState, NormalWishartStatistics
 from vbjax.models.components.covariance.structure import Moments, Prepared, Structure, matrix_root
 from vbjax.numerics.linalg import outer, symmetrize, transpose
@@ -19,8 +19,10 @@ from vbjax.numerics.types import Tree
 class Full(Structure):
     """A precision matrix for each component: NormalWishart factors."""
 
+    layout = "full"
+
     @property
-    def family(self) -> Family:
+    def family(self) -> JointFamily:
         return NormalWishart(self.d, plate=(self.k,))
 
     def state(

@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from vbjax.core.hyperparameters import POSITIVE
-from vbjax.families.base import Family
+from vbjax.families.joint import JointFamily
 from vbjax.families.multivariate_normal_gamma import (
     MultivariateNormalGamma,
     MultivariateNormalGammaState,
@@ -24,6 +24,7 @@ class Spherical(Structure):
     """One precision for each component: MultivariateNormalGamma factors, tau ~ Gamma(nu / 2, W^-1 / 2)."""
 
     correlated = False
+    layout = "spherical"
     inverse_scale = (POSITIVE,)
 
     def default_inverse_scale(self, covariance: Array) -> Array:
@@ -36,7 +37,7 @@ class Spherical(Structure):
         return (covariance < 2 * floor.mean()).any()
 
     @property
-    def family(self) -> Family:
+    def family(self) -> JointFamily:
         return MultivariateNormalGamma(self.d, plate=(self.k,))
 
     def state(

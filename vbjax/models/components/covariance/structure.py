@@ -24,7 +24,8 @@ from jaxtyping import Bool, Float
 
 from vbjax import terms
 from vbjax.core.hyperparameters import DEFINITE, Range, above
-from vbjax.families.base import Family, replace
+from vbjax.families.base import replace
+from vbjax.families.joint import JointFamily
 from vbjax.models.components.covariance.missing import complete, completed_moments
 from vbjax.numerics.linalg import cholesky, ill_conditioned, rounding_of, solve_lower, symmetrize, transpose
 from vbjax.numerics.special import LOG_2PI
@@ -105,13 +106,16 @@ class Structure(abc.ABC):
     k: int
     d: int
     correlated: ClassVar[bool] = True  # within a component
+    layout: ClassVar[
+        str
+    ]  # how arrays of covariances are shaped: as those of "full", "tied", "diag", "spherical"
     inverse_scale: ClassVar[tuple[Tree, ...]] = (DEFINITE, "d d")  # of a prior: its values and shape
 
     # -- the family and its members ------------------------------------------------------------------
 
     @property
     @abc.abstractmethod
-    def family(self) -> Family:
+    def family(self) -> JointFamily:
         """The joint family of the locations and precisions."""
 
     @abc.abstractmethod

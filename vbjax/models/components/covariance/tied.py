@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from vbjax import terms
-from vbjax.families.base import Family
+from vbjax.families.joint import JointFamily
 from vbjax.families.matrix_normal_wishart import (
     MatrixNormalWishart,
     MatrixNormalWishartState,
@@ -25,8 +25,10 @@ from vbjax.numerics.types import Tree
 class Tied(Structure):
     """One precision matrix for all components: a MatrixNormalWishart factor, nu = nu0 + n."""
 
+    layout = "tied"
+
     @property
-    def family(self) -> Family:
+    def family(self) -> JointFamily:
         return MatrixNormalWishart(rows=self.k, size=self.d)
 
     def state(
