@@ -48,6 +48,7 @@ from vbjax.families import (
 )
 from vbjax.inference import engine
 from vbjax.inference.bootstrap import Bootstrap, LikelihoodRatioTest, bootstrap, likelihood_ratio_test
+from vbjax.inference.certificate import Certificate
 from vbjax.inference.configure import configure
 from vbjax.inference.cross_validation import CrossValidation, cross_validate
 from vbjax.inference.derivatives import LinearResponse, elbo, linear_response, optimum
@@ -149,6 +150,7 @@ __all__ = [
     "Categorical",
     "CategoricalHMM",
     "CategoricalMixture",
+    "Certificate",
     "CrossValidation",
     "Delta",
     "Dirichlet",

@@ -215,7 +215,11 @@ METHODS = {
         steps="",
     ),
     "fit:GaussianMixture": dict(
-        verdict="", summary="", plot="data=few_rows:table", save="path=path:new_file"
+        verdict="",
+        summary="",
+        certificate="data=rows:table",
+        plot="data=few_rows:table",
+        save="path=path:new_file",
     ),
     "fit:BlackBox": dict(verdict=""),
     "black_box_params": dict(sample="key=key n=count:three", quantile="p=quantile:third"),
@@ -353,6 +357,7 @@ EXEMPT = dict(
     Algorithm="a protocol",
     configure="for a process that has computed nothing yet; tests/inference/test_configure.py",
     Bootstrap="a record that bootstrap gives",
+    Certificate="a record that a fit gives",
     CrossValidation="a record that cross_validate gives",
     ConjugateModel="the base of models; its methods are the engine's",
     Expectation="a record that the engine gives",

@@ -12,7 +12,7 @@ from scipy import stats
 import vbjax as vb
 from tests.support.compilations import compilations
 from tests.support.tolerances import STANDARD_ERRORS, close
-from vbjax.inference.bootstrap import _simulate
+from vbjax.inference.replicate import simulate
 
 KEY, OTHER = jax.random.key(0), jax.random.key(1)
 X = vb.datasets.old_faithful()[:40]
@@ -81,7 +81,7 @@ def test_the_likelihood_ratio_of_a_correlation_has_its_exact_law():
 def test_sequences_are_drawn_anew_as_long_as_they_are():
     data = vb.Sequences.of([np.full((5, 1), 3), np.full((3, 1), 3), np.full((4, 1), 3)])
     own = vb.fit(vb.PoissonHMM(1), data, key=KEY)
-    drawn = _simulate(own.model, own.params, KEY, own.model.read(data))
+    drawn = simulate(own.model, own.params, KEY, own.model.read(data))
     assert drawn.lengths.tolist() == [5, 3, 4]
     assert set(np.unique(drawn.steps())) > {3.0}
 
@@ -101,5 +101,5 @@ def test_what_they_refuse_and_warn_of():
     with pytest.raises(ValueError, match="alternative must be fitted by maximum likelihood"):
         test(ONE, vb.BayesianGaussianMixture(1), X)
     regression = vb.RegressionMixture(1)  # draws y for given x alone
-    with pytest.raises(ValueError, match="null must draw data like those given"):
+    with pytest.raises(ValueError, match="a RegressionMixture does not draw whole rows"):
         test(regression, regression, (X[:, :1], X[:, 1]))

@@ -1,6 +1,6 @@
-"""How models look to people: their `repr`, and the names that tab completion offers.
+"""How models look to people: their `repr`, their uses, and the names that tab completion offers.
 
-Imported by the base classes of models, components and labels.
+Imported by the base classes of models, components and labels, and by what asks for a use.
 """
 
 from __future__ import annotations
@@ -62,3 +62,10 @@ def offered(names: Iterable[str], engine: type) -> list[str]:
 
 def _is_of(engine: type, name: str) -> bool:
     return not name.startswith("_") and name in dir(engine)
+
+
+def uses(model: Any) -> set[str]:
+    """Return the names of the public methods that take parameters first."""
+    methods = inspect.getmembers(type(model), inspect.isfunction)
+    takes_params = lambda method: inspect.unwrap(method).__code__.co_varnames[1:2] == ("params",)
+    return {name for name, method in methods if not name.startswith("_") and takes_params(method)}

@@ -6,7 +6,6 @@ The bootstrap refits under random row weights, the test on data that the null mo
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,18 +17,19 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
 from vbjax.core.model import ConjugateModel, require_model
-from vbjax.core.ragged import Ragged
+from vbjax.core.presentation import uses
 from vbjax.core.rows import float_dtype, n_rows
 from vbjax.data.frames import read_frame
 from vbjax.families.base import pytree
 from vbjax.inference.fit import fit as fit_model
 from vbjax.inference.repeated_fits import Effort, map_fits, warn_unless_converged
+from vbjax.inference.replicate import require_simulation, simulate
 from vbjax.inference.resolution import read_data
-from vbjax.inference.result import Fit, uses
+from vbjax.inference.result import Fit
 from vbjax.inference.summary import INTERVAL, Summary, tabulate
 from vbjax.numerics.inputs import describe, is_concrete, read_count, read_key, read_number, read_probabilities
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Data, Given, Params, Tree
+from vbjax.numerics.types import Data, Given, Params
 
 # -- row weights -------------------------------------------------------------------------------------------
 
@@ -268,14 +268,7 @@ def likelihood_ratio_test(
                 f"{type(own.model).__name__} has a bound, no likelihood"
             )
     rows = found[0].model.read(read_frame(data)[0])
-    shapes = lambda x: (jax.tree.structure(x), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(x)])
-    try:
-        drawn = jax.eval_shape(_simulate, found[0].model, found[0].params, keys[2], rows)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"null must draw data like those given: {error}") from None
-    if shapes(drawn) != shapes(rows):
-        name = type(null).__name__
-        raise ValueError(f"null must draw data like those given, whole rows; a {name} draws others")
+    require_simulation(found[0].model, found[0].params, rows)
     tasks, shared = jax.random.split(keys[2], n), (found[0], models, tol)
     draws = map_fits(_ratio_of_draw, tasks, null, rows, *shared, effort=effort, devices=devices)
     return LikelihoodRatioTest(found[0], found[1], _statistic(found, rows), draws)
@@ -298,22 +291,6 @@ def _ratio_of_draw(
 ) -> Float[Array, ""]:
     """Compute the statistic of data drawn from the fitted null."""
     keys = jax.random.split(key, 3)
-    drawn = _simulate(null.model, null.params, keys[2], data)
+    drawn = simulate(null.model, null.params, keys[2], data)
     each = zip(models, keys, strict=False)
     return _statistic([fit_model(m, drawn, key=k, tol=tol, **effort._asdict()) for m, k in each], drawn)
-
-
-def _simulate(model: Any, params: Params, key: Array, data: Data) -> Tree:
-    """Draw data as many as these from a model at its points: their latents too are drawn anew."""
-    if isinstance(data, Ragged):
-        parts = []
-        for part, own in zip(data.parts, jax.random.split(key, len(data.parts)), strict=True):
-            n, length = part.observed.shape
-            draw = lambda key, length=length: model.sample(params, key, length)[1]
-            drawn, there = jax.vmap(draw)(jax.random.split(own, n)), part.observed
-            blank = lambda x, there=there: jnp.where(there.reshape(*there.shape, *[1] * (x.ndim - 2)), x, 0)
-            parts.append(part._replace(values=jax.tree.map(blank, drawn)))
-        return dataclasses.replace(data, parts=tuple(parts))
-    if model.local(data):
-        return model.sample(params, key, n_rows(data))
-    return jax.tree.map(lambda x: x[0], model.replicate(params, key, data, 1))

@@ -14,12 +14,12 @@ from jaxtyping import Float
 
 from vbjax.core.model import ConjugateModel, require_model
 from vbjax.core.parameters import require_params
+from vbjax.core.presentation import uses
 from vbjax.core.ragged import parts_of
 from vbjax.families.base import State
 from vbjax.families.delta import Delta
 from vbjax.inference.replicate import sample_posterior
 from vbjax.inference.resolution import resolved
-from vbjax.inference.result import uses
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Params, Tree

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import os
 import warnings
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -18,13 +17,15 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from vbjax.core.contracts import Status
-from vbjax.data.frames import Columns, reads_frames
+from vbjax.core.presentation import uses
+from vbjax.data.frames import Columns, read_frame, reads_frames
 from vbjax.families.base import pytree
 from vbjax.inference import saved_fits
+from vbjax.inference.certificate import Certificate, certify
 from vbjax.inference.restarts import Runs
 from vbjax.inference.summary import Summary, summarise
-from vbjax.numerics.inputs import is_concrete
-from vbjax.numerics.types import Data, Params
+from vbjax.numerics.inputs import is_concrete, read_key
+from vbjax.numerics.types import Data, Given, Params
 
 M = TypeVar("M")
 
@@ -149,10 +150,45 @@ class Fit(Generic[M]):
         mu           2     0.6323       0.96       3.04
         tau        0.5     0.2886     0.1363      1.049
         """
-        if not self._is_single:
-            raise ValueError("fit must be of one data set and outside jit; jax.tree.map takes one of a batch")
+        self._require_single()
         named = self.model.named_axes  # type: ignore[attr-defined]
         return summarise(self.params, f"{type(self.model).__name__}: {self.verdict()}", named, self.columns)
+
+    def certificate(
+        self, data: Data = None, *, weights: Given = None, key: Array | None = None
+    ) -> Certificate:
+        """Return what speaks for and against the fit: a table of findings, and a sentence.
+
+        They are: how many restarts found the best optimum, and how far below the next one is; how the run
+        ended, and how far the objective has still to rise; of the data, what another sweep would change,
+        beside the rounding error of the objective; components that have collapsed or are empty; digits that
+        ill-conditioned matrices cost; by how much the standard deviations of q fall short of those of linear
+        response; and, with a key, rows that no component explains.
+
+        Args:
+            data: of the fit; without them only what needs none is found.
+            weights: of the rows, those of the fit.
+            key: `jax.random.key(...)`, for the data sets that the rows are compared with.
+
+        Returns:
+            A `Certificate`: `print` shows it, `sentence` sums it up, `findings.optimum.numbers["gap"]` and
+            the like are its numbers.
+
+        Raises:
+            ValueError: a batch of fits, or one inside jit; data or weights that are not of such a model.
+
+        >>> import jax, vbjax as vb
+        >>> x = vb.datasets.old_faithful()
+        >>> fit = vb.fit(vb.GaussianMixture(2), x, key=jax.random.key(0), n_restarts=8)
+        >>> print(fit.certificate().sentence)
+        Nothing found speaks against it.
+        """
+        self._require_single()
+        if data is None and weights is not None:
+            raise ValueError("weights are for rows of data; there are none")
+        key = None if key is None else read_key(key)
+        data, _ = read_frame(data, self.columns)
+        return certify(self, data, weights, key, self._n_best, self._slack)
 
     def plot(self, data: Data = None, **options: Any) -> Any:
         """Draw a page on the fit (`vbjax.plots.page`): what suits its model, the trace, and the restarts.
@@ -171,6 +207,10 @@ class Fit(Generic[M]):
     @property
     def _is_single(self) -> bool:
         return is_concrete(self.objective) and jnp.ndim(self.objective) == 0
+
+    def _require_single(self) -> None:
+        if not self._is_single:
+            raise ValueError("fit must be of one data set and outside jit; jax.tree.map takes one of a batch")
 
     def _repr_html_(self) -> str | None:
         return self.summary()._repr_html_() if self._is_single else None
@@ -232,13 +272,6 @@ class Fit(Generic[M]):
         if failed and not self.diagnostics.outside > 0:  # they describe parameters that are no answer
             return words
         return f"{words}; {self.diagnostics.sentence}"
-
-
-def uses(model: Any) -> set[str]:
-    """Return the names of the public methods that take parameters first."""
-    methods = inspect.getmembers(type(model), inspect.isfunction)
-    takes_params = lambda method: inspect.unwrap(method).__code__.co_varnames[1:2] == ("params",)
-    return {name for name, method in methods if not name.startswith("_") and takes_params(method)}
 
 
 def _are_one_run(runs: Runs) -> bool:
