@@ -90,6 +90,13 @@ def test_labels_of_a_parquet_file_are_in_the_order_of_its_dictionary(folder):
         inputs.load_table("words.parquet", ["word"], missing=True, labels=[("b",)])
 
 
+def by_size(labels):
+    """Labels, and responsibilities if there are some, with the components in the order of their sizes."""
+    of_rows, shares = labels[:, 0].astype(int), labels[:, 1:]
+    order = np.argsort(np.bincount(of_rows, minlength=3), kind="stable")
+    return np.argsort(order)[of_rows], shares[:, order] if shares.size else shares
+
+
 @pytest.mark.parametrize(("model", "data"), [("kmeans", "table.npy"), ("bayesian-gmm", "table.parquet")])
 def test_a_large_table_stays_on_disk(model, data, folder, monkeypatch, capsys):
     expected, _, labels = saved(model, data)
@@ -102,7 +109,8 @@ def test_a_large_table_stays_on_disk(model, data, folder, monkeypatch, capsys):
     assert (folder / "fit.png").read_bytes().startswith(b"\x89PNG")
     assert os.listdir("run")
     np.testing.assert_allclose(found.objective, expected.objective, rtol=1e-6)
-    np.testing.assert_allclose(own, labels, atol=1e-3)
+    for a, b in zip(by_size(own), by_size(labels), strict=True):  # another run may be the best by a rounding
+        np.testing.assert_allclose(a, b, atol=1e-3)
 
 
 def test_sequences_in_a_parquet_file_are_those_of_the_csv_file(folder):

@@ -83,7 +83,7 @@ def compute_diagnostics(
     least = jnp.argmin(jnp.where(inside, log_ratios, jnp.inf))
     log_evidence = log_ratios[least] - log_w[least] - jnp.log(n)
     error = log_ratios.std(ddof=1) / jnp.sqrt(n)
-    return Diagnostics(log_ratios.mean(), error, k, log_evidence, gradient_norm, 1 - inside.mean())
+    return Diagnostics(log_ratios.mean(), error, k, log_evidence, gradient_norm, (~inside).mean())
 
 
 def resample_rows(log_ratios: Float[Array, " m"], uniforms: Float[Array, " n"]) -> Int[Array, " n"]:
