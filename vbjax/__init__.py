@@ -59,6 +59,7 @@ from vbjax.inference.pointwise import log_likelihoods
 from vbjax.inference.replicate import replicate, sample_posterior
 from vbjax.inference.result import Fit, FitWarning
 from vbjax.inference.saved_fits import load
+from vbjax.inference.selection import Candidate, Choice, select
 from vbjax.inference.stochastic import fit_stochastic
 from vbjax.models import (
     PPCA,
@@ -147,10 +148,12 @@ __all__ = [
     "Beta",
     "BlackBox",
     "Bootstrap",
+    "Candidate",
     "Categorical",
     "CategoricalHMM",
     "CategoricalMixture",
     "Certificate",
+    "Choice",
     "CrossValidation",
     "Delta",
     "Dirichlet",
@@ -234,6 +237,7 @@ __all__ = [
     "real",
     "replicate",
     "sample_posterior",
+    "select",
     "simplex",
     "sources",
     "supports",

@@ -279,6 +279,12 @@ GOOD: dict[str, Callable[[], Any]] = {
     "black_box_params": lambda: fitted("BlackBox").params,
     "location_scale": lambda: bb.LocationScale(jnp.zeros(2), jnp.ones(2), bb.scales.Diagonal()),
     "normal_family": vb.Normal,
+    "maker": lambda: vb.GaussianMixture,
+    "grid": lambda: dict(n_components=[1, 2]),
+    "bic": lambda: "bic",
+    "choice": lambda: vb.select(
+        vb.GaussianMixture, good("table"), good("grid"), key=jax.random.key(0), n_restarts=2
+    ),
     "optimizer": lambda: __import__("optax").adam(0.05),
     "coordinate_ascent": lambda: vb.core.CoordinateAscent(own_model(), jnp.float32(1e-6)),
 }

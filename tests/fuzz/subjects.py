@@ -58,6 +58,8 @@ DRIVERS = {
     "bootstrap": "fit=other:own_fit n=count:two devices=optional_other:devices",
     "likelihood_ratio_test": "null=other:raw:GaussianMixture alternative=other:raw:GaussianMixture "
     "data=rows:table n_restarts=count:two devices=optional_other:devices",
+    "select": "constructor=other:maker data=rows:table grid=other:grid criterion=choice:bic "
+    "n_restarts=count:two",
     "cross_validate": "folds=count:two n_restarts=count:two devices=optional_other:devices",
     "merge_states": "result=other:fit:HDPHiddenMarkovModel data=sequence_rows:table "
     "weights=weights:one_weight",
@@ -230,6 +232,7 @@ PLOTS = {
     "x=few_rows:table "
     "features=indices:features",
     "plots.pairs": "model=other:model:GaussianMixture params=params:params:GaussianMixture x=few_rows:table",
+    "plots.criterion": "choice=other:choice",
     "plots.trace": "",
     "plots.restarts": "",
     "plots.overview": "x=few_rows:table",
@@ -358,6 +361,8 @@ EXEMPT = dict(
     configure="for a process that has computed nothing yet; tests/inference/test_configure.py",
     Bootstrap="a record that bootstrap gives",
     Certificate="a record that a fit gives",
+    Candidate="a record that select gives",
+    Choice="a record that select gives",
     CrossValidation="a record that cross_validate gives",
     ConjugateModel="the base of models; its methods are the engine's",
     Expectation="a record that the engine gives",

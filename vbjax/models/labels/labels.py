@@ -103,9 +103,13 @@ class Labels(abc.ABC):
         """Whether the factors, if they are points, maximise a posterior density."""
         return True
 
+    def may_leave_out(self, component: Any) -> bool:
+        """Return whether components may be left out: of points with a prior idle ones would count."""
+        return self.all_active is None and not (self.points and (self.has_prior or component.has_prior))
+
     def inspect(self, component: Any) -> None:
-        """Raise where components are left out of points with a prior: it would count points that are idle."""
-        if self.active is not None and self.points and (self.has_prior or component.has_prior):
+        """Raise where components are left out that may not be."""
+        if self.active is not None and not self.may_leave_out(component):
             raise ValueError(
                 "active must be left out of points with a prior: give no prior, or take the Bayesian model; "
                 f"got {self.active}"
