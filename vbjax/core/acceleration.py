@@ -143,6 +143,7 @@ class AcceleratedAscent:
 
         here = Accepted(Record(state.params), objective, swept.local, swept.params)
         mixed, went_on = _mix(state, swept.params)
+        mixed = model.constrain(mixed, swept.params, tuple(model.factors))  # as every update is
         # where an extrapolation gains little, or its history says nothing, a plain sweep must confirm it
         plain = ~all_finite(mixed) | (went_on.number < 1) | (state.mixed & (status == Status.CONVERGED))
         onward = went_on._replace(

@@ -177,6 +177,15 @@ def test_three_equal_ellipses_on_old_faithful(float64):
     assert fit.model.n_parameters == 11
 
 
+def test_accelerated_runs_stay_in_the_family(float64):
+    """Extrapolated covariances are made alike: no sweep from them falls, and they share a shape."""
+    x = vb.datasets.old_faithful().astype(float)
+    fit = vb.fit(vb.GaussianMixture(2, "VEV"), x, key=jax.random.key(0), n_restarts=4, accelerate=True)
+    assert (fit.runs.status == vb.Status.CONVERGED).all()
+    values = np.linalg.eigvalsh(fit.params.components.value.covariance)
+    np.testing.assert_allclose(values[0, 1] / values[0, 0], values[1, 1] / values[1, 0], rtol=1e-9)
+
+
 def test_covariances_that_share_are_not_for_variational_bayes():
     message = r"covariance_type of the component must be full, tied, .* by variational Bayes; .* got 'VEV'"
     with pytest.raises(ValueError, match=message):
