@@ -78,6 +78,7 @@ VARIANTS = {
     "EM of planes",
     "EM of a product",
     "EM of items",
+    "EM of gates",
     "own, local, points",
     "black box, low rank",
     "HMM of MAP of counts",

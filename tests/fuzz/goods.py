@@ -84,6 +84,7 @@ COMPONENTS: dict[str, tuple[dict[str, Any], str]] = {
 UNNAMED = ("Autoregression", "Gaussian", "Mixture", "Noise", "Product", "StudentT", "Union")
 LABELS: dict[str, tuple[dict[str, Any], str]] = {
     "Chain": ({}, "series"),
+    "Gated": ({}, "planes"),
     "HDPChain": ({}, "series"),
     "StickBreaking": ({}, "table"),
     "Weights": ({}, "table"),

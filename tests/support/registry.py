@@ -31,6 +31,7 @@ from tests.support.rows import (
     N_ROWS,
     answers,
     arrays,
+    beside_covariates,
     binary,
     categories,
     column,
@@ -298,6 +299,12 @@ MODELS = {
     "VB of classes and noise": Entry(vb.BayesianMixture(N_COMPONENTS, classes_and_noise()), table, drawn),
     "VB of known labels": Entry(
         vb.BayesianMixture(N_COMPONENTS, vb.components.Gaussian("full")), half_labelled, drawn
+    ),
+    "EM of gates": Entry(
+        vb.Mixture(N_COMPONENTS, vb.components.Gaussian("diag"), vb.labels.Gated()), beside_covariates
+    ),
+    "VB of gates": Entry(
+        vb.BayesianMixture(N_COMPONENTS, vb.components.Gaussian("diag"), vb.labels.Gated()), beside_covariates
     ),
     "EM of items": Entry(vb.LatentClass(2, ITEMS), answers),
     "VB of items": Entry(vb.BayesianLatentClass(2, ITEMS), answers),

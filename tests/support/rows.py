@@ -117,6 +117,12 @@ def grouped(rng):
     return column(rng), np.arange(N_ROWS) % N_COMPONENTS
 
 
+def beside_covariates(rng):
+    """Two columns that tell something of the classes, and the table."""
+    z = classes(rng, 0.0, 2.0) + rng.normal(size=(N_ROWS, N_FEATURES))
+    return z, table(rng)
+
+
 def mixed(rng):
     """A table, and categories beside it: columns of different kinds."""
     return dict(place=table(rng), kind=categories(rng))

@@ -53,9 +53,6 @@ class MarkovLabels(Labels):
     last: ClassVar[tuple[str, ...]] = ()
     """Factors that are updated after the others, which they follow."""
 
-    undrawable: ClassVar[str | None] = None
-    """Why the factors cannot be drawn given the states; None where they can."""
-
     @property
     def factors(self) -> Record:
         k = self.n_components

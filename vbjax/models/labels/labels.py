@@ -1,7 +1,8 @@
 """The contract of labels: who chooses the component of a row.
 
-Mixtures hold labels that choose for each row by itself (`weights.py`), hidden Markov models those that choose
-in turn (`chain.py`). They tell them how many components there are and whether their factors are points.
+Mixtures hold labels that choose for each row by itself (`weights.py`, `gated.py`), hidden Markov models those
+that choose in turn (`chain.py`). They tell them how many components there are and whether their factors are
+points.
 
 Some components may be left out, by a number that is traced: models of every size up to k then run in one
 program. What is left out has log weight -inf for every row, and its factor stays what its prior is, or where
@@ -50,6 +51,12 @@ class Labels(abc.ABC):
 
     n_components: int = static(default=1, kw_only=True, repr=False)
     points: bool = static(default=False, kw_only=True, repr=False)
+
+    of_rows: ClassVar[bool] = False
+    """Whether they choose for each row by itself, as mixtures ask."""
+
+    undrawable: ClassVar[str | None] = None
+    """Why their factors cannot be drawn given the labels; None where they can."""
 
     def __repr__(self) -> str:
         return model_repr(self, "labels.")

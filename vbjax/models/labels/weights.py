@@ -7,17 +7,20 @@ which it has.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, Range, at_least, hyper
 from vbjax.data.moments import fill_defaults
 from vbjax.families.base import Family, pytree, replace
+from vbjax.families.categorical import CategoricalStatistics
 from vbjax.families.delta import Delta
 from vbjax.families.dirichlet import Dirichlet, DirichletState
 from vbjax.families.stick_breaking import StickBreaking as StickBreakingFamily
@@ -25,18 +28,22 @@ from vbjax.families.stick_breaking import StickBreakingState
 from vbjax.models.labels.labels import Labels, first_active, first_cells, least_concentration
 from vbjax.numerics.inputs import describe
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Hyper, Tree
+from vbjax.numerics.types import Data, Given, Hyper, Tree
 
 _BEYOND = " for MAP (below 1 the mode is on the simplex's boundary; the Bayesian form takes any)"
 
 
 @pytree
 class MixingWeights(Labels):
-    """Weights of k components, equal for all rows: `family`, `prior`, `default_concentration` make some."""
+    """Weights of k components, equal for all rows: `family`, `prior`, `default_concentration` make some.
+
+    What a mixture asks of labels it asks with the covariates of the rows; here there are none.
+    """
 
     concentration: Hyper = None
 
     all_active: ClassVar[str | None] = None
+    of_rows: ClassVar[bool] = True
 
     @property
     @abc.abstractmethod
@@ -62,7 +69,31 @@ class MixingWeights(Labels):
     def factors(self) -> Record:
         return Record(weights=self.factor)
 
-    def resolve(self, dtype: DTypeLike) -> MixingWeights:
+    # -- data ----------------------------------------------------------------------------------------
+
+    def read(self, data: Given, read: Callable[[Given], Data]) -> Data:
+        """Return the data of a mixture, whose rows `read` reads."""
+        return read(data)
+
+    def read_given(self, given: Given, n: int, read: Callable[[Given, int], Data]) -> tuple[None, Data]:
+        """Return the covariates for which n rows are drawn, and what else they are drawn for."""
+        return None, read(given, n)
+
+    def sizes(self, data: Data) -> dict[str, int]:
+        """Return the sizes of the axes that the covariates give."""
+        return {}
+
+    def split(self, data: Data) -> tuple[None, Data]:
+        """Return the covariates of the rows, and the rows."""
+        return None, data
+
+    def join(self, covariates: None, rows: Data) -> Data:
+        """Return the data of which `split` makes these."""
+        return rows
+
+    def resolve(
+        self, dtype: DTypeLike, covariates: None = None, weights: Array | None = None
+    ) -> MixingWeights:
         if self.points and self.concentration is None:
             return self
         return fill_defaults(self, dtype, concentration=self.default_concentration)
@@ -91,8 +122,45 @@ class MixingWeights(Labels):
         labels = replace(self, n_components=self.n_components - self.n_idle, active=None)
         return replace(labels, concentration=cells[0]), Record(weights=cells[1])
 
+    def start(self, n: Array) -> Record:
+        """Return the factors that start from as many rows for all components, n in all."""
+        neutral = self.factor.neutral(n.dtype)
+        t = self.factor.expected(neutral).with_base(0.0)
+        prior = jax.grad(self.log_prior_of)(t)
+        counts = from_counts(t, self.even(n))
+        return Record(weights=self.factor.update(neutral, t, jax.tree.map(jnp.add, prior, counts)))
+
+    # -- the E-step ----------------------------------------------------------------------------------
+
     def prepare(self, params: Record) -> Tree:
         return self.factor.expected(params["weights"]).with_base(0.0)
+
+    def log_weights(self, prepared: Tree, covariates: None) -> Float[Array, "k 1"]:
+        """Compute E[log weight] of every component, for every row or for all alike."""
+        return prepared.log[:, None]
+
+    def statistics(self, prepared: Tree, r: Float[Array, "k n"], covariates: None) -> Record:
+        """Compute the gradient of sum_nk r_nk E[log weight_nk] in the factors' statistics."""
+        return Record(weights=from_counts(prepared, r.sum(1)))
+
+    def log_density(self, s: Record, labels: CategoricalStatistics, covariates: None) -> Float[Array, " n"]:
+        """Compute E[log p(label)] of every row from the statistics of labels and factors."""
+        return terms.categorical(labels, s.weights)
+
+    # -- use -----------------------------------------------------------------------------------------
+
+    def log_at_mean(self, params: Record, covariates: None) -> Float[Array, " k"]:
+        """Return the logarithms of the expected weights, for every row or for all alike."""
+        return jnp.log(params["weights"].mean)
+
+    def draw(self, params: Record, key: Array, n: int, covariates: None) -> Int[Array, " n"]:
+        """Draw the components of n rows."""
+        return jax.random.categorical(key, self.log_at_mean(params, covariates), shape=(n,))
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of free parameters."""
+        return self.n_components - self.n_idle - 1
 
 
 def _positive(labels: Weights, sizes: Any) -> tuple[Range, str]:

@@ -12,7 +12,6 @@ from jax import Array
 from jax.scipy.special import logsumexp, xlogy
 from jaxtyping import Float, Int
 
-from vbjax import terms
 from vbjax.core.hyperparameters import count, part
 from vbjax.core.model import ConjugateModel, scored_rows
 from vbjax.core.rows import Expectation, float_dtype, n_rows, read_row_weights, total_weight
@@ -21,7 +20,8 @@ from vbjax.families.base import pytree, replace
 from vbjax.families.categorical import Categorical
 from vbjax.inference.replicate import restore_missing, sample_posterior
 from vbjax.models.components.component import Component
-from vbjax.models.labels.weights import MixingWeights, Weights, from_counts
+from vbjax.models.labels.labels import Labels
+from vbjax.models.labels.weights import Weights
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import read_count, read_key
 from vbjax.numerics.record import Record
@@ -36,8 +36,8 @@ class Mixture(ConjugateModel):
     sum_n r_nk log p(x_n | component k), and weights_k = sum_n r_nk / N (Bishop 2006, section 9.3).
     `BayesianMixture` is the same model by variational Bayes.
 
-    Data: as the component takes them, or `vb.Labelled` where some labels are known. The factors are `weights`
-    and `components`, points (`Delta`).
+    Data: as the component takes them, with `vb.labels.Gated` a pair of covariates and these, or `vb.Labelled`
+    where some labels are known. The factors are `weights` and `components`, points (`Delta`).
 
     Args:
         n_components: k.
@@ -57,7 +57,12 @@ class Mixture(ConjugateModel):
 
     n_components: int = count("k")
     component: Any = part(Component, "a component, such as vb.components.Poisson()")
-    weights: Any = part(MixingWeights, "labels, such as vb.labels.Weights()", default=Weights())
+    weights: Any = part(
+        Labels,
+        "labels, such as vb.labels.Weights()",
+        lambda model, labels: labels.of_rows,
+        default=Weights(),
+    )
 
     draws_data = True
     named_axes: ClassVar[Mapping[str, int]] = dict(components=1)
@@ -66,30 +71,40 @@ class Mixture(ConjugateModel):
 
     def __post_init__(self) -> None:
         for name in ("component", "weights"):
-            if isinstance(value := getattr(self, name), (Component, MixingWeights)):
+            if isinstance(value := getattr(self, name), (Component, Labels)):
                 object.__setattr__(self, name, value.of(self.n_components, self.points))
 
     # -- data ----------------------------------------------------------------------------------------
 
     def read(self, data: Data) -> Data:
-        return read_labelled(data, self.component.read, self.n_components)
+        read = lambda data: self.weights.read(data, self.component.read)
+        return read_labelled(data, read, self.n_components)
+
+    def _split(self, data: Data) -> tuple[Array | None, Data]:
+        """Return the covariates of the rows, and the rows, without labels."""
+        return self.weights.split(rows_of(data))
+
+    def _rows(self, data: Data) -> Data:
+        return self._split(data)[1]
 
     def sizes(self, data: Data) -> dict[str, int]:
-        return self.component.sizes(rows_of(data))
+        return self.component.sizes(self._rows(data)) | self.weights.sizes(rows_of(data))
 
     def inspect(self, data: Data) -> Tree:
         self.weights.inspect(self.component)
-        return replace(self, component=self.component.inspect(rows_of(data)))
+        return replace(self, component=self.component.inspect(self._rows(data)))
 
     def resolve(self, data: Data, weights: Array | None = None) -> Tree:
-        component = self.component.resolve(rows_of(data), weights)
-        return replace(self, component=component, weights=self.weights.resolve(float_dtype(data)))
+        covariates, rows = self._split(data)
+        labels = self.weights.resolve(float_dtype(data), covariates, weights)
+        return replace(self, component=self.component.resolve(rows, weights), weights=labels)
 
     def annotate(self, data: Data, weights: Array | None = None) -> Data:
-        return with_rows(data, self.component.annotate(rows_of(data), weights))
+        covariates, rows = self._split(data)
+        return with_rows(data, self.weights.join(covariates, self.component.annotate(rows, weights)))
 
     def chunk_rows(self, data: Data) -> int:
-        return self.component.chunk_rows(self.component.bare(rows_of(data)))
+        return self.component.chunk_rows(self.component.bare(self._rows(data)))
 
     # -- the model -----------------------------------------------------------------------------------
 
@@ -104,9 +119,10 @@ class Mixture(ConjugateModel):
         return self.weights.log_prior(s) + self.component.log_prior(s)
 
     def log_likelihood(self, s: Record, rows: Data) -> Float[Array, " n"]:
-        bare, constant = self.component.split(rows_of(rows))
+        covariates, own = self._split(rows)
+        bare, constant = self.component.split(own)
         table = keep_known(self.component.energy(s, bare), labels_of(rows))
-        labelled = terms.categorical(s.c, s.weights) + (s.c.p * table).sum(-1)
+        labelled = self.weights.log_density(s, s.c, covariates) + (s.c.p * table).sum(-1)
         return labelled if constant is None else labelled + constant
 
     def prepare(self, params: Params) -> tuple[Tree, Tree]:
@@ -118,17 +134,19 @@ class Mixture(ConjugateModel):
         Bishop (2006), eq. 10.46 to 10.49; by EM 9.23.
         """
         mixing, components = prepared
-        density, pull = self.component.log_density(components, rows_of(rows))
-        table = keep_known(self.weights.where_active((mixing.log[:, None] + density).T), labels_of(rows)).T
+        covariates, own = self._split(rows)
+        density, pull = self.component.log_density(components, own)
+        log = self.weights.log_weights(mixing, covariates)
+        table = keep_known(self.weights.where_active((log + density).T), labels_of(rows)).T
         bound = logsumexp(table, 0)
         r = weights * jnp.exp(table - bound)
-        return scored_rows(Record(weights=from_counts(mixing, r.sum(1))) | pull(r), bound, weights)
+        return scored_rows(self.weights.statistics(mixing, r, covariates) | pull(r), bound, weights)
 
     def constrain(self, params: Record, before: Record, block: Iterable[str]) -> Record:
         return self.component.constrain(params, before)
 
     def gradient_at(self, s: Record, local: Tree, data: Data, weights: Array | None = None) -> Record:
-        if (why := self.component.undrawable) is not None:
+        if (why := self.component.undrawable or self.weights.undrawable) is not None:
             raise ValueError(why)
         return super().gradient_at(s, local, data, weights)
 
@@ -144,12 +162,8 @@ class Mixture(ConjugateModel):
     def init(self, key: Array, data: Data, weights: Array | None = None) -> Record:
         """Draw components to start from, equally heavy; those of known labels start at rows with these."""
         component = self.component.of(self.n_components, self.points, self.weights.active)
-        own = component.begin(key, rows_of(data), weights, labels_of(data))
-        n = total_weight(data, weights).astype(float_dtype(own))
-        neutral = Record(weights=self.weights.factor.neutral(n.dtype)) | own
-        mixing = neutral.weights.expected()
-        counts = Record(weights=from_counts(mixing, self.weights.even(n)))
-        return ConjugateModel.m_step(self, neutral, counts, ("weights",))
+        own = component.begin(key, self._rows(data), weights, labels_of(data))
+        return self.weights.start(total_weight(data, weights).astype(float_dtype(own))) | own
 
     def without_idle(self, params: Params) -> tuple[Mixture, Record]:
         labels, own = self.weights.without_idle(params)
@@ -160,9 +174,10 @@ class Mixture(ConjugateModel):
 
     def labels_table(self, params: Record, rows: Data) -> Float[Array, "n k"]:
         """Compute log q(c_n = k) but for a constant in each row."""
-        mixing, components = self.prepare(params)
-        density = self.component.log_density(components, rows_of(rows))[0]
-        return keep_known(self.weights.where_active((mixing.log[:, None] + density).T), labels_of(rows))
+        (mixing, components), (covariates, own) = self.prepare(params), self._split(rows)
+        density = self.component.log_density(components, own)[0]
+        log = self.weights.log_weights(mixing, covariates)
+        return keep_known(self.weights.where_active((log + density).T), labels_of(rows))
 
     def responsibilities(self, params: Record, x: Data) -> Float[Array, "n k"]:
         """Return the probability of every component for every row."""
@@ -188,29 +203,33 @@ class Mixture(ConjugateModel):
             key: PRNG key.
             n: how many.
             given: what rows are drawn for beside their component: of regressions their x (n, d), y being what
-                is drawn; of multinomials how many counts a row has, a number or (n,), by default 1.
+                is drawn; of multinomials how many counts a row has, a number or (n,), by default 1. With
+                `vb.labels.Gated` the covariates (n, q), or the pair of them and such a thing.
         """
         n = read_count(n, "n")
-        return _sample(self, params, read_key(key), self.component.read_given(given, n), n)
+        covariates, given = self.weights.read_given(given, n, self.component.read_given)
+        return _sample(self, params, read_key(key), covariates, given, n)
 
     def replicate(self, params: Record, key: Array, data: Data, n_draws: int) -> Data:
         return _replicate(self, params, key, self.read(data), n_draws)
 
-    def draw_labels(self, params: Record, key: Array, n: int) -> Int[Array, " n"]:
+    def draw_labels(
+        self, params: Record, key: Array, n: int, covariates: Array | None = None
+    ) -> Int[Array, " n"]:
         """Draw the components of n new rows."""
-        return jax.random.categorical(key, jnp.log(params.weights.mean), shape=(n,))
+        return self.weights.draw(params, key, n, covariates)
 
     # -- criteria of point estimates -----------------------------------------------------------------
 
     @property
     def n_parameters(self) -> int:
-        """Free parameters: k - 1 weights, and the components'."""
+        """Free parameters: those of the weights, and the components'."""
         if not self.points:
             raise ValueError(
                 "n_parameters, aic, bic and icl are of maximum likelihood; after VB compare the bounds"
             )
         k = self.n_components - self.weights.n_idle
-        return k - 1 + self.component.of(k, True).n_parameters
+        return self.weights.n_parameters + self.component.of(k, True).n_parameters
 
     def total_log_likelihood(self, params: Record, x: Data, weights: Given = None) -> Float[Array, ""]:
         """Return sum_n w_n log p(x_n), in nats."""
@@ -275,27 +294,33 @@ def _responsibilities(model: Mixture, params: Record, x: Data) -> Array:
 
 @jit
 def _log_predictive(model: Mixture, params: Record, x: Data) -> Array:
-    table = jnp.log(params.weights.mean) + model.component.log_components(params, rows_of(x))
+    covariates, rows = model.weights.split(rows_of(x))
+    table = model.weights.log_at_mean(params, covariates) + model.component.log_components(params, rows)
     return logsumexp(keep_known(model.weights.where_active(table), labels_of(x)), -1)
 
 
 @functools.partial(jit, static_argnames="n_draws")
 def _replicate(model: Mixture, params: Record, key: Array, rows: Data, n_draws: int) -> Tree:
-    labels, rows = model.labels_table(params, rows), rows_of(rows)  # the same for every draw
+    labels = model.labels_table(params, rows)  # the same for every draw
+    covariates, rows = model.weights.split(rows_of(rows))
 
     def draw(key: Array) -> Data:
         keys = jax.random.split(key, 3)
         parameters = model.component.draw_parameters(params, keys[0])
         c = jax.random.categorical(keys[1], labels)
-        return restore_missing(model.component.redraw_rows(parameters, keys[2], c, rows), rows)
+        drawn = restore_missing(model.component.redraw_rows(parameters, keys[2], c, rows), rows)
+        return model.weights.join(covariates, drawn)
 
     return jax.lax.map(draw, jax.random.split(key, n_draws))
 
 
 @functools.partial(jit, static_argnames="n")
-def _sample(model: Mixture, params: Record, key: Array, given: Given, n: int) -> Tree:
+def _sample(
+    model: Mixture, params: Record, key: Array, covariates: Array | None, given: Given, n: int
+) -> Tree:
     keys = jax.random.split(key)
-    return model.component.draw_rows(params, keys[1], model.draw_labels(params, keys[0], n), given)
+    c = model.draw_labels(params, keys[0], n, covariates)
+    return model.component.draw_rows(params, keys[1], c, given)
 
 
 @jit
