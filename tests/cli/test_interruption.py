@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from vbjax.cli import interrupt
+
 # what the interpreter runs at its start, before `python -m vbjax` looks for the package
 WATCH = """
 import os, signal, sys, threading, time
@@ -107,3 +109,14 @@ def test_ctrl_c_in_a_compilation_is_raised_and_does_no_harm(tmp_path):
 def test_a_process_that_is_not_the_command_keeps_its_handler():
     code = "import signal, vbjax; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_command_knows_that_it_is_the_command(monkeypatch):
+    """Else it takes neither all cores nor the cache of compiled programs."""
+    for program, expected in {
+        "/lib/vbjax/__main__.py": True,
+        "/bin/vbjax": True,
+        "/bin/pytest": False,
+    }.items():
+        monkeypatch.setattr("sys.argv", [program])
+        assert interrupt.is_command() is expected

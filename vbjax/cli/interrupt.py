@@ -24,6 +24,8 @@ def is_command() -> bool:
     program, given = getattr(sys, "argv", [""])[0], sys.orig_argv
     if program == "-m":  # while python looks for the module to run
         return ("-m", "vbjax") in itertools.pairwise(given) or "-mvbjax" in given
+    if program.endswith(os.path.join("vbjax", "__main__.py")):  # while that runs
+        return True
     return os.path.splitext(os.path.basename(program))[0] == "vbjax"
 
 
