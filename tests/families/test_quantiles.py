@@ -90,4 +90,5 @@ def test_quantiles_outside_jit_are_those_inside(dtype):
     np.testing.assert_allclose(found, at_p(betas), rtol=RELATIVE[dtype])
     found = NormalGammaState(0 * one, 4 * one, jnp.asarray(a), one).quantile(p).location
     assert found.dtype == dtype
-    np.testing.assert_allclose(found, at_p(locations), rtol=RELATIVE[dtype])
+    # SciPy 1.14 is next to zero at the median
+    np.testing.assert_allclose(found, at_p(locations), rtol=RELATIVE[dtype], atol=1e-15)
