@@ -22,17 +22,23 @@ def keep_texts():
     compiler.compile_or_get_cached = keeping
 
 
+_LISTS = []  # of the blocks that are being run
+
+
+def _listen(event, seconds, **kwargs):
+    if event == "/jax/core/compile/backend_compile_duration":
+        for seen in _LISTS:
+            seen.append(kwargs)
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)  # for good: JAX 0.8 cannot take one back
+
+
 @contextlib.contextmanager
 def compilations():
     """A list to which every compilation inside the block is added."""
-    seen = []
-
-    def listen(event, seconds, **kwargs):
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(kwargs)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
+    _LISTS.append(seen := [])
     try:
         yield seen
     finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
+        _LISTS.pop()
