@@ -40,7 +40,7 @@ USUAL = dict(
 DRIVERS = {
     "fit": "model=other:own data=rows:column params=optional_params:own_params n_restarts=count:two "
     "lanes=count:one "
-    "accelerate=flag:false check=flag:false devices=optional_other:devices "
+    "accelerate=flag:false check=flag:false search=flag:false devices=optional_other:devices "
     "checkpoint=optional_folder:nothing",
     "fit_stochastic": "batch_size=count:eight n_epochs=count:one delay=nonnegative:one "
     "forgetting=forgetting:most total_rows=optional_count:nothing params=optional_params:own_params "

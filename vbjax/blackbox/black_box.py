@@ -82,6 +82,7 @@ class BlackBox:
 
     lanes_on_cpu = 4
     may_have_saddles = False
+    has_moves = False
     named_axes: ClassVar[Mapping[str, int]] = {}
 
     def __repr__(self) -> str:
@@ -148,6 +149,8 @@ class BlackBox:
         """Refuse options of coordinate ascent, and a tolerance where the stopping rule has none."""
         if options.accelerate or options.check:
             raise ValueError("accelerate and check are for coordinate ascent, which BlackBox has not")
+        if options.search:
+            raise ValueError("search is for models of components, states or topics, which BlackBox has not")
         if options.tol is not None and isinstance(self.inspect_family(float_dtype(data)), Hybrid):
             raise ValueError(
                 "tol is for fits on fixed draws; stochastic ascent, which discrete latents need, stops by a "

@@ -79,11 +79,13 @@ class Options(NamedTuple):
         tol: see `fit`; None where the algorithm's own is meant.
         accelerate: see `fit`.
         check: see `fit`.
+        search: see `fit`.
     """
 
     tol: Given = None
     accelerate: bool = False
     check: bool = False
+    search: bool = False
 
     @property
     def given(self) -> list[str]:
@@ -125,11 +127,13 @@ class Model(Protocol):
     Attributes:
         lanes_on_cpu: runs of a fit that step at the same time on a CPU, unless given.
         may_have_saddles: whether `fit` shakes the parameters at which it converged.
+        has_moves: whether the model has `Moves`, so that `fit` may search.
         named_axes: factors with an axis for the columns of the data, and the first axis that it may be.
     """
 
     lanes_on_cpu: int
     may_have_saddles: bool
+    has_moves: bool
     named_axes: ClassVar[Mapping[str, int]]
 
     def read(self, data: Data) -> Data:
@@ -158,6 +162,13 @@ class Model(Protocol):
 
     def ill_conditioned(self, params: Params) -> Bool[Array, ""]:
         """Return whether the parameters are beyond what their dtype can tell."""
+
+
+class Moves(Protocol):
+    """Contract of a model with moves between optima, for the search of `fit`."""
+
+    def propose(self, key: Array, params: Params, data: Data, weights: Float[Array, " n"] | None) -> Any:
+        """Return parameters to start from that are one move away from an optimum."""
 
 
 def judge(

@@ -96,6 +96,9 @@ class ConjugateModel:
     may_have_saddles = False
     """Whether the bound may have saddles: `fit` then shakes the parameters at which it converged."""
 
+    has_moves = False
+    """Whether labels may be exchanged, so that the model has moves between optima (`contracts.Moves`)."""
+
     lanes_on_cpu = 4
     """Runs of a fit that step at the same time on a CPU, unless given: fewer where one fills the caches."""
 
@@ -180,7 +183,12 @@ class ConjugateModel:
         return self
 
     def inspect_options(self, data: Data, options: Options) -> None:
-        """Accept all options of `fit`."""
+        """Refuse a search where there are no moves between optima."""
+        if options.search and not self.has_moves:
+            raise ValueError(
+                "search must be False for a model without exchangeable components, states or topics; got "
+                f"search=True for {type(self).__name__}"
+            )
 
     def algorithm(self, data: Data, options: Options) -> Algorithm:
         """Return coordinate ascent, by Anderson mixing where that was asked for."""

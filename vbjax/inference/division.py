@@ -301,6 +301,19 @@ def begun_again(races: Race, starts: Tree, algorithm: Algorithm, data: Data) -> 
     return on_shares(again, data, None, races, starts, algorithm, specs=[race, runs], out=race)
 
 
+def begun_from_moves(
+    races: Race, params: Params, algorithm: Algorithm, key: Array, data: Data, weights: Array | None
+) -> Race:
+    """Begin again on every device, each lane one move of the model away from these parameters."""
+
+    def propose(data: Data, weights: Array | None, keys: Array, model: Any, params: Params) -> Tree:
+        return lax.map(lambda key: model.propose(key, params, data, weights), keys)
+
+    keys, runs = jax.random.split(key, races.run.size), _specs()[1]
+    starts = on_shares(propose, data, weights, keys, algorithm.model, params, specs=[runs], out=runs)
+    return begun_again(races, starts, algorithm, data)
+
+
 def merged(races: Race) -> Race:
     """Return one race with the runs and the best of those on all devices."""
     if not divided(RUNS):

@@ -20,23 +20,20 @@ from vbjax.core.model import in_dtype
 from vbjax.core.rows import float_dtype
 from vbjax.data.frames import read_frame
 from vbjax.data.sources import Source
-from vbjax.families.coordinates import displace
 from vbjax.inference import division, out_of_core
 from vbjax.inference.checkpoints import Checkpoint, require_one_process
 from vbjax.inference.interrupts import MOST_TURNS, compiling, next_slice
 from vbjax.inference.irreversible import irreversible
 from vbjax.inference.progress import progress_bar
 from vbjax.inference.resolution import emptied, read_data, read_params, refilled, subject_of
-from vbjax.inference.restarts import Race, Runs, begin
+from vbjax.inference.restarts import Race, begin
 from vbjax.inference.result import Fit, M
+from vbjax.inference.search import SHAKEN_SWEEPS, leave_saddles, search_moves
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete, read_count, read_flag, read_key, read_number
-from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Params, Tree
 
 _NO_LIMIT = np.int32(MOST_TURNS)
-_SHAKEN_SWEEPS = 16  # after which what leaves a saddle has risen above it
-_SHAKES = 3  # saddles that a fit leaves one after the other, at most
 
 
 class _SoFar(NamedTuple):
@@ -62,6 +59,7 @@ def fit(
     lanes: int | None = None,
     accelerate: bool = False,
     check: bool = False,
+    search: bool = False,
     progress: bool = False,
     devices: Sequence[jax.Device] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -94,6 +92,11 @@ def fit(
             (`AcceleratedAscent`).
         check: update every factor on its own and score after each, with passes over the data of their own;
             an update that lowers the objective ends the run as DECREASED. To verify hand-written updates.
+        search: go on from the best run by moves between optima, for models of components, states or topics:
+            one of them is freed and its rows go to another, a third one is divided, every lane climbs from a
+            move of its own, and what ends above the best takes its place, until six rounds in a row have
+            gained nothing. The fit is never worse than without; `Fit.search` says what it gained. There are
+            at least as many runs as lanes. With a `checkpoint`, a search that was killed begins again.
         progress: show a progress bar of the restarts. Ctrl-C ends the fit early in any case, with the
             best of the runs so far and, if it was still running, the status INTERRUPTED; while the fit is
             still being compiled, Ctrl-C is a KeyboardInterrupt as soon as that is done.
@@ -130,7 +133,8 @@ def fit(
     data, columns = read_frame(data)
     subject = subject_of(model, data)
     tol = None if tol is None else read_number(tol, "tol")
-    options = Options(tol, read_flag(accelerate, "accelerate"), read_flag(check, "check"))
+    flags = dict(accelerate=accelerate, check=check, search=search)
+    options = Options(tol, **{name: read_flag(flag, name) for name, flag in flags.items()})
     if subject is not model and options.given:
         raise ValueError(
             f"{options.given[0]} is for models: an algorithm has what it needs in its own fields; got "
@@ -157,7 +161,8 @@ def fit(
         given = dataclasses.replace(given, model=read)
         given.inspect(data)
     tol = 1e-6 if tol is None else tol
-    options = options._replace(tol=None)  # traced, it goes beside what is static
+    sizes["more"] = max(0, sizes["lanes"] - sizes["n_restarts"]) if search else 0
+    options = options._replace(tol=None, search=False)  # traced, it goes beside what is static
     if params is not None:
         start = functools.partial(_start, options=options)
         params = read_params(params, jax.eval_shape(start, given, data, weights, tol, key))
@@ -165,10 +170,13 @@ def fit(
     if not is_concrete((given, data, weights, tol, key, params)):
         if checkpoint is not None:
             raise ValueError("checkpoint must be None inside jit and vmap, where a fit cannot be kept")
+        if search:
+            raise ValueError("search must be False inside jit and vmap, where its rounds are not known")
         return _finish(*_begun((given, data, weights, tol, key, params), options, sizes))
     mesh = kept = None
     if source is None:
-        mesh, data, weights = division.divide(read, data, weights, sizes["n_restarts"], devices)
+        n_runs = sizes["n_restarts"] + sizes["more"]
+        mesh, data, weights = division.divide(read, data, weights, n_runs, devices)
     require_one_process(checkpoint, mesh)
     if checkpoint is not None:
         arguments = dict(model=given, data=data, weights=weights, tol=tol, key=key, params=params)
@@ -184,8 +192,14 @@ def fit(
         else:
             race = race if kept is None else kept.restored(race)
             race, winner, result = _advance_in_slices(race, fixed, progress, kept)
+            climb = lambda race: _advance_in_slices(race, fixed, False)
             if read.may_have_saddles:
-                result = _leave_saddles(result, winner, race, fixed, jax.random.fold_in(key, n_restarts))
+                look = lambda race: _advance(*fixed, SHAKEN_SWEEPS, np.bool_(False), race=race)[0]
+                own = jax.random.fold_in(key, n_restarts)
+                result = leave_saddles(result, winner, race, fixed[1], data, own, look, climb)
+            if search:
+                own = jax.random.fold_in(key, n_restarts + 1)
+                result = search_moves(result, winner, race, fixed[1:], own, climb)
             result = division.gathered(_explained(result, fixed) if subject is model else result, mesh)
     result = dataclasses.replace(result, columns=columns)
     result.warn(stacklevel=2)
@@ -212,7 +226,7 @@ def _start(
     return algorithm.init(key, data, weights)
 
 
-@functools.partial(jit_over_mesh, static=("options", "n_restarts", "lanes", "max_iter"))
+@functools.partial(jit_over_mesh, static=("options", "n_restarts", "more", "lanes", "max_iter"))
 def _begin(
     given: Given,
     data: Data,
@@ -223,6 +237,7 @@ def _begin(
     *,
     options: Options,
     n_restarts: int,
+    more: int,
     **sizes: int,
 ) -> tuple[Race, Any, Any, Any]:
     """All that comes before the first sweep, in one program: each takes time and memory maps of its own."""
@@ -235,6 +250,8 @@ def _begin(
         return race, starts, algorithm, emptied(annotated)
 
     keys = key[None] if n_restarts == 1 else jax.random.split(key, n_restarts)
+    if more:  # after those that there are without
+        keys = jnp.concatenate([keys, jax.random.split(jax.random.fold_in(key, n_restarts + 2), more)])
     alike = given
     if divided(ROWS) and not isinstance(given, Algorithm):  # whose states lie on the devices as those do
         alike = in_dtype(given, float_dtype(data)).algorithm(data, options._replace(tol=tol))
@@ -342,53 +359,3 @@ def _advance_in_slices(
                 race, so_far, _ = _advance(*fixed, _NO_LIMIT, np.bool_(True), race=race)
                 break
     return race, int(so_far.run), _as_fit(fixed[1], race, so_far)
-
-
-def _leave_saddles(fit: Fit, winner: int, race: Race, fixed: Tree, key: Array) -> Fit:
-    """Shake the parameters at which the best run converged; where the bound then rises, go on from there.
-
-    The lanes of the race take a few sweeps, each from parameters moved by about a standard deviation, in the
-    programs that are compiled already. From a maximum they come back to it; from a saddle they climb.
-    """
-    escaped = 0.0
-    _, algorithm, data, _ = fixed
-    for number in range(_SHAKES):
-        if fit.status != Status.CONVERGED:
-            break
-        start = float(fit.objective)
-        least = start + 1e-4 * max(1.0, abs(start))
-        try:
-            race = _shaken(race, fit.params, algorithm, jax.random.fold_in(key, number), data)
-            race = _advance(*fixed, np.int32(_SHAKEN_SWEEPS), np.bool_(False), race=race)[0]
-            if not _has_risen(race, least):
-                break
-            race, best, risen = _advance_in_slices(race, fixed, False)
-        except KeyboardInterrupt:
-            if in_several_processes():
-                raise
-            break
-        if not risen.objective > least:
-            break
-        escaped += float(risen.objective) - start
-        tables = zip(fit.runs, risen.runs, strict=True)
-        runs = Runs(*(table.at[winner].set(other[best]) for table, other in tables))
-        fit = dataclasses.replace(risen, runs=runs)
-    return dataclasses.replace(fit, escaped=jnp.asarray(escaped, fit.objective.dtype))
-
-
-@jit_over_mesh
-def _has_risen(race: Race, least: Given) -> Array:
-    """Return whether a run is, or has ended, above an objective."""
-    return (race.trace > least).any() | (race.best.rank[..., 1] > least).any()
-
-
-@jit_over_mesh
-def _shaken(race: Race, params: Record, algorithm: Any, key: Array, data: Data) -> Race:
-    """Return a race of one run for each lane, from the best parameters of this one, shaken."""
-    keys = jax.random.split(key, (race.run.size, len(params)))
-
-    def shake(keys: Array) -> Any:
-        moved = [displace(state, own) for state, own in zip(params.values(), keys, strict=True)]
-        return Record(zip(params, moved, strict=True))
-
-    return division.begun_again(race, jax.vmap(shake)(keys), algorithm, data)

@@ -9,7 +9,7 @@ import functools
 import importlib
 import os
 import warnings
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,9 +25,37 @@ from vbjax.inference.certificate import Certificate, certify
 from vbjax.inference.restarts import Runs
 from vbjax.inference.summary import Summary, summarise
 from vbjax.numerics.inputs import is_concrete, read_key
+from vbjax.numerics.stored import stored
 from vbjax.numerics.types import Data, Given, Params
 
 M = TypeVar("M")
+
+
+@stored
+class Search(NamedTuple):
+    """Account of the search of a fit among optima.
+
+    Attributes:
+        rounds: how many rounds there were, each of a move in every lane.
+        climbs: how many moves were climbed from.
+        kept: how many rounds ended at a better optimum, which was kept.
+        gained: what the objective has risen by, from the best of the runs.
+        returned: how many of the moves away from the final optimum came back to it.
+    """
+
+    rounds: int | Array
+    climbs: int | Array
+    kept: int | Array
+    gained: float | Array
+    returned: int | Array
+
+    @property
+    def sentence(self) -> str:
+        """What it found, for people."""
+        return (
+            f"the search kept {int(self.kept)} moves in {int(self.rounds)} rounds and gained "
+            f"{float(self.gained):.4g}; {int(self.returned)} of the moves away came back"
+        )
 
 
 class FitWarning(UserWarning):
@@ -73,6 +101,8 @@ class Fit(Generic[M]):
         escaped: rise of the bound, in nats, from a saddle at which the best run had converged, 0 where there
             was none; n_iter and trace are then those of the climb from the saddle. None where `fit` does not
             look for saddles: inside jit, and for models that have none.
+        search: an account of the search among optima, a `Search`; None without one. The best run's n_iter and
+            trace are then those of its last climb.
         columns: names of the columns of a data frame, and labels of those with categories; None for data of
             other kinds. Uses of the fit find the columns of another frame by these names.
     """
@@ -86,6 +116,7 @@ class Fit(Generic[M]):
     status_code: Int[Array, "*batch"]
     diagnostics: Diagnosis | None = None
     escaped: float | Array | None = None
+    search: Search | None = None
     columns: Columns | None = None
 
     @property
@@ -223,7 +254,8 @@ class Fit(Generic[M]):
     def warn(self, stacklevel: int = 1) -> None:
         """Warn with the verdict where the run did not converge, is singular, or alone found its optimum."""
         escaped = self.escaped is not None and self.escaped > 0  # then no restart has been there
-        alone = self.runs.objective.size > 1 and self._n_best < 2 and not escaped
+        sought = self.search is not None and self.search.returned > 0
+        alone = self.runs.objective.size > 1 and self._n_best < 2 and not escaped and not sought
         if self.status != Status.CONVERGED or alone or not np.asarray(self.runs.sound).any():
             warnings.warn(
                 f"{type(self.model).__name__}: {self.verdict()}", FitWarning, stacklevel=stacklevel + 1
@@ -264,6 +296,8 @@ class Fit(Generic[M]):
             words += f", {int(singular.sum())} singular{aside}" if singular.any() else ""
         if self.escaped is not None and self.escaped > 0:
             words += f"; it had converged at a saddle, from which the bound rose by {self.escaped:.4g} nats"
+        if self.search is not None:
+            words += f"; {self.search.sentence}"
         if singular.any() and not sound.any():
             words += "; the solution is singular: a component has collapsed, do not trust the objective"
         if self.diagnostics is None:

@@ -12,15 +12,24 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from vbjax import terms
+from vbjax import chains, terms
+from vbjax.core.devices import add_up, numbers_here
 from vbjax.core.hyperparameters import count, part
 from vbjax.core.model import ConjugateModel
-from vbjax.core.rows import Expectation, float_dtype, sum_over_rows, sweep_rows
+from vbjax.core.rows import (
+    Expectation,
+    expectation,
+    float_dtype,
+    n_all_rows,
+    sum_over_rows,
+    sweep_rows,
+)
 from vbjax.data.labelled import Labelled, keep_known, label_steps
 from vbjax.data.sequences import Sequences, Steps, for_every_step
 from vbjax.families.base import pytree, replace
 from vbjax.families.markov_chain import MarkovChain
 from vbjax.inference.replicate import sample_posterior
+from vbjax.models.components import moves
 from vbjax.models.components.component import Component
 from vbjax.models.labels.chain import Chain, HDPChain, MarkovLabels, Prepared
 from vbjax.models.markov import uses
@@ -28,6 +37,7 @@ from vbjax.numerics.inputs import is_concrete, read_count, read_key
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Hyper, Params, Tree
 
+_WIDEST = 0.4  # of all steps, in a window that a move gives to one state
 _CHUNK = 2**17  # numbers in a chunk's table of sequences x steps x states, which stays in the cache
 
 
@@ -76,6 +86,7 @@ class HiddenMarkovModel(ConjugateModel):
     )
 
     draws_data = True
+    has_moves = True
     named_axes: ClassVar[Mapping[str, int]] = dict(components=1)
     points: ClassVar[bool] = True
     """Whether chain and components are points, fitted by EM."""
@@ -238,6 +249,64 @@ class HiddenMarkovModel(ConjugateModel):
         return replace(self, n_states=chain.n_components, chain=chain), own | self.component.permute(
             params, order
         )
+
+    # -- moves between optima ------------------------------------------------------------------------
+
+    def propose(self, key: Array, params: Record, data: Sequences, weights: Array | None) -> Record:
+        """Move as a mixture does, half of the time with a window of steps in one state, more or less sticky.
+
+        Such windows are what Hughes, Stephenson & Sudderth (2015), section 3, give new states.
+        """
+        r = jnp.concatenate([x.reshape(-1, self.n_states) for x in uses.marginals(self, params, data)])
+        rows, seen = self._all_rows(data, weights)
+        place = numbers_here(len(seen)) / n_all_rows(seen)
+        states = self.chain.where_active(jnp.zeros(self.n_states, r.dtype))
+
+        def update(key: Array, r: Array) -> Record:
+            keys = jax.random.split(key)
+            centre, width, stickiness, windowed = jax.random.uniform(keys[0], (4,), r.dtype)
+            state = jax.random.categorical(keys[1], states)
+            inside = (jnp.abs(place.astype(r.dtype) - centre) < _WIDEST / 2 * width) & (windowed < 0.5)
+            r = jnp.where(inside[:, None], jax.nn.one_hot(state, self.n_states, dtype=r.dtype), r)
+            return self.at_responsibilities(params, r, data, weights, stickiness)
+
+        score = lambda params: self.objective(params, expectation(self, params, data, weights))
+        return moves.propose(key, self.component, rows, seen, r, self.chain.mask(), update, score)
+
+    def at_responsibilities(
+        self,
+        params: Record,
+        r: Float[Array, "t k"],
+        data: Sequences,
+        weights: Array | None,
+        stickiness: Float[Array, ""],
+    ) -> Record:
+        """Return the parameters after an update from given probabilities of the states of all steps.
+
+        Transitions are counted as if successive states were independent given the data, but for the part
+        `stickiness` of them, in which the state stays.
+        """
+        chain, components = self.prepare(params)
+        rows, seen = self._all_rows(data, weights)
+
+        def statistics(some: tuple[Data, Array], w: Array) -> Record:
+            return self.component.log_density(components, some[0])[1](w * some[1].T)
+
+        chunk = self.component.chunk_rows(self.component.bare(rows))
+        total = sum_over_rows(statistics, (rows, r), seen, chunk=chunk)
+        ends = np.cumsum([part.observed.size for part in data.parts])[:-1]
+        weights = jnp.ones(data.n_rows, r.dtype) if weights is None else weights
+
+        def transitions(part: Steps, own: Array, w: Array) -> dict[str, Tree]:
+            q = own.reshape(*part.observed.shape, -1)
+            pairs = jnp.einsum("ntk,ntl->nkl", q[:, :-1], q[:, 1:])
+            stays = pairs.sum(2)[..., None] * jnp.eye(self.n_states, dtype=q.dtype)
+            pairs = (1 - stickiness) * pairs + stickiness * stays
+            return self.chain.statistics(chain, chains.Posterior(jnp.zeros_like(w), q, pairs), w)
+
+        each = map(transitions, data.parts, jnp.split(r, ends), data.split(weights))
+        total |= add_up(jax.tree.map(lambda *x: sum(x), *each))
+        return self.m_step(params, total, self.factors)
 
     # -- use -----------------------------------------------------------------------------------------
 

@@ -14,11 +14,21 @@ from jaxtyping import Float, Int
 
 from vbjax.core.hyperparameters import count, part
 from vbjax.core.model import ConjugateModel, scored_rows
-from vbjax.core.rows import Expectation, float_dtype, n_rows, read_row_weights, total_weight
+from vbjax.core.rows import (
+    Expectation,
+    expectation,
+    float_dtype,
+    n_rows,
+    read_row_weights,
+    sum_over_rows,
+    sweep_rows,
+    total_weight,
+)
 from vbjax.data.labelled import keep_known, labels_of, read_labelled, rows_of, with_rows
 from vbjax.families.base import pytree, replace
 from vbjax.families.categorical import Categorical
 from vbjax.inference.replicate import restore_missing, sample_posterior
+from vbjax.models.components import moves
 from vbjax.models.components.component import Component
 from vbjax.models.labels.labels import Labels
 from vbjax.models.labels.weights import Weights
@@ -65,6 +75,7 @@ class Mixture(ConjugateModel):
     )
 
     draws_data = True
+    has_moves = True
     named_axes: ClassVar[Mapping[str, int]] = dict(components=1)
     points: ClassVar[bool] = True
     """Whether weights and components are points, fitted by EM."""
@@ -169,6 +180,32 @@ class Mixture(ConjugateModel):
         labels, own = self.weights.without_idle(params)
         component = self.component.permute(params, jnp.arange(labels.n_components))
         return replace(self, n_components=labels.n_components, weights=labels), own | component
+
+    def propose(self, key: Array, params: Record, data: Data, weights: Array | None) -> Record:
+        w = jnp.ones(n_rows(data), float_dtype(params)) if weights is None else weights
+        blank, chunk = jnp.zeros((n_rows(data), self.n_components), w.dtype), self.chunk_rows(data)
+
+        def of_chunk(rows: Data, _: Array, __: Array) -> tuple[Tree, Array]:
+            return (), jax.nn.softmax(self.labels_table(params, rows), -1)
+
+        r = sweep_rows(of_chunk, data, w, blank, chunk=chunk)[1]
+        update = lambda key, r: self.at_responsibilities(params, r, data, w)
+        score = lambda params: self.objective(params, expectation(self, params, data, weights))
+        return moves.propose(key, self.component, self._rows(data), w, r, self.weights.mask(), update, score)
+
+    def at_responsibilities(
+        self, params: Record, r: Float[Array, "n k"], data: Data, weights: Float[Array, " n"]
+    ) -> Record:
+        """Return the parameters after an update from given responsibilities."""
+        mixing, components = self.prepare(params)
+
+        def statistics(some: tuple[Data, Array], w: Array) -> Record:
+            (covariates, own), r = self._split(some[0]), w * some[1].T
+            pull = self.component.log_density(components, own)[1]
+            return self.weights.statistics(mixing, r, covariates) | pull(r)
+
+        total = sum_over_rows(statistics, (data, r), weights, chunk=self.chunk_rows(data))
+        return self.m_step(params, total, self.factors)
 
     # -- use -----------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -148,6 +148,14 @@ class HDPTopics(TopicModel):
         share = share.at[heir].add((1 - _LEFT) * params.weights.mean[light])
         topics = topics.at[heir].set(both[heir]).at[light].set(eta)
         return params | dict(topics=DirichletState(topics), weights=_with_mean(params.weights, share))
+
+    def propose(self, key: Array, params: Record, data: Documents, weights: Array | None) -> Record:
+        return _heavy_first(super().propose(key, params, data, weights))
+
+    def with_topics(self, params: Record, topics: DirichletState, share: Callable[[Array], Array]) -> Record:
+        mean = share(params.weights.mean)
+        least = _LEFT * params.weights.mean.min()  # no piece of a stick is nothing
+        return params | dict(topics=topics, weights=_with_mean(params.weights, jnp.maximum(mean, least)))
 
     @property
     def weights_prior(self) -> StickBreakingState:

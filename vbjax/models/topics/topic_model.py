@@ -30,6 +30,7 @@ from vbjax.numerics.types import Given, Hyper, Params, Tree
 
 _CHUNK = 2**16  # numbers in a chunk's table of documents x words x topics, which stays in the cache
 _NOISE, _PASSES, _TURNS = 0.1, 10, 10  # of the start: in log topics, passes, and turns of documents in each
+_MOVED_PASSES = 3  # after a move, before which its topics are random halves
 _MOST = 1000  # turns of a document that is to settle
 _SETTLED = 1e-4  # a document has settled where a turn moves less than this share of its words
 
@@ -55,6 +56,7 @@ class TopicModel(ConjugateModel):
     document_sweeps: int
 
     interacting_locals = True
+    has_moves = True
     lanes_on_cpu = 1
 
     # -- the model -----------------------------------------------------------------------------------
@@ -131,6 +133,42 @@ class TopicModel(ConjugateModel):
             return self.m_step(params, self.anew(params, data, weights).statistics, ("topics",))
 
         return lax.fori_loop(0, _PASSES, begin_anew, params)
+
+    # -- moves between optima ------------------------------------------------------------------------
+
+    def propose(self, key: Array, params: Record, data: Documents, weights: Array | None) -> Record:
+        """Join two topics and divide another one; a few passes follow in which documents begin anew.
+
+        A topic goes to the one whose words are most like its own, likelier a light topic and alike words. In
+        its place comes a random half of the words of another, likelier a heavy one.
+        """
+        keys, k = jax.random.split(key, 3), self.n_topics
+        eta = self.eta(params)
+        words = params.topics.concentration - eta
+        heavy = jnp.maximum(words.sum(1), jnp.finfo(words.dtype).tiny)
+        root = jnp.sqrt(jnp.maximum(words, 0) / heavy[:, None])
+        unlike = jnp.maximum(1 - root @ root.T, 0)  # squared Hellinger distances
+        itself = jnp.eye(k, dtype=bool)
+        cost = jnp.log(heavy[:, None] * unlike + 1) + jax.random.normal(keys[0], (k, k), words.dtype)
+        freed, heir = jnp.unravel_index(jnp.where(itself, jnp.inf, cost).argmin(), (k, k))
+        weight = jnp.log(heavy) + jax.random.normal(keys[1], (k,), words.dtype)
+        divided = jnp.where(jnp.arange(k) == freed, -jnp.inf, weight).argmax()
+        left = jax.random.uniform(keys[2], words.shape[1:], words.dtype)
+
+        def moved(x: Array, left: Given) -> Array:
+            x = x.at[heir].add(x[freed])
+            return x.at[freed].set((1 - left) * x[divided]).at[divided].multiply(left)
+
+        begun = self.with_topics(params, DirichletState(eta + moved(words, left)), lambda x: moved(x, 0.5))
+
+        def begin_anew(_: Any, params: Record) -> Record:
+            return self.m_step(params, self.anew(params, data, weights).statistics, self.factors)
+
+        return lax.fori_loop(0, _MOVED_PASSES, begin_anew, begun)
+
+    def with_topics(self, params: Record, topics: DirichletState, share: Callable[[Array], Array]) -> Record:
+        """Return the parameters with other topics, `share` being what their weights (k,) become."""
+        return params | dict(topics=topics)
 
     # -- the E-step ----------------------------------------------------------------------------------
 
