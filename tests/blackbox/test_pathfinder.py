@@ -11,9 +11,8 @@ from notebooks.posteriors import posterior
 from tests.support.clouds import key
 from tests.support.tolerances import close
 from vbjax.blackbox import pathfinder
-from vbjax.blackbox.algorithms.pathfinder import _nearest_normal
-from vbjax.blackbox.families import LocationScale
-from vbjax.blackbox.scales import Diagonal, Full
+from vbjax.blackbox.diagnostics import compute_diagnostics
+from vbjax.blackbox.scales import Diagonal, Full, whitener
 
 PRECISION = np.array([[4.0, 1.5, 0.0], [1.5, 1.0, 0.3], [0.0, 0.3, 9.0]])
 MEAN = np.array([1.0, -20.0, 300.0])
@@ -28,43 +27,53 @@ def normal_target(s):
 SUPPORT = dict(pair=vb.real(2), single=vb.real())
 
 
-def test_a_path_to_a_normal_target_ends_at_it_after_as_many_steps_as_dimensions(float64):
-    # two more, as the search along a line is not exact; q has the target's blocks of precision
-    model = vb.BlackBox(normal_target, SUPPORT, family="blocks")
-    keys = jax.random.split(key(), 3)
-    starts = jax.jit(jax.vmap(lambda k: pathfinder(model, key=k, max_iter=5)))(keys)
-    np.testing.assert_allclose(starts.q.location, np.tile(MEAN, (3, 1)), atol=1e-9)
-    covariance = starts.q.scale @ jnp.swapaxes(starts.q.scale, 1, 2)
-    apart = np.array([0, 0, 1])
-    own = np.linalg.inv(np.where(apart[:, None] == apart, PRECISION, 0))
-    np.testing.assert_allclose(covariance, np.tile(own, (3, 1, 1)), atol=1e-8)
+@pytest.mark.parametrize("family", ["full_rank", "blocks", "mean_field"])
+def test_paths_to_a_normal_target_end_near_the_best_of_the_family(float64, family):
+    # whose bound is 1/2 log |2 pi P^-1| for the target's own part P of the precision
+    model = vb.BlackBox(normal_target, SUPPORT, family=family, n_paths=4)
+    start = pathfinder(model, key=key())
+    own = dict(full_rank=np.zeros(3), blocks=np.array([0, 0, 1]), mean_field=np.arange(3))[family]
+    precision = np.where(own[:, None] == own, PRECISION, 0)
+    best = -0.5 * np.linalg.slogdet(precision / (2 * np.pi))[1]
+    assert best - 0.1 < model.bound(start) < best + 1e-9
 
 
 @pytest.mark.parametrize(("kind", "keep"), [(Full(), np.ones((3, 3))), (Diagonal(), np.eye(3))])
-def test_the_nearest_of_a_family_to_a_normal_has_its_mean_and_its_own_part_of_the_precision(
-    kind, keep, dtype
-):
-    like = LocationScale(jnp.zeros(3, dtype), kind.start(3, dtype), kind)
-    q = _nearest_normal(like, jnp.asarray(MEAN, dtype), jnp.asarray(PRECISION, dtype))
-    scale = np.asarray(q.scale, float) if keep.all() else np.diag(np.asarray(q.scale, float))
-    close(q.location, MEAN)
+def test_the_part_of_a_family_is_its_own_part_of_the_precision(kind, keep, dtype):
+    precision = jnp.asarray(PRECISION, dtype)
+    scale = np.asarray(kind.part(precision, whitener(precision)), float)
+    scale = scale if keep.all() else np.diag(scale)
     close((scale @ scale.T).astype(dtype), np.linalg.inv(PRECISION * keep))
 
 
-def test_a_fit_that_starts_there_takes_fewer_sweeps(float64):
+def test_every_fit_finds_the_higher_of_two_modes_where_single_starts_find_either(float64):
+    # 0.9 N(-5, 1) + 0.1 N(3, 1): most points are nearer to the lower mode
+    def two_modes(u):
+        return jnp.logaddexp(jnp.log(0.9) - 0.5 * (u + 5) ** 2, jnp.log(0.1) - 0.5 * (u - 3) ** 2)
+
+    model = lambda n: vb.BlackBox(two_modes, vb.real(), n_paths=n)
+    keys = jax.random.split(key(), 12)
+    ends = {}
+    for n in (1, 16):
+        mean = jax.jit(jax.vmap(lambda k, n=n: vb.fit(model(n), key=k).params.mean))(keys)
+        ends[n] = np.abs(mean + 5) < 0.1
+    assert not ends[1].all()
+    assert ends[16].all()
+
+
+def test_a_fit_starts_where_the_paths_end(float64):
     target = posterior("kidscore_momiq")
     model = vb.BlackBox(target.log_density, target.support)
-    start = pathfinder(model, target.data, key=key(1))
-    fit = vb.fit(model, target.data, key=key(1), params=start, n_restarts=2, lanes=1)
-    assert (fit.runs.status == vb.Status.CONVERGED).all()
-    assert fit.runs.n_iter[0] < fit.runs.n_iter[1]  # of the second run, from a random start
-    np.testing.assert_allclose(fit.runs.objective, fit.objective, atol=1e-2)  # other draws
+    start = pathfinder(model, target.data, key=key(1), max_iter=100)
+    again = model.init(key(1), model.read(target.data))
+    chex.assert_trees_all_close(again, start, rtol=1e-9)
+    assert vb.fit(model, target.data, key=key(1)).n_iter < 20
 
 
 def test_a_path_beside_an_abyss_stays_out_of_it_or_is_refused():
     # log x (1 - x) of any real x: not a number outside (0, 1), infinitely low at its ends
     model = vb.BlackBox(lambda s: jnp.log(s.x) + jnp.log1p(-s.x), dict(x=vb.real()), family="mean_field")
-    inside = {s: bool(0 < model.init(key(s)).q.location[0] < 1) for s in range(4)}
+    inside = {s: bool(0 < model.begin(key(s))[0].q.location[0] < 1) for s in range(4)}
     assert set(inside.values()) == {False, True}
     for seed, fine in inside.items():
         if fine:
@@ -82,3 +91,36 @@ def test_what_has_no_path_is_refused():
         pathfinder(mixture, key=key())
     with pytest.raises(ValueError, match="model must be a BlackBox; got 3"):
         pathfinder(3, key=key())
+
+
+def test_the_word_names_modes_that_paths_met_and_starts_that_looked_for_none():
+    def modes(u, d):  # N(0, 1), and one of weight d at 6
+        return jnp.logaddexp(-0.5 * u**2, jnp.log(d) - 0.5 * (u - 6) ** 2)
+
+    model = vb.BlackBox(modes, vb.real(), n_paths=64)
+    words = {w: vb.fit(model, jnp.float32(w), key=key(3)).verdict() for w in (0.2, 1e-4)}
+    # log 5 = 1.61, and log 1e4 = 9.21, but for the bound of few draws
+    assert "to other modes, 1.59" in words[0.2]
+    assert "which it leaves out" in words[0.2]
+    assert "to other modes, 9." in words[1e-4]
+    assert "which it leaves out" not in words[1e-4]
+    model = vb.BlackBox(modes, vb.real(), family=vb.blackbox.mixture(2))
+    assert (
+        "one start: other modes were not looked for" in vb.fit(model, jnp.float32(0.2), key=key()).verdict()
+    )
+
+
+def test_the_word_on_independent_entries_names_their_sds():
+    def pair(u):
+        return -0.5 * (u[0] ** 2 + (u[1] - 2 * u[0]) ** 2 / 0.1)
+
+    fit = vb.fit(vb.BlackBox(pair, vb.real(2), family="mean_field"), key=key())
+    assert fit.n_iter <= 3  # the mean by Newton steps, however strongly entries are correlated
+    assert "its sds not: they are too small" in fit.verdict()
+
+
+def test_weights_that_are_nearly_equal_are_no_alarm_whatever_their_tail():
+    log_p = jnp.zeros(2000).at[:5].set(0.4)  # a tail of nothing but five draws
+    found = compute_diagnostics(log_p, jnp.zeros(2000), jnp.float32(0), factorised=False, paths=None)
+    assert found.effective > 0.99
+    assert "close to the posterior" in found.sentence

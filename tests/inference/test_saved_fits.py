@@ -95,7 +95,7 @@ def test_values_of_every_type_come_back(path):
         joint=vb.LocationPrecision(jnp.ones(2), vb.families.NormalState(jnp.zeros(2), 3.0)),
     )
     columns = Columns(("a", "kind"), (None, ("no", "yes")))
-    fit = dataclasses.replace(fit, diagnostics=vb.blackbox.Diagnostics(*jnp.arange(6.0)), columns=columns)
+    fit = dataclasses.replace(fit, diagnostics=vb.blackbox.Diagnostics(*jnp.arange(9.0)), columns=columns)
     fit.save(path)
     require_same(vb.load(path), fit)
 

@@ -1,11 +1,12 @@
 """Black-box variational inference: a distribution on unconstrained space, fitted to any log density.
 
 `black_box` holds the model, `approximation` the result of a fit, `families` the choices of q, `contracts`
-what a family must offer. Four algorithms fit it: `natural_ascent` and `fixed_draws` on the fixed draws of
-`normal_draws`, `stochastic_ascent` by the gradients of `estimators` (`gradient_estimates` shows them), and
-`score_matching`; `pathfinder` finds a start. `inspection` refuses what cannot be fitted. `diagnostics`
-says how far to trust a fit; `summing` sums discrete latents out; `numpyro_models` reads those of
-NumPyro; `non_conjugate` makes such a distribution a factor of a `vb.Model` whose other factors are conjugate.
+what a family must offer. Fits start at the end of one of several `paths` to modes, which `pathfinder` shows.
+Four algorithms fit: `natural_ascent` and `fixed_draws` on the fixed draws of `normal_draws`,
+`stochastic_ascent` by the gradients of `estimators` (`gradient_estimates` shows them), and `score_matching`.
+`inspection` refuses what cannot be fitted. `diagnostics` says how far to trust a fit; `summing` sums
+discrete latents out; `numpyro_models` reads those of NumPyro; `non_conjugate` makes such a distribution a
+factor of a `vb.Model` whose other factors are conjugate.
 """
 
 import importlib
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vbjax.blackbox.algorithms.gradient_estimates import gradient_estimates
 from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
+from vbjax.blackbox.algorithms.pathfinder import pathfinder
 from vbjax.blackbox.algorithms.score_matching import ScoreMatching
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
@@ -25,13 +27,11 @@ from vbjax.numerics.pareto import pareto_smoothed
 
 if TYPE_CHECKING:
     from vbjax.blackbox.algorithms.fixed_draws import FixedDraws
-    from vbjax.blackbox.algorithms.pathfinder import pathfinder
     from vbjax.blackbox.algorithms.stochastic_ascent import StochasticAscent
 
 _BY_OPTAX = {
     "FixedDraws": "fixed_draws",
     "StochasticAscent": "stochastic_ascent",
-    "pathfinder": "pathfinder",
 }
 
 

@@ -17,6 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, UInt32
 
+from vbjax.blackbox.algorithms.paths import Paths
 from vbjax.blackbox.contracts import Free, Latents, Points, Q, SupportTree, is_reparameterized
 from vbjax.blackbox.families import from_free, with_equal_weights
 from vbjax.blackbox.moments import DrawnMoments
@@ -61,6 +62,7 @@ class Approximation(DrawnMoments, Generic[Q]):
         seed: data of the key of fresh draws.
         support: supports of the latents.
         n: number of draws of the fit.
+        paths: the paths to where the fit started; None where it had one start.
     """
 
     q: Q
@@ -68,6 +70,7 @@ class Approximation(DrawnMoments, Generic[Q]):
     seed: UInt32[Array, " *size"]
     support: SupportTree
     n: int = static()
+    paths: Paths | None = None
 
     @staticmethod
     def begin(q: Q, key: Array, n: int, support: SupportTree, dtype: DTypeLike) -> Approximation[Q]:

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 
 from vbjax.blackbox.algorithms.estimators import surrogate
 from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
+from vbjax.blackbox.algorithms.paths import follow_paths, overdispersed
 from vbjax.blackbox.approximation import Approximation, constrain, support_leaves, support_size
 from vbjax.blackbox.contracts import Distribution, FamilyStart, Free, Latents, SupportTree
 from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, compute_diagnostics, resample_rows
@@ -36,6 +37,9 @@ from vbjax.families.base import pytree, static
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import as_array, read_arrays, read_count, read_key
 from vbjax.numerics.types import Data
+
+_LONGEST = 100  # steps of a path to a start
+_LARGEST = 2**24  # numbers in the Hessians of all paths; more take one start
 
 
 @pytree
@@ -59,6 +63,9 @@ class BlackBox:
         n_draws: number of draws, even; by default max(128, 8 d). "full_rank" and "blocks" need more than 2 d.
         log_likelihood: `log_likelihood(latents, rows)`, one number for each row. The density is then
             `log_density(latents)` plus their sum, and rows may have weights and come in minibatches.
+        n_paths: number of points from which paths to modes start a fit of "full_rank", "mean_field" or
+            "blocks" (`blackbox.pathfinder`); the fit climbs from the end of the best. Other families, and
+            latents of more than some 1,000 numbers, have one start.
 
     Raises:
         ValueError: at `fit`, for a tree without supports, an unknown family, too few draws, or a density that
@@ -79,6 +86,7 @@ class BlackBox:
     family: str | FamilyStart = static(default="full_rank")
     n_draws: int | None = static(default=None)
     log_likelihood: Callable[[Latents, Data], Array] | None = static(default=None)
+    n_paths: int = static(default=16)
 
     lanes_on_cpu = 4
     may_have_saddles = False
@@ -111,6 +119,7 @@ class BlackBox:
             if not callable(given) and not (given is None and name == "log_likelihood"):
                 raise ValueError(f"{name} must be a function; got {given!r}")
         inspect_support(self.support, discrete=True)
+        read_count(self.n_paths, "n_paths")
         q = self.inspect_family(float_dtype(data))
         correlated = isinstance(q, LocationScale) and q.scale.ndim == 2
         inspect_n_draws("n_draws", self._n_draws, 2 * self.size + 2 if correlated else 2, self.size)
@@ -182,10 +191,27 @@ class BlackBox:
         return max(128, 8 * self.size) if self.n_draws is None else self.n_draws
 
     def init(self, key: Array, data: Data = None) -> Approximation:
-        """Return the start of the family, with the draws of a fit."""
+        """Return the best normal of several paths, or the start of another family, with the fit's draws."""
+        start, place = self.begin(key, data)
+        if not isinstance(start.q, LocationScale) or self.n_paths * self.size**2 > _LARGEST:
+            return start
+        return self.follow_paths(start, place, data, jnp.asarray(_LONGEST))
+
+    def begin(self, key: Array, data: Data = None) -> tuple[Approximation, Array]:
+        """Return the start of the family, with the draws of a fit; and a key for more points."""
         dtype = float_dtype(data)
         place, rest = jax.random.split(key)
-        return Approximation.begin(self._start(place, dtype), rest, self._n_draws, self.support, dtype)
+        start = Approximation.begin(self._start(place, dtype), rest, self._n_draws, self.support, dtype)
+        return start, jax.random.fold_in(place, 1)
+
+    def follow_paths(
+        self, start: Approximation[LocationScale], key: Array, data: Data, max_iter: Array
+    ) -> Approximation[LocationScale]:
+        """Return the best normal of `n_paths` paths, the first of which begins at `start`."""
+        points = overdispersed(key, start.q, self.n_paths)
+        log_p = lambda u: self.log_joint(u, data)
+        q, paths = follow_paths(log_p, start.q, start.noise, points, max_iter)
+        return dataclasses.replace(start, q=q, paths=paths)
 
     def _start(self, key: Array, dtype: DTypeLike) -> Distribution:
         return start_of_latents(self.family, support_leaves(self.support), key, dtype)
@@ -260,7 +286,13 @@ class BlackBox:
         inspect_params(self.support, params)
         u = params.q.sample(params.key, N_DRAWS)
         log_p = jax.vmap(lambda u: self.log_joint(u, data))(u)
-        return compute_diagnostics(log_p, params.q.log_prob(u), self.gradient_norm(params, data))
+        return compute_diagnostics(
+            log_p,
+            params.q.log_prob(u),
+            self.gradient_norm(params, data),
+            factorised=self.family == "mean_field",
+            paths=params.paths,
+        )
 
     def mean_response(self, params: Approximation, data: Data) -> tuple[Latents, Float[Array, "p p"]]:
         """Compute the means of the latents and their response to pulls, for `vb.linear_response`.

@@ -6,6 +6,9 @@ is
 
     S^-1 <- (1 - rho) S^-1 + rho L^-T K L^-1,   m <- m + rho S E[g]   with the new S.
 
+K is the whole expected Hessian. A diagonal or blocked S^-1 keeps its own part of the step, but m moves as if
+S were whole, by a Newton step where rho = 1: else it would crawl where latents are correlated.
+
 References:
     Khan & Lin (2017), Conjugate-computation variational inference, AISTATS; Lin, Khan & Schmidt (2019),
     Stein's lemma for the reparameterization trick, on K.
@@ -16,7 +19,7 @@ For `blackbox`; imports linalg.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,24 +30,55 @@ from jaxtyping import Float
 from vbjax.numerics.linalg import cholesky, solve_lower, transpose
 from vbjax.numerics.stored import stored
 
+_COUPLED = 1024  # entries of a diagonal L up to which K is whole, (d, d)
+
 
 class Slope(NamedTuple):
     """Gradient of a fixed-draw bound at (m, L), in units of the present L.
 
     Attributes:
         pull: L' E[g], (d,).
-        curvature: K, the lower triangle of -E[(L' g) z'] made symmetric, (d, d), or its diagonal (d,): the
-            optimal precision in units of the present one, I where L is optimal (Stein's lemma).
+        curvature: K, the lower triangle of -E[(L' g) z'] made symmetric, (d, d), the expected Hessian of
+            -log p in units of L (Stein's lemma), whose own part is I where L is optimal. Of a diagonal L of
+            very many entries, or with few draws, its diagonal (d,).
     """
 
     pull: Float[Array, " d"]
     curvature: Float[Array, " d"] | Float[Array, "d d"]
 
 
+def _curvature(h: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Array, "d d"]:
+    """Return K from gradients in units of L, at draws z."""
+    cross = jnp.tril(transpose(h) @ z / len(z))
+    return -(cross + transpose(jnp.tril(cross, -1)))
+
+
+def whitener(precision: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """Return the lower R with R R' = P^-1 of a precision P; NaN where P is not positive definite."""
+    # P = U U' with U upper, so that R = U^-T is lower
+    upper = cholesky(precision[::-1, ::-1])[::-1, ::-1]
+    return solve_lower(transpose(upper), jnp.eye(len(precision), dtype=precision.dtype))
+
+
+def _mixed(curvature: Float[Array, "d d"], rho: Float[Array, ""]) -> Float[Array, "d d"]:
+    """Return (1 - rho) I + rho K."""
+    return (1 - rho) * jnp.eye(len(curvature), dtype=curvature.dtype) + rho * curvature
+
+
+def _gain(slope: Slope) -> Float[Array, ""]:
+    """Return the nats that a Newton step of m promises; a natural-gradient step where K is not positive."""
+    root = whitener(slope.curvature)
+    newton = transpose(root) @ slope.pull
+    return 0.5 * jnp.where(jnp.isfinite(root).all(), newton @ newton, slope.pull @ slope.pull)
+
+
 @stored
 @dataclasses.dataclass(frozen=True)
 class Diagonal:
     """Diagonal L, as a vector of standard deviations: the entries are independent."""
+
+    is_part: ClassVar[bool] = True
+    """Whether S^-1 keeps a part of K alone."""
 
     def start(self, size: int, dtype: DTypeLike) -> Float[Array, " d"]:
         """Return the identity."""
@@ -74,24 +108,35 @@ class Diagonal:
         self, scale: Float[Array, " d"], z: Float[Array, "n d"], gradients: Float[Array, "n d"]
     ) -> Slope:
         """Return the slope of the bound, from draws z and the gradients of the log density at L z."""
-        h = gradients * scale
-        return Slope(h.mean(0), -(h * z).mean(0))
+        h, (n, d) = gradients * scale, z.shape
+        whole = d <= _COUPLED and n > 2 * d
+        return Slope(h.mean(0), _curvature(h, z) if whole else -(h * z).mean(0))
 
     def gain(self, slope: Slope) -> Float[Array, ""]:
-        """Return half the squared length of the natural gradient: the gain, in nats, that a step promises."""
-        return 0.5 * (slope.pull**2).sum() + 0.25 * ((slope.curvature - 1) ** 2).sum()
+        """Return the gain, in nats, that a step promises."""
+        own = slope.curvature if slope.curvature.ndim == 1 else jnp.diagonal(slope.curvature)
+        near = 0.5 * (slope.pull**2).sum() if slope.curvature.ndim == 1 else _gain(slope)
+        return near + 0.25 * ((own - 1) ** 2).sum()
 
     def bend(self, slope: Slope) -> Float[Array, ""]:
         """Return the trace of the curvature, which is negative where the log density is convex on average."""
-        return slope.curvature.sum()
+        return slope.curvature.sum() if slope.curvature.ndim == 1 else jnp.trace(slope.curvature)
 
     def move(
         self, location: Float[Array, " d"], scale: Float[Array, " d"], slope: Slope, rho: Float[Array, ""]
     ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
-        """Return (m, L) after a natural-gradient step of length rho; NaN where it leaves the family."""
-        precision = 1 - rho + rho * slope.curvature
-        root = 1 / jnp.sqrt(jnp.where(precision > 0, precision, jnp.nan))
-        return location + scale * (rho * root**2 * slope.pull), scale * root
+        """Return (m, L) after a step of length rho; NaN where it leaves the family."""
+        whole = slope.curvature.ndim == 2
+        precision = 1 - rho + rho * (jnp.diagonal(slope.curvature) if whole else slope.curvature)
+        own = 1 / jnp.sqrt(jnp.where(precision > 0, precision, jnp.nan))
+        pull = rho * slope.pull
+        root = whitener(_mixed(slope.curvature, rho)) if whole else own
+        step = root @ (transpose(root) @ pull) if whole else own**2 * pull
+        return location + scale * step, scale * own
+
+    def part(self, precision: Float[Array, "d d"], root: Float[Array, "d d"]) -> Float[Array, " d"]:
+        """Return the L of this family that is best for a normal of a precision whose whitener is `root`."""
+        return 1 / jnp.sqrt(jnp.diagonal(precision))
 
 
 @stored
@@ -100,6 +145,11 @@ class Full:
     """Lower triangular L, zero between blocks of these sizes; None is one block of all entries."""
 
     blocks: tuple[int, ...] | None = None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether S^-1 keeps a part of K alone."""
+        return self.blocks is not None
 
     def start(self, size: int, dtype: DTypeLike) -> Float[Array, "d d"]:
         """Return the identity."""
@@ -123,27 +173,27 @@ class Full:
 
     def bind(self, free: Float[Array, "d d"]) -> Float[Array, "d d"]:
         """Return the L that `free` numbers stand for."""
-        return self._zero_between_blocks(jnp.tril(free, -1)) + jnp.diag(jnp.exp(jnp.diagonal(free)))
+        return self._own(jnp.tril(free, -1)) + jnp.diag(jnp.exp(jnp.diagonal(free)))
 
     def slope(
         self, scale: Float[Array, "d d"], z: Float[Array, "n d"], gradients: Float[Array, "n d"]
     ) -> Slope:
         """Return the slope of the bound, from draws z and the gradients of the log density at L z."""
         h = gradients @ scale
-        cross = jnp.tril(transpose(h) @ z / len(z))
-        curvature = -(cross + transpose(jnp.tril(cross, -1)))
-        return Slope(h.mean(0), self._zero_between_blocks(curvature))
+        return Slope(h.mean(0), _curvature(h, z))
 
-    def _zero_between_blocks(self, matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    def _own(self, matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+        """Return a matrix with zeros between the blocks."""
         if self.blocks is None:
             return matrix
         own = np.repeat(np.arange(len(self.blocks)), self.blocks)
         return jnp.where(own[:, None] == own, matrix, 0)
 
     def gain(self, slope: Slope) -> Float[Array, ""]:
-        """Return half the squared length of the natural gradient: the gain, in nats, that a step promises."""
-        off = slope.curvature - jnp.eye(len(slope.pull), dtype=slope.pull.dtype)
-        return 0.5 * (slope.pull**2).sum() + 0.25 * (off**2).sum()
+        """Return the gain, in nats, that a step promises."""
+        off = self._own(slope.curvature) - jnp.eye(len(slope.pull), dtype=slope.pull.dtype)
+        near = 0.5 * (slope.pull**2).sum() if self.blocks is None else _gain(slope)
+        return near + 0.25 * (off**2).sum()
 
     def bend(self, slope: Slope) -> Float[Array, ""]:
         """Return the trace of the curvature, which is negative where the log density is convex on average."""
@@ -152,10 +202,12 @@ class Full:
     def move(
         self, location: Float[Array, " d"], scale: Float[Array, "d d"], slope: Slope, rho: Float[Array, ""]
     ) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
-        """Return (m, L) after a natural-gradient step of length rho; NaN where it leaves the family."""
-        eye = jnp.eye(len(location), dtype=location.dtype)
-        precision = (1 - rho) * eye + rho * slope.curvature
-        # precision = U U' with U upper, so that L U^-T is lower again
-        upper = cholesky(precision[::-1, ::-1])[::-1, ::-1]
-        root = solve_lower(transpose(upper), eye)
-        return location + scale @ (root @ (transpose(root) @ (rho * slope.pull))), scale @ root
+        """Return (m, L) after a step of length rho; NaN where it leaves the family."""
+        precision = _mixed(slope.curvature, rho)
+        root = whitener(precision)
+        step = root @ (transpose(root) @ (rho * slope.pull))
+        return location + scale @ step, scale @ self.part(precision, root)
+
+    def part(self, precision: Float[Array, "d d"], root: Float[Array, "d d"]) -> Float[Array, "d d"]:
+        """Return the L of this family that is best for a normal of a precision whose whitener is `root`."""
+        return root if self.blocks is None else whitener(self._own(precision))

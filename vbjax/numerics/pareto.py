@@ -36,6 +36,11 @@ def _fit_generalized_pareto(x: Float[Array, " n"]) -> tuple[Float[Array, ""], Fl
     return (n * k + 5) / (n + 10), -k / b
 
 
+def tail_size(n: int) -> int:
+    """Return how many of n ratios are the tail: Vehtari et al. (2024), section 3.1."""
+    return math.ceil(min(n / 5, 3 * math.sqrt(n)))
+
+
 def pareto_smoothed(log_ratios: ArrayLike) -> tuple[Float[Array, " n"], Float[Array, ""]]:
     """Smooth importance weights: replace the largest by quantiles of a generalised Pareto distribution.
 
@@ -73,7 +78,7 @@ def pareto_smoothed(log_ratios: ArrayLike) -> tuple[Float[Array, " n"], Float[Ar
 def smooth(log_ratios: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, ""]]:
     """Compute `pareto_smoothed` of ratios that have been examined."""
     n = len(log_ratios)
-    size = math.ceil(min(n / 5, 3 * math.sqrt(n)))
+    size = tail_size(n)
     log_w = log_ratios - log_ratios.max()
     order = jnp.argsort(log_w)
     cut = log_w[order[-size - 1]]

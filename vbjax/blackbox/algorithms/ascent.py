@@ -23,7 +23,7 @@ from vbjax.families.base import pytree
 from vbjax.numerics.inputs import read_number
 from vbjax.numerics.types import Data
 
-_SHORTEST = 2.0**-40  # a step so short that no gain is left in it
+SHORTEST = 2.0**-40  # a step so short that no gain is left in it
 
 
 @runtime_checkable
@@ -151,7 +151,7 @@ def judge_trial(
         tol: a number of nats.
     """
     u, last = trial.points()[0], state.last
-    status = jnp.where(state.rho < _SHORTEST, explain_no_step(u, log_joint, bend), Status.UNFINISHED)
+    status = jnp.where(state.rho < SHORTEST, explain_no_step(u, log_joint, bend), Status.UNFINISHED)
     arrived = gain <= jnp.maximum(jnp.asarray(tol, last.error.dtype), last.error)
     status = jnp.where(arrived, Status.CONVERGED, status)
     return judge_run(status, last.objective, jnp.where(kept, u, 0))

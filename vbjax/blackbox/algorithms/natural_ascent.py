@@ -13,17 +13,20 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Bool, Float
 
-from vbjax.blackbox.algorithms.ascent import Ascent, Target, Trial, TrialState, judge_trial
+from vbjax.blackbox.algorithms.ascent import SHORTEST, Ascent, Target, Trial, TrialState, judge_trial
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.scales import Slope
-from vbjax.core.contracts import Info
+from vbjax.core.contracts import Info, Status
 from vbjax.families.base import pytree
 from vbjax.numerics.trees import choose
 from vbjax.numerics.types import Data
 
 NaturalState: TypeAlias = TrialState[Slope]
+_UNDAMPED = 0.01  # below this damping the next step is whole
+_DAMPED = 0.3  # the least damping after a step that was too long
 
 
 @pytree
@@ -65,10 +68,30 @@ class NaturalAscent(Ascent):
         kept = finite & (tried.objective >= state.last.objective - tried.error)
 
         last = choose(kept, tried, state.last)
-        rho = jnp.where(kept, jnp.minimum(2 * state.rho, 1), state.rho / 4)
-        location, scale = kind.move(last.params.q.location, last.params.q.scale, last.summary, rho)
+        rho = (_less_damped if kind.is_part else _longer)(state.rho, kept)
+        none = last.objective == -jnp.inf  # yet: draws of the start lie where the density is zero
+        here = last.params.q
+        location, scale = kind.move(here.location, here.scale, last.summary, rho)
+        location, scale = choose(none, (here.location, rho * here.scale), (location, scale))
         q = dataclasses.replace(trial.q, location=location, scale=scale)
         state = TrialState(last, dataclasses.replace(last.params, q=q), rho)
         gain, bend = kind.gain(last.summary), kind.bend(last.summary)
         status = judge_trial(trial, log_joint, kept, state, gain=gain, bend=bend, tol=self.tol)
-        return state, last.info(status)
+        waiting = none & (rho >= SHORTEST)
+        return state, last.info(jnp.where(waiting, jnp.int32(Status.UNFINISHED), status))
+
+
+def _longer(rho: Float[Array, ""], kept: Bool[Array, ""]) -> Float[Array, ""]:
+    """Return the length of the step after one of length rho that was kept, or taken back."""
+    return jnp.where(kept, jnp.minimum(2 * rho, 1), rho / 4)
+
+
+def _less_damped(rho: Float[Array, ""], kept: Bool[Array, ""]) -> Float[Array, ""]:
+    """Return the same where S is a part of a normal's, and m moves by all of K.
+
+    Along a valley, where K is small, half a step is next to none. So it is the damping (1 - rho) / rho of
+    Levenberg and Marquardt that is halved or multiplied, and whole steps are tried often.
+    """
+    damping = (1 - rho) / rho
+    less = jnp.where(damping < _UNDAMPED, 0, damping / 2)
+    return 1 / (1 + jnp.where(kept, less, jnp.maximum(8 * damping, _DAMPED)))
