@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from vbjax.blackbox.algorithms.estimators import surrogate
 from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
-from vbjax.blackbox.algorithms.paths import follow_paths, overdispersed
+from vbjax.blackbox.algorithms.paths import Paths, follow_paths, overdispersed
 from vbjax.blackbox.approximation import Approximation, constrain, support_leaves, support_size
 from vbjax.blackbox.contracts import Distribution, FamilyStart, Free, Latents, SupportTree
 from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, compute_diagnostics, resample_rows
@@ -195,7 +195,7 @@ class BlackBox:
         start, place = self.begin(key, data)
         if not isinstance(start.q, LocationScale) or self.n_paths * self.size**2 > _LARGEST:
             return start
-        return self.follow_paths(start, place, data, jnp.asarray(_LONGEST))
+        return self.follow_paths(start, place, data, jnp.asarray(_LONGEST))[0]
 
     def begin(self, key: Array, data: Data = None) -> tuple[Approximation, Array]:
         """Return the start of the family, with the draws of a fit; and a key for more points."""
@@ -206,12 +206,12 @@ class BlackBox:
 
     def follow_paths(
         self, start: Approximation[LocationScale], key: Array, data: Data, max_iter: Array
-    ) -> Approximation[LocationScale]:
-        """Return the best normal of `n_paths` paths, the first of which begins at `start`."""
+    ) -> tuple[Approximation[LocationScale], Paths]:
+        """Return the best normal of `n_paths` paths, the first of which begins at `start`, and the paths."""
         points = overdispersed(key, start.q, self.n_paths)
         log_p = lambda u: self.log_joint(u, data)
         q, paths = follow_paths(log_p, start.q, start.noise, points, max_iter)
-        return dataclasses.replace(start, q=q, paths=paths)
+        return dataclasses.replace(start, q=q, paths=paths), paths
 
     def _start(self, key: Array, dtype: DTypeLike) -> Distribution:
         return start_of_latents(self.family, support_leaves(self.support), key, dtype)

@@ -74,6 +74,8 @@ class Diagnostics(NamedTuple):
                 f"the log density is not finite at {share} of the draws, do not rely on it: the latents live "
                 "on less than their supports (declare vb.positive, vb.interval, ...), or it overflows"
             )
+        if self.paths is not None and self.paths.gap < _NEGLIGIBLE:
+            return "it holds one mode of several (see vb.blackbox.mixture), do not rely on it for the others"
         if self.k_hat <= 0.5 or self.effective >= _NEARLY_ALL:
             return "close to the posterior"
         if self.factorised:
@@ -93,10 +95,7 @@ class Diagnostics(NamedTuple):
         words = f"; {alike} of {self.paths.alike.size} paths led there"
         if not elsewhere:
             return words
-        gap = float(self.paths.gap)
-        words += f", {elsewhere} to other modes, {gap:.3g} nats below"
-        heavy = gap < _NEGLIGIBLE
-        return words + (", which it leaves out (see vb.blackbox.mixture)" if heavy else "")
+        return words + f", {elsewhere} to other modes, {float(self.paths.gap):.3g} nats below"
 
     def __str__(self) -> str:
         return self.sentence if is_concrete(self) else repr(self)

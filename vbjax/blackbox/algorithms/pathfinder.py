@@ -7,6 +7,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Bool
 
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
@@ -55,13 +56,17 @@ def pathfinder(
     if not isinstance(model.inspect_family(jnp.result_type(float)), LocationScale):
         names = "'full_rank', 'mean_field', 'blocks'"
         raise ValueError(f"pathfinder is for the families {names}; got {model.family!r}")
-    start = _follow(model, data, key, jnp.asarray(max_iter))
-    if is_concrete(start) and not np.isfinite(start.paths.bound).any():
+    start, finite = _follow(model, data, key, jnp.asarray(max_iter))
+    if is_concrete(finite) and not np.asarray(finite).all():
         point = dataclasses.replace(start.q, scale=jnp.zeros_like(start.q.scale))
         model.refuse_not_finite(dataclasses.replace(start, q=point), data)
     return start
 
 
 @jit
-def _follow(model: BlackBox, data: Data, key: Array, max_iter: Array) -> Approximation[LocationScale]:
-    return model.follow_paths(*model.begin(key, data), data, max_iter)
+def _follow(
+    model: BlackBox, data: Data, key: Array, max_iter: Array
+) -> tuple[Approximation[LocationScale], Bool[Array, ""]]:
+    """Return the start, and whether any path has met a finite density."""
+    start, paths = model.follow_paths(*model.begin(key, data), data, max_iter)
+    return start, jnp.isfinite(paths.bound).any()
