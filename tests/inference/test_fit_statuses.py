@@ -68,7 +68,7 @@ class Climb:
     def inspect(self, data):
         """Take all options: there are none."""
 
-    def init(self, key, data, weights):
+    def init(self, key, data, weights, number=0):
         return self.model.init(key, data, weights)
 
     def start(self, params, data):

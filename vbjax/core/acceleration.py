@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
 from vbjax.core.contracts import Info, Status, judge
@@ -98,9 +99,11 @@ class AcceleratedAscent:
         read_number(self.tol, "tol")
         read_flag(self.check, "check")
 
-    def init(self, key: Array, data: Data, weights: Float[Array, " n"] | None) -> Record:
+    def init(
+        self, key: Array, data: Data, weights: Float[Array, " n"] | None, number: ArrayLike = 0
+    ) -> Record:
         """Return the model's own random start."""
-        return self.model.init(key, data, weights)
+        return self.model.init_run(key, data, weights, number)
 
     def explain(self, params: Record, data: Data, weights: Float[Array, " n"] | None) -> None:
         """Raise where data overflow, or a factor is improper."""

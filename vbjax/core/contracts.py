@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
 from vbjax.numerics.types import Data, Given, Params, Tree
@@ -107,8 +108,8 @@ class Algorithm(Protocol):
     def inspect(self, data: Data) -> Any:
         """Raise a ValueError for options that are none, or do not go with the model."""
 
-    def init(self, key: Array, data: Data, weights: Float[Array, " n"] | None) -> Any:
-        """Draw parameters to start from."""
+    def init(self, key: Array, data: Data, weights: Float[Array, " n"] | None, number: ArrayLike = 0) -> Any:
+        """Draw parameters to start from, in the run of this number; later runs may begin otherwise."""
 
     def start(self, params: Params, data: Data) -> Any:
         """Return the initial state at given parameters."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
 from vbjax.core.contracts import Info, Status, judge
@@ -55,9 +56,11 @@ class CoordinateAscent:
         read_number(self.tol, "tol")
         read_flag(self.check, "check")
 
-    def init(self, key: Array, data: Data, weights: Float[Array, " n"] | None) -> Record:
+    def init(
+        self, key: Array, data: Data, weights: Float[Array, " n"] | None, number: ArrayLike = 0
+    ) -> Record:
         """Draw the model's own random start."""
-        return self.model.init(key, data, weights)
+        return self.model.init_run(key, data, weights, number)
 
     def start(self, params: Record, data: Data) -> AscentState:
         """Return the state at given parameters."""

@@ -270,6 +270,10 @@ class ConjugateModel:
         """Return the model and its parameters without the components that its labels leave out."""
         return self, params
 
+    def init_run(self, key: Array, data: Data, weights: Array | None, number: ArrayLike) -> Record:
+        """Draw the start of the run of this number in a fit; runs after the first may start in other ways."""
+        return self.init(key, data, weights)
+
     def posterior(self, params: Mapping[str, State], rows: Data) -> Record:
         """Return the optimal local factors of rows given the global ones, in the order of the rows."""
         s = _without_base(self.expected(params))

@@ -108,7 +108,8 @@ def begin(
     if n_restarts > 1:
         whole = -(-n_restarts // lanes) * lanes  # whole batches: a remainder would be a second program
         keys = jnp.concatenate([keys, keys[: whole - n_restarts]])
-        starts = lax.map(lambda k: algorithm.init(k, data, weights), keys, batch_size=lanes)
+        draw = lambda run: algorithm.init(run[0], data, weights, run[1])
+        starts = lax.map(draw, (keys, number + jnp.arange(whole, dtype=jnp.int32)), batch_size=lanes)
         starts = jax.tree.map(lambda x: _strong(x[:n_restarts]), starts)
     elif params is None:
         starts = jax.tree.map(lambda x: _strong(x[None]), algorithm.init(keys[0], data, weights))

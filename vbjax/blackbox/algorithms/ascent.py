@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from vbjax.blackbox.approximation import Approximation
@@ -62,7 +62,7 @@ class Ascent:
         read_number(self.tol, "tol")
         return self.model.inspect_family(float_dtype(data))
 
-    def init(self, key: Array, data: Data, weights: Array | None) -> Approximation:
+    def init(self, key: Array, data: Data, weights: Array | None, number: ArrayLike = 0) -> Approximation:
         """Return the start of the family, with the draws of a fit."""
         return self.model.init(key, data)
 

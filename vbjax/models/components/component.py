@@ -63,6 +63,11 @@ class Component:
         return replace(self, n_laws=n_laws, points=points, active=active)
 
     @property
+    def may_be_idle(self) -> bool:
+        """Whether a start may be made for some of the laws alone."""
+        return True
+
+    @property
     def n_active(self) -> int | Array:
         """How many laws a start is made for."""
         return self.n_laws if self.active is None else self.active

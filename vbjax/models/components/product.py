@@ -62,6 +62,10 @@ class Product(Parts):
         """What makes the component: its parts."""
         return self.parts
 
+    @property
+    def may_be_idle(self) -> bool:
+        return all(part.may_be_idle for part in self.parts.values())
+
     def of(self, n_laws: int, points: bool, active: Array | None = None) -> Product:
         parts = Record({name: part.of(n_laws, points, active) for name, part in self.parts.items()})
         return replace(self, n_laws=n_laws, points=points, active=active, parts=parts)

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int
 
 from vbjax.core.devices import add_up, numbers_here, pick_row, take_rows
@@ -102,6 +103,19 @@ def draw_labelled_seeds(
     first = lax.fori_loop(0, k, take, (jnp.zeros_like(order), jnp.ones_like(mass)))[0]
     others = jax.vmap(lambda u: jax.vmap(pick_row)(u, pools))(uniform[1:])
     return jnp.concatenate([first[None], others]).reshape(-1)
+
+
+def draw_active(key: Array, most: ArrayLike, number: ArrayLike, dtype: DTypeLike) -> Float[Array, ""]:
+    """Draw how many laws the run of this number starts with rows, of `most`.
+
+    In the first run it is all, and in about a third of the others; else from two on. Where there are few rows
+    for each of many laws in many columns, every law keeps those that it began with, and no run that starts
+    with all of them ends with few.
+    """
+    most = jnp.asarray(most, dtype)
+    uniform = jax.random.uniform(key, (), dtype)
+    some = 2 + jnp.floor(uniform * (most - 1 + most // 3))
+    return jnp.where(number == 0, most, jnp.minimum(some, most))
 
 
 def random_rows(

@@ -63,6 +63,10 @@ class Union(Parts):
         """What makes the component: the number and the law of each part."""
         return dict(zip(self.parts, zip(self.numbers, self.parts.values(), strict=True), strict=True))
 
+    @property
+    def may_be_idle(self) -> bool:
+        return False
+
     def of(self, n_laws: int, points: bool, active: Array | None = None) -> Union:
         if active is not None:
             raise ValueError("component must have laws of one kind where some are left out; got a Union")

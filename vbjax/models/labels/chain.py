@@ -6,12 +6,13 @@ backward pass of `vbjax.chains`.
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from vbjax import chains
@@ -28,6 +29,7 @@ from vbjax.models.labels.weights import from_counts, stick_prior
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Hyper, Tree
 
+_LONGEST = 1000  # steps, about, that a state of a start lasts
 ROWS = ("initial", "transitions")  # the factors of what the next state is drawn from
 
 
@@ -65,6 +67,20 @@ class MarkovLabels(Labels):
     def neutral(self, dtype: DTypeLike) -> Record:
         """Return a chain without preferences among the states that it may be in."""
         return Record({name: family.neutral(dtype) for name, family in self.factors.items()})
+
+    def start(self, key: Array, number: ArrayLike, dtype: DTypeLike) -> Record:
+        """Draw factors to start from, in the run of this number: the first chain has no preferences.
+
+        Those of other runs stay in a state for some steps, up to a thousand or so, in even logarithms.
+        Starts that differ in components alone find the same optimum again and again.
+        """
+        even, k = self.neutral(dtype), self.n_components
+        uniform = jnp.where(number == 0, 0, jax.random.uniform(key, (), dtype))
+        stays = 1 + (k - 1) * jnp.expm1(uniform * math.log(_LONGEST)) * jnp.eye(k, dtype=dtype)
+        plain = even.transitions.value if self.points else even.transitions.concentration
+        rows = DirichletState(plain * stays)
+        own = replace(even.transitions, value=rows.mean) if self.points else rows
+        return even | Record(transitions=own)
 
     # -- the states of sequences ---------------------------------------------------------------------
 

@@ -168,7 +168,7 @@ class Gated(Labels):
             return jnp.zeros((), s.gates.first.dtype)
         return self.prior.log_density(s.gates).sum()
 
-    def start(self, n: Array) -> Record:
+    def start(self, n: Array, active: Hyper) -> Record:
         """Return gates that favour no component: 0, by variational Bayes the prior."""
         factor = self.factors.gates
         if self.points:

@@ -122,12 +122,12 @@ class MixingWeights(Labels):
         labels = replace(self, n_components=self.n_components - self.n_idle, active=None)
         return replace(labels, concentration=cells[0]), Record(weights=cells[1])
 
-    def start(self, n: Array) -> Record:
-        """Return the factors that start from as many rows for all components, n in all."""
+    def start(self, n: Array, active: Hyper) -> Record:
+        """Return factors that start from n rows, shared evenly by the first `active` components."""
         neutral = self.factor.neutral(n.dtype)
         t = self.factor.expected(neutral).with_base(0.0)
         prior = jax.grad(self.log_prior_of)(t)
-        counts = from_counts(t, self.even(n))
+        counts = from_counts(t, replace(self, active=active).even(n))
         return Record(weights=self.factor.update(neutral, t, jax.tree.map(jnp.add, prior, counts)))
 
     # -- the E-step ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
 from vbjax import chains, terms
@@ -126,11 +127,15 @@ class HiddenMarkovModel(ConjugateModel):
 
     def init(self, key: Array, data: Sequences, weights: Array | None = None) -> Record:
         """Start components as a mixture does, and a chain without preferences."""
+        return self.init_run(key, data, weights, 0)
+
+    def init_run(self, key: Array, data: Sequences, weights: Array | None, number: ArrayLike) -> Record:
+        """Draw a start as `init` does; in runs after the first states last, some long, some not."""
         each = [part.labels.reshape(-1) for part in data.parts if part.labels is not None]
         labels, dtype = jnp.concatenate(each) if each else None, float_dtype(data)
         component = self.component.of(self.n_states, self.points, self.chain.active)
         own = component.begin(key, *self._all_rows(data, weights), labels)
-        return self.chain.neutral(dtype) | own
+        return self.chain.start(jax.random.fold_in(key, self.n_states), number, dtype) | own
 
     def _all_rows(self, data: Sequences, weights: Array | None) -> tuple[Tree, Array]:
         """Return the component's rows, and their weights: those of their sequence, 0 where there is none."""

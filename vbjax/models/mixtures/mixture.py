@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import logsumexp, xlogy
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from vbjax.core.hyperparameters import count, part
@@ -30,6 +31,7 @@ from vbjax.families.categorical import Categorical
 from vbjax.inference.replicate import restore_missing, sample_posterior
 from vbjax.models.components import moves
 from vbjax.models.components.component import Component
+from vbjax.models.components.seeding import draw_active
 from vbjax.models.labels.labels import Labels
 from vbjax.models.labels.weights import Weights
 from vbjax.numerics.compilation import jit
@@ -172,9 +174,18 @@ class Mixture(ConjugateModel):
 
     def init(self, key: Array, data: Data, weights: Array | None = None) -> Record:
         """Draw components to start from, equally heavy; those of known labels start at rows with these."""
-        component = self.component.of(self.n_components, self.points, self.weights.active)
+        return self.init_run(key, data, weights, 0)
+
+    def init_run(self, key: Array, data: Data, weights: Array | None, number: ArrayLike) -> Record:
+        """Draw a start as `init` does; by VB, runs after the first may start with fewer components."""
+        k, active = self.n_components, self.weights.active
+        n = total_weight(data, weights).astype(float_dtype((self, data)))
+        free = not self.points and labels_of(data) is None
+        if free and self.weights.all_active is None and self.component.may_be_idle:
+            active = draw_active(jax.random.fold_in(key, k), self.weights.n_active, number, n.dtype)
+        component = self.component.of(k, self.points, active)
         own = component.begin(key, self._rows(data), weights, labels_of(data))
-        return self.weights.start(total_weight(data, weights).astype(float_dtype(own))) | own
+        return self.weights.start(n, active) | own
 
     def without_idle(self, params: Params) -> tuple[Mixture, Record]:
         labels, own = self.weights.without_idle(params)
