@@ -121,7 +121,9 @@ class DirichletState(State[DirichletStatistics]):
 
     def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "*draws k"]:
         shape = shape + self.concentration.shape[:-1]
-        return jax.random.dirichlet(key, self.concentration, shape, self.concentration.dtype)
+        dtype = self.concentration.dtype
+        value = jax.random.dirichlet(key, self.concentration, shape, dtype)
+        return jnp.maximum(value, jnp.finfo(dtype).tiny)  # less is rounded to 0, which has no log density
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,8 @@ from vbjax.numerics.types import Data
 
 _AT_ONCE = 64  # rows
 
+_SOUND = 0.9  # share of the draws whose density is known, at which the others are left out
+
 
 @pytree
 class LeaveOneOut:
@@ -105,7 +107,12 @@ def leave_one_out(fit: Fit, data: Data, *, key: Array, n_draws: int = 1000) -> L
         raise ValueError("data must be rows, each of which is left out; got None")
     draws = sample_posterior(fit.params, key, n_draws)
     table = log_likelihoods(fit.model, fit.params, draws, data)
-    return psis_loo(table, table.sum(1) + _prior_to_q(fit.model, Record(fit.params), draws))
+    ratios = table.sum(1) + _prior_to_q(fit.model, Record(fit.params), draws)
+    if is_concrete(ratios):  # a component without rows may have a precision that is singular to its dtype
+        sound = np.isfinite(np.asarray(ratios))
+        if sound.mean() >= _SOUND and not sound.all():
+            table, ratios = table[sound], ratios[sound]
+    return psis_loo(table, ratios)
 
 
 @jit
