@@ -45,9 +45,11 @@ def model_repr(model: Any, room: str = "") -> str:
 
 
 def _argument(model: Any, name: str) -> Any:
-    """Return the value of a constructor's argument, which may be a field of a part of the model."""
+    """Return the value of a constructor's argument: a field or property, or one of a part of the model."""
     if place := place_of(model, name, [field.name for field in dataclasses.fields(model)]):
         return value_at(model, place)
+    if isinstance(getattr(type(model), name, None), property):
+        return getattr(model, name)
     for part in parts_of(model).values():
         found = getattr(part, name) if name in dir(type(part)) else _argument(part, name)
         if found is not _MISSING:

@@ -51,6 +51,11 @@ class LatentClass(Mixture):
     def __init__(self, n_components: int, items: Given, *, weight_concentration: Hyper = None) -> None:
         super().__init__(n_components, _of_items(items), Weights(weight_concentration))
 
+    @property
+    def items(self) -> dict[str, int | None]:
+        """Number of levels of every item; None where it follows the data."""
+        return _levels(self.component)
+
 
 @pytree
 class BayesianLatentClass(Mixture):
@@ -89,6 +94,11 @@ class BayesianLatentClass(Mixture):
         weights = weights_of(weight_prior, weight_concentration)
         super().__init__(n_components, _of_items(items, concentration), weights)
 
+    @property
+    def items(self) -> dict[str, int | None]:
+        """Number of levels of every item; None where it follows the data."""
+        return _levels(self.component)
+
 
 def _of_items(items: Given, concentration: Hyper = None) -> Product:
     """Return the component of rows of such items."""
@@ -100,3 +110,8 @@ def _of_items(items: Given, concentration: Hyper = None) -> Product:
         raise ValueError(f"items must be one name or more; got {describe(items)}")
     parts = {name: Categorical(levels, concentration, missing=True) for name, levels in items.items()}
     return Product(**parts)
+
+
+def _levels(component: Product) -> dict[str, int | None]:
+    """Return the number of levels of every item."""
+    return {name: part.n_categories for name, part in component.parts.items()}
