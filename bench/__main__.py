@@ -12,7 +12,18 @@ import vbjax as vb
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    names = ["blackbox", "calibration", "derived", "gpu", "hmm", "mixtures", "scale", "selection", "topics"]
+    names = [
+        "blackbox",
+        "calibration",
+        "derived",
+        "gpu",
+        "hmm",
+        "mixtures",
+        "scale",
+        "search",
+        "selection",
+        "topics",
+    ]
     parser.add_argument("name", choices=names, help="which benchmark")
     parser.add_argument("--only", nargs="+", metavar="PART", help="some parts of it alone")
     arguments = parser.parse_args()
