@@ -58,6 +58,7 @@ HYPER = dict(
     support="other",
     family="choice",
     n_draws="optional_count",
+    n_paths="count",
     log_likelihood="function",
 )
 POSITIVE = str.split("""

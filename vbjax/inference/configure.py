@@ -29,8 +29,8 @@ def configure(
         cpu_devices: how many devices JAX makes of the processor, from 1 to 4096; "all" for one of each core
             that the process may use. `fit` divides its work over all of them. None leaves what is.
         compilation_cache: whether compiled programs are kept in the user's cache directory
-            ($XDG_CACHE_HOME/vbjax, ~/.cache/vbjax), up to 1 GiB; a path keeps them there. Several processes
-            may share it. False leaves what is.
+            ($JAX_COMPILATION_CACHE_DIR, $XDG_CACHE_HOME/vbjax, ~/.cache/vbjax), up to 1 GiB; a path keeps
+            them there. Several processes may share it. False leaves what is.
 
     Raises:
         ValueError: arguments out of range; a directory that cannot be made.
@@ -76,5 +76,7 @@ def _cores() -> int:
 
 
 def _own_directory() -> Path:
-    """Return where programs are kept in the user's cache directory."""
+    """Return where programs are kept: where JAX was told to, or in the user's cache directory."""
+    if told := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return Path(told)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vbjax"

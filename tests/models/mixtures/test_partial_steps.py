@@ -125,7 +125,7 @@ def by_hand(model, params, data, weights):
         rests_on = params[name].gradient.gradient_like(s[name])
         total = jax.tree.map(lambda x, y: (1 - RHO) * x + RHO * y, rests_on, gradient)
         moved[name] = model.factors[name].update(params[name], s[name], total)
-    return model.constrain(params | moved, block)
+    return model.constrain(params | moved, params, block)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -61,7 +61,7 @@ class _Path(NamedTuple):
     Attributes:
         rho: length of the next step, 1 for a whole one.
         q, bound: the best normal, and its bound.
-        n_steps: number of steps that were kept.
+        n_steps: number of steps that led on.
         going: whether the last step still promised a gain.
     """
 
@@ -130,7 +130,7 @@ def follow_paths(
         on = (trial, loss, gradient, hessian, jnp.ones_like(loss))
         stay = (path.u, path.loss, path.gradient, path.hessian, path.rho / 4)
         going = (-0.5 * slope > _TOLERANCE) & (path.rho > jnp.finfo(trial.dtype).eps)
-        n_steps = path.n_steps + kept.astype(jnp.int32)
+        n_steps = path.n_steps + (kept & (trial != path.u).any()).astype(jnp.int32)
         return _Path(*choose(kept, on, stay), q, bound, n_steps, going)
 
     def body(carry: tuple[_Path, Array]) -> tuple[_Path, Array]:
@@ -146,6 +146,7 @@ def follow_paths(
     best = jnp.argmax(paths.bound)
     away = paths.u - paths.u[best]
     alike = quadratic_form(paths.hessian[best], away) < (4 + d**0.5) ** 2
+    alike |= paths.n_steps[best] == 0  # there is no curvature to tell modes apart
     ended = ~paths.going & (paths.rho == 1)
     return jax.tree.map(lambda x: x[best], paths.q), Paths(paths.u, paths.bound, alike, ended)
 
