@@ -100,15 +100,15 @@ class Candidate(NamedTuple):
         options: its values in the grid, by name.
         value: of the criterion.
         difference: how much worse it is than the best, by the criterion.
-        standard_error: of that difference, from the spread of the rows; NaN where the criterion is not a sum
-            over rows.
+        standard_error: of that difference, from the spread of the rows; None where the criterion is not a
+            sum over rows.
         found: its `Fit` as the largest model of the grid, the components beyond its own left out.
     """
 
     options: dict[str, Any]
     value: float
     difference: float
-    standard_error: float
+    standard_error: float | None
     found: Fit
 
     @property
@@ -192,7 +192,7 @@ class Choice(NamedTuple):
         if not others:
             return words
         second = others[0]
-        error = "" if np.isnan(second.standard_error) else f" +- {second.standard_error:.2g}"
+        error = "" if second.standard_error is None else f" +- {second.standard_error:.2g}"
         return f"{words}, {second.difference:.4g}{error} ahead of {_named(second.options)}"
 
     def plot(self, ax: Any = None) -> Any:
@@ -301,7 +301,7 @@ def _ranked(found: list[tuple[dict[str, Any], Fit, Score]], sign: int) -> list[C
     best = order[0][2]
 
     def candidate(chosen: dict[str, Any], result: Fit, score: Score) -> Candidate:
-        error = np.nan
+        error = None
         if score.rows is not None and best.rows is not None:
             error = score.rows.size * float(mean_and_error(best.rows - score.rows)[1])
         return Candidate(chosen, score.value, sign * (best.value - score.value) + 0.0, error, result)
@@ -409,6 +409,6 @@ def _named(options: Mapping[str, Any]) -> str:
 
 
 def _text(x: Given) -> str:
-    if isinstance(x, float):
-        return "" if np.isnan(x) else f"{x:.6g}"
-    return str(x)
+    if x is None:
+        return ""
+    return f"{x:.6g}" if isinstance(x, float) else str(x)

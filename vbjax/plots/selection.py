@@ -41,7 +41,7 @@ def criterion(choice: Choice, ax: Axes | None = None) -> Axes:
     for number, (name, own) in enumerate(sorted(lines.items())):
         own = sorted(own, key=place)
         color, values = PALETTE[number % len(PALETTE)], [candidate.value for candidate in own]
-        errors = np.nan_to_num([candidate.standard_error for candidate in own])
+        errors = np.array([candidate.standard_error or 0 for candidate in own])
         shown = errors if errors.any() else None
         ax.errorbar([*map(place, own)], values, shown, marker="o", ms=4, color=color)
         ax.plot([], [], color=color, label=name)
