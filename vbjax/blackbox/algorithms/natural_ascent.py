@@ -77,7 +77,7 @@ class NaturalAscent(Ascent):
         state = TrialState(last, dataclasses.replace(last.params, q=q), rho)
         gain, bend = kind.gain(last.summary), kind.bend(last.summary)
         status = judge_trial(trial, log_joint, kept, state, gain=gain, bend=bend, tol=self.tol)
-        waiting = none & (rho >= SHORTEST)
+        waiting = none & (rho >= SHORTEST) & jnp.isfinite(log_joint).any()
         return state, last.info(jnp.where(waiting, jnp.int32(Status.UNFINISHED), status))
 
 
