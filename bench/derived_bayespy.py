@@ -106,7 +106,7 @@ def peer_poisson(model: Any, x: np.ndarray, start: Any) -> VB:
 
 
 def peer_categorical(model: Any, x: np.ndarray, start: Any) -> VB:
-    prior = nodes.Dirichlet(model.component.prior.concentration[:, None], plates=(x.shape[1], K))
+    prior = nodes.Dirichlet(np.swapaxes(model.component.prior.concentration, 0, 1), plates=(x.shape[1], K))
     at = np.swapaxes(start.components.concentration, 0, 1)
     return peer_mixture(model, x, start, nodes.Categorical, prior, at)
 
