@@ -93,15 +93,15 @@ def peer_mixture(model: Any, x: np.ndarray, start: Any, node: Any, components: A
 
 def peer_bernoulli(model: Any, x: np.ndarray, start: Any) -> VB:
     c, prior = start.components, model.component.prior
-    p = np.stack([prior.concentration1, prior.concentration0], -1)
-    node = nodes.Beta(p[:, None], plates=(x.shape[1], K))
+    p = np.stack([prior.concentration1.T, prior.concentration0.T], -1)
+    node = nodes.Beta(p, plates=(x.shape[1], K))
     at = np.stack([c.concentration1.T, c.concentration0.T], -1)
     return peer_mixture(model, x.astype(int), start, nodes.Bernoulli, node, at)
 
 
 def peer_poisson(model: Any, x: np.ndarray, start: Any) -> VB:
     c, prior = start.components, model.component.prior
-    node = nodes.Gamma(prior.concentration[:, None], prior.rate[:, None], plates=(x.shape[1], K))
+    node = nodes.Gamma(prior.concentration.T, prior.rate.T, plates=(x.shape[1], K))
     return peer_mixture(model, x.astype(int), start, nodes.Poisson, node, c.concentration.T, c.rate.T)
 
 
