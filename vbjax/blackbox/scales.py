@@ -46,6 +46,16 @@ class Slope(NamedTuple):
     pull: Float[Array, " d"]
     curvature: Float[Array, " d"] | Float[Array, "d d"]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether K is known beyond its diagonal."""
+        return self.curvature.ndim == 2
+
+    @property
+    def diagonal(self) -> Float[Array, " d"]:
+        """The diagonal of K."""
+        return jnp.diagonal(self.curvature) if self.is_whole else self.curvature
+
 
 def _curvature(h: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Array, "d d"]:
     """Return K from gradients in units of L, at draws z."""
@@ -114,25 +124,23 @@ class Diagonal:
 
     def gain(self, slope: Slope) -> Float[Array, ""]:
         """Return the gain, in nats, that a step promises."""
-        own = slope.curvature if slope.curvature.ndim == 1 else jnp.diagonal(slope.curvature)
-        near = 0.5 * (slope.pull**2).sum() if slope.curvature.ndim == 1 else _gain(slope)
-        return near + 0.25 * ((own - 1) ** 2).sum()
+        near = _gain(slope) if slope.is_whole else 0.5 * (slope.pull**2).sum()
+        return near + 0.25 * ((slope.diagonal - 1) ** 2).sum()
 
     def bend(self, slope: Slope) -> Float[Array, ""]:
         """Return the trace of the curvature, which is negative where the log density is convex on average."""
-        return slope.curvature.sum() if slope.curvature.ndim == 1 else jnp.trace(slope.curvature)
+        return slope.diagonal.sum()
 
     def move(
         self, location: Float[Array, " d"], scale: Float[Array, " d"], slope: Slope, rho: Float[Array, ""]
     ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
         """Return (m, L) after a step of length rho; NaN where it leaves the family."""
-        whole = slope.curvature.ndim == 2
-        precision = 1 - rho + rho * (jnp.diagonal(slope.curvature) if whole else slope.curvature)
+        precision, pull = 1 - rho + rho * slope.diagonal, rho * slope.pull
         own = 1 / jnp.sqrt(jnp.where(precision > 0, precision, jnp.nan))
-        pull = rho * slope.pull
-        root = whitener(_mixed(slope.curvature, rho)) if whole else own
-        step = root @ (transpose(root) @ pull) if whole else own**2 * pull
-        return location + scale * step, scale * own
+        if not slope.is_whole:
+            return location + scale * (own**2 * pull), scale * own
+        root = whitener(_mixed(slope.curvature, rho))
+        return location + scale * (root @ (transpose(root) @ pull)), scale * own
 
     def part(self, precision: Float[Array, "d d"], root: Float[Array, "d d"]) -> Float[Array, " d"]:
         """Return the L of this family that is best for a normal of a precision whose whitener is `root`."""
