@@ -56,6 +56,13 @@ def test_a_number_of_components_compiles_nothing():
     assert not compiled
 
 
+def test_a_structure_compiles_its_start_its_sweeps_and_its_criteria_alone():
+    selected()
+    with compilations() as compiled:
+        selected(grid=dict(n_components=[2, 4], covariance_type=["diag"]))
+    assert len(compiled) == 3, compiled
+
+
 def test_what_people_see(choice):
     text = str(choice)
     assert text.startswith("GaussianMixture by bic: n_components=3, covariance_type='tied' is best")

@@ -120,9 +120,9 @@ def _some(numbers: np.ndarray, what: str) -> str:
 
 def _optimum(fit: Any, n_best: int, slack: float) -> Finding:
     """Say how many restarts found the best optimum, and how far below the next one is."""
-    runs = fit.runs
-    sound = np.asarray(runs.sound) & (np.asarray(runs.status) == Status.CONVERGED)
-    objective = np.asarray(runs.objective, float)
+    runs = fit.runs.on_host()
+    sound = runs.sound & (runs.status == Status.CONVERGED)
+    objective = runs.objective.astype(float)
     below = objective[sound & (objective < float(fit.objective) - slack)]
     gap = float(fit.objective) - below.max(initial=-np.inf) if below.size else None
     numbers = dict(at_best=n_best, runs=objective.size, gap=gap)

@@ -226,7 +226,7 @@ def _start(
     return algorithm.init(key, data, weights)
 
 
-@functools.partial(jit_over_mesh, static=("options", "n_restarts", "more", "lanes", "max_iter"))
+@functools.partial(jit_over_mesh, static=("options", "n_restarts", "more", "lanes", "max_iter"), quickly=True)
 def _begin(
     given: Given,
     data: Data,
@@ -300,7 +300,7 @@ def _finish(race: Race, starts: Tree, algorithm: Any, data: Data, weights: Array
     return _as_fit(algorithm, race, so_far)
 
 
-_merged = jit_over_mesh(division.merged)
+_merged = jit_over_mesh(division.merged, quickly=True)
 
 
 def _as_fit(algorithm: Any, race: Race, so_far: _SoFar) -> Fit:

@@ -9,6 +9,7 @@ lane. The host may call `advance` again and again with a limit (progress, interr
 from __future__ import annotations
 
 import functools
+import operator
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -51,8 +52,12 @@ class Runs(NamedTuple):
     @property
     def sound(self) -> Array:
         """Runs whose objective is to be trusted; others never win over one of these."""
-        failed = [self.status == x for x in _FAILED]
-        return jnp.isfinite(self.objective) & ~self.singular & ~jnp.stack(failed).any(0)
+        failed = functools.reduce(operator.or_, (self.status == x for x in _FAILED))
+        return (abs(self.objective) < np.inf) & ~(self.singular | failed)
+
+    def on_host(self) -> Runs:
+        """Return the table as arrays of NumPy, for which nothing is compiled."""
+        return jax.tree.map(np.asarray, self)
 
     @property
     def sweeps(self) -> np.ndarray:

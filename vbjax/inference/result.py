@@ -256,7 +256,7 @@ class Fit(Generic[M]):
         escaped = self.escaped is not None and self.escaped > 0  # then no restart has been there
         sought = self.search is not None and self.search.returned > 0
         alone = self.runs.objective.size > 1 and self._n_best < 2 and not escaped and not sought
-        if self.status != Status.CONVERGED or alone or not np.asarray(self.runs.sound).any():
+        if self.status != Status.CONVERGED or alone or not self.runs.on_host().sound.any():
             warnings.warn(
                 f"{type(self.model).__name__}: {self.verdict()}", FitWarning, stacklevel=stacklevel + 1
             )
@@ -275,22 +275,21 @@ class Fit(Generic[M]):
     @property
     def _n_best(self) -> int:
         """Number of runs that reached the best objective."""
-        close = np.asarray(self.runs.objective) >= float(self.objective) - self._slack
-        return int((np.asarray(self.runs.sound) & close).sum())
+        runs = self.runs.on_host()
+        return int((runs.sound & (runs.objective >= float(self.objective) - self._slack)).sum())
 
     def verdict(self) -> str:
         """Return one sentence on how far to trust the fit: status, agreement of restarts, singular runs."""
         words = f"objective {float(self.objective):.6g}, {self.status.sentence} ({int(self.n_iter)} sweeps)"
-        objective, singular, sound = map(
-            np.asarray, (self.runs.objective, self.runs.singular, self.runs.sound)
-        )
-        if objective.size > 1 and _are_one_run(self.runs):
+        runs = self.runs.on_host()
+        objective, singular, sound = runs.objective, runs.singular, runs.sound
+        if objective.size > 1 and _are_one_run(runs):
             words += f"; {objective.size} restarts, all the same run"
         elif objective.size > 1:
             slack = self._slack
             within = "1e-4" if slack == self._rounding else f"{slack:.2g} nats"
             words += f"; {self._n_best} of {objective.size} restarts within {within} of the best"
-            unfinished = int((np.asarray(self.runs.status) != Status.CONVERGED).sum())
+            unfinished = int((runs.status != Status.CONVERGED).sum())
             words += f", {unfinished} did not converge" if unfinished else ""
             aside = " and set aside" if sound.any() else ""
             words += f", {int(singular.sum())} singular{aside}" if singular.any() else ""
@@ -310,6 +309,4 @@ class Fit(Generic[M]):
 
 def _are_one_run(runs: Runs) -> bool:
     """Tell whether all restarts took the same path, to the bit."""
-    return all(
-        np.array_equal(x, np.broadcast_to(x[:1], x.shape), equal_nan=True) for x in map(np.asarray, runs)
-    )
+    return all(np.array_equal(x, np.broadcast_to(x[:1], x.shape), equal_nan=True) for x in runs)

@@ -294,7 +294,7 @@ def _ranked(found: list[tuple[dict[str, Any], Fit, Score]], sign: int) -> list[C
 
     def rank(entry: tuple[dict[str, Any], Fit, Score]) -> tuple[bool, float]:
         _, result, score = entry
-        fine = np.isfinite(score.value) and bool(np.asarray(result.runs.sound).any())
+        fine = np.isfinite(score.value) and bool(result.runs.on_host().sound.any())
         return not fine, -sign * score.value if np.isfinite(score.value) else np.inf
 
     order = sorted(found, key=rank)

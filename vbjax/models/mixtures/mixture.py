@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jax.scipy.special import logsumexp, xlogy
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
+from vbjax.core.devices import jit_over_mesh
 from vbjax.core.hyperparameters import count, part
 from vbjax.core.model import ConjugateModel, scored_rows
 from vbjax.core.rows import (
@@ -281,24 +282,23 @@ class Mixture(ConjugateModel):
 
     def total_log_likelihood(self, params: Record, x: Data, weights: Given = None) -> Float[Array, ""]:
         """Return sum_n w_n log p(x_n), in nats."""
-        return _criteria(self, params, *self._read_weighted(x, weights))[0]
+        return _criteria(self, params, *self._read_weighted(x, weights), 0.0).log_likelihood
 
     def bic(self, params: Record, x: Data, weights: Given = None) -> Float[Array, ""]:
         """Return -2 log L + (free parameters) log n; smaller is better (Schwarz 1978)."""
-        penalty, (log_likelihood, _, n) = (
-            self.n_parameters,
-            _criteria(self, params, *self._read_weighted(x, weights)),
-        )
-        return -2 * log_likelihood + penalty * jnp.log(n)
+        return self._criteria(params, x, weights).bic
 
     def aic(self, params: Record, x: Data, weights: Given = None) -> Float[Array, ""]:
         """Return -2 log L + 2 (free parameters); smaller is better (Akaike 1974)."""
-        return 2 * self.n_parameters - 2 * self.total_log_likelihood(params, x, weights)
+        return self._criteria(params, x, weights).aic
 
     def icl(self, params: Record, x: Data, weights: Given = None) -> Float[Array, ""]:
         """Return BIC + 2 (entropy of the responsibilities); smaller is better (Biernacki et al. 2000)."""
-        _, entropy, _ = _criteria(self, params, *self._read_weighted(x, weights))
-        return self.bic(params, x, weights) + 2 * entropy
+        return self._criteria(params, x, weights).icl
+
+    def _criteria(self, params: Record, x: Data, weights: Given) -> _Criteria:
+        n_parameters = float(self.n_parameters)
+        return _criteria(self, params, *self._read_weighted(x, weights), n_parameters)
 
     def _read_weighted(self, x: Data, weights: Any) -> tuple[Any, Float[Array, " n"]]:
         x = self.read(x)
@@ -371,8 +371,18 @@ def _sample(
     return model.component.draw_rows(params, keys[1], c, given)
 
 
-@jit
-def _criteria(model: Mixture, params: Record, x: Data, weights: Array) -> tuple[Array, Array, Array]:
+class _Criteria(NamedTuple):
+    log_likelihood: Array
+    bic: Array
+    aic: Array
+    icl: Array
+
+
+@functools.partial(jit_over_mesh, quickly=True)
+def _criteria(model: Mixture, params: Record, x: Data, weights: Array, n_parameters: Array) -> _Criteria:
     table = model.labels_table(params, x)
     r = jax.nn.softmax(table, -1)
-    return weights @ logsumexp(table, -1), -(weights @ xlogy(r, r).sum(-1)), weights.sum()
+    loss = -2 * (weights @ logsumexp(table, -1))
+    bic = loss + n_parameters * jnp.log(weights.sum())
+    entropy = -(weights @ xlogy(r, r).sum(-1))
+    return _Criteria(-loss / 2, bic, loss + 2 * n_parameters, bic + 2 * entropy)
