@@ -200,7 +200,11 @@ def silhouette_reading(score: float | Array) -> str:
 
 
 class SilhouetteRow(NamedTuple):
-    """Row of a `SilhouetteTable`: number of clusters, mean silhouette and reading."""
+    """Row of a `SilhouetteTable`: number of clusters, mean silhouette and reading.
+
+    >>> SilhouetteRow(2, 0.8, silhouette_reading(0.8)).reading
+    'well clustered'
+    """
 
     n_clusters: int
     silhouette: float
@@ -208,7 +212,12 @@ class SilhouetteRow(NamedTuple):
 
 
 class SilhouetteTable(tuple[SilhouetteRow, ...]):
-    """Tuple of `SilhouetteRow` that prints as a table."""
+    """Tuple of `SilhouetteRow` that prints as a table.
+
+    >>> x = jnp.array([[0.0], [1.0], [5.0], [6.0]])
+    >>> silhouette_table(x, {2: [0, 0, 1, 1], 3: [0, 0, 1, 2]}).best.n_clusters
+    2
+    """
 
     __slots__ = ()
 

@@ -63,6 +63,12 @@ class Approximation(DrawnMoments, Generic[Q]):
         support: supports of the latents.
         n: number of draws of the fit.
         paths: the paths to where the fit started; None where it had one start.
+
+    >>> import jax, vbjax as vb
+    >>> model = vb.BlackBox(lambda x: -2 * (x - 3) ** 2, vb.real())
+    >>> q = vb.blackbox.pathfinder(model, key=jax.random.key(0))  # as fit.params is one
+    >>> print(f"{q.mean:.2f} +- {q.sd:.2f}", q.sample(jax.random.key(1), 10).shape)
+    3.00 +- 0.50 (10,)
     """
 
     q: Q

@@ -41,6 +41,11 @@ class Diagnostics(NamedTuple):
         effective: effective size of the smoothed weights, as a share of the draws.
         factorised: whether q holds the entries of the latents independent.
         paths: where the paths to the start of the fit ended; None where it had one start.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> poor = vb.blackbox.Diagnostics(*map(jnp.array, (-3.0, 0.01, 0.85, -2.9, 0.0, 0.0)), k_error=0.1)
+    >>> print(poor)  # doctest: +ELLIPSIS
+    ELBO -3 +- 0.01 (fresh draws), k-hat 0.85 +- 0.10: it may miss part of the posterior, ...
     """
 
     elbo: Float[Array, ""]

@@ -57,6 +57,12 @@ class LocationScale:
         location: m, (d,).
         scale: L, (d,) standard deviations or (d, d) lower triangular.
         kind: `Diagonal` or `Full`.
+
+    >>> import jax.numpy as jnp
+    >>> from vbjax.blackbox.scales import Diagonal
+    >>> q = LocationScale(jnp.zeros(2), jnp.array([1.0, 2.0]), Diagonal())
+    >>> print(f"{q.entropy():.4f}")  # log(2 pi e) + log 2
+    3.5310
     """
 
     location: Float[Array, " d"]
@@ -104,6 +110,11 @@ class LowRank:
 
     References:
         Ong, Nott & Smith (2018), Gaussian variational approximation with a factor covariance structure.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> q = vb.blackbox.LowRank(jnp.zeros(3), jnp.zeros(3), jnp.ones((3, 1)))
+    >>> print(f"{q.entropy():.4f}")  # 3/2 log(2 pi e), and log(1 + 3) / 2
+    4.9500
     """
 
     location: Float[Array, " d"]
@@ -156,6 +167,12 @@ class Mixture:
     Attributes:
         logits: (k,), log w up to a constant.
         components: all q_k as one member of their family, whose arrays have a leading axis k.
+
+    >>> import dataclasses, jax, jax.numpy as jnp, vbjax as vb
+    >>> start = vb.blackbox.mixture(2)(jax.random.key(0), (3,), "float32")  # of three latents
+    >>> q = dataclasses.replace(start, logits=jnp.log(jnp.array([3.0, 1.0])))
+    >>> print(q.weights.round(2), q.sample(jax.random.key(1), 5).shape)
+    [0.75 0.25] (5, 3)
     """
 
     logits: Float[Array, " k"]
@@ -350,6 +367,11 @@ def low_rank(rank: int) -> LowRankStart:
 
     Raises:
         ValueError: rank < 1.
+
+    >>> import jax, vbjax as vb
+    >>> q = vb.blackbox.low_rank(2)(jax.random.key(0), (10,), "float32")
+    >>> q.loadings.shape  # of ten latents
+    (10, 2)
     """
     return LowRankStart(read_count(rank, "rank"))
 
@@ -359,6 +381,11 @@ def mixture(n_components: int, of: str | FamilyStart = "mean_field") -> MixtureS
 
     Raises:
         ValueError: n_components < 1; a family that is none.
+
+    >>> import jax, vbjax as vb
+    >>> q = vb.blackbox.mixture(4)(jax.random.key(0), (10,), "float32")
+    >>> print(q.weights, q.components.location.shape)  # of ten latents
+    [0.25 0.25 0.25 0.25] (4, 10)
     """
     start_of(of, "of")
     return MixtureStart(read_count(n_components, "n_components"), of)

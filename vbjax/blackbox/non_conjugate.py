@@ -45,6 +45,11 @@ class NonConjugateState(DrawnMoments, State):
         base: (n, d), the standard normal draws of the fit, from which `draws` are made.
         support: support of the latent.
         kind: `Diagonal` or `Full`.
+
+    >>> import vbjax as vb
+    >>> q = vb.NonConjugate(vb.positive(2)).neutral("float32")
+    >>> print(q.location, (q.mean > 0).all())  # log-normal: the location is that of the logarithms
+    [0. 0.] True
     """
 
     location: Float[Array, " d"]

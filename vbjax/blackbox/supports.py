@@ -25,6 +25,12 @@ class Support:
 
     Subclasses are pytrees with `shape`, the shape of a value; they define the map, `to`, and its inverse,
     `back`.
+
+    >>> import vbjax as vb
+    >>> support = vb.positive(2)
+    >>> u = support.unconstrain([1.0, 2.0])
+    >>> print(support.size, u.round(3), support.constrain(u)[0])
+    2 [0.    0.693] [1. 2.]
     """
 
     shape: tuple[int, ...]
@@ -71,7 +77,13 @@ class Support:
 
 @pytree
 class Interval(Support):
-    """Entries between `low` and `high`, either of which may be None: by exp, or by the logistic function."""
+    """Entries between `low` and `high`, either of which may be None: by exp, or by the logistic function.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> value, log_slope = vb.unit_interval().constrain(jnp.zeros(1))
+    >>> print(value, jnp.exp(log_slope))  # the logistic function at 0
+    0.5 0.25
+    """
 
     low: ArrayLike | None
     high: ArrayLike | None
@@ -104,7 +116,12 @@ class Interval(Support):
 
 @pytree
 class Category(Support):
-    """Integers from 0 to n - 1, one of n cases for each entry; u holds them as floating-point numbers."""
+    """Integers from 0 to n - 1, one of n cases for each entry; u holds them as floating-point numbers.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(vb.category(3, 2).constrain(jnp.array([0.0, 2.0]))[0])
+    [0 2]
+    """
 
     n: int = static()
     shape: tuple[int, ...] = static()
@@ -119,7 +136,12 @@ class Category(Support):
 
 @pytree
 class Simplex(Support):
-    """Probabilities of k cases: the softmax of isometric log-ratio coordinates (Egozcue et al. 2003)."""
+    """Probabilities of k cases: the softmax of isometric log-ratio coordinates (Egozcue et al. 2003).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(vb.simplex(4).constrain(jnp.zeros(3))[0])
+    [0.25 0.25 0.25 0.25]
+    """
 
     shape: tuple[int, ...] = static()
 
@@ -146,7 +168,12 @@ class Simplex(Support):
 
 @pytree
 class Ordered(Support):
-    """Increasing numbers x_1 < x_2 < ... along the last axis, above `low` if it is given; steps by exp."""
+    """Increasing numbers x_1 < x_2 < ... along the last axis, above `low` if it is given; steps by exp.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(vb.ordered(3).constrain(jnp.zeros(3))[0])
+    [0. 1. 2.]
+    """
 
     low: ArrayLike | None
     shape: tuple[int, ...] = static()
@@ -183,7 +210,13 @@ def _entries(matrix: Float[Array, "*plates d d"], diagonal: int) -> Float[Array,
 
 @pytree
 class CholeskyFactor(Support):
-    """Lower triangular matrices with a positive diagonal, which exp maps from R."""
+    """Lower triangular matrices with a positive diagonal, which exp maps from R.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(vb.cholesky_factor(2).constrain(jnp.zeros(3))[0])
+    [[1. 0.]
+     [0. 1.]]
+    """
 
     shape: tuple[int, ...] = static()
 
@@ -209,6 +242,12 @@ class CorrelationCholesky(Support):
 
     Below the diagonal, entry j of a row is its canonical partial correlation tanh(u), times the length that
     the entries before it leave of the row (Lewandowski, Kurowicka & Joe 2009).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> root = vb.correlation_cholesky(2).constrain(jnp.arctanh(jnp.array([0.6])))[0]
+    >>> print((root @ root.T).round(3))
+    [[1.  0.6]
+     [0.6 1. ]]
     """
 
     shape: tuple[int, ...] = static()

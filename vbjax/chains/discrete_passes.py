@@ -34,6 +34,12 @@ class Posterior(NamedTuple):
         marginals: the distribution of the state at every step, (T, K).
         pairs: the joint distribution of the states before and after a transition, in the shape of
             `transitions`: (K, K), summed over the steps, or (T - 1, K, K).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> half = jnp.log(jnp.full((2, 2), 0.5))
+    >>> found = vb.chains.smoother(half[0], half, jnp.log(jnp.array([[0.1, 0.3], [0.4, 0.4]])))
+    >>> print(found.marginals[1], f"{found.pairs.sum():.1f}")  # one transition
+    [0.5 0.5] 1.0
     """
 
     log_normalizer: Float[Array, ""]

@@ -24,6 +24,12 @@ class Filtered(NamedTuple):
     Attributes:
         log_normalizers: log p(x_1, ..., x_t), (T,); padding repeats that of the last step.
         marginals: p(z_t | x_1, ..., x_t), (T, K); 0 at padding.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> half = jnp.log(jnp.full((2, 2), 0.5))
+    >>> found = vb.chains.filter(half[0], half, jnp.log(jnp.array([[0.1, 0.3], [0.4, 0.4]])))
+    >>> print(*(f"{p:.2f}" for p in jnp.exp(found.log_normalizers)))  # p(x_1) and p(x_1, x_2)
+    0.20 0.08
     """
 
     log_normalizers: Float[Array, " t"]
@@ -36,6 +42,12 @@ class Path(NamedTuple):
     Attributes:
         log_weight: the log of its weight.
         states: (T,), integers; -1 at padding.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> half = jnp.log(jnp.full((2, 2), 0.5))
+    >>> path = vb.chains.viterbi(half[0], half, jnp.log(jnp.array([[0.1, 0.3], [0.4, 0.2]])))
+    >>> print(path.states, f"{jnp.exp(path.log_weight):.3f}")  # 0.5 x 0.3 x 0.5 x 0.4
+    [1 0] 0.030
     """
 
     log_weight: Float[Array, ""]

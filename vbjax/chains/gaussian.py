@@ -68,6 +68,10 @@ class Posterior(NamedTuple):
         means: E[x_t], (T, D).
         covariances: Cov(x_t), (T, D, D).
         cross_covariances: Cov(x_t, x_{t+1}), (T - 1, D, D).
+
+    >>> posterior = smoother(jnp.ones((2, 1, 1)), jnp.array([[0.5]]), jnp.array([[1.0], [0.0]]))
+    >>> print(f"{posterior.cross_covariances.item():.3f}")  # beside the diagonal of [[1, -1/2], [-1/2, 1]]^-1
+    0.667
     """
 
     log_normalizer: Float[Array, ""]
@@ -86,6 +90,11 @@ class Filtered(NamedTuple):
         log_likelihoods: log p(y_t | y_1, ..., y_{t-1}), (T,); their sum is that of the sequence.
         predicted_means, predicted_covariances: of x_t given y_1, ..., y_{t-1}, (T, D) and (T, D, D).
         means, covariances: of x_t given y_1, ..., y_t, (T, D) and (T, D, D).
+
+    >>> one = jnp.eye(1)
+    >>> found = kalman_filter(jnp.array([[2.0], [jnp.nan]]), jnp.zeros(1), one, one, one, one, one)
+    >>> print(f"{found.log_likelihoods[0]:.3f}")  # log N(2 | 0, 2)
+    -2.266
     """
 
     log_likelihoods: Float[Array, " t"]

@@ -88,6 +88,11 @@ class AcceleratedAscent:
 
     Attributes:
         model, tol, check: as in `CoordinateAscent`.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> x, model = jnp.arange(5.0), vb.textbook.GaussianMeanPrecision().resolve(jnp.arange(5.0))
+    >>> type(model.algorithm(x, vb.core.Options(1e-6, accelerate=True))).__name__
+    'AcceleratedAscent'
     """
 
     model: ConjugateModel

@@ -65,6 +65,13 @@ class Info(NamedTuple):
         objective: theirs; what is maximised.
         error: the rounding error of the objective in its dtype.
         status: a `Status`; UNFINISHED means go on.
+
+    >>> import jax, vbjax as vb
+    >>> x = jax.numpy.arange(5.0)
+    >>> ascent = vb.textbook.GaussianMeanPrecision().resolve(x).algorithm(x, vb.core.Options(1e-6))
+    >>> state, info = ascent.step(ascent.start(ascent.init(jax.random.key(0), x, None), x), x, None)
+    >>> vb.Status(int(info.status)).name  # go on
+    'UNFINISHED'
     """
 
     params: Params
@@ -81,6 +88,10 @@ class Options(NamedTuple):
         accelerate: see `fit`.
         check: see `fit`.
         search: see `fit`.
+
+    >>> import vbjax as vb
+    >>> vb.core.Options(tol=1e-9, check=True).given
+    ['tol', 'check']
     """
 
     tol: Given = None
@@ -99,6 +110,11 @@ class Algorithm(Protocol):
     """Rule by which the parameters of a model move, and when they have arrived: what `fit` drives.
 
     The smallest instance is `CoordinateAscent` (core/coordinate_ascent.py).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> x, model = jnp.arange(5.0), vb.textbook.GaussianMeanPrecision().resolve(jnp.arange(5.0))
+    >>> isinstance(model.algorithm(x, vb.core.Options(1e-6)), vb.core.Algorithm)
+    True
     """
 
     @property

@@ -45,6 +45,11 @@ class CoordinateAscent:
         tol: a run has converged when the objective changes by at most `tol` times the model's unit (the rows'
             weight), or by no more than its rounding error.
         check: whether to update every factor on its own and score after each, not only after whole sweeps.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> x, model = jnp.arange(5.0), vb.textbook.GaussianMeanPrecision().resolve(jnp.arange(5.0))
+    >>> type(model.algorithm(x, vb.core.Options(1e-6))).__name__  # what `vb.fit` drives
+    'CoordinateAscent'
     """
 
     model: ConjugateModel

@@ -85,6 +85,11 @@ class ConjugateModel:
 
     They are frozen dataclasses registered as pytrees, whose leaves are hyperparameters. A subclass may
     write `e_step` by hand where that is faster; the derived one is then the oracle of its tests.
+
+    >>> import vbjax as vb
+    >>> model = vb.textbook.GaussianMeanPrecision()
+    >>> model.blocks  # mu and tau interact: each is updated in a pass of its own
+    (('mu',), ('tau',))
     """
 
     interacting_locals = False

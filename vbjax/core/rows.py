@@ -43,6 +43,13 @@ class Expectation(NamedTuple):
         magnitude: sum of the bound's absolute terms; times the dtype's epsilon, its rounding error.
         weight: sum of the row weights.
         local: states of the local factors, which do not add up; None but where they are carried on.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> x, model = jnp.arange(5.0), vb.textbook.GaussianMeanPrecision().resolve(jnp.arange(5.0))
+    >>> params = vb.Record({name: family.neutral("float32") for name, family in model.factors.items()})
+    >>> total = vb.core.expectation(model, params, x)
+    >>> print(total.weight, total.statistics.tau.log)  # five rows, each with half a log tau
+    5.0 2.5
     """
 
     statistics: Tree
@@ -242,6 +249,13 @@ def expectation(
         weights: (n,) or None.
         local: where local factors that interact begin; they come back in the expectation's `local`. Without
             it they begin anew, and nothing of the size of the data is kept.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> x, model = jnp.arange(5.0), vb.textbook.GaussianMeanPrecision().resolve(jnp.arange(5.0))
+    >>> params = vb.Record({name: family.neutral("float32") for name, family in model.factors.items()})
+    >>> total = vb.core.expectation(model, params, x, weights=jnp.array([1.0, 1.0, 1.0, 0.0, 0.0]))
+    >>> print(total.weight, total.statistics.tau.value)  # of three rows, -E[(x - mu)^2] / 2
+    3.0 -4.0
     """
     if data is None:
         return model.no_rows(params)

@@ -150,7 +150,15 @@ def read_series_table(
     sequence: str | int | None = None,
     columns: Sequence[str | int] | None = None,
 ) -> Series:
-    """Read sequences as `read_series` does, and return them with the names and lines of the file."""
+    r"""Read sequences as `read_series` does, and return them with the names and lines of the file.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "series.csv")
+    >>> _ = path.write_text("who,x,y\nann,1.5,60\nann,,61\nbob,1.75,70\n")
+    >>> series = read_series_table(path, "who")
+    >>> series.names, series.columns
+    (['ann', 'bob'], ['x', 'y'])
+    """
     return csv_tables.read_series(path, sequence, columns)
 
 

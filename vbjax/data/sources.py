@@ -81,6 +81,12 @@ class Source(abc.ABC):
 
     Iterating gives the blocks: arrays, or a tree of arrays with a common leading axis, of `block_rows` rows
     each but for the last, which has what is left.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> x = jnp.arange(10.0)[:, None]
+    >>> source = vb.sources.Blocks(lambda: (x[:7], x[7:]), block_rows=4)
+    >>> [len(block) for block in source], source.n_rows
+    ([4, 4, 2], 10)
     """
 
     def __init__(self, block_rows: int) -> None:
@@ -360,6 +366,13 @@ class Parquet(_Columns):
     Raises:
         ValueError: a file that cannot be read; columns that are not in the first file.
         ImportError: without pyarrow, the extra `disk`.
+
+    >>> import pathlib, tempfile, pyarrow, pyarrow.parquet, vbjax as vb
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "events.parquet")
+    >>> pyarrow.parquet.write_table(pyarrow.table(dict(a=[1.0, 2.0], b=[3.0, 4.0], name=["x", "y"])), path)
+    >>> print(*vb.sources.Parquet(path, columns=["b", "a"]))
+    [[3. 1.]
+     [4. 2.]]
     """
 
     suffix = "parquet"
@@ -378,6 +391,15 @@ class Arrow(_Columns):
     """Columns of an Arrow IPC file, or of all in a folder in the order of their names; needs pyarrow.
 
     Its record batches are the row groups. Arguments and errors are those of `Parquet`.
+
+    >>> import pathlib, tempfile, pyarrow, vbjax as vb
+    >>> table = pyarrow.table(dict(a=[1.0, 2.0], b=[3.0, 4.0]))
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "events.arrow")
+    >>> with pyarrow.ipc.new_file(path, table.schema) as file:
+    ...     file.write_table(table)
+    >>> print(*vb.sources.Arrow(path))
+    [[1. 3.]
+     [2. 4.]]
     """
 
     suffix = "arrow"

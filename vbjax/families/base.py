@@ -114,7 +114,13 @@ def vanishes(count: Array) -> Bool[Array, " ..."]:
 
 @stored
 class LocationPrecision(NamedTuple):
-    """Value, mean or variance of a joint factor of a location and its precision."""
+    """Value, mean or variance of a joint factor of a location and its precision.
+
+    >>> import vbjax as vb
+    >>> point = vb.Delta(vb.NormalGamma()).at((3.0, 4.0))  # of a location and a variance
+    >>> print(point.mean.location, point.mean.precision)
+    3.0 0.25
+    """
 
     location: Array
     precision: Array
@@ -125,6 +131,11 @@ class Statistics:
 
     `point_domains` names the set in which each number of a point lives (`Family.maximise`), as
     `State.domains` does of a state's fields.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> effect = vb.families.NormalStatistics.of(jnp.array([1.0, 2.0, 3.0]))  # of three groups
+    >>> print(effect[jnp.array([0, 2, 2])].mean)  # for rows of the groups 0, 2 and 2
+    [1. 3. 3.]
     """
 
     events: ClassVar[dict[str, int]]
@@ -234,6 +245,12 @@ class State(Generic[T]):
     `domains` names the set in which each field lives: "location" (in units of `location_scale`), "real",
     "positive", "definite" (a symmetric positive definite matrix), "triangular" (the lower factor of one),
     "degrees" (above its size less one) or "coupling" (real, and bound to a definite field: never displaced).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> q = vb.families.NormalState(jnp.array(1.0), jnp.array(1.0))
+    >>> prior = vb.families.NormalState(jnp.array(0.0), jnp.array(1.0))
+    >>> print(q.kl(prior), f"{q.entropy():.4f}", f"{q.quantile(0.975):.3f}")  # any family has all of these
+    0.5 1.4189 2.960
     """
 
     domains: ClassVar[dict[str, str]] = {}
@@ -447,6 +464,12 @@ class Family(Generic[Q, T]):
             on a label. If one factor's coefficient depends on another location or label, the two multiply,
             and their neutral members may be a saddle of the bound. None if the neutral member favours a
             direction.
+
+    >>> import jax, vbjax as vb
+    >>> prior = lambda s: vb.terms.gamma(s, 3.0, 2.0)
+    >>> t = vb.Gamma().neutral("float32").expected()
+    >>> vb.Gamma().from_gradient(t, jax.grad(prior)(t))  # the update: a gradient is a natural parameter
+    GammaState(concentration=3, rate=2)
     """
 
     plate: tuple[int, ...] = ()

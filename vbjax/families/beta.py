@@ -20,7 +20,13 @@ from vbjax.numerics.types import Given
 
 @pytree
 class BetaStatistics(Statistics):
-    """E[log x] and E[log(1 - x)]; `base` is minus their sum."""
+    """E[log x] and E[log(1 - x)]; `base` is minus their sum.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> uniform = vb.families.BetaState(jnp.array(1.0), jnp.array(1.0))
+    >>> print(uniform.expected().log, uniform.expected().log_complement)
+    -1.0 -1.0
+    """
 
     log: Float[Array, "*plate"]
     log_complement: Float[Array, "*plate"]

@@ -22,7 +22,12 @@ from vbjax.numerics.types import Data
 
 @pytree
 class CategoricalStatistics(Statistics):
-    """E[one-hot(z)]: the probabilities p of the states."""
+    """E[one-hot(z)]: the probabilities p of the states.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(vb.families.CategoricalState(jnp.zeros(3)).statistics(2).p)
+    [0. 0. 1.]
+    """
 
     p: Float[Array, "*plate k"]
     events = {"p": 1}
@@ -33,7 +38,13 @@ class CategoricalStatistics(Statistics):
 
 @pytree
 class CategoricalState(State[CategoricalStatistics]):
-    """Probabilities softmax(logits) over the last axis. A value is the state's number."""
+    """Probabilities softmax(logits) over the last axis. A value is the state's number.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> q = vb.families.CategoricalState(jnp.log(jnp.array([0.5, 0.25, 0.25])))
+    >>> print(q.mean, f"{q.entropy():.4f}")  # 1.5 log 2 nats
+    [0.5  0.25 0.25] 1.0397
+    """
 
     logits: Float[Array, "*plate k"]
     domains = {"logits": "real"}
@@ -98,7 +109,12 @@ class CategoricalState(State[CategoricalStatistics]):
 
 @dataclasses.dataclass(frozen=True)
 class Categorical(Family[CategoricalState, CategoricalStatistics]):
-    """State, one of `size`, for each cell of `plate`."""
+    """State, one of `size`, for each cell of `plate`.
+
+    >>> import vbjax as vb
+    >>> print(vb.Categorical(4).neutral("float32").mean)  # where a fit starts
+    [0.25 0.25 0.25 0.25]
+    """
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 2

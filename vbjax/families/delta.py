@@ -31,6 +31,11 @@ class DeltaState(State[T]):
             location and a covariance.
         gradient: what the point rests on, prior and rows: the gradient of the expected log joint whose
             maximum it is, about its own `pivot`; 0 for a point that was given.
+
+    >>> import vbjax as vb
+    >>> q = vb.Delta(vb.Gamma()).at(2.0)
+    >>> print(q.mean, q.sd, f"{q.expected().log:.4f}")  # the statistics are those of the value: log 2
+    2.0 0.0 0.6931
     """
 
     value: Given

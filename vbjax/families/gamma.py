@@ -25,7 +25,13 @@ from vbjax.numerics.special import (
 
 @pytree
 class GammaStatistics(Statistics):
-    """E[x] and E[log x] of a positive latent; `base` is -E[log x]. Products are of independent factors."""
+    """E[x] and E[log x] of a positive latent; `base` is -E[log x]. Products are of independent factors.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> t = vb.families.GammaState(jnp.array(2.0), jnp.array(4.0)).expected()
+    >>> print((t * t).value, (8.0 * t).value)  # of a product of two independent ones, and in another unit
+    0.25 4.0
+    """
 
     value: Float[Array, "*plate"]
     log: Float[Array, "*plate"]

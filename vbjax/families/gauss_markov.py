@@ -29,6 +29,12 @@ class GaussMarkovStatistics(Statistics):
     `first` (T, D) is E[x_t - c_t], `second` (T, D, D) E[(x_t - c_t)(x_t - c_t)'], and `pairs` (D, D) the sum
     over all transitions of E[(x_t - c_t)(x_t+1 - c_t+1)']. `here` (T,) is 1 at the steps that there are and 0
     after a chain's end, a constant. `states` has every step as the statistics of a MultivariateNormal.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> path = jnp.array([[1.0], [2.0], [3.0]])
+    >>> t = vb.families.GaussMarkovStatistics.of(path, jnp.ones(3)).about(jnp.zeros((3, 1)))
+    >>> print(t.pairs)  # 1 x 2 + 2 x 3
+    [[8.]]
     """
 
     pivot: Float[Array, "*plate t d"]
@@ -79,6 +85,12 @@ class GaussMarkovState(State[GaussMarkovStatistics]):
         coupling: minus the block beside the diagonal, (D, D), the same for all transitions.
         extent: how long each chain is, where they are of unequal length.
         found: what the smoother finds of the deviations, where that is known already.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> steps = jnp.ones((2, 1, 1))
+    >>> q = vb.families.GaussMarkovState(mean=jnp.zeros((2, 1)), precision=steps, coupling=jnp.array([[0.5]]))
+    >>> print(f"{q.variance[0, 0]:.3f}")  # on the diagonal of [[1, -1/2], [-1/2, 1]]^-1
+    1.333
     """
 
     mean: Float[Array, "*plate t d"]  # type: ignore[assignment]

@@ -42,7 +42,12 @@ from vbjax.numerics.types import Given, Tree
 
 @stored
 class LocationCovariance(NamedTuple):
-    """Location, and the inverse of its precision: a point of a joint family."""
+    """Location, and the inverse of its precision: a point of a joint family.
+
+    >>> import vbjax as vb
+    >>> print(*vb.Delta(vb.NormalGamma()).at((3.0, 4.0)).value)  # location and variance: a point of EM
+    3.0 4.0
+    """
 
     location: Array
     covariance: Array
@@ -50,7 +55,12 @@ class LocationCovariance(NamedTuple):
 
 @pytree
 class JointStatistics(Statistics):
-    """Statistics of a location and its precision; the subclass fixes the shapes."""
+    """Statistics of a location and its precision; the subclass fixes the shapes.
+
+    >>> import vbjax as vb
+    >>> list(vb.NormalWishart(2).neutral("float32").expected().natural)  # in these a log joint is affine
+    ['precision', 'logdet', 'cross', 'square']
+    """
 
     pivot: Array
     precision: Array

@@ -39,6 +39,11 @@ class MarkovChainStatistics(Statistics):
     from each state to each, `p` (T, K) the probabilities of the states at the steps at which something is
     observed. At the other steps, and after a chain's end, `p` is 0: a sum over all steps of `p` times the log
     densities of what is observed has nothing of steps that are missing.
+
+    >>> import vbjax as vb
+    >>> print(vb.families.MarkovChainStatistics.of_path([0, 0, 1, 0], 2, "float32").pairs)  # transitions
+    [[1. 1.]
+     [1. 0.]]
     """
 
     first: Float[Array, "*plate k"]
@@ -75,6 +80,12 @@ class MarkovChainState(State[MarkovChainStatistics]):
         initial, transitions, evidence: the log weights.
         extent: how long each chain is, where they are of unequal length.
         found: what the smoother finds of them, where that is known already.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> begin, move = jnp.array([0.0, -jnp.inf]), jnp.log(jnp.array([[0.9, 0.1], [0.2, 0.8]]))
+    >>> q = vb.families.MarkovChainState(begin, move, jnp.zeros((3, 2)))
+    >>> print(f"{q.probabilities[2, 0]:.2f}")  # two steps after state 0: 0.9 x 0.9 + 0.1 x 0.2
+    0.83
     """
 
     initial: Float[Array, "*plate k"]

@@ -47,6 +47,13 @@ class MatrixNormalWishartStatistics(JointStatistics):
     """E[Lam], E[log det Lam], E[(M - C) Lam] (q, D), E[(M - C) Lam (M - C)'] (q, q).
 
     `base` is (q - D - 1)/2 E[log det Lam].
+
+    >>> import vbjax as vb
+    >>> t = vb.MatrixNormalWishart(rows=3, size=2).neutral("float32").expected()
+    >>> print(t.square)  # about the expected location: size times the inverse of `mean_precision`
+    [[2. 0. 0.]
+     [0. 2. 0.]
+     [0. 0. 2.]]
     """
 
     events = {"precision": 2, "logdet": 0, "cross": 2, "square": 2}
@@ -81,7 +88,14 @@ class MatrixNormalWishartStatistics(JointStatistics):
 
 @pytree
 class MatrixNormalWishartState(JointWishartState[MatrixNormalWishartStatistics]):
-    """Locations MN(location, mean_precision^-1, Lam^-1), Lam ~ Wishart(degrees_of_freedom, W)."""
+    """Locations MN(location, mean_precision^-1, Lam^-1), Lam ~ Wishart(degrees_of_freedom, W).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> weights, rows = jnp.zeros((3, 2)), jnp.diag(jnp.array([1.0, 2.0, 4.0]))
+    >>> q = vb.families.MatrixNormalWishartState(weights, rows, jnp.array(4.0), jnp.eye(2))
+    >>> print(q.variance.location[:, 0].round(3))  # 1 / rows, times E[Lam^-1] = 1 / (4 - 2 - 1)
+    [1.   0.5  0.25]
+    """
 
     domains = JointWishartState.domains | dict(mean_precision="definite")
 
@@ -145,7 +159,13 @@ class MatrixNormalWishartState(JointWishartState[MatrixNormalWishartStatistics])
 
 @dataclasses.dataclass(frozen=True)
 class MatrixNormalWishart(JointFamily[MatrixNormalWishartState, MatrixNormalWishartStatistics]):
-    """Matrix of `rows` vector locations of `size` under one precision matrix, for each cell of `plate`."""
+    """Matrix of `rows` vector locations of `size` under one precision matrix, for each cell of `plate`.
+
+    >>> import vbjax as vb
+    >>> point = vb.Delta(vb.MatrixNormalWishart(rows=2, size=1)).at(([[1.0], [2.0]], [[4.0]]))
+    >>> print(point.mean.precision)  # of a covariance of 4
+    [[0.25]]
+    """
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     rows: int = 1

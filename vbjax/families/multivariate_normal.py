@@ -30,7 +30,13 @@ from vbjax.numerics.special import LOG_2PI
 
 @pytree
 class MultivariateNormalStatistics(Statistics):
-    """E[x - c] and E[(x - c)(x - c)'] about the constant pivot c."""
+    """E[x - c] and E[(x - c)(x - c)'] about the constant pivot c.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> t = vb.families.MultivariateNormalStatistics.of([1.0, 2.0])
+    >>> print(t.second.tolist(), t.about(jnp.zeros(2)).second.tolist())
+    [[0.0, 0.0], [0.0, 0.0]] [[1.0, 2.0], [2.0, 4.0]]
+    """
 
     pivot: Float[Array, "*plate d"]
     first: Float[Array, "*plate d"]
@@ -66,7 +72,14 @@ class MultivariateNormalStatistics(Statistics):
 
 @pytree
 class MultivariateNormalState(State[MultivariateNormalStatistics]):
-    """N(mean, precision^-1) over the last axis."""
+    """N(mean, precision^-1) over the last axis.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> q = vb.families.MultivariateNormalState(jnp.zeros(2), jnp.array([[2.0, 1.0], [1.0, 2.0]]))
+    >>> print(q.covariance.round(3))
+    [[ 0.66700006 -0.333     ]
+     [-0.333       0.66700006]]
+    """
 
     mean: Float[Array, "*plate d"]  # type: ignore[assignment]
     precision: Float[Array, "*plate d d"]
@@ -117,7 +130,12 @@ class MultivariateNormalState(State[MultivariateNormalStatistics]):
 
 @dataclasses.dataclass(frozen=True)
 class MultivariateNormal(Family[MultivariateNormalState, MultivariateNormalStatistics]):
-    """Real vector of `size` for each cell of `plate`: q = N(mean, precision^-1)."""
+    """Real vector of `size` for each cell of `plate`: q = N(mean, precision^-1).
+
+    >>> import vbjax as vb
+    >>> vb.MultivariateNormal(2, plate=(3,)).neutral("float32").covariance.shape  # three vectors
+    (3, 2, 2)
+    """
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 1

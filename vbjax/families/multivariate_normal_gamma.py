@@ -45,7 +45,14 @@ from vbjax.numerics.special import LOG_2PI
 
 @pytree
 class MultivariateNormalGammaStatistics(JointStatistics):
-    """E[tau], E[log tau], E[tau (m - c)], E[tau (m - c)(m - c)']; `base` is (D/2 - 1) E[log tau]."""
+    """E[tau], E[log tau], E[tau (m - c)], E[tau (m - c)(m - c)']; `base` is (D/2 - 1) E[log tau].
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> precision = jnp.diag(jnp.array([1.0, 4.0]))
+    >>> q = vb.families.MultivariateNormalGammaState(jnp.zeros(2), precision, jnp.array(6.0), jnp.array(2.0))
+    >>> print(q.expected().precision, q.expected().square.tolist())  # about the location: B^-1, whatever tau
+    3.0 [[1.0, 0.0], [0.0, 0.25]]
+    """
 
     events = {"precision": 0, "logdet": 0, "cross": 1, "square": 2}
 
@@ -76,7 +83,14 @@ class MultivariateNormalGammaStatistics(JointStatistics):
 
 @pytree
 class MultivariateNormalGammaState(JointGammaState[MultivariateNormalGammaStatistics]):
-    """Location N(location, (tau mean_precision)^-1), tau ~ Gamma(concentration, rate)."""
+    """Location N(location, (tau mean_precision)^-1), tau ~ Gamma(concentration, rate).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> precision = jnp.diag(jnp.array([1.0, 4.0]))
+    >>> q = vb.families.MultivariateNormalGammaState(jnp.zeros(2), precision, jnp.array(2.0), jnp.array(1.0))
+    >>> print(q.variance.location)  # 1 / mean_precision, times E[1 / tau] = rate / (concentration - 1)
+    [1.   0.25]
+    """
 
     domains = JointGammaState.domains | dict(mean_precision="definite")
 
@@ -130,7 +144,13 @@ class MultivariateNormalGammaState(JointGammaState[MultivariateNormalGammaStatis
 
 @dataclasses.dataclass(frozen=True)
 class MultivariateNormalGamma(JointFamily[MultivariateNormalGammaState, MultivariateNormalGammaStatistics]):
-    """Vector location of `size` under one scalar precision for each cell of `plate`."""
+    """Vector location of `size` under one scalar precision for each cell of `plate`.
+
+    >>> import vbjax as vb
+    >>> q = vb.MultivariateNormalGamma(2, plate=(3,)).neutral("float32")
+    >>> q.mean.location.shape, q.mean.precision.shape
+    ((3, 2), (3,))
+    """
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 1

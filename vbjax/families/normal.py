@@ -18,7 +18,13 @@ from vbjax.numerics.special import LOG_2PI, itakura_saito
 
 @pytree
 class NormalStatistics(Statistics):
-    """E[x - c] and E[(x - c)^2] about the constant pivot c. Sums take the terms as independent."""
+    """E[x - c] and E[(x - c)^2] about the constant pivot c. Sums take the terms as independent.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> t = vb.families.NormalState(jnp.array(1.0), jnp.array(4.0)).expected()
+    >>> print((t + t).mean, (t + t).second, (3.0 * t).second)  # variances: of a sum of two, in another unit
+    2.0 0.5 2.25
+    """
 
     pivot: Float[Array, "*plate"]
     first: Float[Array, "*plate"]

@@ -24,7 +24,13 @@ from vbjax.numerics.special import LOG_2PI, itakura_saito
 
 @pytree
 class NormalGammaStatistics(JointStatistics):
-    """E[tau], E[log tau], E[tau (m - c)], E[tau (m - c)^2]; `base` is -E[log tau] / 2."""
+    """E[tau], E[log tau], E[tau (m - c)], E[tau (m - c)^2]; `base` is -E[log tau] / 2.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> q = vb.families.NormalGammaState(jnp.array(5.0), jnp.array(4.0), jnp.array(6.0), jnp.array(2.0))
+    >>> print(q.expected().precision, q.expected().square)  # E[tau], and E[tau (m - 5)^2] = 1 / 4
+    3.0 0.25
+    """
 
     events = {"precision": 0, "logdet": 0, "cross": 0, "square": 0}
 
@@ -47,7 +53,13 @@ class NormalGammaStatistics(JointStatistics):
 
 @pytree
 class NormalGammaState(JointGammaState[NormalGammaStatistics]):
-    """Location N(location, 1 / (mean_precision tau)), tau ~ Gamma(concentration, rate)."""
+    """Location N(location, 1 / (mean_precision tau)), tau ~ Gamma(concentration, rate).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> q = vb.families.NormalGammaState(jnp.array(0.0), jnp.array(1.0), jnp.array(1.0), jnp.array(1.0))
+    >>> print(f"{q.quantile(0.95).location:.3f}")  # Student's t with two degrees of freedom
+    2.920
+    """
 
     def statistics(self, x: LocationPrecision) -> NormalGammaStatistics:
         return NormalGammaStatistics.of(x)
@@ -90,7 +102,14 @@ class NormalGammaState(JointGammaState[NormalGammaStatistics]):
 
 @dataclasses.dataclass(frozen=True)
 class NormalGamma(JointFamily[NormalGammaState, NormalGammaStatistics]):
-    """Scalar location and its precision for each cell of `plate`."""
+    """Scalar location and its precision for each cell of `plate`.
+
+    >>> import jax, vbjax as vb
+    >>> prior = lambda s: vb.terms.normal_gamma(s, 0.0, 2.0, 3.0, 4.0)
+    >>> t = vb.NormalGamma().neutral("float32").expected()
+    >>> vb.NormalGamma().from_gradient(t, jax.grad(prior)(t))
+    NormalGammaState(location=0, mean_precision=2, concentration=3, rate=4)
+    """
 
     curvature: ClassVar[str | None] = "square"
 

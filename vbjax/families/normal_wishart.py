@@ -36,7 +36,13 @@ from vbjax.numerics.special import LOG_2PI, itakura_saito
 
 @pytree
 class NormalWishartStatistics(JointStatistics):
-    """E[Lam], E[log det Lam], E[Lam (m - c)], E[(m - c)' Lam (m - c)]; `base` is -D/2 E[log det Lam]."""
+    """E[Lam], E[log det Lam], E[Lam (m - c)], E[(m - c)' Lam (m - c)]; `base` is -D/2 E[log det Lam].
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> q = vb.families.NormalWishartState(jnp.zeros(2), jnp.array(4.0), jnp.array(5.0), jnp.eye(2))
+    >>> print(q.expected().square)  # about the location: D / mean_precision
+    0.5
+    """
 
     events = {"precision": 2, "logdet": 0, "cross": 1, "square": 0}
     point_domains = dict(location="location", covariance="definite")
@@ -61,7 +67,14 @@ class NormalWishartStatistics(JointStatistics):
 
 @pytree
 class NormalWishartState(JointWishartState[NormalWishartStatistics]):
-    """Location N(location, (mean_precision Lam)^-1), Lam ~ Wishart(degrees_of_freedom, W)."""
+    """Location N(location, (mean_precision Lam)^-1), Lam ~ Wishart(degrees_of_freedom, W).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> q = vb.families.NormalWishartState(jnp.zeros(2), jnp.array(1.0), jnp.array(4.0), 2 * jnp.eye(2))
+    >>> print(q.mean.precision.round(3))  # degrees_of_freedom W
+    [[2. 0.]
+     [0. 2.]]
+    """
 
     def statistics(self, x: LocationPrecision) -> NormalWishartStatistics:
         return NormalWishartStatistics.of(x)
@@ -113,7 +126,13 @@ class NormalWishartState(JointWishartState[NormalWishartStatistics]):
 
 @dataclasses.dataclass(frozen=True)
 class NormalWishart(JointFamily[NormalWishartState, NormalWishartStatistics]):
-    """Vector location of `size` and its precision matrix for each cell of `plate`."""
+    """Vector location of `size` and its precision matrix for each cell of `plate`.
+
+    >>> import vbjax as vb
+    >>> q = vb.NormalWishart(2, plate=(3,)).neutral("float32")
+    >>> q.mean.location.shape, q.mean.precision.shape
+    ((3, 2), (3, 2, 2))
+    """
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 1

@@ -69,7 +69,12 @@ def _mean_and_variance(
 
 @pytree
 class PolyaGammaStatistics(Statistics):
-    """E[omega]."""
+    """E[omega].
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(f"{vb.families.PolyaGammaState(jnp.array(2.0)).expected().value:.4f}")  # tanh(1) / 4
+    0.1904
+    """
 
     value: Float[Array, "*plate"]
     events = {"value": 0}
@@ -82,7 +87,13 @@ class PolyaGammaStatistics(Statistics):
 
 @pytree
 class PolyaGammaState(State[PolyaGammaStatistics]):
-    """PG(concentration, tilt); it has no mode, and densities are relative to PG(concentration, 0)."""
+    """PG(concentration, tilt); it has no mode, and densities are relative to PG(concentration, 0).
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> q = vb.families.PolyaGammaState(jnp.array(0.0))
+    >>> print(q.mean, f"{q.variance:.4f}")  # 1 / 4 and 1 / 24
+    0.25 0.0417
+    """
 
     tilt: Float[Array, "*plate"]
     concentration: int = static(default=1)
@@ -178,6 +189,12 @@ class PolyaGamma(Family[PolyaGammaState, PolyaGammaStatistics]):
     References:
         Polson, N., Scott, J. & Windle, J. (2013), Bayesian inference for logistic models using
         Polya-Gamma latent variables, JASA 108, theorem 1 and section 2.
+
+    >>> import jax, vbjax as vb
+    >>> t = vb.PolyaGamma().neutral("float32").expected()
+    >>> gradient = jax.grad(lambda omega: vb.terms.logistic(1.0, 3.0, omega))(t)
+    >>> print(vb.PolyaGamma().from_gradient(t, gradient).tilt)  # the logit
+    3.0
     """
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)

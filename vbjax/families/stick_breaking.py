@@ -36,7 +36,13 @@ def _pieces(
 
 @pytree
 class StickBreakingStatistics(Statistics):
-    """E[log v_k] and E[log(1 - v_k)], k < K; `base` is -sum_k E[log x_k]."""
+    """E[log v_k] and E[log(1 - v_k)], k < K; `base` is -sum_k E[log x_k].
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> t = vb.families.StickBreakingState(jnp.ones(2), jnp.ones(2)).expected()
+    >>> print(t.log_share, t.log_rest)  # of uniform shares
+    [-1. -1.] [-1. -1.]
+    """
 
     log_share: Float[Array, "*plate rest"]
     log_rest: Float[Array, "*plate rest"]
@@ -67,7 +73,12 @@ class StickBreakingStatistics(Statistics):
 
 @pytree
 class StickBreakingState(State[StickBreakingStatistics]):
-    """Shares v_k ~ Beta(concentration1_k, concentration0_k), k < K, of what the pieces before leave."""
+    """Shares v_k ~ Beta(concentration1_k, concentration0_k), k < K, of what the pieces before leave.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(vb.families.StickBreakingState(jnp.ones(2), jnp.ones(2)).mean)  # half of what is left
+    [0.5  0.25 0.25]
+    """
 
     concentration1: Float[Array, "*plate rest"]
     concentration0: Float[Array, "*plate rest"]
@@ -145,7 +156,12 @@ class StickBreakingState(State[StickBreakingStatistics]):
 
 @dataclasses.dataclass(frozen=True)
 class StickBreaking(Family[StickBreakingState, StickBreakingStatistics]):
-    """Stick broken into `size` pieces for each cell of `plate`."""
+    """Stick broken into `size` pieces for each cell of `plate`.
+
+    >>> import vbjax as vb
+    >>> print(vb.StickBreaking(4).neutral("float32").mean)  # where a fit starts
+    [0.25 0.25 0.25 0.25]
+    """
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 2

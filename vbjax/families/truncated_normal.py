@@ -71,7 +71,13 @@ def _log_mass(a: Array) -> Array:
 
 @pytree
 class TruncatedNormalState(State[NormalStatistics]):
-    """N(location, 1 / precision) given that the value is positive."""
+    """N(location, 1 / precision) given that the value is positive.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> q = vb.families.TruncatedNormalState(jnp.array(0.0), jnp.array(1.0))
+    >>> print(f"{q.mean:.4f}", q.mode)  # sqrt(2 / pi)
+    0.7979 0.0
+    """
 
     location: Float[Array, "*plate"]
     precision: Float[Array, "*plate"]
@@ -146,6 +152,12 @@ class TruncatedNormal(Family[TruncatedNormalState, NormalStatistics]):
     """Positive latent for each cell of `plate`: q = N(location, 1 / precision) on the half line.
 
     Its statistics are a Normal's, so `terms.normal` takes it; the constraint is the family's support.
+
+    >>> import jax, vbjax as vb
+    >>> t = vb.TruncatedNormal().neutral("float32").expected()
+    >>> gradient = jax.grad(lambda s: vb.terms.normal(s, -3.0, 4.0))(t)
+    >>> vb.TruncatedNormal().from_gradient(t, gradient)
+    TruncatedNormalState(location=-3, precision=4)
     """
 
     def neutral(self, dtype: DTypeLike) -> TruncatedNormalState:

@@ -32,7 +32,12 @@ from vbjax.numerics.special import LOG_2PI, LOG_PI, digamma_remainder, gammaln_r
 
 @pytree
 class WishartStatistics(Statistics):
-    """E[X], E[log det X] of a positive definite latent; `base` is -(D + 1) / 2 E[log det X]."""
+    """E[X], E[log det X] of a positive definite latent; `base` is -(D + 1) / 2 E[log det X].
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(f"{vb.families.WishartStatistics.of(2 * jnp.eye(2)).logdet:.4f}")  # 2 log 2
+    1.3863
+    """
 
     value: Float[Array, "*plate d d"]
     logdet: Float[Array, "*plate"]
@@ -156,7 +161,13 @@ def wishart_from_roots(scale_tril: Array, bartlett: Array) -> Array:
 
 @pytree
 class WishartState(State[WishartStatistics]):
-    """Wishart(degrees_of_freedom, W) with W given by its inverse; the mean is nu W."""
+    """Wishart(degrees_of_freedom, W) with W given by its inverse; the mean is nu W.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> print(vb.families.WishartState(jnp.array(4.0), 2 * jnp.eye(2)).mean.round(3))
+    [[2. 0.]
+     [0. 2.]]
+    """
 
     degrees_of_freedom: Float[Array, "*plate"]
     inverse_scale: Float[Array, "*plate d d"]
@@ -219,7 +230,14 @@ class WishartState(State[WishartStatistics]):
 
 @dataclasses.dataclass(frozen=True)
 class Wishart(Family[WishartState, WishartStatistics]):
-    """Precision matrix of `size` x `size` for each cell of `plate`."""
+    """Precision matrix of `size` x `size` for each cell of `plate`.
+
+    >>> import jax, vbjax as vb
+    >>> t = vb.Wishart(1).neutral("float32").expected()
+    >>> q = vb.Wishart(1).from_gradient(t, jax.grad(lambda s: vb.terms.wishart(s, 3.0, [[2.0]]))(t))
+    >>> print(q.degrees_of_freedom, q.inverse_scale)
+    3.0 [[2.]]
+    """
 
     plate: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     size: int = 1

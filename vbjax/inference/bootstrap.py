@@ -45,6 +45,13 @@ class Bootstrap:
         sound: which refits have an objective that is to be trusted, (n,); the others are left out of
             intervals.
         status: `Status` numbers of the refits, (n,).
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> fit = vb.fit(vb.GaussianMixture(2), x, key=jax.random.key(0), n_restarts=4)
+    >>> refits = vb.bootstrap(fit, x, key=jax.random.key(1), n=20)
+    >>> refits.draws.weights.shape, int(refits.sound.sum())
+    ((20, 2), 20)
     """
 
     fit: Fit
@@ -183,6 +190,12 @@ class LikelihoodRatioTest:
         null, alternative: fits of both models to the data.
         statistic: twice the difference of their log likelihoods, in nats.
         draws: that of data drawn from the null model, (n,).
+
+    >>> import jax, vbjax as vb
+    >>> x, one, two = vb.datasets.old_faithful()[:60], vb.GaussianMixture(1), vb.GaussianMixture(2)
+    >>> test = vb.likelihood_ratio_test(one, two, x, key=jax.random.key(0), n=19, n_restarts=2)
+    >>> bool(test.statistic > test.draws.max())  # more than data of one component ever gave
+    True
     """
 
     null: Fit

@@ -59,6 +59,19 @@ class Certificate:
         title: what was fitted.
         findings: `optimum`, `convergence`; of data also `fixed_point`, `components`, `conditioning`, `spread`
             and `rows`, as far as they can be computed.
+
+    >>> import jax, vbjax as vb
+    >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), jax.numpy.arange(5.0), key=jax.random.key(0))
+    >>> print(fit.certificate())
+    GaussianMeanPrecision: objective -19.6042, converged: the objective changes by
+    less than the tolerance (6 sweeps)
+    <BLANKLINE>
+    ?     optimum       one run: whether there are better optima is not known
+                        (n_restarts)
+    fine  convergence   converged: the objective changes by less than the tolerance;
+                        the last sweep raised it by 0 nats
+    <BLANKLINE>
+    Nothing found speaks against it. Not known: optimum.
     """
 
     title: str

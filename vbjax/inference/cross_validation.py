@@ -37,6 +37,12 @@ class CrossValidation:
         fold: the fold that each row is in, (n,), from 0.
         weights: of the rows, (n,); None for ones.
         status: `Status` numbers of the folds' fits, (folds,).
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> held_out = vb.cross_validate(vb.GaussianMixture(2), x, key=jax.random.key(0), folds=5)
+    >>> held_out.log_density.shape, bool(held_out.mean == held_out.log_density.mean())
+    ((272,), True)
     """
 
     log_density: Float[Array, " n"]

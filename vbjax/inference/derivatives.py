@@ -172,6 +172,12 @@ class LinearResponse:
         sd: standard deviations of the statistics, `sd.mu.first`.
         rate: factor by which a sweep shrinks the distance to the optimum, the spectral radius of its
             derivative. At 1 the optimum is a ridge, along which the data say nothing. 0 without sweeps.
+
+    >>> import jax, vbjax as vb
+    >>> x = jax.numpy.array([1.0, 2.0, 4.0])
+    >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), x, key=jax.random.key(0))
+    >>> vb.linear_response(fit.model, fit.params, x).covariance.mu.first.tau.value.shape  # Cov(mu, tau)
+    ()
     """
 
     covariance: Record

@@ -63,6 +63,12 @@ def statistics(
 
     Raises:
         ValueError: arguments that `fit` refuses; a model whose defaults are not filled in.
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> start = vb.fit(vb.GaussianMixture(2), x[:100], key=jax.random.key(0), max_iter=1)
+    >>> print(vb.engine.statistics(start.model, start.params, x[:136]).weight)  # rows
+    136.0
     """
     require_model(model, params, "statistics of its rows")
     if data is None:
@@ -85,6 +91,13 @@ def merge(a: Expectation, b: Expectation) -> Expectation:
 
     Raises:
         ValueError: what are no statistics, or not of one model.
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> start = vb.fit(vb.GaussianMixture(2), x[:100], key=jax.random.key(0), max_iter=1)
+    >>> parts = [vb.engine.statistics(start.model, start.params, block) for block in (x[:136], x[136:])]
+    >>> print(vb.engine.merge(*parts).weight)  # rows
+    272.0
     """
     for given, name in ((a, "a"), (b, "b")):
         _require_statistics(given, name)
@@ -130,6 +143,15 @@ def update(
     Raises:
         ValueError: a block that there is not, or none for a model of several; a factor that is not conjugate,
             whose steps must be scored by passes over the rows.
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.old_faithful()[:136]
+    >>> fit = vb.fit(vb.GaussianMixture(2), x[:100], key=jax.random.key(0), max_iter=1)
+    >>> now = vb.engine.statistics(fit.model, fit.params, x)
+    >>> params = vb.engine.update(fit.model, fit.params, now)
+    >>> after = vb.engine.statistics(fit.model, params, x)
+    >>> bool(vb.engine.objective(fit.model, params, after) > vb.engine.objective(fit.model, fit.params, now))
+    True
     """
     require_model(model, params, "its updates")
     params = require_params(model, params)
@@ -157,6 +179,13 @@ def objective(
         model: with its defaults filled in.
         params: the parameters at which the statistics were made.
         statistics: of all rows.
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> fit = vb.fit(vb.GaussianMixture(2), x[:100], key=jax.random.key(0), max_iter=1)
+    >>> total = vb.engine.statistics(fit.model, fit.params, x[:100])
+    >>> print(f"{abs(vb.engine.objective(fit.model, fit.params, total) - fit.objective):.2f}")
+    0.00
     """
     require_model(model, params, "its objective")
     return _objective(model, require_params(model, params), _require_statistics(statistics))

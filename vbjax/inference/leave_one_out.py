@@ -41,6 +41,13 @@ class LeaveOneOut:
         k: of every row the shape k-hat of the tail of its importance weights, (n,): above `reliable` the row
             moves the posterior by so much that its density is not to be trusted.
         reliable: the largest k-hat that the number of draws allows, at most 0.7.
+
+    >>> import jax, vbjax as vb
+    >>> y = vb.datasets.old_faithful()[:, 0]
+    >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), y, key=jax.random.key(0))
+    >>> held_out = vb.leave_one_out(fit, y, key=jax.random.key(1))
+    >>> int((held_out.k > held_out.reliable).sum())  # rows whose density is not to be trusted
+    0
     """
 
     log_density: Float[Array, " n"]

@@ -105,6 +105,11 @@ class Fit(Generic[M]):
             trace are then those of its last climb.
         columns: names of the columns of a data frame, and labels of those with categories; None for data of
             other kinds. Uses of the fit find the columns of another frame by these names.
+
+    >>> import jax, vbjax as vb
+    >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), jax.numpy.arange(5.0), key=jax.random.key(0))
+    >>> print(f"{fit.params.mu.mean:.3f} +- {fit.params.mu.sd:.3f}, {fit.status.name}")
+    2.000 +- 0.632, CONVERGED
     """
 
     model: M

@@ -103,6 +103,13 @@ class Candidate(NamedTuple):
         standard_error: of that difference, from the spread of the rows; None where the criterion is not a
             sum over rows.
         found: its `Fit` as the largest model of the grid, the components beyond its own left out.
+
+    >>> import jax, vbjax as vb
+    >>> x, grid = vb.datasets.old_faithful(), dict(n_components=[1, 2, 3], covariance_type=["tied"])
+    >>> choice = vb.select(vb.GaussianMixture, x, grid, key=jax.random.key(0), n_restarts=4)
+    >>> second = choice.candidates[1]
+    >>> second.options["n_components"], f"{second.difference:.1f}"
+    (2, '10.9')
     """
 
     options: dict[str, Any]
@@ -157,6 +164,12 @@ class Choice(NamedTuple):
     Attributes:
         criterion: what the models were compared by.
         candidates: all of them, the best first.
+
+    >>> import jax, vbjax as vb
+    >>> x, grid = vb.datasets.old_faithful(), dict(n_components=[1, 2, 3], covariance_type=["tied"])
+    >>> choice = vb.select(vb.GaussianMixture, x, grid, key=jax.random.key(0), n_restarts=4)
+    >>> [candidate.options["n_components"] for candidate in choice.candidates]  # the best first
+    [3, 2, 1]
     """
 
     criterion: str

@@ -241,6 +241,12 @@ def overview(
 
     Raises:
         ValueError, TypeError: arguments that `series` or `plots.trace` refuse.
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.earthquakes()
+    >>> fit = vb.fit(vb.PoissonHMM(2), x, key=jax.random.key(0))
+    >>> len(overview(fit, x).axes)
+    5
     """
     fit = read_fit(fit)
     model, params, columns = fit.model, fit.params, columns_of(fit, columns)

@@ -123,6 +123,12 @@ def pairs(
 
     The ellipses are those of the marginal 2 x 2 covariances. Arguments and errors are those of `components`,
     with `figure`, the figure to draw on, by default a new one, in place of `ax`. Returns the figure.
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> fit = vb.fit(vb.KMeans(2), x, key=jax.random.key(0))
+    >>> len(pairs(fit.model, fit.params, x).axes)  # two columns, and the pair
+    3
     """
     groups = _groups(model, params, x, columns)
     d = groups.x.shape[1]
@@ -156,6 +162,11 @@ def trace(fit: Fit, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: a batched fit.
+
+    >>> import jax, vbjax as vb
+    >>> fit = vb.fit(vb.KMeans(2), vb.datasets.old_faithful(), key=jax.random.key(0))
+    >>> trace(fit).get_ylabel()
+    'minus the inertia'
     """
     fit, ax = read_fit(fit), read_axes(ax)
     values = np.asarray(fit.trace, float)
@@ -185,6 +196,11 @@ def restarts(fit: Fit, ax: Axes | None = None) -> Axes:
     """Draw the final objectives of all restarts, from the best down, and show which of them to trust.
 
     Arguments, result and errors are those of `trace`.
+
+    >>> import jax, vbjax as vb
+    >>> fit = vb.fit(vb.KMeans(2), vb.datasets.old_faithful(), key=jax.random.key(0))
+    >>> restarts(fit).get_title(loc="left")
+    '1 restart: 1 within 1e-4 of the best'
     """
     fit, ax = read_fit(fit), read_axes(ax)
     value, status = np.asarray(fit.runs.objective, float), np.asarray(fit.runs.status)
@@ -234,6 +250,12 @@ def overview(
 
     Raises:
         ValueError, TypeError: arguments that `components`, `trace` or `restarts` refuse.
+
+    >>> import jax, vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> fit = vb.fit(vb.KMeans(2), x, key=jax.random.key(0))
+    >>> len(overview(fit, x).axes)
+    3
     """
     fit = read_fit(fit)
     columns = columns_of(fit, columns)

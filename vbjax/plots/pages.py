@@ -75,6 +75,11 @@ def parameters(fit: Fit, figure: Figure | SubFigure | None = None) -> Figure | S
 
     Returns:
         The figure.
+
+    >>> import jax, vbjax as vb
+    >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), jax.numpy.arange(5.0), key=jax.random.key(0))
+    >>> [ax.get_title(loc="left") for ax in parameters(fit).axes]
+    ['mu', 'tau']
     """
     found = read_fit(fit).summary().parameters[:_MOST_PANELS]
     entries = [list(itertools.islice(parameter.entries(), _MOST_ENTRIES)) for parameter in found]

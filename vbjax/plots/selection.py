@@ -26,6 +26,12 @@ def criterion(choice: Choice, ax: Axes | None = None) -> Axes:
 
     Raises:
         TypeError: anything but a choice.
+
+    >>> import jax, vbjax as vb
+    >>> x, grid = vb.datasets.old_faithful(), dict(n_components=[1, 2, 3], covariance_type=["tied"])
+    >>> choice = vb.select(vb.GaussianMixture, x, grid, key=jax.random.key(0), n_restarts=4)
+    >>> criterion(choice).get_ylabel()
+    'bic'
     """
     if not isinstance(choice, Choice):
         raise TypeError(f"choice must be what vb.select returns; got {describe(choice)}")

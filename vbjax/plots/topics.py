@@ -144,6 +144,12 @@ def overview(
 
     Raises:
         ValueError: arguments that `top_words` or `trace` refuse.
+
+    >>> import jax, vbjax as vb
+    >>> docs, words = vb.Documents.from_tokens([["cat", "dog", "cat"], ["bond", "stock"]])
+    >>> fit = vb.fit(vb.LatentDirichletAllocation(2), docs, key=jax.random.key(0))
+    >>> overview(fit, words, n=2).axes[-1].get_xlabel()
+    'restart, from the best down'
     """
     fit = read_fit(fit)
     if not isinstance(fit.model, TopicModel):

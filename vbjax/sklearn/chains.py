@@ -49,6 +49,11 @@ class HiddenMarkovModel(Estimator):
         startprob_, transmat_: (k,) and (k, k), of Bayesian models expected.
         lower_bounds_: the log likelihood, of Bayesian models its bound, at the start and after each sweep.
         converged_, n_iter_: whether the best fit has converged, and in how many sweeps.
+
+    >>> from vbjax.sklearn import PoissonHMM
+    >>> hmm = PoissonHMM(2, random_state=0).fit([[1.0], [2.0], [30.0], [31.0]])
+    >>> sorted(hmm.lambdas_[:, 0].round(1).tolist())
+    [1.5, 30.5]
     """
 
     n_components: int = field(default=1, kw_only=False)

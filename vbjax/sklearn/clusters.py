@@ -46,6 +46,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         inertia_: the sum of squared distances of these rows from their centres, weighted.
         converged_, n_iter_: whether the best fit has converged, and in how many sweeps.
         n_steps_: minibatches so far, after `partial_fit`.
+
+    >>> from vbjax.sklearn import KMeans
+    >>> clusters = KMeans(2, random_state=0).fit([[0.0], [1.0], [10.0], [11.0]])
+    >>> sorted(clusters.cluster_centers_[:, 0].tolist()), clusters.inertia_
+    ([0.5, 10.5], 1.0)
     """
 
     n_clusters: int = field(default=8, kw_only=False)

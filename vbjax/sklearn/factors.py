@@ -55,6 +55,11 @@ class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         noise_variance_: (d,), the diagonal of Psi.
         loglike_: the objective at the start and after each sweep.
         converged_, n_iter_: whether the fit has converged, and in how many sweeps.
+
+    >>> from vbjax.sklearn import PPCA
+    >>> X = [[1.0, 2.1], [2.0, 3.9], [3.0, 6.0], [4.0, 8.1], [5.0, 9.9]]
+    >>> PPCA(1).fit(X).transform(X).shape
+    (5, 1)
     """
 
     n_components: int | None = field(default=None, kw_only=False)

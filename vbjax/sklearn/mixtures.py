@@ -51,6 +51,11 @@ class Mixture(DensityMixin, Estimator):
         converged_, n_iter_: whether the best fit has converged, and in how many sweeps.
         lower_bound_, lower_bounds_: the best fit's log likelihood per row at its end; and at its start and
             after each sweep. Of Bayesian mixtures the evidence lower bound of all rows, exact, in nats.
+
+    >>> from vbjax.sklearn import PoissonMixture
+    >>> mixture = PoissonMixture(2, random_state=0).fit([[1.0], [2.0], [30.0], [31.0]])
+    >>> sorted(mixture.means_[:, 0].round(1).tolist()), mixture.weights_.round(3).tolist()
+    ([1.5, 30.5], [0.5, 0.5])
     """
 
     n_components: int = field(default=1, kw_only=False)
@@ -197,6 +202,13 @@ class GaussianMixture(Mixture):
             `weights_`, `means_` and `covariances_` may be set, all three in place of a fit.
 
     Other parameters and attributes: see `Mixture`.
+
+    >>> from vbjax.sklearn import GaussianMixture
+    >>> mixture = GaussianMixture(2)
+    >>> mixture.weights_, mixture.means_ = [0.5, 0.5], [[0.0], [4.0]]
+    >>> mixture.covariances_ = [[[1.0]], [[1.0]]]
+    >>> mixture.predict_proba([[2.0]]).round(3).tolist()  # half-way
+    [[0.5, 0.5]]
     """
 
     covariance_type: str = "full"

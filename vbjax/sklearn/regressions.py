@@ -35,6 +35,11 @@ class Regression(RegressorMixin, Estimator):
         coef_, intercept_: (d,) and a number, expected.
         alpha_: the expected precision of the noise.
         converged_, n_iter_: whether the fit has converged, and in how many sweeps.
+
+    >>> from vbjax.sklearn import LinearRegression
+    >>> line = LinearRegression().fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0])
+    >>> print(f"{line.coef_[0]:.2f} {line.intercept_:.2f}")
+    2.00 1.00
     """
 
     fit_intercept: bool = True
@@ -169,6 +174,11 @@ class Classification(ClassifierMixin, Estimator):
         classes_: (2,).
         coef_, intercept_: (1, d) and (1,), expected.
         converged_, n_iter_: whether the fit has converged, and in how many sweeps.
+
+    >>> from vbjax.sklearn import LogisticRegression
+    >>> X = [[-2.0], [-1.0], [1.0], [2.0]]
+    >>> LogisticRegression().fit(X, ["no", "no", "yes", "yes"]).predict(X).tolist()
+    ['no', 'no', 'yes', 'yes']
     """
 
     fit_intercept: bool = True

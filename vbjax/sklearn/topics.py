@@ -59,6 +59,12 @@ class LatentDirichletAllocation(ClassNamePrefixFeaturesOutMixin, TransformerMixi
         bound_: the perplexity of the documents of the fit.
         converged_, n_iter_: whether the fit has converged, and in how many sweeps or minibatches.
         n_batch_iter_: minibatches so far, after `partial_fit`, and one.
+
+    >>> import numpy as np
+    >>> from vbjax.sklearn import LatentDirichletAllocation
+    >>> counts = np.array([[5, 4, 0, 0], [3, 6, 0, 0], [0, 0, 5, 2]])
+    >>> LatentDirichletAllocation(2, random_state=0).fit_transform(counts).round(1).tolist()
+    [[0.1, 0.9], [0.1, 0.9], [0.9, 0.1]]
     """
 
     n_components: int = field(default=10, kw_only=False)

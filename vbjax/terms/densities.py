@@ -162,6 +162,11 @@ def logistic(y: ArrayLike, logit: Argument, omega: PolyaGammaStatistics) -> Floa
     Args:
         y: values. logit: a value, or statistics as `linear` gives them.
         omega: the statistics of a PolyaGamma factor of one trial.
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> omega = vb.families.PolyaGammaState(jnp.array(0.0)).expected()
+    >>> print(f"{vb.terms.logistic(1.0, 0.0, omega):.6f}")  # log 1 / 2
+    -0.693147
     """
     logit = _location(logit, "logistic: logit")
     if not isinstance(omega, PolyaGammaStatistics):
@@ -191,6 +196,10 @@ def stick_breaking(x: Argument, concentration1: ArrayLike, concentration0: Array
     """Return the log density of a stick's K pieces, over the last axis: v_k ~ Beta are shares of the rest.
 
     With concentrations 1 and alpha, a Dirichlet process truncated at K (Blei & Jordan 2006, section 2).
+
+    >>> from vbjax.terms import stick_breaking
+    >>> print(f"{stick_breaking([0.5, 0.25, 0.25], 1.0, 1.0):.6f}")  # -log(1 / 2): v_2 = x_2 / (1 - x_1)
+    0.693147
     """
     x = read_statistics(StickBreakingStatistics, x, "stick_breaking: x", axes=1)
     dtype, shape = x.log_rest.dtype, x.log_rest.shape
@@ -254,6 +263,11 @@ def multivariate_normal(x: Argument, mean: Argument, precision: Argument = None)
         precision: a matrix or the statistics of a Wishart factor. Left out where `mean` is the
             statistics of a NormalWishart, MultivariateNormalGamma or MatrixNormalWishart factor; the
             last gives one number for each of its q locations, a new last axis.
+
+    >>> import jax.numpy as jnp
+    >>> from vbjax.terms import multivariate_normal
+    >>> print(f"{multivariate_normal([1.0, 2.0], [1.0, 2.0], jnp.eye(2)):.6f}")  # -log(2 pi)
+    -1.837877
     """
     term, joint = "multivariate_normal", (NormalWishartStatistics, MultivariateNormalGammaStatistics)
     if isinstance(mean, (MatrixNormalWishartStatistics, *joint)):
@@ -279,7 +293,12 @@ def multivariate_normal(x: Argument, mean: Argument, precision: Argument = None)
 
 
 def wishart(x: Argument, degrees_of_freedom: ArrayLike, inverse_scale: ArrayLike) -> Float[Array, " ..."]:
-    """Return log Wishart(x | nu, W), with W given by its inverse (Bishop 2006, eq. B.78)."""
+    """Return log Wishart(x | nu, W), with W given by its inverse (Bishop 2006, eq. B.78).
+
+    >>> from vbjax.terms import wishart
+    >>> print(f"{wishart([[1.0]], 1.0, [[1.0]]):.6f}")  # the log density of chi^2 at 1
+    -1.418939
+    """
     x = read_statistics(WishartStatistics, x, "wishart: x", axes=2, square=True)
     inverse_scale = read_value(inverse_scale, "wishart: inverse_scale", axes=2)
     nu = read_value(degrees_of_freedom, "wishart: degrees_of_freedom").astype(inverse_scale.dtype)
@@ -314,6 +333,10 @@ def normal_gamma(
     """Return log N(m | location, 1 / (mean_precision tau)) Gamma(tau | concentration, rate), x = (m, tau).
 
     Bishop 2006, eq. 2.154.
+
+    >>> from vbjax.terms import normal_gamma
+    >>> print(f"{normal_gamma((0.0, 1.0), 0.0, 1.0, 1.0, 1.0):.6f}")  # -log(2 pi) / 2 - 1
+    -1.918938
     """
     prior = dict(location=location, mean_precision=mean_precision, concentration=concentration, rate=rate)
     return _joint("normal_gamma", NormalGammaStatistics, NormalGammaState, x, prior)
@@ -329,6 +352,10 @@ def normal_wishart(
     """Return log N(m | location, (mean_precision Lam)^-1) Wishart(Lam | nu, W), x = (m, Lam).
 
     Bishop 2006, eq. 2.157.
+
+    >>> from vbjax.terms import normal_wishart
+    >>> print(f"{normal_wishart(([0.0], [[1.0]]), [0.0], 1.0, 1.0, [[1.0]]):.6f}")  # -log(2 pi) - 1 / 2
+    -2.337877
     """
     prior = dict(
         location=location,
@@ -342,7 +369,12 @@ def normal_wishart(
 def multivariate_normal_gamma(
     x: Argument, location: ArrayLike, mean_precision: ArrayLike, concentration: ArrayLike, rate: ArrayLike
 ) -> Float[Array, " ..."]:
-    """Return log N(m | location, (tau B)^-1) Gamma(tau | concentration, rate), x = (m, tau), B a matrix."""
+    """Return log N(m | location, (tau B)^-1) Gamma(tau | concentration, rate), x = (m, tau), B a matrix.
+
+    >>> from vbjax.terms import multivariate_normal_gamma
+    >>> print(f"{multivariate_normal_gamma(([0.0], 1.0), [0.0], [[1.0]], 1.0, 1.0):.4f}")  # log N(0) - 1
+    -1.9189
+    """
     prior = dict(location=location, mean_precision=mean_precision, concentration=concentration, rate=rate)
     return _joint(
         "multivariate_normal_gamma", MultivariateNormalGammaStatistics, MultivariateNormalGammaState, x, prior
@@ -356,7 +388,13 @@ def matrix_normal_wishart(
     degrees_of_freedom: ArrayLike,
     inverse_scale: ArrayLike,
 ) -> Float[Array, " ..."]:
-    """Return log MN(M | location, R^-1, Lam^-1) Wishart(Lam | nu, W), x = (M, Lam), R a (q, q) matrix."""
+    """Return log MN(M | location, R^-1, Lam^-1) Wishart(Lam | nu, W), x = (M, Lam), R a (q, q) matrix.
+
+    >>> from vbjax.terms import matrix_normal_wishart
+    >>> one = [[1.0]]
+    >>> print(f"{matrix_normal_wishart(([[0.0]], one), [[0.0]], one, 1.0, one):.6f}")  # -log(2 pi) - 1 / 2
+    -2.337877
+    """
     prior = dict(
         location=location,
         mean_precision=mean_precision,

@@ -72,6 +72,10 @@ def matmul(weights: Argument, z: Argument) -> NormalStatistics | NormalGammaStat
 
     Raises:
         ValueError: if the shapes do not fit, or an argument is of another family.
+
+    >>> from vbjax.terms import matmul
+    >>> print(matmul([[1.0, 2.0], [3.0, 4.0]], [1.0, 1.0]).mean)
+    [3. 7.]
     """
     z = read_statistics(MultivariateNormalStatistics, z, "matmul: z", axes=1)
     w: Argument = weights

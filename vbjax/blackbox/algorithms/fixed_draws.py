@@ -47,6 +47,11 @@ class FixedDraws(Ascent):
         model: a `BlackBox`.
         tol: converged when a step promised less than so many nats (half its product with the gradient),
             or no more than the rounding error of the bound, and so did one without memory after it.
+
+    >>> import vbjax as vb
+    >>> model = vb.BlackBox(lambda x: -2 * (x - 3) ** 2, vb.real(), family=vb.blackbox.low_rank(1))
+    >>> type(model.algorithm(None, vb.core.Options(1e-3))).__name__
+    'FixedDraws'
     """
 
     model: Target

@@ -46,6 +46,13 @@ def gradient_estimates(
 
     Raises:
         ValueError: a model, parameters, an estimator, a key or a number that is none, or does not fit.
+
+    >>> import jax, vbjax as vb
+    >>> model, key = vb.BlackBox(lambda x: -2 * (x - 3) ** 2, vb.real()), jax.random.key(0)
+    >>> best = vb.blackbox.pathfinder(model, key=key)  # the posterior itself, N(3, 1 / 4)
+    >>> location, _ = vb.blackbox.gradient_estimates(model, best, key=key)
+    >>> print(f"{abs(location).max():.3f}")  # every estimate is 0 where q is exact
+    0.000
     """
     if not isinstance(model, BlackBox):
         raise ValueError(f"model must be a BlackBox; got {model!r}")

@@ -43,6 +43,11 @@ class NaturalAscent(Ascent):
     References:
         Lin, Khan & Schmidt (2019), Stein's lemma for the reparameterization trick with exponential-family
         mixtures.
+
+    >>> import vbjax as vb
+    >>> model = vb.BlackBox(lambda x: -2 * (x - 3) ** 2, vb.real())  # of family "full_rank"
+    >>> type(model.algorithm(None, vb.core.Options(1e-3))).__name__
+    'NaturalAscent'
     """
 
     model: Target

@@ -46,6 +46,10 @@ class Autoregression(MultivariateRegression):
         Hamilton (1989), A new approach to the economic analysis of nonstationary time series; Fox, Sudderth,
         Jordan & Willsky (2011), Bayesian nonparametric inference of switching dynamic linear models, section
         3.1, for the prior.
+
+    >>> import vbjax as vb
+    >>> vb.HiddenMarkovModel(2, vb.components.Autoregression(order=3))  # what vb.AutoregressiveHMM is by name
+    HiddenMarkovModel(n_states=2, component=components.Autoregression(order=3))
     """
 
     order: int = count(default=1, kw_only=True)

@@ -49,6 +49,11 @@ class Component:
             priors then shape the start alone.
         active: how many of the laws, the first ones, a start is made for, set by that model where it is not
             all of them.
+
+    >>> import vbjax as vb
+    >>> poisson = vb.components.Poisson().of(3, points=False)  # as a Bayesian mixture of three holds it
+    >>> poisson.resolve(vb.datasets.old_faithful()).factors
+    Record(components=Gamma(plate=(3, 2)))
     """
 
     n_laws: int = static(default=1, kw_only=True, repr=False)

@@ -62,6 +62,13 @@ class Gamma(Component):
         Wiper, Rios Insua & Ruggeri (2001), Mixtures of gamma distributions with applications, section 2;
         Dubey (1970) for the compound gamma; Choi & Wette (1969) for Newton's method.
 
+
+    >>> import vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> for law in (vb.components.Gamma(), vb.components.Gamma(learn_shape=True)):
+    ...     print(law.of(2, points=True).resolve(x).n_parameters)  # rates; shapes too
+    4
+    8
     """
 
     known_shape: Hyper = hyper(1.0, POSITIVE, "d")

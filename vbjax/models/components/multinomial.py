@@ -41,6 +41,11 @@ class Multinomial(Counts):
         Nigam, McCallum, Thrun & Mitchell (2000), Text classification from labeled and unlabeled documents
         using EM, section 3; Minka (2000), Estimating a Dirichlet distribution, eq. 19 for the predictive.
 
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> words = vb.components.Multinomial().of(2, points=True).resolve(jnp.array([[3, 0, 1], [0, 5, 2]]))
+    >>> words.n_parameters  # of both components three probabilities that add up to one
+    4
     """
 
     concentration: Hyper = hyper(None, POSITIVE, "d")

@@ -71,6 +71,12 @@ class MultivariateRegression(Responses, Component):
         Bishop (2006), section 14.5.1 (by EM); Rossi, Allenby & McCulloch (2005), Bayesian statistics and
         marketing, section 2.8.5 for a component.
 
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> x = jnp.array([[0.0], [1.0], [2.0]])
+    >>> law = vb.components.MultivariateRegression().resolve((x, jnp.concatenate([x, -x], 1)))
+    >>> print(law.location.round(3).tolist())  # the prior: one regression of all rows, from the means
+    [[1.0, -1.0], [0.0, 0.0]]
     """
 
     location: Hyper = hyper(None, REAL, "q m")

@@ -33,6 +33,11 @@ class Noise(Component):
 
     References:
         Banfield & Raftery (1993), Model-based Gaussian and non-Gaussian clustering, section 2.4.
+
+    >>> import vbjax as vb
+    >>> law = vb.components.Noise().resolve(vb.datasets.old_faithful())
+    >>> print(law.low, law.high)  # the box
+    [ 1.6 43. ] [ 5.1 96. ]
     """
 
     low: Hyper = hyper(None, REAL, "d")

@@ -53,6 +53,11 @@ class Regression(Responses, Component):
         Bishop (2006), section 14.5.1 (by EM) and eq. 3.50 to 3.56 for a component; Viele & Tong (2002),
         Modeling with mixtures of linear regressions.
 
+
+    >>> import jax.numpy as jnp, vbjax as vb
+    >>> x = jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
+    >>> print(vb.components.Regression().resolve((x, x[:, 1])).mean_precision)  # the columns' mean squares
+    [1.        1.6666667]
     """
 
     location: Hyper = hyper(None, REAL, "d")

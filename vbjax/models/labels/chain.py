@@ -214,6 +214,10 @@ class HDPChain(MarkovLabels):
 
     References:
         Teh, Jordan, Beal & Blei (2006), section 7; Fox, Sudderth, Jordan & Willsky (2011), section 3.
+
+    >>> import vbjax as vb
+    >>> vb.HDPHiddenMarkovModel(6, vb.components.Poisson(), stickiness=5.0).chain
+    labels.HDPChain(stickiness=5.0)
     """
 
     transition_concentration: Hyper = hyper(1.0, POSITIVE)

@@ -42,6 +42,10 @@ class Labels(abc.ABC):
         n_components: k, set by the model that holds the labels.
         points: whether their factors are points, set by that model.
         active: how many of the components rows may have, the first ones; by default all.
+
+    >>> import vbjax as vb
+    >>> vb.labels.Weights().of(3, points=False).factors  # as a Bayesian mixture holds them
+    Record(weights=Dirichlet(plate=(), size=3))
     """
 
     all_active: ClassVar[str | None] = "labels of this kind choose among all components"

@@ -27,6 +27,11 @@ class GaussianHMM(HiddenMarkovModel):
         covariance_type, location, mean_precision, degrees_of_freedom, inverse_scale, covariance_floor, scale,
             missing: see `vb.components.Gaussian`.
         initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
+
+    >>> import vbjax as vb
+    >>> model = vb.GaussianHMM(2).resolve(vb.Sequences.of([vb.datasets.earthquakes()]))
+    >>> model.n_parameters  # 1 + 2 of the chain, and a mean and a variance in each state
+    7
     """
 
     def __init__(
@@ -62,6 +67,11 @@ class BayesianGaussianHMM(HiddenMarkovModel):
         covariance_type, location, mean_precision, degrees_of_freedom, inverse_scale, scale, missing: see
             `vb.components.Gaussian`.
         initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
+
+    >>> import vbjax as vb
+    >>> model = vb.BayesianGaussianHMM(2).resolve(vb.Sequences.of([vb.datasets.old_faithful()]))
+    >>> model.factors.components  # under each state of fit.params
+    NormalWishart(plate=(2,), size=2)
     """
 
     points: ClassVar[bool] = False
@@ -99,6 +109,11 @@ class MixtureHMM(HiddenMarkovModel):
             covariance_floor, scale, missing, weight_concentration: see `vb.components.Mixture` and
             `vb.components.Gaussian`; `weight_concentration` is of the shares of every state.
         initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
+
+    >>> import vbjax as vb
+    >>> model = vb.MixtureHMM(2, n_components=3).resolve(vb.Sequences.of([vb.datasets.earthquakes()]))
+    >>> model.n_parameters  # 1 + 2 of the chain, in each state 2 of the shares and 3 x 2 of the normals
+    19
     """
 
     def __init__(
@@ -138,6 +153,11 @@ class BayesianMixtureHMM(HiddenMarkovModel):
             missing, weight_prior, weight_concentration: see `vb.components.Mixture` and
             `vb.components.Gaussian`; `weight_concentration` is of the shares of every state.
         initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
+
+    >>> import vbjax as vb
+    >>> model = vb.BayesianMixtureHMM(2, n_components=3).resolve(vb.Sequences.of([vb.datasets.earthquakes()]))
+    >>> model.factors.shares, model.factors.components  # six normals, three in each state
+    (Dirichlet(plate=(2,), size=3), NormalWishart(plate=(6,), size=1))
     """
 
     points: ClassVar[bool] = False
@@ -177,6 +197,11 @@ class PoissonHMM(HiddenMarkovModel):
         n_states: K.
         concentration, rate: see `vb.components.Poisson`.
         initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
+
+    >>> import vbjax as vb
+    >>> model = vb.PoissonHMM(2).resolve(vb.Sequences.of([vb.datasets.earthquakes()]))
+    >>> model.n_parameters  # 1 + 2 of the chain, and a rate in each state
+    5
     """
 
     def __init__(
@@ -204,6 +229,11 @@ class BayesianPoissonHMM(HiddenMarkovModel):
         n_states: K.
         concentration, rate: see `vb.components.Poisson`.
         initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
+
+    >>> import vbjax as vb
+    >>> model = vb.BayesianPoissonHMM(2).resolve(vb.Sequences.of([vb.datasets.earthquakes()]))
+    >>> model.factors.components, model.factors.transitions
+    (Gamma(plate=(2, 1)), Dirichlet(plate=(2,), size=2))
     """
 
     points: ClassVar[bool] = False
@@ -220,6 +250,11 @@ class CategoricalHMM(HiddenMarkovModel):
         n_states: K.
         n_categories, concentration: see `vb.components.Categorical`.
         initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
+
+    >>> import vbjax as vb
+    >>> model = vb.CategoricalHMM(2, n_categories=4).resolve(vb.Sequences.of([[[0], [3], [3]]]))
+    >>> model.n_parameters  # 1 + 2 of the chain, and 3 of each state's probabilities
+    9
     """
 
     def __init__(
@@ -247,6 +282,11 @@ class BayesianCategoricalHMM(HiddenMarkovModel):
         n_states: K.
         n_categories, concentration: see `vb.components.Categorical`.
         initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
+
+    >>> import vbjax as vb
+    >>> model = vb.BayesianCategoricalHMM(2, n_categories=4).resolve(vb.Sequences.of([[[0], [3], [3]]]))
+    >>> model.factors.components  # of every state and column, over four categories
+    Dirichlet(plate=(2, 1), size=4)
     """
 
     points: ClassVar[bool] = False
@@ -263,6 +303,11 @@ class GammaHMM(HiddenMarkovModel):
         n_states: K.
         known_shape, concentration, rate, learn_shape: see `vb.components.Gamma`.
         initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
+
+    >>> import vbjax as vb
+    >>> model = vb.GammaHMM(2, learn_shape=True).resolve(vb.Sequences.of([vb.datasets.old_faithful()]))
+    >>> model.n_parameters  # 1 + 2 of the chain, in each state two shapes and two rates
+    11
     """
 
     def __init__(
@@ -292,6 +337,11 @@ class BayesianGammaHMM(HiddenMarkovModel):
         n_states: K.
         known_shape, concentration, rate, learn_shape: see `vb.components.Gamma`.
         initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
+
+    >>> import vbjax as vb
+    >>> model = vb.BayesianGammaHMM(2).resolve(vb.Sequences.of([vb.datasets.old_faithful()]))
+    >>> model.factors.components  # rates, of every state and column
+    Gamma(plate=(2, 2))
     """
 
     points: ClassVar[bool] = False
@@ -369,6 +419,11 @@ class BayesianAutoregressiveHMM(HiddenMarkovModel):
         location, mean_precision, degrees_of_freedom, inverse_scale, covariance_floor, center, offset: see
             `vb.components.Autoregression`.
         initial_concentration, transition_concentration, stickiness: see `vb.labels.Chain`.
+
+    >>> import vbjax as vb
+    >>> model = vb.BayesianAutoregressiveHMM(2, order=3).resolve(vb.Sequences.of([vb.datasets.earthquakes()]))
+    >>> model.factors.components  # coefficients of three steps and an intercept
+    MatrixNormalWishart(plate=(2,), rows=4, size=1)
     """
 
     points: ClassVar[bool] = False

@@ -50,6 +50,8 @@ def merge_states(
     References:
         Hughes, Stephenson & Sudderth (2015), Scalable adaptation of state complexity for nonparametric hidden
         Markov models, section 3.
+
+    `HDPHiddenMarkovModel` has an example.
     """
     if not isinstance(result, Fit) or not isinstance(result.model, HDPHiddenMarkovModel):
         got = f"one of {type(result.model).__name__}" if isinstance(result, Fit) else type(result).__name__

@@ -29,6 +29,12 @@ class RegressionMixture(Mixture):
         location, mean_precision, concentration, rate: see
             `vb.components.Regression`.
         weight_concentration: see `GaussianMixture`.
+
+    >>> import vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> model = vb.RegressionMixture(2).resolve((x[:, :1], x[:, 1]))
+    >>> model.n_parameters  # a weight, and a slope and a variance of each line
+    5
     """
 
     def __init__(
@@ -109,6 +115,12 @@ class MultivariateRegressionMixture(Mixture):
         location, mean_precision, degrees_of_freedom, inverse_scale, covariance_floor, center, offset: see
             `vb.components.MultivariateRegression`.
         weight_concentration: see `GaussianMixture`.
+
+    >>> import vbjax as vb
+    >>> x = vb.datasets.old_faithful()
+    >>> model = vb.MultivariateRegressionMixture(2).resolve((x[:, :1], x))
+    >>> model.n_parameters  # a weight, and of each two slopes, two intercepts and a covariance
+    15
     """
 
     def __init__(

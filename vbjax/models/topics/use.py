@@ -124,6 +124,12 @@ def halves(docs: Given, key: Given) -> tuple[Documents, Documents]:
     Raises:
         TypeError: `docs` are no `Documents`.
         ValueError: `key` is no PRNG key.
+
+    >>> import jax, vbjax as vb
+    >>> docs = vb.Documents.of([[(0, 5), (1, 4)], [(0, 3), (1, 6)], [(2, 5)]])
+    >>> seen, rest = halves(docs, jax.random.key(0))
+    >>> print(docs.word_counts(), seen.word_counts() + rest.word_counts())
+    [ 8. 10.  5.] [ 8. 10.  5.]
     """
     _require_documents(docs)
     return _halves(docs, read_key(key))
@@ -153,6 +159,12 @@ def log_completion(model: Given, params: Given, observed: Given, held_out: Given
     References:
         Hoffman, Blei, Wang & Paisley (2013), Stochastic variational inference, JMLR 14, section 4; Wallach,
         Murray, Salakhutdinov & Mimno (2009), Evaluation methods for topic models: document completion.
+
+    >>> import jax, vbjax as vb
+    >>> docs = vb.Documents.of([[(0, 5), (1, 4)], [(0, 3), (1, 6)], [(2, 5)]])
+    >>> fit = vb.fit(vb.LatentDirichletAllocation(n_topics=2), docs, key=jax.random.key(0))
+    >>> log_completion(fit.model, fit.params, *halves(docs, jax.random.key(1))).shape  # of every document
+    (3,)
     """
     topics = _fitted_topics(model, params)
     observed, held_out = model.read(observed), model.read(held_out)
@@ -274,7 +286,12 @@ def npmi(top_ids: Given, docs: Given) -> Array:
 
 
 class Alignment(NamedTuple):
-    """Topic `permutation[k]` of run b is topic k of run a, at distance `distances[k]`; both (K,)."""
+    """Topic `permutation[k]` of run b is topic k of run a, at distance `distances[k]`; both (K,).
+
+    >>> a = jnp.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
+    >>> print(align(a, a[::-1]).distances)  # the same topics
+    [0. 0.]
+    """
 
     permutation: Array
     distances: Array
