@@ -317,8 +317,35 @@ def test_topics_are_scored_by_their_documents_alone():
 
 
 @pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("VEV", (2, 2, 2)),
+        pytest.param("EEI", (2, 2), marks=pytest.mark.again),
+        pytest.param("EII", (2,), marks=pytest.mark.again),
+    ],
+)
+def test_covariances_have_the_shapes_of_their_model(kind, shape):
+    ours = sklearn.base.clone(GaussianMixture(2, random_state=0).set_params(covariance_type=kind))
+    assert ours.get_params()["covariance_type"] == kind
+    ours.fit(FAITHFUL)
+    assert ours.covariances_.shape == ours.precisions_.shape == ours.precisions_cholesky_.shape == shape
+    again = GaussianMixture(2, covariance_type=kind)
+    again.weights_, again.means_, again.covariances_ = ours.weights_, ours.means_, ours.covariances_
+    np.testing.assert_allclose(again.predict_proba(FAITHFUL), ours.predict_proba(FAITHFUL), atol=1e-12)
+    if kind == "EII":  # one variance, of all components
+        np.testing.assert_allclose(ours.covariances_, ours.covariances_[0], rtol=1e-12)
+    elif kind == "EEI":
+        np.testing.assert_allclose(ours.covariances_[0], ours.covariances_[1], rtol=1e-12)
+    else:  # one shape, of ellipsoids of their own volumes
+        values = np.linalg.eigvalsh(ours.covariances_)
+        np.testing.assert_allclose(*(values[:, 1] / values[:, 0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
     ("estimator", "x", "message"),
     [
+        (GaussianMixture(2, covariance_type="VEX"), FAITHFUL, "covariance_type .* must be one of .* 'VEX'"),
+        (BayesianGaussianMixture(2, covariance_type="VEV"), FAITHFUL, "covariance_type .* by EM; got 'VEV'"),
         (GaussianMixture(0), FAITHFUL, "n_components must"),
         (GaussianMixture(2, reg_covar=-1.0), FAITHFUL, "reg_covar must"),
         (GaussianMixture(2, n_init=0), FAITHFUL, "n_init must"),

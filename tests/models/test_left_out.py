@@ -20,6 +20,8 @@ MODELS = {
     "EM chain of mixtures": lambda k: vb.HiddenMarkovModel(
         k, vb.components.Mixture(2, vb.components.Gaussian("diag"))
     ),
+    "VB mixture with gates": lambda k: vb.BayesianMixture(k, GAUSSIAN, vb.labels.Gated()),
+    "EM mixture with gates": lambda k: vb.Mixture(k, vb.components.Gaussian("diag"), vb.labels.Gated()),
 }
 
 
@@ -36,6 +38,7 @@ def fitted(model, x, **options):
 @pytest.mark.parametrize("name", MODELS)
 def test_it_is_the_model_without_them(name, dtype):
     x = rows(dtype)
+    x = (x[:, 1:], x) if "gates" in name else x
     masked = MODELS[name](5).replace(active=2)
     got, expected = fitted(masked, x), fitted(MODELS[name](2), x)
     begun = 1 if "chain" in name else 0  # neutral rows of transitions that are left out cost a first bound

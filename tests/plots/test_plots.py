@@ -176,6 +176,21 @@ def test_a_mixture_of_normals_is_drawn_whatever_it_is_called(kind, points):
     assert figure.get_suptitle() == f"{name} components, diag covariance) of 60 rows"
 
 
+def test_rows_with_labels_or_covariates_are_drawn_with_the_mean_of_their_weights():
+    x = clouds()
+    fit = made_fit(x)
+    labelled = fits._groups(fit.model, fit.params, vb.Labelled(x, [0] + [-1] * 59), None)
+    np.testing.assert_allclose(labelled.weight, [0.67, 0.33], rtol=1e-5)
+    z, gated = x[:, :1], vb.Mixture(2, vb.components.Gaussian("diag"), vb.labels.Gated(precision=1.0))
+    fit = vb.fit(gated, (z, x), key=jax.random.key(0), max_iter=3)
+    assert fit.plot((z, x)).get_suptitle().endswith("of 60 rows")
+    groups = fits._groups(fit.model, fit.params, (z, x), None)
+    weights = fit.model.weights.probabilities(fit.params, z).mean(0)
+    np.testing.assert_allclose(groups.weight, weights[groups.number], rtol=1e-5)
+    for own in (labelled, groups):
+        np.testing.assert_array_equal(own.x, np.asarray(x, float))
+
+
 def test_what_cannot_be_drawn_is_refused():
     x = clouds()
     fit = made_fit(x)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
@@ -24,12 +25,14 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import ColorType
 
 from vbjax.core.contracts import Status
+from vbjax.core.rows import n_rows
+from vbjax.data.labelled import rows_of
 from vbjax.inference.result import Fit
 from vbjax.models import KMeans, Mixture
 from vbjax.models.components import Gaussian
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Given
+from vbjax.numerics.types import Data, Given
 from vbjax.plots.inputs import columns_of, read_axes, read_choice, read_figure, read_fit, read_names
 from vbjax.plots.style import FAINT, INK, PALETTE, TITLE, WARN, Look, objective_name, tidy
 
@@ -81,7 +84,7 @@ def components(
     Args:
         model: `fit.model`, a Gaussian mixture or KMeans.
         params: `fit.params`.
-        x: the data, (n, d).
+        x: the data, (n, d); of `vb.labels.Gated` the pair (covariates, rows).
         ax: the axes to draw on; by default those of a new figure, `ax.figure`.
         columns: d names for the axes, with their units; by default "x0", "x1", ...
         features: the one or two columns to show; by default the first two, or the only one.
@@ -241,7 +244,7 @@ def overview(
 
     Args:
         fit: a `Fit` of a Gaussian mixture or of KMeans.
-        x: the data of the fit, (n, d).
+        x: the data of the fit, as `components` takes them.
         columns: d names for the axes, with their units; by default those of the fit's data frame.
         figure: the figure to draw on; by default a new one.
 
@@ -259,15 +262,15 @@ def overview(
     """
     fit = read_fit(fit)
     columns = columns_of(fit, columns)
-    x = fit.model.read(x)
-    wide = np.ndim(x) == 2 and x.shape[1] > 2
+    rows = _split(fit.model, x)[1]
+    wide = np.ndim(rows) == 2 and rows.shape[1] > 2
     figure = read_figure(figure, *((13, 7.5) if wide else (11, 5.5)), dpi=150)
     left, right = cast(Any, figure.subfigures(1, 2, width_ratios=[1.9 if wide else 1.55, 1]))
     if wide:
         pairs(fit.model, fit.params, x, left, columns)
     else:
         components(fit.model, fit.params, x, left.subplots(), columns)
-    figure.suptitle(f"{_name(fit.model)} of {len(x)} rows", x=0.01, ha="left", fontsize=12)
+    figure.suptitle(f"{_name(fit.model)} of {n_rows(rows)} rows", x=0.01, ha="left", fontsize=12)
     top, bottom = right.subplots(2, 1)
     trace(fit, top)
     restarts(fit, bottom)
@@ -277,12 +280,22 @@ def overview(
 # -- data of the pictures ------------------------------------------------------------------------------
 
 
+def _split(model: Drawable, data: Given) -> tuple[Array | None, Data]:
+    """Return the covariates of the rows, None where there are none, and the rows, without labels."""
+    data = rows_of(model.read(data))
+    return model.weights.split(data) if isinstance(model, Mixture) else (None, data)
+
+
 @jit
 def _moments(
-    model: Mixture, params: Record
+    model: Mixture, params: Record, covariates: Array | None
 ) -> tuple[Float[Array, " k"], Float[Array, "k d"], Float[Array, "k d d"]]:
-    """Compute weights, means and covariances by one program: one operation after the other takes seconds."""
-    return params.weights.mean, model.component.means(params), model.component.covariances(params)
+    """Compute weights, means and covariances by one program: one operation after the other takes seconds.
+
+    Weights that depend on covariates are averaged over the rows.
+    """
+    weights = jnp.exp(model.weights.log_at_mean(params, covariates)).reshape(-1, model.n_components).mean(0)
+    return weights, model.component.means(params), model.component.covariances(params)
 
 
 def _groups(model: Drawable, params: Record, x: Given, columns: Sequence[str] | None) -> _Groups:
@@ -290,8 +303,8 @@ def _groups(model: Drawable, params: Record, x: Given, columns: Sequence[str] | 
     gaussian = isinstance(model, Mixture) and isinstance(model.component, Gaussian)
     if not gaussian and not isinstance(model, KMeans):
         raise TypeError(f"model must be a Gaussian mixture or KMeans; got {type(model).__name__}")
-    x = model.read(x)
-    d = x.shape[1]
+    covariates, rows = _split(model, x)
+    d = rows.shape[1]
     names = [f"x{j}" for j in range(d)]
     if columns is not None:
         names = read_names(columns, d, f"columns must name the {d} columns of x")
@@ -301,7 +314,7 @@ def _groups(model: Drawable, params: Record, x: Given, columns: Sequence[str] | 
         weight, center, covariance = share.mean(0), np.asarray(model.centers(params)), None
     else:
         share = np.asarray(model.responsibilities(params, x))
-        weight, center, covariance = (np.asarray(value) for value in _moments(model, params))
+        weight, center, covariance = (np.asarray(value) for value in _moments(model, params, covariates))
     kept = share.sum(0) > (0 if kmeans else 1)
     kept = kept if kept.any() else np.ones_like(kept)
     number = np.argsort(-np.where(kept, weight, -1), kind="stable")[: kept.sum()]
@@ -314,7 +327,7 @@ def _groups(model: Drawable, params: Record, x: Given, columns: Sequence[str] | 
         center[number].astype(float),
         covariance,
         palette[np.arange(len(number)) % len(palette)],
-        np.asarray(x, float),
+        np.asarray(rows, float),
         share[:, number].astype(float),
         names,
     )

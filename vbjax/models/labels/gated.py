@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from vbjax.core.hyperparameters import POSITIVE, REAL, hyper, read_columns
 from vbjax.core.rows import float_dtype, n_rows
 from vbjax.data.moments import fill_defaults, positive_scale, weighted_moments
-from vbjax.families.base import pytree
+from vbjax.families.base import pytree, replace
 from vbjax.families.categorical import CategoricalStatistics
 from vbjax.families.delta import Delta
 from vbjax.families.multivariate_normal import (
@@ -93,6 +93,7 @@ class Gated(Labels):
     precision: Hyper = hyper(None, POSITIVE, "q")
     intercept_precision: Hyper = hyper(0.01, POSITIVE)
 
+    all_active: ClassVar[str | None] = None
     of_rows: ClassVar[bool] = True
     undrawable: ClassVar[str | None] = (
         "weights must be such as vb.labels.Weights() to draw parameters given the rows: gates are not "
@@ -160,8 +161,12 @@ class Gated(Labels):
         return MultivariateNormalState(jnp.zeros_like(precision), jnp.diag(precision))
 
     @property
+    def has_prior(self) -> bool:
+        return self.precision is not None
+
+    @property
     def n_parameters(self) -> int:
-        return (self.n_components - 1) * (self.center.shape[-1] + 1)
+        return (self.n_components - self.n_idle - 1) * (self.center.shape[-1] + 1)
 
     def log_prior(self, s: Record) -> Float[Array, ""]:
         if self.precision is None:
@@ -176,16 +181,25 @@ class Gated(Labels):
         repeat = lambda x: jnp.broadcast_to(x, (self.n_components, *x.shape))
         return Record(gates=jax.tree.map(repeat, self.prior))
 
+    def without_idle(self, params: Record) -> tuple[Gated, Record]:
+        k = self.n_components - self.n_idle
+        gates = jax.tree.map(lambda x: x[:k], params["gates"])
+        return replace(self, n_components=k, active=None), Record(gates=gates)
+
     # -- the E-step ----------------------------------------------------------------------------------
 
     def prepare(self, params: Record) -> PreparedGates:
         t = self.factors.gates.expected(params["gates"])
-        return PreparedGates(t.pivot, None if self.points else t.second.sum(0))
+        return PreparedGates(t.pivot, None if self.points else self.where_active(t.second.T, 0).T.sum(0))
+
+    def _log_shares(self, eta: Float[Array, "k n"]) -> Float[Array, "k n"]:
+        """Return the logarithm of the softmax over the components that rows may have."""
+        return jax.nn.log_softmax(self.where_active(eta.T).T, 0)
 
     def log_weights(self, prepared: PreparedGates, covariates: Float[Array, "n q"]) -> Float[Array, "k n"]:
         """Compute the bound of E[log weight] of every component for every row."""
         u = self._design(covariates)
-        log = jax.nn.log_softmax(prepared.mean @ u.T, 0)
+        log = self._log_shares(prepared.mean @ u.T)
         return log if prepared.spread is None else log - 0.25 * ((u @ prepared.spread) * u).sum(1)
 
     def statistics(
@@ -193,11 +207,12 @@ class Gated(Labels):
     ) -> Record:
         """Compute the gradient of sum_nk r_nk E[log weight_nk], by its bound about the present gates."""
         u, number = self._design(covariates), r.sum(0)
-        pull = r - number * jax.nn.softmax(prepared.mean @ u.T, 0)
+        pull = r - number * jnp.exp(self._log_shares(prepared.mean @ u.T))
         square = (u * number[:, None]).T @ u
         if self.points:  # collinear covariates: what rows do not tell apart moves together
             square = square * (1 + len(square) * jnp.finfo(u.dtype).eps * jnp.eye(len(square), dtype=u.dtype))
-        second = jnp.broadcast_to(-0.25 * square, (self.n_components, *square.shape))
+        each = self.where_active(jnp.full(self.n_components, -0.25, u.dtype), 0)
+        second = each[:, None, None] * square
         return Record(gates=MultivariateNormalStatistics(jnp.zeros_like(prepared.mean), pull @ u, second))
 
     def log_density(
@@ -206,8 +221,9 @@ class Gated(Labels):
         """Compute the bound of E[log p(c_n | z_n)], in the derived form that is the oracle of the others."""
         t, u = s.gates, self._design(covariates)
         at, move = u @ t.pivot.T, u @ t.first.T
-        square = jnp.einsum("np,kpq,nq->n", u, t.second, u)
-        denominator = logsumexp(at, -1) + (jax.nn.softmax(at) * move).sum(-1) + 0.25 * square
+        square = jnp.einsum("np,kpq,nq->n", u, self.where_active(t.second.T, 0).T, u)
+        active = self.where_active(at)
+        denominator = logsumexp(active, -1) + (jax.nn.softmax(active) * move).sum(-1) + 0.25 * square
         return (labels.p * (at + move)).sum(-1) - denominator
 
     # -- use -----------------------------------------------------------------------------------------
@@ -219,7 +235,7 @@ class Gated(Labels):
 
     def log_at_mean(self, params: Record, covariates: Float[Array, "n q"]) -> Float[Array, "n k"]:
         """Return the logarithms of the weights at the expected gates."""
-        return jax.nn.log_softmax(self._design(covariates) @ params["gates"].mean.T)
+        return self._log_shares(params["gates"].mean @ self._design(covariates).T).T
 
     def draw(self, params: Record, key: Array, n: int, covariates: Float[Array, "n q"]) -> Int[Array, " n"]:
         """Draw the components of n rows, by gates drawn from q for each."""
@@ -228,4 +244,4 @@ class Gated(Labels):
         if not self.points:
             variance = jnp.einsum("np,kpq,nq->nk", u, q.covariance, u)
             eta = eta + jnp.sqrt(variance) * jax.random.normal(keys[0], eta.shape, eta.dtype)
-        return jax.random.categorical(keys[1], eta)
+        return jax.random.categorical(keys[1], self.where_active(eta))
