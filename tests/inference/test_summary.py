@@ -13,7 +13,7 @@ import vbjax as vb
 from tests.support import made_fits
 from tests.support.registry import MODELS
 from vbjax.data.frames import Columns
-from vbjax.families import DirichletState, NormalWishartState
+from vbjax.families import DeltaState, DirichletState, GammaState, NormalWishartState, StickBreakingState
 from vbjax.inference.summary import Summary, summarise
 
 LONG = ("the time of an eruption in minutes", "the time until the next eruption, or what is left of it")
@@ -100,6 +100,49 @@ def test_draws_give_the_intervals_where_they_are_the_approximation():
     (row,) = fit.summary().records
     np.testing.assert_allclose([row["mean"], row["sd"]], [2, 1], atol=1e-3)
     np.testing.assert_allclose([row["5%"], row["95%"]], 2 + 1.6449 * np.array([-1, 1]), atol=0.15)
+
+
+COUNTS = jnp.array([[1.0], [2.0], [30.0], [31.0]])
+
+
+def counted(labels, weights):
+    """The summary of four Poisson components of these weights, and which of them are empty."""
+    kind = vb.Mixture if isinstance(weights, DeltaState) else vb.BayesianMixture
+    model = kind(4, vb.components.Poisson(), weights=labels).resolve(COUNTS)
+    rates = GammaState(jnp.ones((4, 1)), jnp.ones((4, 1)))
+    components = vb.Delta(vb.Gamma((4, 1))).at(rates.mean) if kind is vb.Mixture else rates
+    params = vb.Record(weights=weights, components=components)
+    empty = model.empty(params)
+    return summarise(params, "Counts", model.named_axes, None, empty), empty.tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "weights"),
+    [
+        (vb.labels.Weights(2.0), DirichletState(jnp.array([2.0, 3.0, 2.0, 5.0]))),
+        (vb.labels.StickBreaking(7.0), StickBreakingState(jnp.array([1.0, 2, 1]), jnp.array([11.0, 10, 10]))),
+        (vb.labels.Weights(), vb.Delta(vb.Dirichlet(4)).at([0.0, 0.25, 0.0, 0.75])),
+    ],
+)
+def test_components_without_rows_are_counted_in_one_line(labels, weights):
+    """Of four rows one is in component 1, three are in component 3; a prior may outweigh them."""
+    summary, empty = counted(labels, weights)
+    assert empty == [True, False, True, False]
+    lines = str(summary).split("\n")
+    said = "of weight 0" if isinstance(weights, DeltaState) else "the prior"
+    assert lines[-2:] == ["", f"2 empty components: {said}"]
+    assert f"<p>{lines[-1]}</p>" in summary._repr_html_()
+    entries = [line.split()[0].rstrip(",") for line in lines if line.startswith("  ")][1:]
+    assert entries == ["3", "1", "3", "1"]
+    assert [row["entry"] for row in summary.records if row["parameter"] == "weights"] == list("3102")
+
+
+def test_components_that_are_left_out_are_empty_and_a_single_one_is_not():
+    for kind in (vb.labels.Weights, vb.labels.StickBreaking):
+        some = kind(active=jnp.int32(2)).of(3, points=False).resolve("float32")
+        assert some.empty(some.start(jnp.array(4.0), some.active)).tolist() == [False, False, True]
+        one = kind().of(1, points=False).resolve("float32")
+        assert one.empty(one.start(jnp.array(4.0), None)).tolist() == [False]
 
 
 def test_a_notebook_shows_the_table():

@@ -27,7 +27,7 @@ def test_a_page_without_data_has_a_panel_for_each_parameter():
         figure, found = fit.plot(), fit.summary().parameters
         assert [title.split(":")[0] for title in titles(figure)[:-2]] == [p.name for p in found]
         for ax, parameter in zip(figure.axes, found, strict=False):
-            shown = list(parameter.entries())[:8]
+            shown = list(parameter.entries())[: min(8, parameter.n_filled)]
             np.testing.assert_allclose(ax.lines[0].get_xdata(), [parameter.mean[index] for index in shown])
             assert ax.get_yticklabels()[0].get_text() == parameter.label(shown[0])
             if fit is mean:

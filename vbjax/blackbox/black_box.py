@@ -186,6 +186,9 @@ class BlackBox:
         """Return False: a scale that vanishes has no finite bound."""
         return jnp.asarray(False)
 
+    def empty(self, params: Approximation) -> None:
+        """Return None: there are no components."""
+
     @property
     def _n_draws(self) -> int:
         return max(128, 8 * self.size) if self.n_draws is None else self.n_draws

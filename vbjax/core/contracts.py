@@ -180,6 +180,9 @@ class Model(Protocol):
     def ill_conditioned(self, params: Params) -> Bool[Array, ""]:
         """Return whether the parameters are beyond what their dtype can tell."""
 
+    def empty(self, params: Params) -> Bool[Array, " k"] | None:
+        """Return which components have no rows, by the parameters; None where nothing says so."""
+
 
 class Moves(Protocol):
     """Contract of a model with moves between optima, for the search of `fit`."""

@@ -216,6 +216,10 @@ class ConjugateModel:
         """Return whether the parameters are beyond what their dtype can tell: then the run ends saying so."""
         return jnp.asarray(False)
 
+    def empty(self, params: Record) -> Array | None:
+        """Return which components have no rows, by the parameters; None where nothing says so."""
+        return None
+
     def diagnose(self, params: Params, data: Data) -> Any:
         """Return what is known of the approximation beyond the bound, for `Fit.diagnostics`."""
         return None

@@ -27,7 +27,7 @@ from vbjax.inference.replicate import require_simulation, simulate
 from vbjax.inference.resolution import read_data
 from vbjax.inference.result import Fit
 from vbjax.inference.summary import INTERVAL, Summary, tabulate
-from vbjax.numerics.inputs import describe, is_concrete, read_count, read_key, read_number, read_probabilities
+from vbjax.numerics.inputs import describe, is_single, read_count, read_key, read_number, read_probabilities
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Params
 
@@ -92,8 +92,8 @@ class Bootstrap:
         return tabulate(tables, verdict + (left_out if sound < n else ""), named, self.fit.columns)
 
     def __repr__(self) -> str:
-        single = is_concrete(self.sound) and self.sound.ndim == 1
-        return str(self.summary()) if single else f"Bootstrap({type(self.fit.model).__name__})"
+        whole = is_single(self.sound, axes=1)
+        return str(self.summary()) if whole else f"Bootstrap({type(self.fit.model).__name__})"
 
 
 def bootstrap(
@@ -210,7 +210,7 @@ class LikelihoodRatioTest:
         return (1 + above) / (1 + self.draws.size)
 
     def __repr__(self) -> str:
-        if not is_concrete(self.draws) or self.draws.ndim != 1:
+        if not is_single(self.draws, axes=1):
             return f"LikelihoodRatioTest(statistic={self.statistic})"
         return (
             f"LikelihoodRatioTest(statistic {float(self.statistic):.4g}, p-value {float(self.p_value):.3g} "

@@ -24,7 +24,7 @@ from vbjax.inference.pointwise import log_predictive, require_densities
 from vbjax.inference.repeated_fits import Effort, map_fits, mean_and_error, warn_unless_converged
 from vbjax.inference.resolution import read_data
 from vbjax.numerics.compilation import jit
-from vbjax.numerics.inputs import is_concrete, read_count, read_key, read_number
+from vbjax.numerics.inputs import is_single, read_count, read_key, read_number
 from vbjax.numerics.types import Data, Given
 
 
@@ -73,7 +73,7 @@ class CrossValidation:
         return sums[0] / sums[1]
 
     def __repr__(self) -> str:
-        if not is_concrete(self.log_density) or self.log_density.ndim != 1:
+        if not is_single(self.log_density, axes=1):
             return f"CrossValidation(log_density={self.log_density})"
         return (
             f"CrossValidation({self.status.size} folds of {self.fold.size} rows: mean log density "

@@ -22,7 +22,7 @@ from vbjax.inference.repeated_fits import mean_and_error
 from vbjax.inference.replicate import sample_posterior
 from vbjax.inference.result import Fit
 from vbjax.numerics.compilation import jit
-from vbjax.numerics.inputs import as_floating, describe, is_concrete, read_count, read_key
+from vbjax.numerics.inputs import as_floating, describe, is_concrete, is_single, read_count, read_key
 from vbjax.numerics.pareto import smooth
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data
@@ -65,7 +65,7 @@ class LeaveOneOut:
         return mean_and_error(self.log_density)[1]
 
     def __repr__(self) -> str:
-        if not is_concrete(self.log_density) or self.log_density.ndim != 1:
+        if not is_single(self.log_density, axes=1):
             return f"LeaveOneOut(log_density={self.log_density})"
         doubtful = int((~(self.k <= self.reliable)).sum())
         return (

@@ -11,7 +11,6 @@ import os
 import warnings
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
@@ -24,7 +23,7 @@ from vbjax.inference import saved_fits
 from vbjax.inference.certificate import Certificate, certify
 from vbjax.inference.restarts import Runs
 from vbjax.inference.summary import Summary, summarise
-from vbjax.numerics.inputs import is_concrete, read_key
+from vbjax.numerics.inputs import is_single, read_key
 from vbjax.numerics.stored import stored
 from vbjax.numerics.types import Data, Given, Params
 
@@ -127,14 +126,12 @@ class Fit(Generic[M]):
     @property
     def trace(self) -> Float[Array, "*batch n_iter"]:
         """Objective at every sweep of the best run (inside jit or batched: `full_trace`)."""
-        single = is_concrete(self.n_iter) and jnp.ndim(self.n_iter) == 0
-        return self.full_trace[: int(self.n_iter)] if single else self.full_trace
+        return self.full_trace[: int(self.n_iter)] if is_single(self.n_iter) else self.full_trace
 
     @property
     def status(self) -> Any:
         """`Status` of the best run (inside jit or batched: its number)."""
-        single = is_concrete(self.status_code) and jnp.ndim(self.status_code) == 0
-        return Status(int(self.status_code)) if single else self.status_code
+        return Status(int(self.status_code)) if is_single(self.status_code) else self.status_code
 
     def __getattr__(self, name: str) -> Any:
         """Return a use of the model, with the parameters of the fit in their place."""
@@ -167,7 +164,8 @@ class Fit(Generic[M]):
 
         The intervals are exact where the family's quantiles are known (`State.quantile` says where not), from
         draws where the approximation is known by draws, and left out of a factor of more than 20,000 numbers.
-        Points have values alone. Components come with the heaviest first.
+        Points have values alone. Components come with the heaviest first; those without rows, whose posterior
+        is the prior, are counted in the last line, and are in the `records`.
 
         Returns:
             A `Summary`: `print` shows it within 80 columns, a notebook as a table, and its `records` make a
@@ -187,8 +185,9 @@ class Fit(Generic[M]):
         tau        0.5     0.2886     0.1363      1.049
         """
         self._require_single()
-        named = self.model.named_axes  # type: ignore[attr-defined]
-        return summarise(self.params, f"{type(self.model).__name__}: {self.verdict()}", named, self.columns)
+        model: Any = self.model
+        verdict = f"{type(model).__name__}: {self.verdict()}"
+        return summarise(self.params, verdict, model.named_axes, self.columns, model.empty(self.params))
 
     def certificate(
         self, data: Data = None, *, weights: Given = None, key: Array | None = None
@@ -240,19 +239,15 @@ class Fit(Generic[M]):
         plots = importlib.import_module("vbjax.plots")  # it knows fits, not they it; and it takes matplotlib
         return plots.page(self, data, **options)
 
-    @property
-    def _is_single(self) -> bool:
-        return is_concrete(self.objective) and jnp.ndim(self.objective) == 0
-
     def _require_single(self) -> None:
-        if not self._is_single:
+        if not is_single(self.objective):
             raise ValueError("fit must be of one data set and outside jit; jax.tree.map takes one of a batch")
 
     def _repr_html_(self) -> str | None:
-        return self.summary()._repr_html_() if self._is_single else None
+        return self.summary()._repr_html_() if is_single(self.objective) else None
 
     def __repr__(self) -> str:
-        if not self._is_single:
+        if not is_single(self.objective):
             return f"Fit({type(self.model).__name__}, objective={self.objective})"
         return f"Fit({type(self.model).__name__}: {self.verdict()})"
 

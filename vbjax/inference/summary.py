@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 
 from vbjax.data.frames import Columns
 from vbjax.numerics.compilation import jit
@@ -36,6 +37,7 @@ class Parameter(NamedTuple):
         low, high: ends of the interval that has 90 % of each entry's mass; NaN where they are not known.
         labels: names of the entries along every axis.
         order: numbers of the entries along the first axis in the order in which a table shows them.
+        n_empty: how many of these, the last ones, are of components without rows, which a table leaves out.
         symmetric: whether the last two axes are those of symmetric matrices.
     """
 
@@ -46,6 +48,7 @@ class Parameter(NamedTuple):
     high: np.ndarray
     labels: tuple[tuple[str, ...], ...]
     order: tuple[int, ...]
+    n_empty: int
     symmetric: bool
 
     @property
@@ -66,6 +69,12 @@ class Parameter(NamedTuple):
         d = self.mean.shape[-1] if self.symmetric else 1
         return self.mean.size * (d + 1) // (2 * d)
 
+    @property
+    def n_filled(self) -> int:
+        """Number of these entries, the first ones, that are not of empty components."""
+        of_empty = self.size * self.n_empty // len(self.order) if self.n_empty else 0
+        return self.size - of_empty
+
     def label(self, index: tuple[int, ...], most: int | None = None) -> str:
         """Return what an entry is called, long names shortened to at most so many characters together."""
         labels = [names[i] for names, i in zip(self.labels, index, strict=True)]
@@ -85,7 +94,7 @@ class Summary:
     """Table of a fit's parameters: posterior mean, standard deviation and 90 % interval of every entry.
 
     `print` shows it within 80 columns, a notebook as a table; of a parameter with many entries it has the
-    first ten. `pandas.DataFrame(summary.records)` has all of them.
+    first ten, of components without rows their number. `pandas.DataFrame(summary.records)` has all of them.
 
     Attributes:
         verdict: what was fitted, and how far to trust it.
@@ -111,6 +120,13 @@ class Summary:
         points = all(p.certain for p in self.parameters)
         return ["value"] if points else ["mean", "sd", "5 %", "95 %"]
 
+    @property
+    def _on_empty(self) -> list[str]:
+        """The line on components without rows, where there are some, with a blank one before it."""
+        n = max((p.n_empty for p in self.parameters), default=0)
+        what = "of weight 0" if self._heading == ["value"] else "the prior"
+        return ["", f"{n} empty component{'s' * (n > 1)}: {what}"] if n else []
+
     def _rows(self, most: int | None = None) -> Iterator[tuple[str, list[str]]]:
         """Yield what stands on the left of every line of the table, in `most` characters, and its numbers."""
         n = len(self._heading)
@@ -119,12 +135,12 @@ class Summary:
                 yield p.name, [*map(_number, p.numbers(()))][:n]
                 continue
             yield p.name, []
-            shown = p.size if p.size <= _MOST_SHOWN + 1 else _MOST_SHOWN  # "1 more" is a line too
+            shown = p.n_filled if p.n_filled <= _MOST_SHOWN + 1 else _MOST_SHOWN  # "1 more" is a line too
             for index in itertools.islice(p.entries(), shown):
                 label = p.label(index, None if most is None else most - 2)
                 yield f"  {label}", [*map(_number, p.numbers(index))][:n]
-            if shown < p.size:
-                yield f"  ... {p.size - shown} more", []
+            if shown < p.n_filled:
+                yield f"  ... {p.n_filled - shown} more", []
 
     def __str__(self) -> str:
         room = _WIDTH - _CELL * len(self._heading)
@@ -134,7 +150,7 @@ class Summary:
             _shortened(left, wide if cells else _WIDTH).ljust(wide) + "".join(x.rjust(_CELL) for x in cells)
             for left, cells in rows
         ]
-        return "\n".join([textwrap.fill(self.verdict, _WIDTH), "", *map(str.rstrip, lines)])
+        return "\n".join([textwrap.fill(self.verdict, _WIDTH), "", *map(str.rstrip, lines), *self._on_empty])
 
     __repr__ = __str__
 
@@ -149,24 +165,33 @@ class Summary:
         return (
             f"<p>{html.escape(self.verdict)}</p>"
             f"<table><thead><tr>{heading}</tr></thead><tbody>{body}</tbody></table>"
+            + "".join(f"<p>{line}</p>" for line in self._on_empty[1:])
         )
 
 
 def summarise(
-    params: Params, verdict: str, named_axes: Mapping[str, int], columns: Columns | None
+    params: Params,
+    verdict: str,
+    named_axes: Mapping[str, int],
+    columns: Columns | None,
+    empty: Array | None = None,
 ) -> Summary:
     """Return the summary of the parameters of a fit; see `tabulate`."""
     states = Record(params if isinstance(params, Mapping) else {"": params})
     ends = [Record({name: _quantile(state, p) for name, state in states.items()}) for p in INTERVAL]
-    return tabulate(jax.device_get((*_moments(states), *ends)), verdict, named_axes, columns)
+    return tabulate(jax.device_get((*_moments(states), *ends)), verdict, named_axes, columns, empty)
 
 
 def tabulate(
-    tables: Sequence[Tree], verdict: str, named_axes: Mapping[str, int], columns: Columns | None
+    tables: Sequence[Tree],
+    verdict: str,
+    named_axes: Mapping[str, int],
+    columns: Columns | None,
+    empty: Array | None = None,
 ) -> Summary:
     """Return a summary of parameters.
 
-    Components, and what belongs to them, come with the heaviest first.
+    Components, and what belongs to them, come with the heaviest first, and those without rows last.
 
     Args:
         tables: means, standard deviations and both ends of the intervals, by factor.
@@ -174,10 +199,12 @@ def tabulate(
         named_axes: names of the factors that have an axis for the data's columns, and the first axis that it
             may be.
         columns: names of the data's columns, if they have some.
+        empty: which components have no rows, (k,), where that is known.
     """
     leaves = [_by_name(table) for table in tables]
     weights = leaves[0].get("weights", np.zeros(0))
-    order = tuple(map(int, np.argsort(-weights, kind="stable"))) if weights.ndim == 1 else ()
+    idle = np.zeros(weights.shape, bool) if empty is None else np.asarray(empty)
+    order = tuple(map(int, np.lexsort((-weights, idle)))) if weights.ndim == 1 else ()
     names = columns.names if columns is not None else ()
     found = []
     for name, mean in leaves[0].items():
@@ -192,7 +219,8 @@ def tabulate(
         heaviest = order if factor in ("weights", "components") and shape[:1] == weights.shape else ()
         rows = heaviest or tuple(range(shape[0] if shape else 0))
         sd, low, high = (leaf.get(name, np.full(shape, np.nan)) for leaf in leaves[1:])
-        found.append(Parameter(name, mean, sd, low, high, tuple(labels), rows, matrix))
+        n_empty = int(idle.sum()) if heaviest else 0
+        found.append(Parameter(name, mean, sd, low, high, tuple(labels), rows, n_empty, matrix))
     return Summary(verdict, tuple(found))
 
 

@@ -30,6 +30,11 @@ def is_concrete(tree: Tree) -> bool:
     return not inside and not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
+def is_single(x: Array, axes: int = 0) -> bool:
+    """Return whether an array may be read and is of one result, which has so many axes: no batch of them."""
+    return is_concrete(x) and jnp.ndim(x) == axes
+
+
 @jit
 def all_finite(tree: Tree) -> Bool[Array, ""]:
     """Return whether every number in a tree is finite."""

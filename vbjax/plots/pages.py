@@ -82,7 +82,7 @@ def parameters(fit: Fit, figure: Figure | SubFigure | None = None) -> Figure | S
     ['mu', 'tau']
     """
     found = read_fit(fit).summary().parameters[:_MOST_PANELS]
-    entries = [list(itertools.islice(parameter.entries(), _MOST_ENTRIES)) for parameter in found]
+    entries = [list(itertools.islice(p.entries(), min(p.n_filled, _MOST_ENTRIES))) for p in found]
     heights = [len(each) + 2.5 for each in entries]
     figure = read_figure(figure, 6, 0.22 * sum(heights))
     panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -94,6 +94,6 @@ def parameters(fit: Fit, figure: Figure | SubFigure | None = None) -> Figure | S
         tidy(ax).set_yticks(places, [parameter.label(index, _LABEL) for index in shown], parse_math=False)
         ax.tick_params(axis="y", length=0)
         ax.set(ylim=(len(shown) - 0.4, -0.6))
-        some = "" if len(shown) == parameter.size else f": {len(shown)} of {parameter.size}"
+        some = "" if len(shown) == parameter.n_filled else f": {len(shown)} of {parameter.n_filled}"
         ax.set_title(f"{parameter.name}{some}", parse_math=False, **TITLE)
     return figure

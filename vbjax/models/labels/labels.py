@@ -130,6 +130,13 @@ class Labels(abc.ABC):
         """Return the labels of the active components alone, and their parameters."""
         return self, params
 
+    def empty(self, params: Record) -> Bool[Array, " k"] | None:
+        """Return which components have next to no rows: points of no weight, posteriors that are the prior.
+
+        None where the factors of the labels do not say so.
+        """
+        return None
+
 
 def first_active(k: int, active: ArrayLike | None) -> Bool[Array, " k"] | None:
     """Return which of k components are among the first `active`; None for None."""

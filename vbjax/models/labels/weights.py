@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vbjax import terms
 from vbjax.core.hyperparameters import POSITIVE, Range, at_least, hyper
@@ -30,6 +30,7 @@ from vbjax.numerics.inputs import describe
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Hyper, Tree
 
+_NEXT_TO_NOTHING = 0.1  # of a row: what a component without use may keep of rows that are far from it
 _BEYOND = " for MAP (below 1 the mode is on the simplex's boundary; the Bayesian form takes any)"
 
 
@@ -149,6 +150,16 @@ class MixingWeights(Labels):
 
     # -- use -----------------------------------------------------------------------------------------
 
+    def empty(self, params: Record) -> Bool[Array, " k"]:
+        weights = params["weights"]
+        if self.points:
+            return weights.mean <= jnp.finfo(weights.mean.dtype).eps
+        return self.rows(weights) < _NEXT_TO_NOTHING
+
+    @abc.abstractmethod
+    def rows(self, weights: Tree) -> Float[Array, " k"]:
+        """Return how many rows each component has, by the posterior of the weights."""
+
     def log_at_mean(self, params: Record, covariates: None) -> Float[Array, " k"]:
         """Return the logarithms of the expected weights, for every row or for all alike."""
         return jnp.log(params["weights"].mean)
@@ -205,6 +216,9 @@ class Weights(MixingWeights):
     def default_concentration(self) -> float | Array:
         return 1 / self.n_active
 
+    def rows(self, weights: DirichletState) -> Float[Array, " k"]:
+        return weights.concentration - self.prior.concentration
+
 
 @pytree
 class StickBreaking(MixingWeights):
@@ -248,6 +262,10 @@ class StickBreaking(MixingWeights):
     @property
     def default_concentration(self) -> float:
         return 1.0
+
+    def rows(self, weights: StickBreakingState) -> Float[Array, " k"]:
+        later = weights.concentration0 - self.prior.concentration0  # rows of the pieces after each
+        return jnp.append(weights.concentration1 - 1, later[-1] if later.size else jnp.inf)
 
 
 def stick_prior(k: int, concentration: Array) -> StickBreakingState:

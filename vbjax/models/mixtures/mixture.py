@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import logsumexp, xlogy
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vbjax.core.devices import jit_over_mesh
 from vbjax.core.hyperparameters import count, part
@@ -172,6 +172,9 @@ class Mixture(ConjugateModel):
 
     def ill_conditioned(self, params: Record) -> Array:
         return self.component.ill_conditioned(params)
+
+    def empty(self, params: Record) -> Bool[Array, " k"] | None:
+        return self.weights.empty(params)
 
     def init(self, key: Array, data: Data, weights: Array | None = None) -> Record:
         """Draw components to start from, equally heavy; those of known labels start at rows with these."""
