@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pymc
 from jax import Array
 
 import vbjax as vb
+from bench.blackbox_calibration import calibration
 from bench.measure import interleaved, run_parts, seconds, table
 from notebooks.posteriors import NAMES, NEAR_NORMAL, Posterior, posterior
 from vbjax.blackbox.approximation import constrain
@@ -279,6 +279,8 @@ def peers(report: list[str]) -> None:
 
 def pymc_model(name: str, data: dict[str, np.ndarray]) -> Any:
     """Two of the posteriors in PyMC's own words."""
+    import pymc
+
     with pymc.Model() as model:
         sigma = pymc.HalfCauchy("sigma", 2.5)
         if name == "kidscore_momiq":
@@ -294,6 +296,8 @@ def pymc_model(name: str, data: dict[str, np.ndarray]) -> Any:
 
 def advi(report: list[str]) -> None:
     """5,000 steps of PyMC's automatic differentiation variational inference at its default settings."""
+    import pymc
+
     rows = []
     with jax.enable_x64(True):
         for name, family in itertools.product(("kidscore_momiq", "arK"), ("full_rank", "mean_field")):
@@ -331,3 +335,4 @@ def run(only: list[str] | None) -> None:
     """Run parts of the benchmark."""
     warnings.simplefilter("ignore")
     run_parts("blackbox", PARTS, ["numpyro", "blackjax", "pymc"], only)
+    run_parts("blackbox", dict(calibration=calibration), ["scikit-learn"], only)

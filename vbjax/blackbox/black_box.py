@@ -13,15 +13,23 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from vbjax.blackbox.algorithms.estimators import surrogate
 from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
-from vbjax.blackbox.algorithms.paths import Paths, follow_paths, overdispersed
+from vbjax.blackbox.algorithms.paths import follow_paths, overdispersed
 from vbjax.blackbox.approximation import Approximation, constrain, support_leaves, support_size
 from vbjax.blackbox.contracts import Distribution, FamilyStart, Free, Latents, SupportTree
-from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, compute_diagnostics, resample_rows
-from vbjax.blackbox.families import Hybrid, LocationScale, entropy, start_of_latents, to_free
+from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, Draws, diagnose_draws, resample_rows
+from vbjax.blackbox.families import (
+    Defensive,
+    Hybrid,
+    LocationScale,
+    LowRank,
+    entropy,
+    start_of_latents,
+    to_free,
+)
 from vbjax.blackbox.inspection import (
     inspect_family,
     inspect_function,
@@ -29,11 +37,13 @@ from vbjax.blackbox.inspection import (
     inspect_params,
     inspect_support,
 )
+from vbjax.blackbox.scales import COUPLED, Slope
 from vbjax.core.contracts import Algorithm, Options
 from vbjax.core.model import ConjugateModel
 from vbjax.core.presentation import model_repr, offered
 from vbjax.core.rows import Annotated, blank_idle, float_dtype, n_rows
 from vbjax.families.base import pytree, static
+from vbjax.inference.derivatives import LinearResponse, linear_response
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import as_array, read_arrays, read_count, read_key
 from vbjax.numerics.types import Data
@@ -198,7 +208,7 @@ class BlackBox:
         start, place = self.begin(key, data)
         if not isinstance(start.q, LocationScale) or self.n_paths * self.size**2 > _LARGEST:
             return start
-        return self.follow_paths(start, place, data, jnp.asarray(_LONGEST))[0]
+        return self.follow_paths(start, place, data, jnp.asarray(_LONGEST))
 
     def begin(self, key: Array, data: Data = None) -> tuple[Approximation, Array]:
         """Return the start of the family, with the draws of a fit; and a key for more points."""
@@ -209,12 +219,12 @@ class BlackBox:
 
     def follow_paths(
         self, start: Approximation[LocationScale], key: Array, data: Data, max_iter: Array
-    ) -> tuple[Approximation[LocationScale], Paths]:
-        """Return the best normal of `n_paths` paths, the first of which begins at `start`, and the paths."""
+    ) -> Approximation[LocationScale]:
+        """Return the best normal of `n_paths` paths, the first of which begins at `start`, with the paths."""
         points = overdispersed(key, start.q, self.n_paths)
         log_p = lambda u: self.log_joint(u, data)
         q, paths = follow_paths(log_p, start.q, start.noise, points, max_iter)
-        return dataclasses.replace(start, q=q, paths=paths), paths
+        return dataclasses.replace(start, q=q, paths=paths)
 
     def _start(self, key: Array, dtype: DTypeLike) -> Distribution:
         return start_of_latents(self.family, support_leaves(self.support), key, dtype)
@@ -271,31 +281,52 @@ class BlackBox:
         of the gradient in their `to_free` arrays.
         """
         inspect_params(self.support, params)
+        return self._slope(params, data)[0]
+
+    def _slope(self, params: Approximation, data: Data) -> tuple[Float[Array, ""], Slope | None]:
+        """Return the length of the bound's gradient; and, of a normal, the slope that has it."""
         q = params.q
         if isinstance(q, LocationScale):
-            return jnp.sqrt(
-                2 * q.kind.gain(q.kind.slope(q.scale, params.noise, self.score_draws(params, data)[1]))
-            )
+            slope = q.kind.slope(q.scale, params.noise, self.score_draws(params, data)[1])
+            return jnp.sqrt(2 * q.kind.gain(slope)), slope
 
         def value(free: Free) -> Float[Array, ""]:
             here = params.at(free)
             return surrogate("pathwise", lambda u: self.log_joint(u, data), here.q, here.points())
 
         gradient = jax.grad(value)(to_free(q))
-        return jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient)))
+        return jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient))), None
+
+    def _wider(self, q: Distribution, slope: Slope | None) -> list[Distribution]:
+        """Return the proposals by whose weighted draws a normal q is judged, of whole scale and heavy tails.
+
+        Other families, and normals of very many independent entries, have none but themselves.
+        """
+        if isinstance(q, LocationScale) and (q.scale.ndim == 2 or (slope is not None and slope.is_whole)):
+            return [Defensive(q.whole(slope if q.kind.is_part else None))]
+        return [Defensive(q.whole())] if isinstance(q, LowRank) and self.size <= COUPLED else []
+
+    def _entries(self, params: Approximation, u: Float[Array, " d"]) -> Float[Array, " p"]:
+        """Return all entries of the latents at u."""
+        latents = constrain(params.support, u)[0]
+        return ravel_pytree(jax.tree.map(lambda x: x.astype(u.dtype), latents))[0]
 
     def diagnose(self, params: Approximation, data: Data = None) -> Diagnostics:
         """Compute the diagnostics of a fit, from draws that it has not seen."""
         inspect_params(self.support, params)
-        u = params.q.sample(params.key, N_DRAWS)
-        log_p = jax.vmap(lambda u: self.log_joint(u, data))(u)
-        return compute_diagnostics(
-            log_p,
-            params.q.log_prob(u),
-            self.gradient_norm(params, data),
-            factorised=self.family == "mean_field",
-            paths=params.paths,
-        )
+        norm, slope = self._slope(params, data)
+        lanes = [params.q, *self._wider(params.q, slope)]
+
+        def draw(number: Int[Array, ""]) -> Draws:
+            keys = jax.random.split(jax.random.fold_in(params.key, number), len(lanes))
+            u = jnp.stack([q.sample(key, N_DRAWS) for q, key in zip(lanes, keys, strict=True)])
+            one = lambda u: (self._entries(params, u), self.log_joint(u, data))
+            latents, log_p = jax.vmap(jax.vmap(one))(u)
+            log_q = jnp.stack([q.log_prob(x) for q, x in zip(lanes, u, strict=True)])
+            return Draws(latents, log_p, log_q)
+
+        factorised = self.family == "mean_field"
+        return diagnose_draws(draw, norm, factorised=factorised, paths=params.paths)
 
     def mean_response(self, params: Approximation, data: Data) -> tuple[Latents, Float[Array, "p p"]]:
         """Compute the means of the latents and their response to pulls, for `vb.linear_response`.
@@ -313,11 +344,22 @@ class BlackBox:
         inspect_params(self.support, params)
         return _mean_response(self, params, self.read(data))
 
+    def linear_response(self, params: Approximation, data: Data = None) -> LinearResponse:
+        """Compute the covariances that a mean field does not show (`vb.linear_response`).
+
+        Of a fit it is `fit.linear_response(data)`.
+
+        Raises:
+            ValueError: another family than "mean_field"; parameters of another model.
+        """
+        return linear_response(self, params, data)
+
     def resample(self, params: Approximation, key: Array, n: int, data: Data = None) -> Latents:
         """Draw n values of the latents by Pareto-smoothed importance resampling, closer to the posterior.
 
-        They are taken, with repetition, from max(10 n, 2000) draws of q. To be trusted where k-hat is below
-        0.7.
+        They are taken, with repetition, from max(10 n, 2000) draws of q; of a normal, from a mixture with a
+        Student-t that also has the correlations which q lacks (Hesterberg 1995). To be trusted unless the
+        verdict says that q may miss part of the posterior.
 
         Raises:
             ValueError: parameters of another model; a key or a number of another kind.
@@ -355,6 +397,8 @@ def _mean_response(model: BlackBox, params: Approximation, data: Data) -> tuple[
 @functools.partial(jit, static_argnames="n")
 def _resample(model: BlackBox, params: Approximation, key: Array, n: int, data: Data) -> Latents:
     normals, picks = jax.random.split(key)
-    u = params.q.sample(normals, max(10 * n, N_DRAWS))
+    q = model._wider(params.q, model._slope(params, data)[1])[-1:] or [params.q]
+    u = q[0].sample(normals, max(10 * n, N_DRAWS))
     uniforms = jax.random.uniform(picks, (n,), u.dtype)
-    return params.values(u[resample_rows(model.log_ratios(params, u, data), uniforms)])
+    log_ratios = jax.vmap(lambda u: model.log_joint(u, data))(u) - q[0].log_prob(u)
+    return params.values(u[resample_rows(log_ratios, uniforms)])

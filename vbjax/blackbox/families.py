@@ -9,13 +9,14 @@ differentiable. For `blackbox` and users; imports contracts, scales and supports
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.scipy.special import logsumexp
+from jax.scipy.special import gammaln, logsumexp
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
@@ -29,7 +30,7 @@ from vbjax.blackbox.contracts import (
     WithEntropy,
     WithFree,
 )
-from vbjax.blackbox.scales import Diagonal, Full
+from vbjax.blackbox.scales import Diagonal, Full, Slope, whitener
 from vbjax.blackbox.supports import Category, Support
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import read_count
@@ -38,6 +39,7 @@ from vbjax.numerics.special import LOG_2PI
 from vbjax.numerics.stored import stored
 
 START_SD = 0.1
+_TAIL_DF = 3.0  # the least whole number at which a Student-t has a variance
 
 
 def with_equal_weights(u: Float[Array, "n d"]) -> Points:
@@ -78,6 +80,19 @@ class LocationScale:
         """Return one draw for each row of z, all with equal weights."""
         return with_equal_weights(self.location + self.kind.apply(self.scale, z))
 
+    def whole(self, slope: Slope | None = None) -> LocationScale:
+        """Return the same normal by its whole scale, (d, d).
+
+        Args:
+            slope: that of the bound at q: the scale is then that of the whole expected precision K of log p,
+                where it is known and positive.
+        """
+        own = transpose(self.kind.apply(self.scale, jnp.eye(self.noise_size, dtype=self.location.dtype)))
+        if slope is not None and slope.is_whole:
+            root = transpose(self.kind.apply(self.scale, transpose(whitener(slope.curvature))))
+            own = jnp.where(jnp.isfinite(root).all(), root, own)
+        return LocationScale(self.location, own, Full())
+
     def sample(self, key: Array, n: int) -> Float[Array, "n d"]:
         """Draw n independent vectors."""
         return self.place(jax.random.normal(key, (n, self.noise_size), self.location.dtype))[0]
@@ -97,6 +112,36 @@ class LocationScale:
     def at(self, free: tuple[Array, Array]) -> LocationScale:
         """Return the member of this family that `free` arrays determine."""
         return LocationScale(free[0], self.kind.bind(free[1]), self.kind)
+
+
+@pytree
+class Defensive:
+    """Mixture of a normal and a Student-t of the same location and scale: proposals with heavy tails.
+
+    Weights p / q of a normal q say nothing of tails of p that its draws do not reach, while weights by this
+    mixture are bounded by twice those by either part (Hesterberg 1995).
+
+    Attributes:
+        normal: the normal, whose scale is whole.
+    """
+
+    normal: LocationScale
+
+    def sample(self, key: Array, n: int) -> Float[Array, "n d"]:
+        """Draw n vectors, every other one of the normal."""
+        normals, tails = jax.random.split(key)
+        z = jax.random.normal(normals, (n, self.normal.noise_size), self.normal.location.dtype)
+        chi2 = 2 * jax.random.gamma(tails, _TAIL_DF / 2, (n,), z.dtype)
+        wide = jnp.arange(n) % 2 == 1
+        return self.normal.place(z * jnp.where(wide, jnp.sqrt(_TAIL_DF / chi2), 1)[:, None])[0]
+
+    def log_prob(self, u: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """Return the log density at every row of u."""
+        log_normal, d = self.normal.log_prob(u), self.normal.noise_size
+        highest = -0.5 * d * LOG_2PI - self.normal.kind.log_det(self.normal.scale)
+        half, constant = 0.5 * (_TAIL_DF + d), gammaln(0.5 * _TAIL_DF) + 0.5 * d * math.log(0.5 * _TAIL_DF)
+        log_t = highest + gammaln(half) - constant - half * jnp.log1p(2 * (highest - log_normal) / _TAIL_DF)
+        return jnp.logaddexp(log_normal, log_t) - math.log(2)
 
 
 @pytree
@@ -151,6 +196,12 @@ class LowRank:
     def entropy(self) -> Float[Array, ""]:
         """Return H[q]."""
         return self._log_det(self._root()) + 0.5 * len(self.location) * (1 + LOG_2PI)
+
+    def whole(self) -> LocationScale:
+        """Return the same normal by its whole scale, (d, d)."""
+        w, sd = self.loadings, jnp.exp(self.log_sd)
+        root = cholesky(jnp.eye(len(w), dtype=w.dtype) + w @ w.T)
+        return LocationScale(self.location, sd[:, None] * root, Full())
 
     def _root(self) -> Float[Array, "rank rank"]:
         w = self.loadings

@@ -30,7 +30,7 @@ from jaxtyping import Float
 from vbjax.numerics.linalg import cholesky, solve_lower, transpose
 from vbjax.numerics.stored import stored
 
-_COUPLED = 1024  # entries of a diagonal L up to which K is whole, (d, d)
+COUPLED = 1024  # entries of a diagonal L up to which K is whole, (d, d)
 
 
 class Slope(NamedTuple):
@@ -119,7 +119,7 @@ class Diagonal:
     ) -> Slope:
         """Return the slope of the bound, from draws z and the gradients of the log density at L z."""
         h, (n, d) = gradients * scale, z.shape
-        whole = d <= _COUPLED and n > 2 * d
+        whole = d <= COUPLED and n > 2 * d
         return Slope(h.mean(0), _curvature(h, z) if whole else -(h * z).mean(0))
 
     def gain(self, slope: Slope) -> Float[Array, ""]:

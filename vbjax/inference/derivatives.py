@@ -20,6 +20,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
+from vbjax.core.contracts import Model
 from vbjax.core.coordinate_ascent import explain, sweep
 from vbjax.core.devices import jit_over_mesh, over, read_devices
 from vbjax.core.hyperparameters import read_model
@@ -30,7 +31,7 @@ from vbjax.families.base import State, pytree
 from vbjax.inference import division
 from vbjax.numerics.inputs import all_finite, is_concrete
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Data, Index, Tree
+from vbjax.numerics.types import Data, Index, Params, Tree
 
 
 def elbo(
@@ -192,8 +193,8 @@ class LinearResponse:
 
 
 def linear_response(
-    model: ConjugateModel,
-    params: Mapping[str, State],
+    model: Model,
+    params: Params,
     data: Data = None,
     weights: ArrayLike | None = None,
     *,
@@ -231,8 +232,8 @@ def linear_response(
     """
     require_model(model, params)
     if not isinstance(model, ConjugateModel):
-        model, data = read_model(model, data)
-        means, matrix = model.mean_response(params, data)
+        other, data = read_model(model, data)
+        means, matrix = other.mean_response(params, data)
         return _by_name(matrix, means, jnp.zeros((), matrix.dtype))
     model, params, data, weights = read_fitted(model, params, data, weights, "how it responds")
     _require_closed_form(model)

@@ -68,5 +68,5 @@ def _follow(
     model: BlackBox, data: Data, key: Array, max_iter: Array
 ) -> tuple[Approximation[LocationScale], Bool[Array, ""]]:
     """Return the start, and whether any path has met a finite density."""
-    start, paths = model.follow_paths(*model.begin(key, data), data, max_iter)
-    return start, jnp.isfinite(paths.bound).any()
+    start = model.follow_paths(*model.begin(key, data), data, max_iter)
+    return start, jnp.asarray(False) if start.paths is None else jnp.isfinite(start.paths.bound).any()

@@ -25,6 +25,8 @@ from vbjax.numerics.trees import choose
 _WIDEST = 4.0  # sd of the starting points of the last path
 _TOLERANCE = 1e-3  # nats that a step must promise: an ascent follows
 _SLOPE = 1e-4  # share of the promised gain that a step must bring (Armijo)
+_POINTS = 9  # at which the density is looked at between two modes
+_VALLEY = 0.1  # nats by which it is lower there than at both
 _DRAWS = 8  # for a bound; twice as many with their mirror images
 
 
@@ -35,7 +37,8 @@ class Paths(NamedTuple):
     Attributes:
         location: the last point of each path, (p, d).
         bound: bound of its best normal, on a few draws; -inf of a path without a finite one.
-        alike: whether it ended at the mode of the best path, to within 4 + sqrt(d) sds there.
+        alike: whether it ended at the mode of the best path: to within 4 + sqrt(d) sds there, or with no
+            valley of the density between.
         ended: whether it came to its end, at a mode.
     """
 
@@ -146,6 +149,10 @@ def follow_paths(
     best = jnp.argmax(paths.bound)
     away = paths.u - paths.u[best]
     alike = quadratic_form(paths.hessian[best], away) < (4 + d**0.5) ** 2
+    # B is an estimate: where no valley lies between, there is one mode
+    along = paths.u[best] + jnp.linspace(0, 1, _POINTS, dtype=paths.u.dtype)[:, None, None] * away
+    between = jax.vmap(jax.vmap(log_p))(along)
+    alike |= between.min(0) > jnp.minimum(between[0], between[-1]) - _VALLEY
     alike |= paths.n_steps[best] == 0  # there is no curvature to tell modes apart
     ended = ~paths.going & (paths.rho == 1)
     return jax.tree.map(lambda x: x[best], paths.q), Paths(paths.u, paths.bound, alike, ended)
