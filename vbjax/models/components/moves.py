@@ -1,9 +1,9 @@
-"""Moves between optima: starts in which one component has been freed, and another one split into two.
+"""Moves between optima: starts in which one component has been freed, and takes rows of others.
 
 Coordinate ascent does not move a component to another part of the data. A move does, by its responsibilities:
 the rows of a component that is empty, or least missed, go to another one, and the component takes half of the
-rows of a third. One update follows. Models whose labels choose among components propose such starts to the
-search of `fit`.
+rows of a third, or the rows about one that is badly explained. One update follows. Models whose labels choose
+among components propose such starts to the search of `fit`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
-from vbjax.core.devices import pick_row, take_rows
+from vbjax.core.devices import add_up, pick_row, take_rows
 from vbjax.core.model import ConjugateModel
 from vbjax.core.rows import sum_over_rows, sweep_rows
 from vbjax.families.base import pytree
@@ -24,21 +24,24 @@ from vbjax.models.components.component import Component
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Tree
 
-_HALVING = 6  # sweeps in which the halves of every component find their rows
+_HALVING = 3  # sweeps in which the halves of every component find their rows
 _TRIES = 4  # moves of which one is climbed from
 _LEAST = 1.0  # rows in a component below which it is empty
+_BISECTIONS = 20  # to find how near as many rows are as a birth takes
+_FARTHEST = 30.0  # standard deviations from the mean, more than which is no less explained
 
 
 class Move(NamedTuple):
-    """Change of responsibilities: the rows of `freed` go to `heir`, and `freed` takes half of `divided`.
+    """Change of responsibilities: the rows of `freed` go to `heir`, and `freed` takes others.
 
-    With `only` true no component is divided, and the freed one is left empty.
+    They are half of those of `divided` if it `divides`, those about a row if it is `born` there, else none.
     """
 
     freed: Int[Array, ""]
     heir: Int[Array, ""]
     divided: Int[Array, ""]
-    only: Bool[Array, ""]
+    divides: Bool[Array, ""]
+    born: Bool[Array, ""]
 
 
 class _Halves(NamedTuple):
@@ -96,6 +99,11 @@ def propose(
     _, table = _prepare(component, halves)
     chunk = component.chunk_rows(component.bare(rows))
 
+    def explain(some: tuple[Data, Array], _: Array, __: Array) -> tuple[tuple[()], Array]:
+        return (), (some[1].T * table(some[0])[2]).sum(0)
+
+    explained = sweep_rows(explain, (rows, r), weights, jnp.zeros_like(weights), chunk=chunk)[1]
+
     def compare(some: tuple[Data, Array], w: Array) -> tuple[Array, Array]:
         own, r = some
         *both, whole = table(own)
@@ -108,21 +116,58 @@ def propose(
     mass = jnp.exp(halves.log_mass[2])
 
     def attempt(key: Array) -> tuple[Record, Array]:
-        keys = jax.random.split(key)
+        keys = jax.random.split(key, 3)
         move = _draw(keys[0], gain, loss, mass, active, may_empty=not component.points)
+        born = move.born & _neighbours(keys[2], component, rows, weights, explained)
 
-        def moved(own: Data, _: Array, r: Array) -> tuple[tuple[()], Array]:
+        def moved(some: tuple[Data, Array], _: Array, r: Array) -> tuple[tuple[()], Array]:
+            own, born = some
             left = jax.nn.softmax(table(own)[:2, move.divided], 0)[0]
             r = r.at[:, move.heir].add(r[:, move.freed]).at[:, move.freed].set(0)
-            stays = r[:, move.divided] * jnp.where(move.only, 1, left)
-            return (), r.at[:, move.freed].set(r[:, move.divided] - stays).at[:, move.divided].set(stays)
+            stays = r[:, move.divided] * jnp.where(move.divides, left, 1)
+            r = r.at[:, move.freed].set(r[:, move.divided] - stays).at[:, move.divided].set(stays)
+            return (), jnp.where(born[:, None], jax.nn.one_hot(move.freed, r.shape[1], dtype=r.dtype), r)
 
-        start = update(keys[1], sweep_rows(moved, rows, weights, r, chunk=chunk)[1])
+        start = update(keys[1], sweep_rows(moved, (rows, born), weights, r, chunk=chunk)[1])
         return start, score(start)
 
     starts, value = lax.map(attempt, jax.random.split(keys[1], _TRIES))
     best = jnp.where(jnp.isnan(value), -jnp.inf, value).argmax()
     return jax.tree.map(lambda x: x[best], starts)
+
+
+def _neighbours(
+    key: Array, component: Component, rows: Data, weights: Float[Array, " n"], explained: Float[Array, " n"]
+) -> Bool[Array, " n"]:
+    """Return which rows are about a row, any or a badly explained one; few or many, up to about half of all.
+
+    They are those that gain most by a law that starts at this row (the births of Hughes & Sudderth 2013).
+    """
+    keys, bare, there = jax.random.split(key), component.bare(rows), weights > 0
+    seed, biased, many = jax.random.uniform(keys[0], (3,), weights.dtype)
+    n = add_up(weights.sum())
+    average = lambda x: add_up((weights * jnp.where(there, x, 0)).sum()) / n
+    below = average(explained) - explained
+    unit = jnp.sqrt(average(below**2)) + jnp.finfo(n.dtype).tiny
+    pull = jnp.where(biased < 0.5, jnp.exp(jnp.minimum(below / unit, _FARTHEST)), 1)
+    row = pick_row(seed, jnp.where(there, weights * pull, 0))
+    at = take_rows(bare, jnp.full(component.n_laws * component.rows_to_start, row))
+    prepared = component.prepare(component.start_at(at, rows, weights))
+
+    def gain(some: tuple[Data, Array], _: Array, __: Array) -> tuple[tuple[()], Array]:
+        return (), component.log_density(prepared, some[0])[0][0] - some[1]
+
+    chunk = component.chunk_rows(bare)
+    near = sweep_rows(gain, (rows, explained), weights, jnp.zeros_like(weights), chunk=chunk)[1]
+    most = jnp.exp(many * jnp.log(jnp.maximum(n / 2, 1)))
+
+    def bisect(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        middle = (ends[0] + ends[1]) / 2
+        fits = add_up(jnp.where(near >= middle, weights, 0).sum()) <= most
+        return jnp.where(fits, ends[0], middle), jnp.where(fits, middle, ends[1])
+
+    ends = average(near), take_rows(near, row)
+    return near >= lax.fori_loop(0, _BISECTIONS, bisect, ends)[1]
 
 
 def _halve(
@@ -191,7 +236,7 @@ def _draw(
     *,
     may_empty: bool,
 ) -> Move:
-    """Draw a move, likelier one of more gain and less loss; half of them divide none, where one may be empty.
+    """Draw a move, likelier one of more gain and less loss; of each kind as often as of the others.
 
     Args:
         key: PRNG key.
@@ -203,14 +248,15 @@ def _draw(
     """
     keys, k = jax.random.split(key, 3), len(gain)
     itself = jnp.eye(k, dtype=bool)
-    only = (jax.random.uniform(keys[0]) < 0.5) & may_empty
+    kind = jax.random.randint(keys[0], (), 0, 3 if may_empty else 2)
+    divides, born, only = kind == 0, kind == 1, kind == 2
     each = jnp.exp(jax.random.normal(keys[1], (k,), gain.dtype)) * gain
     cost = jnp.exp(jax.random.normal(keys[2], (k, k), gain.dtype)) * loss
     unfit = itself | jnp.isnan(cost) | (only & (mass < _LEAST)[:, None])
-    value = jnp.where(only, 0, each)[None, None] - jnp.where(unfit, jnp.inf, cost)[..., None]
+    value = jnp.where(divides, each, 0)[None, None] - jnp.where(unfit, jnp.inf, cost)[..., None]
     value = jnp.where(itself[:, None] | jnp.isnan(value), -jnp.inf, value)
     if active is not None:
         fit = active[:, None, None] & active[:, None] & active
         value = jnp.where(fit, value, -jnp.inf)
     freed, heir, divided = jnp.unravel_index(value.argmax(), value.shape)
-    return Move(freed, heir, divided, only)
+    return Move(freed, heir, divided, divides, born)
