@@ -8,6 +8,7 @@ import pytest
 import vbjax as vb
 from tests.support.compilations import compilations
 from tests.support.tolerances import close
+from vbjax.inference import selection
 
 KEY = jax.random.key(0)
 GRID = dict(n_components=[1, 3, 4], covariance_type=["tied", "spherical"])
@@ -101,6 +102,21 @@ def test_the_bound_chooses_among_bayesian_models_of_any_kind():
     single = vb.fit(vb.PoissonHMM(2), y, key=KEY, n_restarts=2)
     value = next(c.value for c in states.candidates if c.options["n_states"] == 2)
     np.testing.assert_allclose(value, single.aic(y), rtol=1e-5)
+
+
+def test_what_follows_the_number_is_that_of_each_model():
+    def noisy(n_components):
+        parts = dict(classes=(n_components - 1, vb.components.Gaussian()), noise=(1, vb.components.Noise()))
+        return vb.Mixture(n_components, vb.components.Union(**parts))
+
+    effort = dict(n_restarts=1, max_iter=5)
+    for candidate in selected(noisy, dict(n_components=[2, 3]), **effort).candidates:
+        single = vb.fit(noisy(**candidate.options), rows(), key=KEY, **effort)
+        close(candidate.fit.objective, single.objective)
+    each = lambda n_components: vb.BayesianGaussianMixture(n_components, mean_precision=1 / n_components)
+    for constructor, one in ((each, False), (vb.BayesianGaussianMixture, True)):
+        models = selection._models(constructor, dict(n_components=[2, 3]), rows())
+        assert [model.n_components == 3 for _, model in models] == [one, True]
 
 
 @pytest.mark.parametrize(

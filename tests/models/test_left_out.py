@@ -100,11 +100,15 @@ def test_criteria_count_the_parameters_that_are_there():
         (vb.GaussianMixture(3).replace(active=1.5), "active of the weights must be a whole number"),
         (
             vb.GaussianMixture(3, weight_concentration=2.0).replace(active=2),
-            "active must be left out of points with a prior",
+            "active must be left out: points have a prior",
         ),
         (
             vb.GaussianMixture(3, mean_precision=1.0).replace(active=2),
-            "active must be left out of points with a prior",
+            "active must be left out: points have a prior",
+        ),
+        (
+            vb.HiddenMarkovModel(2, vb.components.Union(a=(1, GAUSSIAN), b=(1, GAUSSIAN))).replace(active=1),
+            "active must be left out: a component of laws of different kinds",
         ),
         (
             vb.HDPHiddenMarkovModel(3, vb.components.Gaussian()).replace(active=2),
@@ -118,7 +122,7 @@ def test_criteria_count_the_parameters_that_are_there():
             vb.Mixture(2, vb.components.Union(a=(1, GAUSSIAN), b=(1, vb.components.Noise()))).replace(
                 active=1
             ),
-            "component must have laws of one kind",
+            "active must be left out: a component of laws of different kinds",
         ),
     ],
 )

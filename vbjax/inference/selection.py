@@ -24,6 +24,7 @@ from vbjax.core.contracts import Status
 from vbjax.core.hyperparameters import place_of, value_at
 from vbjax.core.model import require_model
 from vbjax.data.frames import read_frame
+from vbjax.families.base import replace
 from vbjax.families.delta import Delta
 from vbjax.inference.cross_validation import cross_validate
 from vbjax.inference.fit import fit
@@ -360,12 +361,12 @@ def _models(
     most = max(filter(_is_count, grid.get(size, [])), default=0)
     for chosen in itertools.product(*grid.values()):
         options = dict(zip(grid, chosen, strict=True))
+        own = _made(constructor, options, data)
         if most and _is_count(options[size]):
             largest = _made(constructor, options | {size: most}, data)
-            if getattr(largest, size, 0) == most and _leaves_out(largest):
-                yield options, largest.replace(active=options[size])
-                continue
-        yield options, _made(constructor, options, data)
+            if getattr(largest, size, 0) == most and _is_part_of(own, largest, size):
+                own = largest.replace(active=options[size])
+        yield options, own
 
 
 def _made(constructor: Callable[..., Any], options: dict[str, Any], data: Data) -> Any:
@@ -382,10 +383,15 @@ def _is_count(k: Given) -> bool:
     return isinstance(k, (int, np.integer)) and not isinstance(k, bool) and int(k) >= 1
 
 
-def _leaves_out(model: Any) -> bool:
-    """Return whether the model's labels can leave components out."""
-    place = place_of(model, "active", [field.name for field in dataclasses.fields(model)])
-    return len(place) == 2 and value_at(model, place[:1]).may_leave_out(model.component)
+def _is_part_of(model: Any, largest: Any, size: str) -> bool:
+    """Return whether a model differs from the largest one in its number of components alone."""
+    grown = replace(model, **{size: value_at(largest, (size,))})
+    if len({jax.tree.structure(own) for own in (grown, largest)}) > 1:
+        return False
+    if not all(map(np.array_equal, jax.tree.leaves(grown), jax.tree.leaves(largest))):
+        return False
+    place = place_of(largest, "active", [field.name for field in dataclasses.fields(largest)])
+    return len(place) == 2 and value_at(largest, place[:1]).why_whole(largest.component) is None
 
 
 def _read_criterion(name: Given, model: Any, data: Data, weights: Any) -> tuple[str, Criterion]:

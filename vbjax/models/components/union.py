@@ -68,8 +68,6 @@ class Union(Parts):
         return False
 
     def of(self, n_laws: int, points: bool, active: Array | None = None) -> Union:
-        if active is not None:
-            raise ValueError("component must have laws of one kind where some are left out; got a Union")
         each = zip(self.parts.items(), self.numbers, strict=True)
         parts = Record({name: part.of(number, points) for (name, part), number in each})
         return replace(self, n_laws=n_laws, points=points, parts=parts)

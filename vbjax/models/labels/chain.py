@@ -171,8 +171,6 @@ class Chain(MarkovLabels):
         return Record({name: cells(state) for name, state in neutral.items()})
 
     def without_idle(self, params: Record) -> tuple[Chain, Record]:
-        if self.active is None:
-            return self, params
         priors = self.initial_concentration, self.transition_concentration
         priors, own = first_cells((priors, params), self.n_idle)
         chain = replace(self, n_components=self.n_components - self.n_idle, active=None)

@@ -114,17 +114,20 @@ class Labels(abc.ABC):
         """Whether the factors, if they are points, maximise a posterior density."""
         return True
 
-    def may_leave_out(self, component: Any) -> bool:
-        """Return whether components may be left out: of points with a prior idle ones would count."""
-        return self.all_active is None and not (self.points and (self.has_prior or component.has_prior))
+    def why_whole(self, component: Any) -> str | None:
+        """Return why no component may be left out; None where some may."""
+        if self.all_active is not None:
+            return self.all_active
+        if not component.may_be_idle:
+            return "a component of laws of different kinds has a place for each"
+        if self.points and (self.has_prior or component.has_prior):  # idle ones would count
+            return "points have a prior: give none, or take the Bayesian model"
+        return None
 
     def inspect(self, component: Any) -> None:
         """Raise where components are left out that may not be."""
-        if self.active is not None and not self.may_leave_out(component):
-            raise ValueError(
-                "active must be left out of points with a prior: give no prior, or take the Bayesian model; "
-                f"got {self.active}"
-            )
+        if self.active is not None and (why := self.why_whole(component)) is not None:
+            raise ValueError(f"active must be left out: {why}; got {self.active}")
 
     def without_idle(self, params: Record) -> tuple[Labels, Record]:
         """Return the labels of the active components alone, and their parameters."""

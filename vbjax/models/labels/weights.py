@@ -117,8 +117,6 @@ class MixingWeights(Labels):
         return self.where_active(jnp.full(self.n_components, n / self.n_active, n.dtype), 0)
 
     def without_idle(self, params: Record) -> tuple[MixingWeights, Record]:
-        if self.active is None:
-            return self, params
         cells = first_cells((self.concentration, params["weights"]), self.n_idle)
         labels = replace(self, n_components=self.n_components - self.n_idle, active=None)
         return replace(labels, concentration=cells[0]), Record(weights=cells[1])

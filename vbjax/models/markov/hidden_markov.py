@@ -112,6 +112,7 @@ class HiddenMarkovModel(ConjugateModel):
         return self.component.sizes(data.parts[0].values)
 
     def inspect(self, data: Sequences) -> Tree:
+        self.chain.inspect(self.component)
         rows = jax.tree.map(jnp.asarray, data.steps())
         return replace(self, component=self.component.inspect(rows))
 
@@ -249,6 +250,8 @@ class HiddenMarkovModel(ConjugateModel):
         return self.component.cancelled(params, expectation)
 
     def without_idle(self, params: Params) -> tuple[HiddenMarkovModel, Record]:
+        if self.chain.active is None:
+            return self, params
         chain, own = self.chain.without_idle(params)
         order = jnp.arange(chain.n_components)
         return replace(self, n_states=chain.n_components, chain=chain), own | self.component.permute(

@@ -192,6 +192,8 @@ class Mixture(ConjugateModel):
         return self.weights.start(n, active) | own
 
     def without_idle(self, params: Params) -> tuple[Mixture, Record]:
+        if self.weights.active is None:
+            return self, params
         labels, own = self.weights.without_idle(params)
         component = self.component.permute(params, jnp.arange(labels.n_components))
         return replace(self, n_components=labels.n_components, weights=labels), own | component
