@@ -39,7 +39,7 @@ from vbjax.numerics.special import LOG_2PI
 from vbjax.numerics.stored import stored
 
 START_SD = 0.1
-_TAIL_DF = 3.0  # the least whole number at which a Student-t has a variance
+_TAIL_DF = 3  # the least whole number at which a Student-t has a variance
 
 
 def with_equal_weights(u: Float[Array, "n d"]) -> Points:
@@ -129,11 +129,11 @@ class Defensive:
 
     def sample(self, key: Array, n: int) -> Float[Array, "n d"]:
         """Draw n vectors, every other one of the normal."""
-        normals, tails = jax.random.split(key)
-        z = jax.random.normal(normals, (n, self.normal.noise_size), self.normal.location.dtype)
-        chi2 = 2 * jax.random.gamma(tails, _TAIL_DF / 2, (n,), z.dtype)
+        d = self.normal.noise_size
+        z = jax.random.normal(key, (n, d + _TAIL_DF), self.normal.location.dtype)
         wide = jnp.arange(n) % 2 == 1
-        return self.normal.place(z * jnp.where(wide, jnp.sqrt(_TAIL_DF / chi2), 1)[:, None])[0]
+        widths = jnp.where(wide, jnp.sqrt(_TAIL_DF / (z[:, d:] ** 2).sum(1)), 1)  # of a chi-square
+        return self.normal.place(z[:, :d] * widths[:, None])[0]
 
     def log_prob(self, u: Float[Array, "n d"]) -> Float[Array, " n"]:
         """Return the log density at every row of u."""
