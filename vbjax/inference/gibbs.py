@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,18 +100,23 @@ def _gibbs(
     def chain(model: ConjugateModel, data: Data, key: Array) -> Record:
         key_start, key_values, key_local, key_sweeps = jax.random.split(key, 4)
         states = model.init(key_start, data)
-        s = _draw_all(states, key_values)[1]
+        values, s = _draw_all(states, key_values)
         local = Record()
         if data is not None:
             local = by_part_with_key(functools.partial(_start_locals, model), key_local, data)
 
-        def sweep(carry: tuple[Record, Record], key: Array) -> tuple[tuple[Record, Record], Record]:
-            s, local, values = _sweep(model, *carry, data, key)
-            return (s, local), values
+        def sweep(carry: tuple[Record, Record, Record], step: tuple[Array, Array]) -> tuple[Any, None]:
+            s, local, draws = carry
+            place, key = step
+            s, local, values = _sweep(model, s, local, data, key)
+            keep = lambda kept, x: jax.lax.dynamic_update_index_in_dim(kept, x, place, 0)
+            return (s, local, jax.tree.map(keep, draws, values)), None
 
+        # one loop, so that a sweep is compiled once: the first draw replaces those before it
+        places = jnp.maximum(jnp.arange(n_warmup + n_draws) - n_warmup, 0)
+        draws = jax.tree.map(lambda x: jnp.zeros((n_draws, *x.shape), x.dtype), values)
         keys = jax.random.split(key_sweeps, n_warmup + n_draws)
-        carry, _ = jax.lax.scan(lambda c, k: (sweep(c, k)[0], None), (s, local), keys[:n_warmup])
-        return jax.lax.scan(sweep, carry, keys[n_warmup:])[1]
+        return jax.lax.scan(sweep, (s, local, draws), (places, keys))[0][2]
 
     chains = lambda keys, model, data: jax.vmap(functools.partial(chain, model, data))(keys)
     runs = PartitionSpec(RUNS)
