@@ -83,7 +83,8 @@ def concentrations(seed=0, k=K):
 
 
 @jax.jit
-def _begun(model, key, data, weights):
+def begun(model, key, data, weights=None):
+    """The model with its defaults filled in, and where a run of it begins."""
     model = model.resolve(data, weights)
     return model, model.init(key, data, weights)
 
@@ -92,7 +93,7 @@ def started(model, sequences, dtype, weights=WEIGHTS, seed=0):
     """The model as a fit would use it, its data and weights, and where it starts."""
     weights = None if weights is None else jnp.asarray(weights, dtype)
     data = model.read(in_dtype(sequences, dtype))
-    model, params = _begun(model.inspect(data), jax.random.key(seed), data, weights)
+    model, params = begun(model.inspect(data), jax.random.key(seed), data, weights)
     for name, value in concentrations(seed, model.n_states).items():
         value = jnp.asarray(value, dtype)
         params |= {name: shares(value - 1) if model.points else DirichletState(value)}

@@ -438,6 +438,7 @@ def sweeps(model, params, data, weights=None, n_sweeps=8):
     return params, objective, error
 
 
+@jax.jit
 def score(model, params, data, weights=None):
     """The objective of given parameters."""
     return model.objective(params, vb.core.expectation(model, params, data, weights))
