@@ -20,7 +20,6 @@ PAGES = [FOLDER / "index.md", *FOLDER.glob("manual/*.md"), *FOLDER.glob("referen
 ADAPTERS = ("vbjax.plots", "vbjax.sklearn")
 NAMESPACES = [name for name in vb.__all__ if inspect.ismodule(getattr(vb, name))]
 SHOWN_ELSEWHERE = {
-    "merge_states": "seven seconds of compilation, which the example of HDPHiddenMarkovModel has too",
     "to_arviz": "its package is no part of the tests' environment: a block without doctest",
     "from_numpyro": "its package is no part of the tests' environment: a block without doctest",
 }

@@ -112,7 +112,6 @@ from vbjax.models import (
     RegressionMixture,
     components,
     labels,
-    merge_states,
     textbook,
     topics,
 )
@@ -228,7 +227,6 @@ __all__ = [
     "linear_response",
     "load",
     "log_likelihoods",
-    "merge_states",
     "metrics",
     "optimum",
     "ordered",

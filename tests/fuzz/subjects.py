@@ -61,8 +61,6 @@ DRIVERS = {
     "select": "constructor=other:maker data=rows:table grid=other:grid criterion=choice:bic "
     "n_restarts=count:two",
     "cross_validate": "folds=count:two n_restarts=count:two devices=optional_other:devices",
-    "merge_states": "result=other:fit:HDPHiddenMarkovModel data=sequence_rows:table "
-    "weights=weights:one_weight",
 }
 
 ENGINE = {

@@ -30,7 +30,6 @@ from vbjax.models.markov.named import (
     MixtureHMM,
     PoissonHMM,
 )
-from vbjax.models.markov.state_merges import merge_states
 from vbjax.models.mixtures.gaussian import BayesianGaussianMixture, GaussianMixture
 from vbjax.models.mixtures.kmeans import KMeans
 from vbjax.models.mixtures.latent_class import BayesianLatentClass, LatentClass
@@ -112,6 +111,5 @@ __all__ = [
     "PoissonHMM",
     "PoissonMixture",
     "RegressionMixture",
-    "merge_states",
     "textbook",
 ]

@@ -1,8 +1,5 @@
 """Hidden Markov models of a hierarchical Dirichlet process: a lower bound, and as many states as are used."""
 
-import dataclasses
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +8,9 @@ from scipy import optimize, special
 
 import vbjax as vb
 from tests.support.tolerances import close
-from vbjax.core.rows import expectation
 from vbjax.families.dirichlet import DirichletStatistics
 from vbjax.families.shared_sticks import SharedSticks, log_shared_dirichlet
 from vbjax.inference.resolution import resolved
-from vbjax.models.markov.state_merges import _merged
 
 K = 4
 COUNTS = np.random.default_rng(0).poisson(np.repeat([2.0, 15.0, 2.0, 40.0], 15))[:, None]
@@ -96,44 +91,15 @@ def test_three_levels_are_three_states_of_six():
     assert fit.model.used_states(fit.params).sum() == 3
 
 
-@functools.cache
-def stuck():
-    """A fit that keeps five states of three levels."""
-    return vb.fit(vb.HDPHiddenMarkovModel(6, vb.components.Poisson()), COUNTS, key=jax.random.key(1))
-
-
-def test_merges_of_states_go_on_where_a_fit_is_stuck():
-    fit = stuck()
-    assert fit.status == vb.Status.CONVERGED
-    assert fit.model.used_states(fit.params).sum() == 5
-    merged = vb.merge_states(fit, COUNTS)
-    assert merged.objective > fit.objective + 5
-    assert merged.status == vb.Status.CONVERGED
+def test_a_search_merges_states_where_a_fit_is_stuck():
+    """A run keeps five states of three levels; a search from the same key, three."""
+    chain = vb.HDPHiddenMarkovModel(6, vb.components.Poisson())
+    stuck = vb.fit(chain, COUNTS, key=jax.random.key(1))
+    assert stuck.status == vb.Status.CONVERGED
+    assert stuck.model.used_states(stuck.params).sum() == 5
+    merged = vb.fit(chain, COUNTS, key=jax.random.key(1), search=True)
+    assert merged.objective > stuck.objective + 5
     assert merged.model.used_states(merged.params).sum() == 3
-    assert vb.merge_states(merged, COUNTS) is merged
-    with pytest.raises(ValueError, match="result must be a fit of HDPHiddenMarkovModel"):
-        vb.merge_states(dataclasses.replace(fit, model=vb.BayesianPoissonHMM(6)), COUNTS)
-    with pytest.raises(ValueError, match="result must be a fit of HDPHiddenMarkovModel; got Record"):
-        vb.merge_states(fit.params, COUNTS)
-    with pytest.raises(ValueError, match="tol must be"):
-        vb.merge_states(fit, COUNTS, tol="0.1")
-    with pytest.raises(ValueError, match="weights must be numbers"):
-        vb.merge_states(fit, COUNTS, "even")
-
-
-def test_steps_of_both_count_as_steps_of_the_one():
-    """The update is that of sums over paths in which the second state has been renamed; it is left empty."""
-    chain, params = stuck().model, stuck().params
-    seqs = chain.read(COUNTS)
-    moved, _ = _merged(chain, params, seqs, None, np.array([2, 1], np.int32))
-    sums, renamed = jax.jit(expectation)(chain, params, seqs).statistics, np.eye(6)[[0, 2, 2, 3, 4, 5]]
-    shared, prior = np.asarray(params.weights.mean), chain.component.prior  # alpha = 1, no kappa
-    for name, added in dict(concentration=sums.components.log, rate=-sums.components.value).items():
-        expected = getattr(prior, name) + renamed.T @ np.asarray(added)
-        close(getattr(moved.components, name), expected, factor=10)
-    close(moved.initial.concentration, shared + sums.initial.log @ renamed, factor=10)
-    pairs = renamed.T @ np.asarray(sums.transitions.log) @ renamed
-    close(moved.transitions.concentration, shared + pairs, factor=10)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ def propose(
     chunk = component.chunk_rows(component.bare(rows))
 
     def explain(some: tuple[Data, Array], _: Array, __: Array) -> tuple[tuple[()], Array]:
-        return (), (some[1].T * table(some[0])[2]).sum(0)
+        taken = some[1].T
+        return (), jnp.where(taken > 0, taken * table(some[0])[2], 0).sum(0)
 
     explained = sweep_rows(explain, (rows, r), weights, jnp.zeros_like(weights), chunk=chunk)[1]
 

@@ -34,10 +34,9 @@ ROWS = ("initial", "transitions")  # the factors of what the next state is drawn
 
 
 class Prepared(NamedTuple):
-    """Statistics of the chain's factors, and which state each one counts as, (K, K), where not itself."""
+    """Statistics of the chain's factors."""
 
     s: Record
-    counts_as: Array | None = None
 
     @property
     def log(self) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
@@ -96,10 +95,7 @@ class MarkovLabels(Labels):
             table: E[log p(x_t | z_t)] of every step.
             lengths: of the sequences.
         """
-        found = jax.vmap(lambda table, length: chains.smoother(*prepared.log, table, length))(table, lengths)
-        if (to := prepared.counts_as) is None:
-            return found
-        return found._replace(marginals=found.marginals @ to, pairs=to.T @ found.pairs @ to)
+        return jax.vmap(lambda table, length: chains.smoother(*prepared.log, table, length))(table, lengths)
 
     def statistics(
         self, prepared: Prepared, found: chains.Posterior, weights: Float[Array, " n"]

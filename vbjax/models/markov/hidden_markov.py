@@ -478,7 +478,7 @@ class HDPHiddenMarkovModel(HiddenMarkovModel):
     Its chain is `vb.labels.HDPChain`, the process truncated at `n_states`; else as
     `BayesianHiddenMarkovModel`. The bound has a lower bound of the rows' prior in its place, so the objective
     stays below the evidence, and no update lowers it. Where a fit ends with two states that do the work of
-    one, `vb.merge_states` goes on from there.
+    one, `vb.fit(..., search=True)` merges them.
 
     Data: see `HiddenMarkovModel`. The factors are `initial` (K,), `transitions` (K, K), `weights`
     (StickBreaking, (K,)) and the component's own.
@@ -500,7 +500,7 @@ class HDPHiddenMarkovModel(HiddenMarkovModel):
     >>> import jax, vbjax as vb
     >>> x = vb.datasets.earthquakes()
     >>> model = vb.HDPHiddenMarkovModel(6, vb.components.Poisson())
-    >>> fit = vb.merge_states(vb.fit(model, x, key=jax.random.key(0)), x)
+    >>> fit = vb.fit(model, x, key=jax.random.key(0), search=True)
     >>> len(set(fit.model.decode(fit.params, x).tolist()))
     3
     """
