@@ -262,6 +262,7 @@ BLACK_BOX = {
     "mixture": "n_components=count:two of=choice:mean_field",
     "pareto_smoothed": "log_ratios=few_rows:log_ratios",
     "pathfinder": "model=other:black_box data=anything:nothing",
+    "structured": "sparsity=matrix_value:eye2",
     "summed_out": "=fitted",
 }
 

@@ -2,7 +2,7 @@
 
 `black_box` holds the model, `approximation` the result of a fit, `families` the choices of q, `contracts`
 what a family must offer. Fits start at the end of one of several `paths` to modes, which `pathfinder` shows.
-Four algorithms fit: `natural_ascent` and `fixed_draws` on the fixed draws of `normal_draws`,
+Five algorithms fit: `natural_ascent`, `structured_ascent` and `fixed_draws` on the draws of `normal_draws`,
 `stochastic_ascent` by the gradients of `estimators` (`gradient_estimates` shows them), and `score_matching`.
 `inspection` refuses what cannot be fitted. `diagnostics` says how far to trust a fit; `summing` sums
 discrete latents out; `numpyro_models` reads those of NumPyro; `non_conjugate` makes such a distribution a
@@ -19,7 +19,7 @@ from vbjax.blackbox.algorithms.score_matching import ScoreMatching
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.diagnostics import Diagnostics
-from vbjax.blackbox.families import LocationScale, LowRank, Mixture, low_rank, mixture
+from vbjax.blackbox.families import LocationScale, LowRank, Mixture, low_rank, mixture, structured
 from vbjax.blackbox.non_conjugate import NonConjugate, NonConjugateState
 from vbjax.blackbox.numpyro_models import from_numpyro
 from vbjax.blackbox.summing import summed_out
@@ -61,5 +61,6 @@ __all__ = [
     "mixture",
     "pareto_smoothed",
     "pathfinder",
+    "structured",
     "summed_out",
 ]

@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt32
 
 from vbjax.blackbox.algorithms.paths import Paths
 from vbjax.blackbox.contracts import Free, Latents, Points, Q, SupportTree, is_reparameterized
-from vbjax.blackbox.families import from_free, with_equal_weights
+from vbjax.blackbox.families import LocationScale, from_free, with_equal_weights
 from vbjax.blackbox.moments import DrawnMoments
 from vbjax.blackbox.normal_draws import matched_draws
 from vbjax.blackbox.supports import Support
@@ -123,8 +123,14 @@ class Approximation(DrawnMoments, Generic[Q]):
         return self.values(self.points()[0])
 
     def weighted_draws(self) -> tuple[Float[Array, " n"], Latents]:
-        """Return the weights of the fit's draws, and the latents at them."""
-        u, w = self.points()
+        """Return the weights of the fit's draws, and the latents at them.
+
+        Draws of a normal have exactly the variances of their unconstrained entries under q.
+        """
+        if self.base is not None and isinstance(self.q, LocationScale):
+            u, w = self.q.place_matched(self.base)
+        else:
+            u, w = self.points()
         return w, self.values(u)
 
     def sample(self, key: Array, n: int) -> Latents:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from vbjax.blackbox.algorithms.estimators import surrogate
 from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
 from vbjax.blackbox.algorithms.paths import follow_paths, overdispersed
+from vbjax.blackbox.algorithms.structured_ascent import StructuredAscent
 from vbjax.blackbox.approximation import Approximation, constrain, support_leaves, support_size
 from vbjax.blackbox.contracts import Distribution, FamilyStart, Free, Latents, SupportTree
 from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, Draws, diagnose_draws, resample_rows
@@ -26,6 +27,7 @@ from vbjax.blackbox.families import (
     Hybrid,
     LocationScale,
     LowRank,
+    StructuredStart,
     entropy,
     start_of_latents,
     to_free,
@@ -38,6 +40,7 @@ from vbjax.blackbox.inspection import (
     inspect_support,
 )
 from vbjax.blackbox.scales import COUPLED, Slope
+from vbjax.blackbox.structured.probing import find_sparsity
 from vbjax.core.contracts import Algorithm, Options
 from vbjax.core.model import ConjugateModel
 from vbjax.core.presentation import model_repr, offered
@@ -65,17 +68,29 @@ class BlackBox:
             up to a constant. `latents` is a `Record` if `support` is a dict, else a pytree like it.
         support: a pytree of supports (`real`, `positive`, `simplex`, ...), one for each latent.
         family: "full_rank", "mean_field" (independent entries) or "blocks" (independent latents), which are
-            normals and fitted by natural gradients; `blackbox.low_rank(rank)`, `blackbox.mixture(n,
+            normals and fitted by natural gradients, or "structured", a normal whose precision is as sparse
+            as the log density's Hessian (see below); `blackbox.low_rank(rank)`, `blackbox.mixture(n,
             of=family)`, or a function of `(key, sizes, dtype)` that returns a pytree with `sample(key, n)`,
             draws (n, d) differentiable in its arrays, and `log_prob(u)`, (n,), where d is the sum of sizes;
             these are fitted by L-BFGS. Discrete latents (`category`) are independent in q, and the fit is
             then one by stochastic gradients.
-        n_draws: number of draws, even; by default max(128, 8 d). "full_rank" and "blocks" need more than 2 d.
+        n_draws: number of draws, even; by default max(128, 8 d), and 128 for "structured". "full_rank" and
+            "blocks" need more than 2 d.
         log_likelihood: `log_likelihood(latents, rows)`, one number for each row. The density is then
             `log_density(latents)` plus their sum, and rows may have weights and come in minibatches.
         n_paths: number of points from which paths to modes start a fit of "full_rank", "mean_field" or
             "blocks" (`blackbox.pathfinder`); the fit climbs from the end of the best. Other families, and
             latents of more than some 1,000 numbers, have one start.
+        found: the start of "structured" with the sparsity that `fit` has found; not to be given.
+
+    "structured" is for chains, hierarchies and fields of many latents. `fit` finds which of the d numbers
+    interact by products of the Hessian with random vectors at two random points (some 10 log2 d of them, for
+    a chain), orders them as a band of width w beside a border of b numbers that touch all (reverse
+    Cuthill-McKee), and keeps the precision in that order. Time and memory are then linear in d: a sweep takes
+    d (w + b)^2 steps and, for each draw, as many Hessian products as columns of the pattern need colours (3
+    for a chain, b more for the border). Of a square grid w is sqrt(d), and a sweep takes d^2 steps. Means and
+    standard deviations are exact where log p is quadratic; `covariance` and quantiles are those of the draws.
+    `blackbox.structured(sparsity)` takes a sparsity that is known.
 
     Raises:
         ValueError: at `fit`, for a tree without supports, an unknown family, too few draws, or a density that
@@ -97,6 +112,7 @@ class BlackBox:
     n_draws: int | None = static(default=None)
     log_likelihood: Callable[[Latents, Data], Array] | None = static(default=None)
     n_paths: int = static(default=16)
+    found: StructuredStart | None = static(default=None, repr=False)
 
     lanes_on_cpu = 4
     may_have_saddles = False
@@ -130,9 +146,16 @@ class BlackBox:
                 raise ValueError(f"{name} must be a function; got {given!r}")
         inspect_support(self.support, discrete=True)
         read_count(self.n_paths, "n_paths")
+        if not isinstance(self.family, str) or self.family != "structured":
+            return self._inspected(data)
+        self._inspect_density(data)
+        return dataclasses.replace(self, found=StructuredStart(find_sparsity(self, data)))._inspected(data)
+
+    def _inspected(self, data: Data) -> BlackBox:
+        """Return the model, whose family is known; refuse one that cannot be fitted to the data."""
         q = self.inspect_family(float_dtype(data))
-        correlated = isinstance(q, LocationScale) and q.scale.ndim == 2
-        inspect_n_draws("n_draws", self._n_draws, 2 * self.size + 2 if correlated else 2, self.size)
+        least = q.kind.least_draws(self.size) if isinstance(q, LocationScale) else 2
+        inspect_n_draws("n_draws", self._draws_of(q), least, self.size)
         self._inspect_density(data)
         return self
 
@@ -184,9 +207,10 @@ class BlackBox:
         q = self.inspect_family(dtype)
         if isinstance(q, Hybrid):
             return blackbox.StochasticAscent(self)
-        return (NaturalAscent if isinstance(q, LocationScale) else blackbox.FixedDraws)(
-            self, jnp.asarray(options.tol, dtype)
-        )
+        tol = jnp.asarray(options.tol, dtype)
+        if not isinstance(q, LocationScale):
+            return blackbox.FixedDraws(self, tol)
+        return (StructuredAscent if q.kind.needs_hessian else NaturalAscent)(self, tol)
 
     def ill_conditioned(self, params: Approximation) -> Bool[Array, ""]:
         """Return False: there is no covariance of data whose rounding could spoil the bound."""
@@ -199,14 +223,18 @@ class BlackBox:
     def empty(self, params: Approximation) -> None:
         """Return None: there are no components."""
 
-    @property
-    def _n_draws(self) -> int:
-        return max(128, 8 * self.size) if self.n_draws is None else self.n_draws
+    def _draws_of(self, q: Distribution) -> int:
+        """Return the number of draws of a fit by this family."""
+        if self.n_draws is not None:
+            return self.n_draws
+        return q.kind.usual_draws(self.size) if isinstance(q, LocationScale) else max(128, 8 * self.size)
 
     def init(self, key: Array, data: Data = None) -> Approximation:
         """Return the best normal of several paths, or the start of another family, with the fit's draws."""
         start, place = self.begin(key, data)
-        if not isinstance(start.q, LocationScale) or self.n_paths * self.size**2 > _LARGEST:
+        if not isinstance(start.q, LocationScale) or start.q.kind.needs_hessian:
+            return start
+        if self.n_paths * self.size**2 > _LARGEST:
             return start
         return self.follow_paths(start, place, data, jnp.asarray(_LONGEST))
 
@@ -214,7 +242,8 @@ class BlackBox:
         """Return the start of the family, with the draws of a fit; and a key for more points."""
         dtype = float_dtype(data)
         place, rest = jax.random.split(key)
-        start = Approximation.begin(self._start(place, dtype), rest, self._n_draws, self.support, dtype)
+        q = self._start(place, dtype)
+        start = Approximation.begin(q, rest, self._draws_of(q), self.support, dtype)
         return start, jax.random.fold_in(place, 1)
 
     def follow_paths(
@@ -227,7 +256,8 @@ class BlackBox:
         return dataclasses.replace(start, q=q, paths=paths)
 
     def _start(self, key: Array, dtype: DTypeLike) -> Distribution:
-        return start_of_latents(self.family, support_leaves(self.support), key, dtype)
+        family = self.family if self.found is None else self.found
+        return start_of_latents(family, support_leaves(self.support), key, dtype)
 
     # -- the bound, and what users compute from it ---------------------------------------------------
 
@@ -261,6 +291,13 @@ class BlackBox:
         score = jax.value_and_grad(lambda u: self.log_joint(u, data))
         return jax.vmap(score)(params.points()[0])
 
+    def slope(self, params: Approximation[LocationScale], data: Data = None) -> Any:
+        """Compute the gradient of the bound of a normal on the draws of the fit, a slope of its kind."""
+        q = params.q
+        if q.kind.needs_hessian:
+            return q.kind.slope_at(lambda u: self.log_joint(u, data), q.location, q.scale, params.noise)
+        return q.kind.slope(q.scale, params.noise, self.score_draws(params, data)[1])
+
     def bound(self, params: Approximation, data: Data = None) -> Float[Array, ""]:
         """Compute the bound E_q[log p] + H[q] on the draws of the fit."""
         inspect_params(self.support, params)
@@ -287,8 +324,8 @@ class BlackBox:
         """Return the length of the bound's gradient; and, of a normal, the slope that has it."""
         q = params.q
         if isinstance(q, LocationScale):
-            slope = q.kind.slope(q.scale, params.noise, self.score_draws(params, data)[1])
-            return jnp.sqrt(2 * q.kind.gain(slope)), slope
+            slope = self.slope(params, data)
+            return jnp.sqrt(2 * q.kind.gain(slope)), None if q.kind.needs_hessian else slope
 
         def value(free: Free) -> Float[Array, ""]:
             here = params.at(free)
@@ -302,6 +339,8 @@ class BlackBox:
 
         Other families, and normals of very many independent entries, have none but themselves.
         """
+        if isinstance(q, LocationScale) and q.kind.needs_hessian:
+            return [Defensive(q)] if self.size <= COUPLED else []
         if isinstance(q, LocationScale) and (q.scale.ndim == 2 or (slope is not None and slope.is_whole)):
             return [Defensive(q.whole(slope if q.kind.is_part else None))]
         return [Defensive(q.whole())] if isinstance(q, LowRank) and self.size <= COUPLED else []

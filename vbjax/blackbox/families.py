@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import cast
+from typing import Any, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.special import gammaln, logsumexp
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float
+from scipy import sparse
 
 from vbjax.blackbox.contracts import (
     Distribution,
@@ -31,15 +32,22 @@ from vbjax.blackbox.contracts import (
     WithFree,
 )
 from vbjax.blackbox.scales import Diagonal, Full, Slope, whitener
+from vbjax.blackbox.structured.sparse_precision import SparsePrecision
+from vbjax.blackbox.structured.sparsity import Sparsity
 from vbjax.blackbox.supports import Category, Support
 from vbjax.families.base import pytree, static
-from vbjax.numerics.inputs import read_count
+from vbjax.numerics.inputs import as_array, read_count
 from vbjax.numerics.linalg import cholesky, solve_lower, transpose
 from vbjax.numerics.special import LOG_2PI
 from vbjax.numerics.stored import stored
 
 START_SD = 0.1
 _TAIL_DF = 3  # the least whole number at which a Student-t has a variance
+
+Scale: TypeAlias = Any  # L as its kind keeps it: an array, or the factor of a precision
+Kind: TypeAlias = (
+    Any  # `Diagonal`, `Full` or `SparsePrecision`, each of which knows its own scales and slopes
+)
 
 
 def with_equal_weights(u: Float[Array, "n d"]) -> Points:
@@ -57,8 +65,8 @@ class LocationScale:
 
     Attributes:
         location: m, (d,).
-        scale: L, (d,) standard deviations or (d, d) lower triangular.
-        kind: `Diagonal` or `Full`.
+        scale: L, (d,) standard deviations or (d, d) lower triangular; or the factor of a sparse precision.
+        kind: `Diagonal`, `Full` or `SparsePrecision`.
 
     >>> import jax.numpy as jnp
     >>> from vbjax.blackbox.scales import Diagonal
@@ -68,8 +76,8 @@ class LocationScale:
     """
 
     location: Float[Array, " d"]
-    scale: Float[Array, " d"] | Float[Array, "d d"]
-    kind: Diagonal | Full = static()
+    scale: Scale
+    kind: Kind = static()
 
     @property
     def noise_size(self) -> int:
@@ -79,6 +87,10 @@ class LocationScale:
     def place(self, z: Float[Array, "n noise_size"]) -> Points:
         """Return one draw for each row of z, all with equal weights."""
         return with_equal_weights(self.location + self.kind.apply(self.scale, z))
+
+    def place_matched(self, z: Float[Array, "n noise_size"]) -> Points:
+        """Return draws of exactly the variances of q, for each row of standard normals of a fit."""
+        return with_equal_weights(self.location + self.kind.apply_matched(self.scale, z))
 
     def whole(self, slope: Slope | None = None) -> LocationScale:
         """Return the same normal by its whole scale, (d, d).
@@ -347,6 +359,22 @@ class NormalStart:
 
 @stored
 @dataclasses.dataclass(frozen=True)
+class StructuredStart:
+    """Start of the normals whose precision is sparse: narrow, about a standard normal point."""
+
+    sparsity: Sparsity
+
+    def __call__(self, key: Array, sizes: tuple[int, ...], dtype: DTypeLike) -> LocationScale:
+        kind, d = SparsePrecision(self.sparsity), sum(sizes)
+        if d != self.sparsity.size:
+            raise ValueError(f"sparsity must be of {d} numbers; got that of {self.sparsity.size}")
+        return LocationScale(
+            jax.random.normal(key, (d,), dtype), kind.start(d, dtype).scaled(1 / START_SD), kind
+        )
+
+
+@stored
+@dataclasses.dataclass(frozen=True)
 class LowRankStart:
     """Start of the low-rank normals: narrow, about a standard normal point."""
 
@@ -411,6 +439,36 @@ def start_of_latents(
     if continuous is None or logits:
         return Hybrid(continuous, tuple(logits), tuple(groups))
     return continuous
+
+
+def structured(sparsity: ArrayLike | sparse.sparray | sparse.spmatrix) -> StructuredStart:
+    """Return the family of normals whose precision matrix has a given sparsity.
+
+    family="structured" finds it by itself, where the data are known: not inside `jit` and `vmap`.
+
+    Args:
+        sparsity: (d, d), dense or of `scipy.sparse`; other than zero where two of the d unconstrained numbers
+            of the latents, in the order of the supports, may interact in the log density. It is made
+            symmetric.
+
+    Raises:
+        ValueError: what is no square matrix of numbers.
+
+    >>> import jax, numpy as np, vbjax as vb
+    >>> walk = lambda x: -0.5 * (x[0] ** 2 + ((x[1:] - x[:-1]) ** 2).sum() + ((x - 1) ** 2).sum())
+    >>> chain = np.eye(50) + np.eye(50, k=1)
+    >>> model = vb.BlackBox(walk, vb.real(50), family=vb.blackbox.structured(chain))
+    >>> fit = vb.fit(model, key=jax.random.key(0))
+    >>> print(f"{fit.params.mean[0]:.4f} +- {fit.params.sd[0]:.4f}")
+    0.6180 +- 0.6180
+    """
+    pattern: Any = sparsity if sparse.issparse(sparsity) else np.asarray(as_array(sparsity, "sparsity"))
+    if pattern.ndim != 2 or pattern.shape[0] != pattern.shape[1] or pattern.shape[0] < 1:
+        raise ValueError(f"sparsity must be a square matrix, (d, d); got shape {pattern.shape}")
+    if not np.isfinite(pattern.sum()):
+        raise ValueError("sparsity must be finite")
+    pattern = sparse.csr_array(pattern)
+    return StructuredStart(Sparsity.of(pattern))
 
 
 def low_rank(rank: int) -> LowRankStart:

@@ -89,6 +89,16 @@ class Diagonal:
 
     is_part: ClassVar[bool] = True
     """Whether S^-1 keeps a part of K alone."""
+    needs_hessian: ClassVar[bool] = False
+    """Whether its slope takes products with the Hessian of the log density."""
+
+    def usual_draws(self, size: int) -> int:
+        """Return how many draws a fit has."""
+        return max(128, 8 * size)
+
+    def least_draws(self, size: int) -> int:
+        """Return how many draws a fit must have."""
+        return 2
 
     def start(self, size: int, dtype: DTypeLike) -> Float[Array, " d"]:
         """Return the identity."""
@@ -97,6 +107,8 @@ class Diagonal:
     def apply(self, scale: Float[Array, " d"], z: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """Return L z for every row z."""
         return z * scale
+
+    apply_matched = apply  # a fit's own z match the variances of their entries
 
     def undo(self, scale: Float[Array, " d"], x: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """Return L^-1 x for every row x."""
@@ -153,6 +165,15 @@ class Full:
     """Lower triangular L, zero between blocks of these sizes; None is one block of all entries."""
 
     blocks: tuple[int, ...] | None = None
+    needs_hessian: ClassVar[bool] = False
+
+    def usual_draws(self, size: int) -> int:
+        """Return how many draws a fit has."""
+        return max(128, 8 * size)
+
+    def least_draws(self, size: int) -> int:
+        """Return how many draws a fit must have, for a covariance of their own."""
+        return 2 * size + 2
 
     @property
     def is_part(self) -> bool:
@@ -166,6 +187,8 @@ class Full:
     def apply(self, scale: Float[Array, "d d"], z: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """Return L z for every row z."""
         return z @ transpose(scale)
+
+    apply_matched = apply
 
     def undo(self, scale: Float[Array, "d d"], x: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """Return L^-1 x for every row x."""

@@ -44,11 +44,14 @@ def without_padding(
 def eliminate(
     precision: Float[Array, "t d d"],
     coupling: Float[Array, "t d d"],
-    pull: Float[Array, "t d 1"],
+    pull: Float[Array, "t d m"],
     *,
     parallel: bool | None,
-) -> tuple[Float[Array, "t d d"], Float[Array, "t d d"], Float[Array, "t d 1"]]:
-    """Return the Cholesky factors R_t of P_t, the gains P_t^-1 L_t, and R_t^-1 v_t, by block elimination."""
+) -> tuple[Float[Array, "t d d"], Float[Array, "t d d"], Float[Array, "t d m"]]:
+    """Return the Cholesky factors R_t of P_t, the gains P_t^-1 L_t, and R_t^-1 v_t, by block elimination.
+
+    Each column of the pull is one right side.
+    """
     d = pull.shape[1]
     run = functools.partial(_dispatch, parallel, _one_by_one, _by_doubling)
     root, solved = run(precision, coupling, pull)

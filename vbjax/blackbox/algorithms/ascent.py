@@ -6,7 +6,7 @@ For the algorithms of this room; imports its approximation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,8 @@ class Target(Protocol):
     def log_joint(self, u: Array, data: Data = None, share: float = 1) -> Array: ...
 
     def score_draws(self, params: Approximation, data: Data = None) -> tuple[Array, Array]: ...
+
+    def slope(self, params: Approximation, data: Data = None) -> Any: ...
 
     def bound(self, params: Approximation, data: Data = None) -> Array: ...
 

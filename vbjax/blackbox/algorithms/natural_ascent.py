@@ -55,7 +55,8 @@ class NaturalAscent(Ascent):
 
     def inspect(self, data: Data) -> None:
         """Refuse families other than those of normals."""
-        if not isinstance(self.inspect_common(data), LocationScale):
+        q = self.inspect_common(data)
+        if not isinstance(q, LocationScale) or q.kind.needs_hessian:
             names = "'full_rank', 'mean_field', 'blocks'"
             raise ValueError(f"NaturalAscent is for the families {names}; got {self.model.family!r}")
 

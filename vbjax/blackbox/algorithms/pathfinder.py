@@ -53,13 +53,13 @@ def pathfinder(
         raise ValueError(f"model must be a BlackBox; got {model!r}")
     key, max_iter = read_key(key), read_count(max_iter, "max_iter")
     model, data, _ = resolved(model, data, None)
-    if not isinstance(model.inspect_family(jnp.result_type(float)), LocationScale):
+    q = model.inspect_family(jnp.result_type(float))
+    if not isinstance(q, LocationScale) or q.kind.needs_hessian:
         names = "'full_rank', 'mean_field', 'blocks'"
         raise ValueError(f"pathfinder is for the families {names}; got {model.family!r}")
     start, finite = _follow(model, data, key, jnp.asarray(max_iter))
     if is_concrete(finite) and not np.asarray(finite).all():
-        point = dataclasses.replace(start.q, scale=jnp.zeros_like(start.q.scale))
-        model.refuse_not_finite(dataclasses.replace(start, q=point), data)
+        model.refuse_not_finite(dataclasses.replace(start, base=jnp.zeros_like(start.noise)), data)
     return start
 
 
