@@ -87,6 +87,7 @@ VARIANTS = {
     "HMM of positive",
     "HMM of EM of binary",
     "HMM of EM of tails",
+    "HMM of EM of factors",
     "HMM of mixtures",
     "HMM of mixtures of counts",
     "state space, full",

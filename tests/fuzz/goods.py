@@ -69,6 +69,7 @@ COMPONENTS: dict[str, tuple[dict[str, Any], str]] = {
     "Autoregression": ({}, "series"),
     "Bernoulli": ({}, "binary"),
     "Categorical": ({}, "categories"),
+    "FactorAnalyzer": (dict(n_factors=1), "table"),
     "Gamma": ({}, "positives"),
     "Gaussian": ({}, "table"),
     "Mixture": (dict(n_components=K, component=vb.components.Gaussian()), "series"),
@@ -81,7 +82,7 @@ COMPONENTS: dict[str, tuple[dict[str, Any], str]] = {
     "StudentT": ({}, "table"),
     "Union": (dict(classes=(1, vb.components.Gaussian()), noise=(1, vb.components.Noise())), "table"),
 }
-UNNAMED = ("Autoregression", "Gaussian", "Mixture", "Noise", "Product", "StudentT", "Union")
+UNNAMED = ("Autoregression", "FactorAnalyzer", "Gaussian", "Mixture", "Noise", "Product", "StudentT", "Union")
 LABELS: dict[str, tuple[dict[str, Any], str]] = {
     "Chain": ({}, "series"),
     "Gated": ({}, "planes"),
@@ -103,6 +104,7 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
         if name not in UNNAMED
         for bayesian in ("", "Bayesian")
     },
+    "MixtureOfFactorAnalyzers": (dict(n_components=K, n_factors=1), "table"),
     "LatentClass": (dict(n_components=K, items=dict(agree=2, colour=3)), "answers"),
     "BayesianLatentClass": (dict(n_components=K, items=dict(agree=2, colour=3)), "answers"),
     "LinearRegression": ({}, "design"),

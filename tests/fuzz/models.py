@@ -19,6 +19,7 @@ HYPER = dict(
     n_states="count",
     n_topics="count",
     n_latent="count",
+    n_factors="count",
     n_groups="count",
     order="count",
     document_sweeps="count",
@@ -32,6 +33,7 @@ HYPER = dict(
     learn_topic_concentration="flag",
     noise_per_column="flag",
     covariance_type="choice",
+    noise_type="choice",
     weight_prior="choice",
     start="choice",
     noise_floor="nonnegative",
@@ -135,7 +137,7 @@ def of_part(module: str, name: str) -> Iterator[Call]:
             return vb.BayesianMixture(goods.K, gaussian, part)
         if name in ("Autoregression", "Mixture"):
             return vb.HiddenMarkovModel(goods.K, part)
-        bounded = "covariance_floor" in inspect.signature(maker).parameters  # of points
+        bounded = any(name.endswith("_floor") for name in inspect.signature(maker).parameters)  # of points
         return (vb.Mixture if bounded else vb.BayesianMixture)(goods.K, part)
 
     fit = lambda **given: goods.fit_of(model(maker(**(required | given))), good(data))

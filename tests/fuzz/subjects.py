@@ -346,9 +346,9 @@ USE = dict(
 )
 USED = str.split("""
     aic bic centers coefficients covariance covariances decode document_topics
-    durations effects elbo_terms exact_posterior filtered forecast icl inertia
+    durations effects elbo_terms exact_posterior factor_means filtered forecast icl inertia
     intercept intercepts kl_from kl_to loadings log_evidence log_predictive marginals
-    matrices mean means moment_matched noise_variance params_at posterior_predictive predict
+    matrices mean means moment_matched noise_variance noise_variances params_at posterior_predictive predict
     predict_states probabilities reconstruct resample responsibilities sample sample_posterior
     smoothed state_probabilities total_log_likelihood transform used_states used_topics weights
     words_of_topics

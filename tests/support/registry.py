@@ -225,6 +225,7 @@ CHAINS = {
     "positive": (vb.BayesianGammaHMM(N_COMPONENTS, known_shape=3.0), positive),
     "EM of binary": (vb.HiddenMarkovModel(N_COMPONENTS, vb.components.Bernoulli()), binary),
     "EM of tails": (vb.HiddenMarkovModel(N_COMPONENTS, vb.components.StudentT("diag")), table),
+    "EM of factors": (vb.HiddenMarkovModel(N_COMPONENTS, vb.components.FactorAnalyzer(1, "VEI")), table),
     "EM of mixtures": (vb.MixtureHMM(2, 2), table),
     "mixtures": (vb.BayesianMixtureHMM(2, 2, "diag"), table),
     "mixtures of counts": (
@@ -290,6 +291,7 @@ MODELS = {
     "learned shapes": Entry(
         vb.BayesianGammaMixture(N_COMPONENTS, known_shape=2.0, learn_shape=True), positive, perturbed
     ),
+    "EM of factors": Entry(vb.MixtureOfFactorAnalyzers(N_COMPONENTS, 1), table),
     "VB of tails": Entry(vb.BayesianMixture(N_COMPONENTS, vb.components.StudentT()), table),
     "process of VB tied": Entry(
         vb.BayesianGaussianMixture(N_COMPONENTS, "tied", weight_prior="dirichlet_process"), table, drawn

@@ -30,6 +30,7 @@ from vbjax.models.markov.named import (
     MixtureHMM,
     PoissonHMM,
 )
+from vbjax.models.mixtures.factor_analyzers import MixtureOfFactorAnalyzers
 from vbjax.models.mixtures.gaussian import BayesianGaussianMixture, GaussianMixture
 from vbjax.models.mixtures.kmeans import KMeans
 from vbjax.models.mixtures.latent_class import BayesianLatentClass, LatentClass
@@ -106,6 +107,7 @@ __all__ = [
     "LinearRegression",
     "Mixture",
     "MixtureHMM",
+    "MixtureOfFactorAnalyzers",
     "MultinomialMixture",
     "MultivariateRegressionMixture",
     "PoissonHMM",

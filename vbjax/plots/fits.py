@@ -29,7 +29,7 @@ from vbjax.core.rows import n_rows
 from vbjax.data.labelled import rows_of
 from vbjax.inference.result import Fit
 from vbjax.models import KMeans, Mixture
-from vbjax.models.components import Gaussian
+from vbjax.models.components import FactorAnalyzer, Gaussian
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given
@@ -300,7 +300,7 @@ def _moments(
 
 def _groups(model: Drawable, params: Record, x: Given, columns: Sequence[str] | None) -> _Groups:
     """Return the components or clusters to draw: those of more than one row, or of any row for k-means."""
-    gaussian = isinstance(model, Mixture) and isinstance(model.component, Gaussian)
+    gaussian = isinstance(model, Mixture) and isinstance(model.component, Gaussian | FactorAnalyzer)
     if not gaussian and not isinstance(model, KMeans):
         raise TypeError(f"model must be a Gaussian mixture or KMeans; got {type(model).__name__}")
     covariates, rows = _split(model, x)
@@ -446,5 +446,7 @@ def _name(model: Drawable) -> str:
     """Return the model's name and size, for a title."""
     if isinstance(model, KMeans):
         return f"k-means ({model.n_clusters} clusters)"
+    if isinstance(model.component, FactorAnalyzer):
+        return f"factor analysers ({model.n_components} components, {model.component.n_factors} factors)"
     kind, most = ("Gaussian mixture", "") if model.points else ("Bayesian Gaussian mixture", "at most ")
     return f"{kind} ({most}{model.n_components} components, {model.component.covariance_type} covariance)"

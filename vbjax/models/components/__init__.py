@@ -4,6 +4,7 @@ from vbjax.models.components.autoregression import Autoregression
 from vbjax.models.components.bernoulli import Bernoulli
 from vbjax.models.components.categorical import Categorical
 from vbjax.models.components.component import Component
+from vbjax.models.components.factor_analyzer import FactorAnalyzer
 from vbjax.models.components.gamma import Gamma
 from vbjax.models.components.gaussian import Gaussian
 from vbjax.models.components.multinomial import Multinomial
@@ -21,6 +22,7 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "Component",
+    "FactorAnalyzer",
     "Gamma",
     "Gaussian",
     "Mixture",
