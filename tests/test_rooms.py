@@ -15,7 +15,7 @@ ROOMS = {
     "data": "numerics families core",
     "inference": "numerics families core data",
     "models": "numerics families terms core chains data inference",
-    "blackbox": "numerics families core inference",
+    "blackbox": "numerics families core chains inference",
     "metrics": "numerics",
     "plots": "numerics families core inference data models",
     "sklearn": "numerics core data inference models",

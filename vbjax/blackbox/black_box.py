@@ -45,7 +45,7 @@ from vbjax.core.contracts import Algorithm, Options
 from vbjax.core.model import ConjugateModel
 from vbjax.core.presentation import model_repr, offered
 from vbjax.core.rows import Annotated, blank_idle, float_dtype, n_rows
-from vbjax.families.base import pytree, static
+from vbjax.families.base import pytree, replace, static
 from vbjax.inference.derivatives import LinearResponse, linear_response
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import as_array, read_arrays, read_count, read_key
@@ -81,7 +81,6 @@ class BlackBox:
         n_paths: number of points from which paths to modes start a fit of "full_rank", "mean_field" or
             "blocks" (`blackbox.pathfinder`); the fit climbs from the end of the best. Other families, and
             latents of more than some 1,000 numbers, have one start.
-        found: the start of "structured" with the sparsity that `fit` has found; not to be given.
 
     "structured" is for chains, hierarchies and fields of many latents. `fit` finds which of the d numbers
     interact by products of the Hessian with random vectors at two random points (some 10 log2 d of them, for
@@ -112,7 +111,7 @@ class BlackBox:
     n_draws: int | None = static(default=None)
     log_likelihood: Callable[[Latents, Data], Array] | None = static(default=None)
     n_paths: int = static(default=16)
-    found: StructuredStart | None = static(default=None, repr=False)
+    found: StructuredStart | None = static(default=None, init=False, repr=False)  # "structured": by `inspect`
 
     lanes_on_cpu = 4
     may_have_saddles = False
@@ -149,7 +148,7 @@ class BlackBox:
         if not isinstance(self.family, str) or self.family != "structured":
             return self._inspected(data)
         self._inspect_density(data)
-        return dataclasses.replace(self, found=StructuredStart(find_sparsity(self, data)))._inspected(data)
+        return replace(self, found=StructuredStart(find_sparsity(self, data)))._inspected(data)
 
     def _inspected(self, data: Data) -> BlackBox:
         """Return the model, whose family is known; refuse one that cannot be fitted to the data."""
