@@ -124,10 +124,10 @@ class Algorithm(Protocol):
     def inspect(self, data: Data) -> Any:
         """Raise a ValueError for options that are none, or do not go with the model."""
 
-    def init(self, key: Array, data: Data, weights: Float[Array, " n"] | None, number: ArrayLike = 0) -> Any:
+    def init(self, key: Array, data: Data, weights: Float[Array, " n"] | None, number: ArrayLike = 0) -> Params:
         """Draw parameters to start from, in the run of this number; later runs may begin otherwise."""
 
-    def start(self, params: Params, data: Data) -> Any:
+    def start(self, params: Params, data: Data) -> Tree:
         """Return the initial state at given parameters."""
 
     def step(self, state: Tree, data: Data, weights: Float[Array, " n"] | None) -> tuple[Tree, Info]:
@@ -171,7 +171,7 @@ class Model(Protocol):
     def algorithm(self, data: Data, options: Options) -> Algorithm:
         """Return the algorithm that fits the resolved model."""
 
-    def diagnose(self, params: Params, data: Data) -> Any:
+    def diagnose(self, params: Params, data: Data) -> Tree:
         """Return what is known of the approximation beyond the objective, kept as `Fit.diagnostics`."""
 
     def singular(self, params: Params) -> Bool[Array, ""]:
@@ -187,7 +187,7 @@ class Model(Protocol):
 class Moves(Protocol):
     """Contract of a model with moves between optima, for the search of `fit`."""
 
-    def propose(self, key: Array, params: Params, data: Data, weights: Float[Array, " n"] | None) -> Any:
+    def propose(self, key: Array, params: Params, data: Data, weights: Float[Array, " n"] | None) -> Params:
         """Return parameters to start from that are one move away from an optimum."""
 
 

@@ -108,7 +108,7 @@ def on_each(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Call
     if mesh is None:
         return function
 
-    def alone(*shares: Any) -> Any:
+    def alone(*shares: Any) -> Tree:
         with _holding(_SHARES, mesh.shape.get(ROWS, 1)):
             return function(*shares)
 
@@ -175,7 +175,7 @@ def most(x: Array) -> Array:
     return x if n_shares() == 1 else lax.pmax(x, ROWS)
 
 
-def first_of(has: Bool[Array, ...], value: Tree) -> Any:
+def first_of(has: Bool[Array, ...], value: Tree) -> Tree:
     """Return the values of the first device that has them, by entry of their leading axes; if none, 0."""
     if n_shares() == 1:
         return value
@@ -199,14 +199,14 @@ def _rows_here(rows: Tree, numbers: Int[Array, " *m"]) -> tuple[Bool[Array, " *m
     return here, jax.tree.map(lambda x: x[jnp.where(here, own, 0)], rows)
 
 
-def take_rows(rows: Tree, numbers: Int[Array, " *m"]) -> Any:
+def take_rows(rows: Tree, numbers: Int[Array, " *m"]) -> Tree:
     """Return rows of a tree of arrays (n, ...) by their numbers among all, on every device."""
     if n_shares() == 1:
         return jax.tree.map(lambda x: x[numbers], rows)
     return first_of(*_rows_here(rows, numbers))
 
 
-def deal_rows(rows: Tree, numbers: Int[Array, " m"]) -> Any:
+def deal_rows(rows: Tree, numbers: Int[Array, " m"]) -> Tree:
     """Return this device's share of rows (m, ...) by their numbers among all; of number -1, zeros."""
     if n_shares() == 1:
         return jax.tree.map(lambda x: x[numbers], rows)
@@ -265,7 +265,7 @@ def mesh_of(tree: Tree) -> Mesh | None:
     return None
 
 
-def put(tree: Tree, mesh: Mesh, spec: PartitionSpec) -> Any:
+def put(tree: Tree, mesh: Mesh, spec: PartitionSpec) -> Tree:
     """Return arrays on the devices of a mesh; if it has several processes, arrays that all of them have."""
     return jax.device_put(tree, NamedSharding(mesh, spec))
 
@@ -293,7 +293,7 @@ def gather(own: T) -> list[T]:
     return [pickle.loads(x[:size].tobytes()) for x, size in zip(each, sizes, strict=True)]
 
 
-def over_processes(sums: Tree) -> Any:
+def over_processes(sums: Tree) -> Tree:
     """Return numbers on the host, added up over all processes."""
     if jax.process_count() == 1:
         return sums
@@ -305,7 +305,7 @@ def over_processes(sums: Tree) -> Any:
         return jax.tree.map(np.asarray, _summed(each))
 
 
-def _sum_of_shares(each: Tree) -> Any:
+def _sum_of_shares(each: Tree) -> Tree:
     own = lambda each: add_up(jax.tree.map(lambda x: x[0], each))
     return on_each(own, PartitionSpec(ROWS), WHOLE)(each)
 
@@ -313,7 +313,7 @@ def _sum_of_shares(each: Tree) -> Any:
 _summed = jit_over_mesh(_sum_of_shares)
 
 
-def put_own(tree: Tree, mesh: Mesh) -> Any:
+def put_own(tree: Tree, mesh: Mesh) -> Tree:
     """Return arrays whose rows lie on the devices of a mesh: those of each process on its own devices.
 
     Every device gets as many rows.
@@ -328,7 +328,7 @@ def put_own(tree: Tree, mesh: Mesh) -> Any:
     return jax.tree.map(of, tree)
 
 
-def on_hosts(tree: Tree, mesh: Mesh) -> Any:
+def on_hosts(tree: Tree, mesh: Mesh) -> Tree:
     """Return all rows of arrays that are divided over a mesh, on every host."""
     if mesh.is_multi_process:
         tree = compilation.jit(lambda x: x, out_shardings=NamedSharding(mesh, WHOLE))(tree)
@@ -343,7 +343,7 @@ def largest(x: np.ndarray, mesh: Mesh) -> np.ndarray:
     return on_hosts(put_own(own, mesh), mesh).max(0)
 
 
-def put_own_rows(tree: Tree, mesh: Mesh) -> Any:
+def put_own_rows(tree: Tree, mesh: Mesh) -> Tree:
     """Return rows of all processes as arrays divided over a mesh; some stand twice, so that all have as many.
 
     Raises:

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
+from jaxtyping import Float
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -141,7 +142,7 @@ class ConjugateModel:
         """Return the local factors, whose plates begin with the rows; none by default."""
         return {}
 
-    def log_prior(self, s: Record) -> Any:
+    def log_prior(self, s: Record) -> Float[Array, ""] | float:
         """Compute E[log p] of the global latents, a scalar; 0 by default (maximum likelihood)."""
         return 0.0
 
@@ -220,7 +221,7 @@ class ConjugateModel:
         """Return which components have no rows, by the parameters; None where nothing says so."""
         return None
 
-    def diagnose(self, params: Params, data: Data) -> Any:
+    def diagnose(self, params: Params, data: Data) -> Tree:
         """Return what is known of the approximation beyond the bound, for `Fit.diagnostics`."""
         return None
 
@@ -311,16 +312,16 @@ class ConjugateModel:
 
         return entropies
 
-    def neutral_local(self, data: Data) -> Any:
+    def neutral_local(self, data: Data) -> Tree:
         """Return where local factors of some rows begin, where they interact."""
         dtype = float_dtype(data)
         return Record({name: family.neutral(dtype) for name, family in self.local(data).items()})
 
-    def start_locals(self, params: Mapping[str, State], data: Data) -> Any:
+    def start_locals(self, params: Mapping[str, State], data: Data) -> Tree:
         """Return where the local factors of all rows begin; None where none interact."""
         return by_part(self.neutral_local, data) if self.interacting_locals else None
 
-    def prepare(self, params: Mapping[str, State]) -> Any:
+    def prepare(self, params: Mapping[str, State]) -> Tree:
         """Return what the E-step needs of the parameters, made once before a pass over chunks of rows."""
         return _without_base(self.expected(params))
 
@@ -399,7 +400,7 @@ class ConjugateModel:
         magnitude = expectation.magnitude + self.cancelled(params, expectation)
         return sum(terms) + expectation.bound, sum(map(jnp.abs, terms)) + magnitude
 
-    def cancelled(self, params: Mapping[str, State], expectation: Expectation) -> Any:
+    def cancelled(self, params: Mapping[str, State], expectation: Expectation) -> ArrayLike:
         """Compute the absolute sum of what is large and cancels within rows: part of the rounding error."""
         return 0.0
 

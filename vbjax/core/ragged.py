@@ -51,7 +51,7 @@ class Ragged(abc.ABC):
         places = jnp.split(self.order, np.cumsum(sizes)[:-1])
         return tuple(jax.tree.map(lambda leaf, own=own: leaf[own], x) for own in places)
 
-    def join(self, parts: Sequence[Any]) -> Any:
+    def join(self, parts: Sequence[Any]) -> Tree:
         """Join what is there for every row of every part, in the order in which the rows were given.
 
         Where the arrays of some parts are shorter along other axes, they end in zeros.
@@ -138,19 +138,19 @@ def parts_of(data: Data) -> tuple[Tree, ...]:
     return data.parts if isinstance(data, Ragged) else (data,)
 
 
-def beside(data: Data, own: Tree) -> Any:
+def beside(data: Data, own: Tree) -> Tree:
     """Return pairs of rows and something of each row's own; of `Ragged` rows, part by part."""
     if not isinstance(data, Ragged):
         return data, own
     return dataclasses.replace(data, parts=tuple(zip(data.parts, own, strict=True)))
 
 
-def by_part(function: Callable[[Any], Any], data: Data) -> Any:
+def by_part(function: Callable[[Any], Any], data: Data) -> Tree:
     """Return a function of rows; of `Ragged` rows, of every part."""
     return tuple(map(function, data.parts)) if isinstance(data, Ragged) else function(data)
 
 
-def by_part_with_key(function: Callable[..., Any], key: Array, data: Data, *own: Tree) -> Any:
+def by_part_with_key(function: Callable[..., Any], key: Array, data: Data, *own: Tree) -> Tree:
     """Return function(key, rows, own) of rows; of `Ragged` rows, of every part with a key of its own."""
     key = own_key(key)
     if not isinstance(data, Ragged):

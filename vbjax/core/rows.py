@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from vbjax.core.devices import add_up, n_shares, room, seen_alone
@@ -114,13 +115,13 @@ def read_row_weights(weights: Any, data: Data) -> Array | None:
     return read_weights(weights, n_rows(data), float_dtype(data))
 
 
-def float_dtype(data: Data) -> Any:
+def float_dtype(data: Data) -> np.dtype:
     """Return the dtype of the data's floating leaves, the default float where there are none."""
     dtypes = [x.dtype for x in jax.tree.leaves(data) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.result_type(*dtypes) if dtypes else jnp.result_type(float)
 
 
-def blank_idle(rows: Data, weights: Array) -> Any:
+def blank_idle(rows: Data, weights: Array) -> Data:
     """Return the rows, zeros in place of those of weight 0."""
     return jax.tree.map(
         lambda x: jnp.where(weights.reshape(-1, *[1] * (x.ndim - 1)) != 0, x, jnp.zeros_like(x)), rows
@@ -219,14 +220,14 @@ def _scattered(x: Data) -> bool:
     return isinstance(x, Scattered)
 
 
-def _zeros(like: Tree) -> Any:
+def _zeros(like: Tree) -> Tree:
     def zeros(x: Data) -> Array:
         return x.zeros() if _scattered(x) else jnp.zeros(x.shape, x.dtype)
 
     return jax.tree.map(zeros, like, is_leaf=_scattered)
 
 
-def _added(total: Tree, more: Any) -> Any:
+def _added(total: Tree, more: Any) -> Tree:
     """Add the sums of a chunk to those before it."""
     if total is None:
         if not any(map(_scattered, jax.tree.leaves(more, is_leaf=_scattered))):

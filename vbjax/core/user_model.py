@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from jaxtyping import Float
 from jax import Array
 
 from vbjax.core.conjugacy.check import Inspection, inspect_model
@@ -139,7 +140,7 @@ class Model(ConjugateModel):
     def may_have_saddles(self) -> bool:  # type: ignore[override]
         return (found := self.structure.inspection) is not None and found.may_have_saddles
 
-    def log_prior(self, s: Record) -> Any:
+    def log_prior(self, s: Record) -> Float[Array, ""] | float:
         return 0.0 if (prior := self.structure.log_prior) is None else prior(s)
 
     def log_likelihood(self, s: Record, rows: Data) -> Array:

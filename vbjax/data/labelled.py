@@ -93,7 +93,7 @@ def _read_labels(labels: Given, n: int | None, k: int, of: str = "rows") -> np.n
     return read
 
 
-def label_steps(data: Ragged, labels: Given, k: int) -> Any:
+def label_steps(data: Ragged, labels: Given, k: int) -> Data:
     """Return sequences with the labels of their steps, from -1 to k - 1; -1 at padding.
 
     Raises:

@@ -55,7 +55,7 @@ class Steps(NamedTuple):
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.values)
 
     @property
-    def seen(self) -> Any:
+    def seen(self) -> Array:
         """Which entries of the values are observed, shaped as they are."""
 
         def entries(x: Array) -> Array:
@@ -64,7 +64,7 @@ class Steps(NamedTuple):
         return jax.tree.map(entries, self.values)
 
     @property
-    def filled(self) -> Any:
+    def filled(self) -> Array:
         """The values with 0 wherever nothing is observed."""
         return jax.tree.map(lambda x, seen: jnp.where(seen, x, 0), self.values, self.seen)
 
@@ -339,7 +339,7 @@ class Sequences(Ragged):
         return f"Sequences({here.n_rows} sequences{steps} steps of {_text(self.parts[0].values, 2)})"
 
 
-def for_every_step(compiled: Callable[..., Any], model: Any, params: Record, data: Data) -> Any:
+def for_every_step(compiled: Callable[..., Any], model: Any, params: Record, data: Data) -> Tree:
     """Return the results of `compiled(model, params, sequences)` for every step of the data.
 
     For one sequence, given as arrays, these are arrays over its steps; for a list or `Sequences`, a list of

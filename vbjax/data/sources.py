@@ -263,7 +263,7 @@ class Memmap(Source):
             yield Piece(self._place, first, rows.stop - first, load)
 
 
-def _mapped(x: Given) -> Any:
+def _mapped(x: Given) -> np.ndarray:
     if not isinstance(x, (str, os.PathLike)):
         return x
     with _naming(x):
@@ -307,7 +307,7 @@ class Blocks(Source):
             yield Piece(f"block {number}", 0, sizes.pop()[0], functools.partial(_given, rows))
 
 
-def _given(rows: Tree) -> Any:
+def _given(rows: Tree) -> Tree:
     return rows
 
 

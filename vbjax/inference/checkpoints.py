@@ -54,7 +54,7 @@ class Checkpoint:
             raise ValueError(f"checkpoint must be a directory that can be written: {error}") from None
         self._manager = orbax.CheckpointManager(self._path, options=options)
 
-    def restored(self, begun: Tree) -> Any:
+    def restored(self, begun: Tree) -> Tree:
         """Return the state that was kept, or this one, of a fit that has just begun, where there is none."""
         step = self._manager.latest_step()
         if step is None:
@@ -100,7 +100,7 @@ def require_one_process(path: Given, mesh: Mesh | None) -> None:
         raise ValueError("checkpoint must be None where a fit of arrays runs over several processes")
 
 
-def _plain(tree: Tree) -> Any:
+def _plain(tree: Tree) -> Tree:
     """Return a tree of arrays of numbers on the host."""
     return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if _is_key(x) else x), tree)
 

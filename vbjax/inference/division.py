@@ -153,7 +153,7 @@ def place_rows(
     return dataclasses.replace(data, parts=parts, order=order), put(weights, mesh, WHOLE)
 
 
-def _evened(data: Data, n: int) -> Any:
+def _evened(data: Data, n: int) -> Data:
     """Return rows, every part of them followed by as many of zeros as make its size a multiple of n."""
     if not isinstance(data, Ragged):
         return _padded(data, -n_rows(data) % n)
@@ -166,12 +166,12 @@ def _evened(data: Data, n: int) -> Any:
 
 
 @functools.partial(jit, static_argnums=1)
-def _padded(rows: Tree, added: int) -> Any:
+def _padded(rows: Tree, added: int) -> Tree:
     """Return rows, followed by so many of zeros."""
     return jax.tree.map(lambda x: jnp.pad(x, ((0, added), *[(0, 0)] * (x.ndim - 1))), rows)
 
 
-def gathered(result: Any, mesh: Mesh | None) -> Any:
+def gathered(result: Any, mesh: Mesh | None) -> Tree:
     """Return what is the same on all devices as arrays that are bound to none."""
     return result if mesh is None else jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), result)
 
@@ -197,7 +197,7 @@ def on_shares(
         out: how what it returns lies on them.
     """
 
-    def own(rows: Tree, *args: Any) -> Any:
+    def own(rows: Tree, *args: Any) -> Tree:
         return function(*_of_share(rows, data), *args)
 
     whole = [WHOLE] * (len(args) - len(specs))
@@ -335,7 +335,7 @@ def _specs() -> tuple[PartitionSpec, PartitionSpec]:
     return rows, runs
 
 
-def _race_specs(algorithm: Any) -> Any:
+def _race_specs(algorithm: Any) -> Tree:
     """Return how races lie on the devices: local factors that are carried with their rows."""
     if not divided(ROWS):
         return _specs()[1]

@@ -106,7 +106,7 @@ def merge(a: Expectation, b: Expectation) -> Expectation:
     return _merge(a, b)
 
 
-def _form(tree: Tree) -> Any:
+def _form(tree: Tree) -> Tree:
     """Return structure and shapes of a tree."""
     return jax.tree.structure(tree), [jnp.shape(x) for x in jax.tree.leaves(tree)]
 

@@ -273,7 +273,7 @@ def _begun(algorithm: CoordinateAscent, state: AscentState, sampled: Tree, rows:
     return Sweep(state.params, zeros(info), nothing, nothing, _put(zero, rows.mesh))
 
 
-def _put(tree: Tree, mesh: Mesh | None) -> Any:
+def _put(tree: Tree, mesh: Mesh | None) -> Tree:
     """Return arrays whose leading axis is divided over the devices of a mesh."""
     return jax.device_put(tree, None if mesh is None else NamedSharding(mesh, PartitionSpec(ROWS)))
 

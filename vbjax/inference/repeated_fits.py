@@ -71,7 +71,7 @@ def map_fits(
 def _map_fits(
     tasks: Tree, shared: Tree, *, function: Callable[..., Any], effort: Effort, at_once: int
 ) -> Any:
-    def own(tasks: Tree, shared: Tree) -> Any:
+    def own(tasks: Tree, shared: Tree) -> Tree:
         with over(None):  # a fit within is one device's own
             task = lambda task: function(task, *shared, effort)
             return lax.map(task, tasks, batch_size=None if at_once == 1 else at_once)

@@ -63,7 +63,7 @@ def _resolve(model: Any, data: Data, weights: Array | None) -> tuple[Tree, Tree]
     return model, emptied(model.annotate(data, weights))
 
 
-def emptied(annotated: Data) -> Any:
+def emptied(annotated: Data) -> Data:
     """Return what a model puts beside the rows, without the rows: their leaves are numbered in order."""
     number = itertools.count()
     given = lambda x: jax.tree.map(lambda _: _Given(next(number)), x)
@@ -73,13 +73,13 @@ def emptied(annotated: Data) -> Any:
     )
 
 
-def refilled(beside: Tree, data: Data) -> Any:
+def refilled(beside: Tree, data: Data) -> Data:
     """Return the data with what was put beside them."""
     leaves, is_given = jax.tree.leaves(data), lambda x: isinstance(x, _Given)
     return jax.tree.map(lambda x: leaves[x.leaf] if is_given(x) else x, beside, is_leaf=is_given)
 
 
-def read_params(params: Params, expected: Tree) -> Any:
+def read_params(params: Params, expected: Tree) -> Params:
     """Given parameters must have the structure, shapes and dtype of the model's own; in any order."""
     if isinstance(expected, Record) and isinstance(params, Mapping) and set(params) == set(expected):
         params = Record({name: params[name] for name in expected})

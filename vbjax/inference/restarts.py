@@ -247,7 +247,7 @@ def _harvest(
     run = jnp.where(done, jnp.where(stop, n_restarts, jnp.minimum(place, n_restarts)), race.run)
     source = jnp.minimum(run, n_restarts - 1)
 
-    def refilled(moved: Tree) -> Any:
+    def refilled(moved: Tree) -> Tree:
         fresh = _started(algorithm, jax.tree.map(lambda x: x[source], starts), data)
         choose = lambda new, old: jnp.where(done.reshape(-1, *[1] * (new.ndim - 1)), new, old)
         return jax.tree.map(choose, fresh, moved)
@@ -329,12 +329,12 @@ def _memory() -> int:
     return there
 
 
-def _started(algorithm: Algorithm, params: Params, data: Data) -> Any:
+def _started(algorithm: Algorithm, params: Params, data: Data) -> Tree:
     """Return the states of lanes that begin at these parameters."""
     return jax.tree.map(_strong, _in_lanes(lambda p: algorithm.start(p, data), params))
 
 
-def _in_lanes(function: Callable[[Any], Any], state: Tree) -> Any:
+def _in_lanes(function: Callable[[Any], Any], state: Tree) -> Tree:
     """Return the function of every lane's state; one lane needs no batching."""
     if jax.tree.leaves(state)[0].shape[0] > 1:
         return jax.vmap(function)(state)

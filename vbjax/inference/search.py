@@ -22,7 +22,7 @@ from vbjax.inference import division
 from vbjax.inference.restarts import Race, Runs
 from vbjax.inference.result import Fit, Search
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Data, Given
+from vbjax.numerics.types import Data, Given, Params
 
 SHAKEN_SWEEPS = np.int32(16)  # after which what leaves a saddle has risen above it
 _SHAKES = 3  # saddles that a fit leaves one after the other, at most
@@ -143,7 +143,7 @@ def _shaken(race: Race, params: Record, algorithm: Any, key: Array, data: Data) 
     """Return a race of one run for each lane, from the best parameters of this one, shaken."""
     keys = jax.random.split(key, (race.run.size, len(params)))
 
-    def shake(keys: Array) -> Any:
+    def shake(keys: Array) -> Params:
         moved = [displace(state, own) for state, own in zip(params.values(), keys, strict=True)]
         return Record(zip(params, moved, strict=True))
 

@@ -173,7 +173,7 @@ def values_here(x: ArrayLike) -> np.ndarray:
     return np.concatenate([shard.data for shard in _own_shards(x)]) if spans_processes(x) else np.asarray(x)
 
 
-def rows_here(data: Tree) -> Any:
+def rows_here(data: Tree) -> Tree:
     """Return data as they are; of those whose rows lie in several processes the rows of this process."""
     return jax.tree.map(values_here, data) if spans_processes(data) else data
 

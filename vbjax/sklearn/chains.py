@@ -15,7 +15,7 @@ from vbjax.data.labelled import Labelled
 from vbjax.data.sequences import Sequences, Steps
 from vbjax.inference.result import Fit
 from vbjax.numerics.inputs import read_count
-from vbjax.numerics.types import Given, Hyper
+from vbjax.numerics.types import Given, Hyper, Tree
 from vbjax.sklearn.component_mixtures import gamma_rates, gamma_shapes
 from vbjax.sklearn.estimator import Estimator, Fitted, RandomState, draw_key, estimator, program_rows
 from vbjax.sklearn.settable import CATEGORIES, COUNTS, NORMAL, OF_CHAINS, Settable, normals
@@ -162,7 +162,7 @@ def with_shared_shapes(data: Sequences) -> Sequences:
 def _in_states(function: Callable[[Fit], Any]) -> Fitted:
     """Return an attribute of the normals of a mixture in every state, (k, m, ...)."""
 
-    def read(fit: Fit) -> Any:
+    def read(fit: Fit) -> Tree:
         x = function(fit)
         return x.reshape(fit.model.n_states, -1, *x.shape[1:])
 
@@ -343,7 +343,7 @@ class BayesianPoissonHMM(HiddenMarkovModel):
     lambdas_ = Fitted(lambda fit: fit.params.components.mean)
 
 
-def _emissions(fit: Fit) -> Any:
+def _emissions(fit: Fit) -> Tree:
     probabilities = fit.params.components.mean
     return probabilities[:, 0] if probabilities.shape[1] == 1 else probabilities
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any, Self
 
+from vbjax.numerics.record import Record
 import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
@@ -81,7 +82,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
             )
         return X
 
-    def _centers(self, X: np.ndarray) -> Any:
+    def _centers(self, X: np.ndarray) -> Record | None:
         """Return the parameters at given centres, None where there are none."""
         if isinstance(self.init, str):
             return None

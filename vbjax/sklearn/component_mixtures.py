@@ -182,7 +182,7 @@ def gamma_shapes(fit: Fit) -> np.ndarray:
     return fit.params.components.mean.row_shape if learned else 0 * rates + fit.model.component.known_shape
 
 
-def gamma_rates(fit: Fit) -> Any:
+def gamma_rates(fit: Fit) -> np.ndarray:
     """Return the (expected) rates of all laws of a gamma component, (k, d)."""
     mean = fit.params.components.mean
     return mean.rate if fit.model.component.learn_shape else mean

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from vbjax.numerics.types import Tree
 import jax.numpy as jnp
 import numpy as np
 
@@ -89,7 +90,7 @@ _RANGES: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = dict(
 )
 
 
-def _point(family: Any, value: Any, names: tuple[str, ...]) -> Any:
+def _point(family: Any, value: Any, names: tuple[str, ...]) -> Tree:
     """Return the point of a family at a value, whose parts have names."""
     try:
         state = family.at(value)

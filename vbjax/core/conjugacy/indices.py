@@ -20,7 +20,7 @@ from vbjax.families.cells import axes_taken, numbers_of, record_reads
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Data
+from vbjax.numerics.types import Data, Tree
 
 
 class Read(NamedTuple):
@@ -98,7 +98,7 @@ def require_cells(model: Any, data: Data, reads: Reads) -> None:
 
 
 @jit
-def _beyond(model: Any, data: Data) -> Any:
+def _beyond(model: Any, data: Data) -> Tree:
     """Find the first index of the log likelihood that is out of range, if there is one."""
     dtype = float_dtype((model, data))
     families = {**model.factors, **model.local(data)}

@@ -165,7 +165,7 @@ def _generic_statistics(families: Mapping[str, Family], dtype: Any, rng: np.rand
     return Record({name: _generic(family, dtype, rng) for name, family in families.items()})
 
 
-def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Any:
+def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Tree:
     """Draw statistics without any structure: numbers around one, or values in the support."""
     if family.guarded:
         return jax.device_get(jit(lambda: family.neutral(dtype).expected().with_base(0.0))())
