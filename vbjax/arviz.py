@@ -6,7 +6,7 @@ An adapter for users; arviz-base is optional, and imported by the function that 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,6 +25,10 @@ from vbjax.numerics.compilation import jit
 from vbjax.numerics.extras import import_extra
 from vbjax.numerics.inputs import describe, read_count, read_flag, read_key
 from vbjax.numerics.types import Data, Tree
+
+if TYPE_CHECKING:
+    from vbjax.core.contracts import Model
+    from vbjax.core.model import ConjugateModel
 
 
 def to_arviz(
@@ -119,7 +123,7 @@ class _Names(NamedTuple):
     named_axes: Mapping[str, int]
 
     @classmethod
-    def of(cls, model: Any, columns: Columns | None) -> _Names:
+    def of(cls, model: Model, columns: Columns | None) -> _Names:
         counts = [name for name, row in table(model).items() if isinstance(row, Count) and row.axis]
         counted = {name.removeprefix("n_").removesuffix("s"): getattr(model, name) for name in counts}
         return cls(counted, columns.names if columns else (), model.named_axes)
@@ -154,7 +158,7 @@ def _draw(fit: Fit, key: Array, n: int, resampled: bool, data: Data) -> Tree:
     return fit.model.resample(fit.params, key, n, data) if resampled else fit.params.sample(key, n)
 
 
-def _rows(model: Any, params: Any, draws: Tree, data: Data) -> dict[str, dict[str, np.ndarray]]:
+def _rows(model: ConjugateModel, params: Any, draws: Tree, data: Data) -> dict[str, dict[str, np.ndarray]]:
     """Return the data, if they are arrays, and the log likelihoods of the rows, if the model has them."""
     groups: dict[str, dict[str, np.ndarray]] = {}
     read = model.read(data)

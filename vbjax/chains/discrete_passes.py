@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
-from vbjax.numerics.types import Data, Tree
+from vbjax.numerics.types import Data, Given, Tree
 
 Weights: TypeAlias = tuple[Array, Array, Array, Array | None]  # initial, transitions, log_likelihood, length
 Out = TypeVar("Out", bound=tuple[Array, ...])
@@ -211,7 +211,7 @@ class _Chains(NamedTuple):
         return (by_doubling if parallel else one_by_one)(*arguments)
 
 
-def _posteriors(parallel: bool | None, *weights: Any) -> Posterior:
+def _posteriors(parallel: bool | None, *weights: Given) -> Posterior:
     """Return the posteriors of a batch of sequences."""
     chains = _Chains.of(weights)
     after = chains.messages(parallel, backward=True)
@@ -263,7 +263,7 @@ def _has_lost_mass(
     return ~(fine & (jnp.abs(growth.sum(1)) <= tolerance * above.shape[1] ** 0.5).all())
 
 
-def _filters(parallel: bool | None, *weights: Any) -> tuple[Float[Array, "n t k"], Float[Array, "n t"]]:
+def _filters(parallel: bool | None, *weights: Given) -> tuple[Float[Array, "n t k"], Float[Array, "n t"]]:
     """Return log p(z_t | x_1 .. x_t) and the log scales of a batch of sequences."""
     chains = _Chains.of(weights, causal=True)
     above = _sum(chains.messages(parallel, floor=True), chains.evidence)
@@ -415,7 +415,7 @@ def _forward_in_logarithms(
     return last, jnp.concatenate([first[None], logs]), jnp.concatenate([top[None], tops])
 
 
-def _posterior_in_logarithms(*weights: Any) -> Posterior:
+def _posterior_in_logarithms(*weights: Given) -> Posterior:
     """Return the posterior of one sequence; the marginals are derivatives of the log-normaliser."""
 
     def value(initial: Array, transitions: Array, log_likelihood: Array) -> Array:
@@ -427,7 +427,7 @@ def _posterior_in_logarithms(*weights: Any) -> Posterior:
     return Posterior(log, marginals, pairs)
 
 
-def _filter_in_logarithms(*weights: Any) -> tuple[Float[Array, "t k"], Float[Array, " t"]]:
+def _filter_in_logarithms(*weights: Given) -> tuple[Float[Array, "t k"], Float[Array, " t"]]:
     """Return log p(z_t | x_1 .. x_t) and the log scales of one sequence."""
     _, logs, tops = _forward_in_logarithms(*weights)
     sums = _logsumexp(logs.T)

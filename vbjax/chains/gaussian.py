@@ -25,7 +25,7 @@ Results have the dtype of `pull`. `kalman_filter` takes a state space model inst
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,7 @@ from vbjax.numerics.inputs import (
 )
 from vbjax.numerics.linalg import inverse_from_cholesky, logdet_from_cholesky
 from vbjax.numerics.special import LOG_2PI
+from vbjax.numerics.types import Tree
 
 __all__ = [
     "Filtered",
@@ -346,7 +347,7 @@ def _sample_paths(
 
 
 @jit
-def _kalman_filter(*arguments: Any) -> Filtered:
+def _kalman_filter(*arguments: Tree) -> Filtered:
     return Filtered(*kalman_steps(*arguments))
 
 

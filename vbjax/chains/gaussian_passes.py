@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def eliminate(
 
 
 def _dispatch(
-    parallel: bool | None, one_by_one: Callable[..., Any], by_doubling: Callable[..., Any], *arguments: Any
+    parallel: bool | None, one_by_one: Callable[..., Tree], by_doubling: Callable[..., Tree], *arguments: Tree
 ) -> Tree:
     """Call the sequential or the parallel function; None leaves the choice to the platform."""
     if parallel is None:
@@ -125,21 +125,21 @@ def backward(
     With the moments of a filter these are the recursions of Rauch, Tung & Striebel (1965).
     """
 
-    def after(later: Any, own: Tree) -> Tree:
+    def after(later: Tree, own: Tree) -> Tree:
         (x, v), (gain, offset, spread) = later, own
         v = None if v is None else symmetrize(gain @ v @ transpose(gain)) + spread
         return gain @ x + offset, v
 
-    def one_by_one(*steps: Any) -> Tree:
-        def step(later: Any, own: Tree) -> Tree:
+    def one_by_one(*steps: Tree) -> Tree:
+        def step(later: Tree, own: Tree) -> Tree:
             found = after(later, own)
             return found, found
 
         start = jax.tree.map(lambda x: jnp.zeros_like(x[0]), steps[1:])
         return lax.scan(step, start, steps, reverse=True)[1]
 
-    def by_doubling(*steps: Any) -> Tree:
-        def join(later: Any, own: Tree) -> Tree:
+    def by_doubling(*steps: Tree) -> Tree:
+        def join(later: Tree, own: Tree) -> Tree:
             return own[0] @ later[0], *after(later[1:], own)
 
         return lax.associative_scan(join, steps, reverse=True)[1:]

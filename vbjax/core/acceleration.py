@@ -9,7 +9,7 @@ Every step is one pass over the data, as it is without mixing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -131,7 +131,7 @@ class AcceleratedAscent:
             number=jnp.asarray(-1, jnp.int32),
         )
 
-    def state_specs(self, whole: Any, rows: Any) -> AcceleratedState:
+    def state_specs(self, whole: Tree, rows: Tree) -> AcceleratedState:
         """Return how a state lies on devices that each have a share of the rows."""
         accepted = Accepted(whole, whole, rows, whole)
         return AcceleratedState(whole, rows, whole, accepted, whole, whole, whole, whole)

@@ -124,7 +124,9 @@ class Algorithm(Protocol):
     def inspect(self, data: Data) -> Any:
         """Raise a ValueError for options that are none, or do not go with the model."""
 
-    def init(self, key: Array, data: Data, weights: Float[Array, " n"] | None, number: ArrayLike = 0) -> Params:
+    def init(
+        self, key: Array, data: Data, weights: Float[Array, " n"] | None, number: ArrayLike = 0
+    ) -> Params:
         """Draw parameters to start from, in the run of this number; later runs may begin otherwise."""
 
     def start(self, params: Params, data: Data) -> Tree:

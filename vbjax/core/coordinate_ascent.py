@@ -6,7 +6,7 @@ file.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,7 @@ class CoordinateAscent:
         objective = jnp.asarray(-jnp.inf, float_dtype(params))
         return AscentState(params, objective, self.model.start_locals(params, data))
 
-    def state_specs(self, whole: Any, rows: Any) -> AscentState:
+    def state_specs(self, whole: Tree, rows: Tree) -> AscentState:
         """Return how a state lies on devices that each have a share of the rows."""
         return AscentState(whole, whole, rows)
 

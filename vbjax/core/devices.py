@@ -67,7 +67,7 @@ def jit_over_mesh(
     a processor's program is compiled in less than half the time, and its loops may take longer.
     """
 
-    def under(mesh: Mesh | None, *args: Any, **options: Any) -> T:
+    def under(mesh: Mesh | None, *args: Tree, **options: Tree) -> T:
         with over(mesh):
             return function(*args, **options)
 
@@ -80,7 +80,7 @@ def jit_over_mesh(
         return compilation.jit(under, static_argnums=0, compiler_options=compilation.quick_options(), **names)
 
     @functools.wraps(function)
-    def call(*args: Any, **options: Any) -> T:
+    def call(*args: Tree, **options: Tree) -> T:
         own = soon() if quickly and room() == 1 and is_concrete((args, options)) else compiled
         return own(_MESH.get(), *args, **options)
 
@@ -99,7 +99,7 @@ def divided(axis: str) -> bool:
     return mesh is not None and axis in mesh.axis_names
 
 
-def on_each(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+def on_each(function: Callable[..., Tree], in_specs: Tree, out_specs: Tree) -> Callable[..., Tree]:
     """Return a function that every device runs for its own share of the arguments; on one device as it is.
 
     The function may use no other arrays: `jax.shard_map` takes those around it for arrays of other devices.
@@ -108,7 +108,7 @@ def on_each(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Call
     if mesh is None:
         return function
 
-    def alone(*shares: Any) -> Tree:
+    def alone(*shares: Tree) -> Tree:
         with _holding(_SHARES, mesh.shape.get(ROWS, 1)):
             return function(*shares)
 
@@ -191,7 +191,7 @@ def _of_one(add: Callable[[Array], Array], own: Bool[Array, ...], x: Array) -> A
     return add(chosen.astype(jnp.int32)).astype(bool) if x.dtype == bool else add(chosen)
 
 
-def _rows_here(rows: Tree, numbers: Int[Array, " *m"]) -> tuple[Bool[Array, " *m"], Any]:
+def _rows_here(rows: Tree, numbers: Int[Array, " *m"]) -> tuple[Bool[Array, " *m"], Tree]:
     """Return which rows of these numbers among all are here, and those, with any in the place of others."""
     n = len(jax.tree.leaves(rows)[0])
     own = numbers - lax.axis_index(ROWS) * n

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,9 @@ from vbjax.families.base import replace
 from vbjax.numerics.inputs import as_numbers, describe, read_count, read_table
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Tree
+
+if TYPE_CHECKING:
+    pass
 
 # ---------------------------------------------------------------- ranges of numbers
 
@@ -74,6 +77,7 @@ def _is_definite(x: np.ndarray) -> bool:
 
 
 _FINITE = Range("finite", np.isfinite)
+Owner: TypeAlias = Any  # what has hyperparameters: a model, or a part of one
 REAL = Range(
     "finite, as must be its square", lambda x: np.isfinite(np.square(x.astype(np.result_type(x, 1.0))))
 )
@@ -123,11 +127,11 @@ class Numbers:
 
     range: Range = REAL
     shapes: tuple[str, ...] = ()
-    by: Callable[[Any, Mapping[str, int]], tuple[Tree, ...]] | None = None
+    by: Callable[[Owner, Mapping[str, int]], tuple[Tree, ...]] | None = None
     number: bool = True
     requires: str | None = None
     excludes: str | None = None
-    idle: Callable[[Any], str | None] | None = None
+    idle: Callable[[Owner], str | None] | None = None
 
     def read(self, value: Given, name: str, context: Context) -> float | np.ndarray | Array:
         model, known, sizes, dtype = context
@@ -186,7 +190,7 @@ class Choice:
     """One of some strings; where a model does not take all of them, `unless` says which it takes."""
 
     names: tuple[str, ...]
-    unless: Callable[[Any], str | None] | None = None
+    unless: Callable[[Owner], str | None] | None = None
 
     def read(self, value: Given, name: str, context: Context) -> str:
         if not isinstance(value, str) or value not in self.names:
@@ -203,7 +207,7 @@ class Part:
 
     kind: type
     words: str
-    fits: Callable[[Any, Any], bool]
+    fits: Callable[[Owner, Given], bool]
 
     def read(self, value: Given, name: str, context: Context) -> Data:
         model = context.model
@@ -313,7 +317,7 @@ def _field(row: Row, default: object, kw_only: bool, *, static: bool) -> Any:
     return dataclasses.field(default=default, kw_only=kw_only, metadata=dict(row=row, static=static))
 
 
-def hyper(default: Any, values: Given = REAL, *shapes: str, kw_only: bool = False, **options: Given) -> Any:
+def hyper(default: Given, values: Given = REAL, *shapes: str, kw_only: bool = False, **options: Given) -> Any:
     """Declare a field of numbers: a hyperparameter, a leaf of the model.
 
     Args:
@@ -328,7 +332,7 @@ def hyper(default: Any, values: Given = REAL, *shapes: str, kw_only: bool = Fals
 
 
 def count(
-    axis: str | None = None, *, default: Any = dataclasses.MISSING, least: int = 1, kw_only: bool = False
+    axis: str | None = None, *, default: Given = dataclasses.MISSING, least: int = 1, kw_only: bool = False
 ) -> Any:
     """Declare a static field of a whole number; it is the size of an axis if `axis` names one."""
     return _field(Count(axis, least), default, kw_only, static=True)
@@ -339,7 +343,7 @@ def flag(*, default: bool = False, kw_only: bool = False) -> Any:
     return _field(Flag(), default, kw_only, static=True)
 
 
-def choice(*names: str, kw_only: bool = False, unless: Callable[[Any], str | None] | None = None) -> Any:
+def choice(*names: str, kw_only: bool = False, unless: Callable[[Owner], str | None] | None = None) -> Any:
     """Declare a static field that holds one of some strings, by default the first; see `Choice`."""
     return _field(Choice(names, unless), names[0], kw_only, static=True)
 
@@ -347,9 +351,9 @@ def choice(*names: str, kw_only: bool = False, unless: Callable[[Any], str | Non
 def part(
     kind: type,
     words: str,
-    fits: Callable[[Any, Any], bool] = lambda model, value: True,
+    fits: Callable[[Owner, Given], bool] = lambda model, value: True,
     *,
-    default: Any = None,
+    default: Given = None,
 ) -> Any:
     """Declare a field of a model inside the model, which must be given where it has no default.
 
@@ -377,7 +381,7 @@ def table(model: object) -> dict[str, Row]:
     return {field.name: field.metadata["row"] for field in static}
 
 
-def read_hyperparameters(model: Any, data: Data = None) -> Any:
+def read_hyperparameters(model: Owner, data: Data = None) -> Owner:
     """Return the model with its fields read by its table.
 
     Args:
@@ -395,14 +399,14 @@ def read_hyperparameters(model: Any, data: Data = None) -> Any:
     return _read_table(model, model.sizes(data), float_dtype(data), "")
 
 
-def read_model(model: Any, data: Given) -> tuple[Any, Data]:
+def read_model(model: Owner, data: Given) -> tuple[Owner, Data]:
     """Read a model and its data: first fields that do not follow the data, then the data, then the others."""
     model = read_hyperparameters(model)
     data = model.read(data)
     return read_hyperparameters(model, data), data
 
 
-def _read_table(model: Any, known: Mapping[str, int], dtype: DTypeLike | None, where: str) -> Any:
+def _read_table(model: Owner, known: Mapping[str, int], dtype: DTypeLike | None, where: str) -> Owner:
     """Return the model with its fields read; `where` follows their names in errors."""
     defaults = {field.name: field.default for field in dataclasses.fields(model)}
     context, read = Context(model, dict(known), dict(known), dtype), {}
@@ -416,7 +420,7 @@ def _read_table(model: Any, known: Mapping[str, int], dtype: DTypeLike | None, w
     return replace(model, **read)
 
 
-def replace_values(model: Any, values: Mapping[str, Tree]) -> Any:
+def replace_values(model: Owner, values: Mapping[str, Tree]) -> Owner:
     """Return the model with other values of some fields, its own or those of its parts and of theirs.
 
     A field of a part may be called by the part's name too: `weight_concentration` is the concentration of the
@@ -433,13 +437,13 @@ def replace_values(model: Any, values: Mapping[str, Tree]) -> Any:
     return model
 
 
-def _with_value(model: Any, place: Sequence[str], value: Given) -> Any:
+def _with_value(model: Owner, place: Sequence[str], value: Given) -> Owner:
     name, *inner = place
     value = _with_value(getattr(model, name), inner, value) if inner else value
     return model | {name: value} if isinstance(model, Record) else replace(model, **{name: value})
 
 
-def place_of(model: Any, name: str, fields: Iterable[str]) -> tuple[str, ...]:
+def place_of(model: Owner, name: str, fields: Iterable[str]) -> tuple[str, ...]:
     """Return the parts that lead to a field, the outermost first, and its name there; () if there is none."""
     if name in fields:
         return (name,)
@@ -453,15 +457,15 @@ def place_of(model: Any, name: str, fields: Iterable[str]) -> tuple[str, ...]:
     return min(found, key=len, default=())
 
 
-def value_at(model: Any, place: Iterable[str]) -> Any:
+def value_at(model: Owner, place: Iterable[str]) -> Tree:
     """Return the field at a place, as `place_of` gives it."""
     return functools.reduce(lambda inner, name: getattr(inner, name), place, model)
 
 
-def parts_of(model: Any) -> dict[tuple[str, ...], Any]:
+def parts_of(model: Owner) -> dict[tuple[str, ...], Owner]:
     """Return the models inside a model by their places in it."""
     rows = table(model).items()
-    inner: dict[tuple[str, ...], Any] = {
+    inner: dict[tuple[str, ...], Owner] = {
         (place,): getattr(model, place) for place, row in rows if isinstance(row, Part)
     }
     for place, row in rows:

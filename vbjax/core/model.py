@@ -11,11 +11,11 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from jaxtyping import Float
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from vbjax.core.acceleration import AcceleratedAscent
 from vbjax.core.contracts import Algorithm, Model, Options
@@ -42,7 +42,7 @@ from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Params, Tree
 
 
-def in_dtype(model: Any, dtype: Any) -> Any:
+def in_dtype(model: Any, dtype: DTypeLike) -> Any:
     """Return the model with its hyperparameters as arrays of one dtype."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), model)
 
@@ -57,7 +57,7 @@ def scored_rows(statistics: Tree, bound: Array, weights: Array) -> Expectation:
     return Expectation(statistics, bound.sum(), jnp.abs(bound).sum(), weights.sum())
 
 
-def require_model(model: Any, data: Data = None, conjugate_for: str = "") -> None:
+def require_model(model: Model, data: Data = None, conjugate_for: str = "") -> None:
     """Raise where the first argument of a driver is no model.
 
     Args:

@@ -6,7 +6,6 @@ Their errors name the argument. user_model.py imports this file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from vbjax.families.base import Family
 from vbjax.numerics.inputs import as_numbers, describe
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Given
+from vbjax.numerics.types import Given, Tree
 
 
 def read_factors(factors: Given, where: str) -> Record:
@@ -51,7 +50,7 @@ def read_names(named: Given, where: str, expected: str) -> dict[str, Given]:
     return dict(named)
 
 
-def read_function(function: Given, name: str) -> Callable[..., Any] | None:
+def read_function(function: Given, name: str) -> Callable[..., Tree] | None:
     """Return a function unchanged, or None; raise a ValueError for anything else."""
     if function is not None and not callable(function):
         raise ValueError(f"{name} must be a function; got {describe(function)}")

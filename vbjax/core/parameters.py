@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,14 @@ from vbjax.numerics.inputs import read_key
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Given, Tree
 
+T = TypeVar("T")
 
-def require_params(model: Any, params: Given) -> Record:
+if TYPE_CHECKING:
+    from vbjax.core.contracts import Model
+    from vbjax.core.model import ConjugateModel
+
+
+def require_params(model: Model, params: Given) -> Record:
     """Return parameters whose names, families and shapes are those of the model's factors.
 
     Raises:
@@ -71,7 +77,7 @@ def _state_shapes(family: Family) -> State:
     return jax.eval_shape(lambda: family.neutral(jnp.float32))
 
 
-def check_params(method: Callable[..., Any]) -> Callable[..., Any]:
+def check_params(method: Callable[..., T]) -> Callable[..., T]:
     """Return the method with a check that its `params` are those of its model.
 
     A model inside another one takes the parameters of the whole. If a `key` follows them, it must be one PRNG
@@ -80,7 +86,7 @@ def check_params(method: Callable[..., Any]) -> Callable[..., Any]:
     takes_key = inspect.unwrap(method).__code__.co_varnames[2:3] == ("key",)
 
     @functools.wraps(method)
-    def checked(self: Any, params: Given, *args: Any, **kwargs: Any) -> Any:
+    def checked(self: ConjugateModel, params: Given, *args: Given, **kwargs: Given) -> T:
         missing = _missing(self, params)
         if not isinstance(params, Mapping):
             raise ValueError(missing)

@@ -51,7 +51,7 @@ class Ragged(abc.ABC):
         places = jnp.split(self.order, np.cumsum(sizes)[:-1])
         return tuple(jax.tree.map(lambda leaf, own=own: leaf[own], x) for own in places)
 
-    def join(self, parts: Sequence[Any]) -> Tree:
+    def join(self, parts: Sequence[Tree]) -> Tree:
         """Join what is there for every row of every part, in the order in which the rows were given.
 
         Where the arrays of some parts are shorter along other axes, they end in zeros.
@@ -66,7 +66,7 @@ class Ragged(abc.ABC):
 
         return jax.tree.map(joined, *parts)
 
-    def only(self, parts: Sequence[Any]) -> Self:
+    def only(self, parts: Sequence[Tree]) -> Self:
         """Return rows of some parts, numbered part after part."""
         n = sum(len(jax.tree.leaves(part)[0]) for part in parts)
         return dataclasses.replace(self, parts=tuple(parts), order=jnp.arange(n, dtype=jnp.int32))
@@ -145,12 +145,12 @@ def beside(data: Data, own: Tree) -> Tree:
     return dataclasses.replace(data, parts=tuple(zip(data.parts, own, strict=True)))
 
 
-def by_part(function: Callable[[Any], Any], data: Data) -> Tree:
+def by_part(function: Callable[[Data], Tree], data: Data) -> Tree:
     """Return a function of rows; of `Ragged` rows, of every part."""
     return tuple(map(function, data.parts)) if isinstance(data, Ragged) else function(data)
 
 
-def by_part_with_key(function: Callable[..., Any], key: Array, data: Data, *own: Tree) -> Tree:
+def by_part_with_key(function: Callable[..., Tree], key: Array, data: Data, *own: Tree) -> Tree:
     """Return function(key, rows, own) of rows; of `Ragged` rows, of every part with a key of its own."""
     key = own_key(key)
     if not isinstance(data, Ragged):

@@ -7,7 +7,7 @@ the data. Imported by the algorithms and by models that initialise themselves wi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,10 @@ from vbjax.core.devices import add_up, n_shares, room, seen_alone
 from vbjax.core.ragged import Ragged, by_part
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import read_weights
-from vbjax.numerics.types import Data, Params, Tree
+from vbjax.numerics.types import Data, Given, Params, Tree
+
+if TYPE_CHECKING:
+    from vbjax.core.model import ConjugateModel
 
 
 class Annotated(NamedTuple):
@@ -102,7 +105,7 @@ def total_weight(data: Data, weights: Array | None) -> Array:
     return jnp.asarray(n_all_rows(data), float_dtype(data)) if weights is None else add_up(weights.sum())
 
 
-def read_row_weights(weights: Any, data: Data) -> Array | None:
+def read_row_weights(weights: Given, data: Data) -> Array | None:
     """Return the weights of the rows of data that have been read; None stays None.
 
     Raises:
@@ -129,12 +132,12 @@ def blank_idle(rows: Data, weights: Array) -> Data:
 
 
 def sum_over_rows(
-    function: Callable[[Any, Array], Any],
+    function: Callable[[Data, Array], Tree],
     data: Data,
     weights: Array | None = None,
     *,
     chunk: int | tuple[int, ...],
-) -> Any:
+) -> Tree:
     """Sum `function(rows, weights)` over chunks of `chunk` rows, by one scan.
 
     Args:
@@ -147,7 +150,7 @@ def sum_over_rows(
 
 
 def sweep_rows(
-    function: Callable[[Any, Array, Any], tuple[Tree, Tree]],
+    function: Callable[[Data, Array, Tree], tuple[Tree, Tree]],
     data: Data,
     weights: Array | None,
     carried: Tree,
@@ -174,7 +177,7 @@ def sweep_rows(
 
 
 def _sweep_part(
-    function: Callable[[Any, Array, Any], tuple[Tree, Tree]],
+    function: Callable[[Data, Array, Tree], tuple[Tree, Tree]],
     data: Data,
     weights: Array | None,
     carried: Tree,
@@ -227,7 +230,7 @@ def _zeros(like: Tree) -> Tree:
     return jax.tree.map(zeros, like, is_leaf=_scattered)
 
 
-def _added(total: Tree, more: Any) -> Tree:
+def _added(total: Tree, more: Tree) -> Tree:
     """Add the sums of a chunk to those before it."""
     if total is None:
         if not any(map(_scattered, jax.tree.leaves(more, is_leaf=_scattered))):
@@ -238,7 +241,7 @@ def _added(total: Tree, more: Any) -> Tree:
 
 
 def expectation(
-    model: Any, params: Params, data: Data, weights: Array | None = None, local: Tree = None
+    model: ConjugateModel, params: Params, data: Data, weights: Array | None = None, local: Tree = None
 ) -> Expectation:
     """Run the model's `e_step` over all rows, chunk by chunk.
 
@@ -265,15 +268,15 @@ def expectation(
 
 
 def sum_e_steps(
-    model: Any, prepared: Tree, data: Data, weights: Array | None, local: Tree = None
-) -> tuple[Expectation, Any]:
+    model: ConjugateModel, prepared: Tree, data: Data, weights: Array | None, local: Tree = None
+) -> tuple[Expectation, Tree]:
     """Run the E-step of all rows, before `collect`; return local factors after it too, where carried."""
     chunk = by_part(model.chunk_rows, data)
     if local is None:
         e_step = lambda rows, w: model.e_step(prepared, rows, w)
         return sum_over_rows(e_step, data, weights, chunk=chunk), None
 
-    def carry(rows: Data, w: Array, own: Tree) -> tuple[Expectation, Any]:
+    def carry(rows: Data, w: Array, own: Tree) -> tuple[Expectation, Tree]:
         total = model.carried_e_step(prepared, rows, w, own)
         return total._replace(local=None), total.local
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from jaxtyping import Float
 from jax import Array
+from jaxtyping import Float
 
 from vbjax.core.conjugacy.check import Inspection, inspect_model
 from vbjax.core.model import ConjugateModel
@@ -18,7 +18,7 @@ from vbjax.families.delta import Delta
 from vbjax.numerics.record import Record
 from vbjax.numerics.shown import shown
 from vbjax.numerics.stored import stored
-from vbjax.numerics.types import Data, Tree
+from vbjax.numerics.types import Data, Given, Tree
 
 
 @stored
@@ -26,8 +26,8 @@ class _Structure(NamedTuple):
     """Parts of a model that are no numbers: functions, factors, and what `fit` found of its log joint."""
 
     factors: Mapping[str, Family]
-    log_prior: Callable[[Record], Any] | None
-    log_likelihood: Callable[[Record, Any], Array] | None
+    log_prior: Callable[[Record], Float[Array, ""] | float] | None
+    log_likelihood: Callable[[Record, Data], Array] | None
     local: Mapping[str, Family]
     blocks: tuple[tuple[str, ...], ...] | None
     inspection: Inspection | None = None
@@ -78,8 +78,8 @@ class Model(ConjugateModel):
         self,
         *,
         factors: Mapping[str, Family],
-        log_prior: Callable[[Any], Any] | None = None,
-        log_likelihood: Callable[[Any, Any], Array] | None = None,
+        log_prior: Callable[[Record], Float[Array, ""] | float] | None = None,
+        log_likelihood: Callable[[Record, Data], Array] | None = None,
         hyper: Mapping[str, Tree] | None = None,
         local: Mapping[str, Family] | None = None,
         blocks: Iterable[Iterable[str]] | None = None,
@@ -100,7 +100,7 @@ class Model(ConjugateModel):
         object.__setattr__(self, "hyper", of_hyper)
         object.__setattr__(self, "structure", structure)
 
-    def replace(self, **hyper: Any) -> Model:
+    def replace(self, **hyper: Given) -> Model:
         """Return the same model with other hyperparameters; compiled programs are reused."""
         unknown = set(hyper) - set(self.hyper)
         if unknown:

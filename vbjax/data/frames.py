@@ -6,8 +6,8 @@ Imported by the drivers, which read what they are given, and by a fit, which rea
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from vbjax.data.labelled import rows_of, with_rows
 from vbjax.families.base import pytree, static
 from vbjax.numerics.inputs import as_numbers
 from vbjax.numerics.types import Data, Given
+
+T = TypeVar("T")
 
 
 class Table(Mapping[str, np.ndarray]):
@@ -88,14 +90,14 @@ def read_frame(data: Given, columns: Columns | None = None) -> tuple[Data, Colum
     return with_rows(data, columns.read(frame)), columns
 
 
-def reads_frames(use: Any, columns: Columns | None) -> Any:
+def reads_frames(use: Callable[..., T], columns: Columns | None) -> Callable[..., T]:
     """Return a function that reads frames among its arguments, as columns of an earlier one if there are."""
 
     def read(x: Given) -> Data:
         return read_frame(x, columns)[0]
 
     @functools.wraps(use)
-    def reading(*args: Given, **kwargs: Given) -> Any:
+    def reading(*args: Given, **kwargs: Given) -> T:
         return use(*map(read, args), **{name: read(x) for name, x in kwargs.items()})
 
     return reading
@@ -108,7 +110,7 @@ def is_frame(x: Given) -> bool:
     return nw.dependencies.is_into_dataframe(x)
 
 
-def _series(frame: Given) -> dict[str, Any]:
+def _series(frame: Given) -> dict[str, Given]:
     """Return the columns of a frame by name, as narwhals has them."""
     import narwhals.stable.v2 as nw
 
@@ -116,7 +118,7 @@ def _series(frame: Given) -> dict[str, Any]:
     return {str(name): whole[name] for name in whole.columns}
 
 
-def _labels(series: Any) -> tuple[str, ...] | None:
+def _labels(series: Given) -> tuple[str, ...] | None:
     """Return the labels of a column with categories; None of one with numbers."""
     import narwhals.stable.v2 as nw
 
@@ -127,7 +129,7 @@ def _labels(series: Any) -> tuple[str, ...] | None:
     return None
 
 
-def _numbers(series: Any, name: str, labels: tuple[str, ...] | None) -> np.ndarray:
+def _numbers(series: Given, name: str, labels: tuple[str, ...] | None) -> np.ndarray:
     """Return a column as numbers: codes where it has labels, NaN where it has no entry."""
     where = f"column {name!r} of data"
     if labels is None:

@@ -9,7 +9,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,9 @@ from vbjax.families.base import pytree
 from vbjax.numerics.inputs import as_numbers, is_concrete, read_count
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Tree
+
+if TYPE_CHECKING:
+    from vbjax.core.contracts import Model
 
 HostOrDevice: TypeAlias = np.ndarray | Array
 
@@ -339,7 +342,7 @@ class Sequences(Ragged):
         return f"Sequences({here.n_rows} sequences{steps} steps of {_text(self.parts[0].values, 2)})"
 
 
-def for_every_step(compiled: Callable[..., Any], model: Any, params: Record, data: Data) -> Tree:
+def for_every_step(compiled: Callable[..., Tree], model: Model, params: Record, data: Data) -> Tree:
     """Return the results of `compiled(model, params, sequences)` for every step of the data.
 
     For one sequence, given as arrays, these are arrays over its steps; for a list or `Sequences`, a list of

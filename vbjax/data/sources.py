@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -334,7 +334,7 @@ class _Columns(Source):
             raise ValueError(f"columns must be names among {names}; got {describe(columns)}")
 
     @abc.abstractmethod
-    def _groups(self, path: Path) -> Iterator[tuple[list[str], int, Callable[[list[str]], Any]]]:
+    def _groups(self, path: Path) -> Iterator[tuple[list[str], int, Callable[[list[str]], Given]]]:
         """Yield the names of a file's columns, and of every row group its size and a reader of columns."""
 
     def _pieces(self) -> Iterator[Piece]:
@@ -343,7 +343,7 @@ class _Columns(Source):
                 load = functools.partial(self._load, read)
                 yield Piece(f"{path}, row group {number}", 0, n, load)
 
-    def _load(self, read: Callable[[list[str]], Any]) -> Tree:
+    def _load(self, read: Callable[[list[str]], Given]) -> Tree:
         table = read(jax.tree.leaves(self.columns))
 
         def of(names: str | list[str]) -> np.ndarray:
@@ -377,7 +377,7 @@ class Parquet(_Columns):
 
     suffix = "parquet"
 
-    def _groups(self, path: Path) -> Iterator[tuple[list[str], int, Callable[[list[str]], Any]]]:
+    def _groups(self, path: Path) -> Iterator[tuple[list[str], int, Callable[[list[str]], Given]]]:
         parquet = import_extra("disk", "pyarrow.parquet")
         with _naming(path):
             file = parquet.ParquetFile(path)
@@ -404,7 +404,7 @@ class Arrow(_Columns):
 
     suffix = "arrow"
 
-    def _groups(self, path: Path) -> Iterator[tuple[list[str], int, Callable[[list[str]], Any]]]:
+    def _groups(self, path: Path) -> Iterator[tuple[list[str], int, Callable[[list[str]], Given]]]:
         pyarrow = import_extra("disk", "pyarrow")
         with _naming(path):
             file = pyarrow.ipc.open_file(pyarrow.memory_map(str(path)))

@@ -93,12 +93,12 @@ def pytree(cls: type[C]) -> type[C]:
     return stored(kind)
 
 
-def _fields_repr(x: Any) -> str:
+def _fields_repr(x: Tree) -> str:
     """Return the fields of a pytree by name, arrays in short."""
     return call(type(x).__name__, [(f.name, getattr(x, f.name)) for f in dataclasses.fields(x) if f.repr])
 
 
-def replace(x: C, **changes: Any) -> C:
+def replace(x: C, **changes: Given) -> C:
     """Return the pytree with other values in some fields, whatever its constructor takes."""
     moved: Tree = object.__new__(type(x))
     moved.__dict__.update(x.__dict__ | changes)
@@ -215,19 +215,19 @@ class Statistics:
 
     # -- points, in the coordinates of `Family.maximise`
 
-    def at(self, point: Any) -> Self:
+    def at(self, point: Value) -> Self:
         """Return the statistics of a point, with the sizes of these."""
         return self.of_value(self.value_at(point), point)
 
-    def value_at(self, point: Any) -> Value:
+    def value_at(self, point: Value) -> Value:
         """Return a point as a value of the latent."""
         return point
 
-    def of_value(self, x: Value, point: Any) -> Self:
+    def of_value(self, x: Value, point: Value) -> Self:
         """Return the statistics of a value in the place of a point."""
         return self.of(x)
 
-    def location_scale(self, point: Any) -> ArrayLike:
+    def location_scale(self, point: Value) -> ArrayLike:
         """Return the unit of a point's location, where these are the gradient whose maximum it is."""
         return 1
 
@@ -423,7 +423,7 @@ Q = TypeVar("Q", bound=State)
 
 
 @contextlib.contextmanager
-def _fields_that_fit(*states: Tree) -> Iterator[Any]:
+def _fields_that_fit(*states: Tree) -> Iterator[Tree]:
     """Give the states with arrays for fields, to compute with in full precision.
 
     Errors of their shapes turn into one that shows them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int
 
-from vbjax.families.base import Family, State, Statistics, pytree
+from vbjax.families.base import Family, State, Statistics, Value, pytree
 from vbjax.numerics.inputs import as_numbers, is_concrete
 from vbjax.numerics.linalg import outer
 from vbjax.numerics.types import Data
@@ -32,7 +32,7 @@ class CategoricalStatistics(Statistics):
     p: Float[Array, "*plate k"]
     events = {"p": 1}
 
-    def of_value(self, x: ArrayLike, point: Any) -> CategoricalStatistics:
+    def of_value(self, x: ArrayLike, point: Value) -> CategoricalStatistics:
         return CategoricalStatistics(jax.nn.one_hot(x, self.p.shape[-1], dtype=self.p.dtype))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class Extent:
 class HasSteps(Protocol):
     """Rows that are sequences, such as the parts of `vb.Sequences`: see `Extent`."""
 
-    lengths: Any
+    lengths: Given
     observed: Given
 
 
@@ -88,7 +88,7 @@ class ChainFamily(Family[Q, T]):
         return self.steps
 
 
-def over_cells(function: Callable[..., Any], plate: tuple[int, ...], *arrays: Any) -> Tree:
+def over_cells(function: Callable[..., Tree], plate: tuple[int, ...], *arrays: Tree) -> Tree:
     """Call a function of one chain for every cell of a plate, by one `jax.vmap`; None stays None."""
     n = math.prod(plate)
     flat = jax.tree.map(lambda x: x.reshape(n, *x.shape[len(plate) :]), arrays)
@@ -97,7 +97,7 @@ def over_cells(function: Callable[..., Any], plate: tuple[int, ...], *arrays: An
 
 
 def draw_paths(
-    sample: Callable[..., Array], plate: tuple[int, ...], key: Array, shape: tuple[int, ...], *arrays: Any
+    sample: Callable[..., Array], plate: tuple[int, ...], key: Array, shape: tuple[int, ...], *arrays: Tree
 ) -> Array:
     """Return draws of shape `shape + plate + event` by `sample(*arrays, key=, n_draws=)` of one chain."""
     n_draws = math.prod(shape)

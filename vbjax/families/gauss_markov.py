@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array
@@ -11,7 +11,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float
 
 from vbjax.chains import gaussian as chains
-from vbjax.families.base import State, Statistics, pytree
+from vbjax.families.base import State, Statistics, Value, pytree
 from vbjax.families.chain import ChainFamily, Extent, draw_paths, over_cells
 from vbjax.families.multivariate_normal import MultivariateNormalStatistics
 from vbjax.families.normal import NormalState
@@ -52,7 +52,7 @@ class GaussMarkovStatistics(Statistics):
         second = jnp.zeros((*x.shape, x.shape[-1]), x.dtype)
         return cls(x, jnp.zeros_like(x), second, second[..., 0, :, :], here)
 
-    def of_value(self, x: ArrayLike, point: Any) -> GaussMarkovStatistics:
+    def of_value(self, x: ArrayLike, point: Value) -> GaussMarkovStatistics:
         x = jnp.asarray(x)
         return self.of(x, jnp.broadcast_to(self.here, x.shape[:-1]))
 

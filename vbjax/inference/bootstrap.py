@@ -7,7 +7,7 @@ The bootstrap refits under random row weights, the test on data that the null mo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,9 @@ from vbjax.inference.summary import INTERVAL, Summary, tabulate
 from vbjax.numerics.inputs import describe, is_single, read_count, read_key, read_number, read_probabilities
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Params
+
+if TYPE_CHECKING:
+    from vbjax.core.contracts import Model
 
 # -- row weights -------------------------------------------------------------------------------------------
 
@@ -165,7 +168,7 @@ def bootstrap(
 
 
 def _refit(
-    key: Array, model: Any, data: Data, weights: Array | None, params: Params, tol: Given, effort: Effort
+    key: Array, model: Model, data: Data, weights: Array | None, params: Params, tol: Given, effort: Effort
 ) -> tuple[Record, Array, Array]:
     n, dtype = n_rows(data), float_dtype(data)
     if weights is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,10 @@ from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Params, Tree
 
+if TYPE_CHECKING:
+    from vbjax.core.contracts import Model
+    from vbjax.inference.result import Fit
+
 _WIDTH = 80  # characters of a line
 _MOST = 2000  # numbers in the parameters, up to which the linear response is computed
 _SHORT = 1.2  # an sd that is too small by this factor is worth a look
@@ -48,7 +52,7 @@ class Finding(NamedTuple):
 
     fine: bool | None
     sentence: str
-    numbers: dict[str, Any]
+    numbers: dict[str, Tree]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Certificate:
 
 
 def certify(
-    fit: Any, data: Data, weights: Given, key: Array | None, n_best: int, slack: float
+    fit: Fit, data: Data, weights: Given, key: Array | None, n_best: int, slack: float
 ) -> Certificate:
     """Return the findings on a fit, see `Fit.certificate`; runs within `slack` nats count as equal."""
     found = dict(optimum=_optimum(fit, n_best, slack), convergence=_convergence(fit))
@@ -131,7 +135,7 @@ def _some(numbers: np.ndarray, what: str) -> str:
 # -- from the runs ----------------------------------------------------------------------------------------
 
 
-def _optimum(fit: Any, n_best: int, slack: float) -> Finding:
+def _optimum(fit: Fit, n_best: int, slack: float) -> Finding:
     """Say how many restarts found the best optimum, and how far below the next one is."""
     runs = fit.runs.on_host()
     sound = runs.sound & (runs.status == Status.CONVERGED)
@@ -148,7 +152,7 @@ def _optimum(fit: Any, n_best: int, slack: float) -> Finding:
     return Finding(n_best >= 2, words, numbers)
 
 
-def _convergence(fit: Any) -> Finding:
+def _convergence(fit: Fit) -> Finding:
     """Say how the best run ended, and by extrapolation how far the objective has still to rise."""
     rises = np.diff(np.asarray(fit.trace, float))
     rise = float(rises[-1]) if rises.size else None
@@ -201,7 +205,7 @@ def _fixed_point(rise: Array, rounding: Array, move: Array) -> Finding:
 
 def _components(model: Any, params: Params, data: Data, weights: Array | None) -> Finding:
     """Say how many components have rows, and which have collapsed."""
-    numbers: dict[str, Any] = dict(singular=np.zeros(0, int), sizes=None)
+    numbers: dict[str, Tree] = dict(singular=np.zeros(0, int), sizes=None)
     words, collapsed = "none has collapsed", bool(model.singular(params))
     if data is not None and "responsibilities" in uses(model):
         r = np.asarray(model.responsibilities(params, data))
@@ -244,7 +248,9 @@ def _conditioning(params: Params) -> Finding | None:
     return Finding(bool(digits - lost > 3), words, dict(condition=worst, where=where))
 
 
-def _spread(model: Any, params: Params, data: Data, rows: Data, weights: Array | None) -> Finding | None:
+def _spread(
+    model: ConjugateModel, params: Params, data: Data, rows: Data, weights: Array | None
+) -> Finding | None:
     """Say by how much q's standard deviations fall short of those of linear response."""
     spread = [name for name, q in params.items() if any(np.any(x) for x in jax.tree.leaves(q.variance))]
     closed = not model.interacting_locals and not any(model.guarded((name,)) for name in model.factors)
@@ -281,7 +287,7 @@ def own_sds(model: ConjugateModel, params: Params, data: Data, weights: Array | 
         zero = Record(jax.tree.map(jnp.zeros_like, expected[name]).natural)
         flat, fields_of = ravel_pytree(zero)
 
-        def means(pull: Float[Array, " s"], name: str = name, fields_of: Any = fields_of) -> Array:
+        def means(pull: Float[Array, " s"], name: str = name, fields_of: Tree = fields_of) -> Array:
             still = jax.tree.map(jnp.zeros_like, expected[name])
             own = jax.tree.map(jnp.add, total.statistics[name], dataclasses.replace(still, **fields_of(pull)))
             moved = model.m_step(params, total.statistics | {name: own}, (name,))
@@ -292,7 +298,7 @@ def own_sds(model: ConjugateModel, params: Params, data: Data, weights: Array | 
     return Record(found)
 
 
-def _rows(model: Any, params: Params, data: Data, key: Array) -> Finding | None:
+def _rows(model: Model, params: Params, data: Data, key: Array) -> Finding | None:
     """Say which rows are less probable than any of 20 data sets that the fit draws."""
     data = model.read(data)
     if isinstance(data, Ragged) or "log_predictive" not in uses(model):

@@ -12,11 +12,11 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
 
 from vbjax.numerics.extras import import_extra
@@ -112,7 +112,7 @@ def _placed(x: np.ndarray, like: jax.Array) -> jax.Array:
     return jax.device_put(x, like.sharding) if len(like.sharding.device_set) > 1 else jnp.asarray(x)
 
 
-def _is_key(x: Any) -> bool:
+def _is_key(x: Array) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,9 @@ from vbjax.inference.resolution import read_data
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_single, read_count, read_key, read_number
 from vbjax.numerics.types import Data, Given
+
+if TYPE_CHECKING:
+    from vbjax.core.model import ConjugateModel
 
 
 @pytree
@@ -158,7 +161,7 @@ def _deal(key: Array, *, n: int, folds: int) -> Int[Array, " n"]:
 
 def _hold_out(
     task: tuple[Array, Array],
-    model: Any,
+    model: ConjugateModel,
     data: Data,
     weights: Array | None,
     fold: Array,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,13 +66,13 @@ def elbo(
 
 
 def _over_devices(
-    program: Callable[..., Any],
+    program: Callable[..., Tree],
     model: ConjugateModel,
     params: Record,
     data: Data,
     weights: Array | None,
     devices: Sequence[jax.Device] | None,
-) -> Any:
+) -> Tree:
     """Run a program of model, parameters, data and weights; the rows, where known, divided over devices."""
     devices, mesh = read_devices(devices), None
     if data is not None and is_concrete((data, weights)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -40,12 +40,15 @@ from vbjax.inference.restarts import Race
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.types import Data, Params, Tree
 
+if TYPE_CHECKING:
+    from vbjax.core.contracts import Model
+
 _MANY = 2**15  # numbers in the rows of a device, from which on dividing them is worth a sum over devices
 _COPIED = 2**28  # bytes that copies of the data on all devices may take
 
 
 def divide(
-    model: Any, data: Data, weights: Array | None, n_restarts: int, devices: Sequence[jax.Device]
+    model: Model, data: Data, weights: Array | None, n_restarts: int, devices: Sequence[jax.Device]
 ) -> tuple[Mesh | None, Data, Array | None]:
     """Place the data of a fit, and say over which devices it is divided, and how; None for one device.
 
@@ -122,7 +125,7 @@ def _runs_on(devices: Sequence[jax.Device], n_runs: int) -> int:
     return max(n for n in range(1, len(devices) + 1) if n_runs % n == 0)
 
 
-def lanes_for(model: Any, data: Data) -> int:
+def lanes_for(model: Model, data: Data) -> int:
     """Return how many runs step at the same time on a device: on an accelerator as many as fit, up to 64."""
     there = room()
     if there == 1:
@@ -171,7 +174,7 @@ def _padded(rows: Tree, added: int) -> Tree:
     return jax.tree.map(lambda x: jnp.pad(x, ((0, added), *[(0, 0)] * (x.ndim - 1))), rows)
 
 
-def gathered(result: Any, mesh: Mesh | None) -> Tree:
+def gathered(result: Tree, mesh: Mesh | None) -> Tree:
     """Return what is the same on all devices as arrays that are bound to none."""
     return result if mesh is None else jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), result)
 
@@ -180,13 +183,13 @@ def gathered(result: Any, mesh: Mesh | None) -> Tree:
 
 
 def on_shares(
-    function: Callable[..., Any],
+    function: Callable[..., Tree],
     data: Data,
     weights: Array | None,
-    *args: Any,
-    specs: Sequence[Any] = (),
-    out: Any = WHOLE,
-) -> Any:
+    *args: Tree,
+    specs: Sequence[Tree] = (),
+    out: Tree = WHOLE,
+) -> Tree:
     """Return function(data, weights, *args), run by every device for its own rows.
 
     Args:
@@ -197,7 +200,7 @@ def on_shares(
         out: how what it returns lies on them.
     """
 
-    def own(rows: Tree, *args: Any) -> Tree:
+    def own(rows: Tree, *args: Tree) -> Tree:
         return function(*_of_share(rows, data), *args)
 
     whole = [WHOLE] * (len(args) - len(specs))
@@ -233,13 +236,13 @@ def objective(model: ConjugateModel, params: Params, data: Data, weights: Array 
 
 
 def begin(
-    begun: Callable[..., tuple[Race, Any, Any, Any]],
+    begun: Callable[..., tuple[Race, Tree, Algorithm, Tree]],
     algorithm: Algorithm,
     data: Data,
     weights: Array | None,
     keys: Array,
     given: Tree,
-) -> tuple[Race, Any, Any, Any]:
+) -> tuple[Race, Tree, Algorithm, Tree]:
     """Begin a race on every device; where restarts are divided, races have a leading axis of devices.
 
     Args:
@@ -254,7 +257,9 @@ def begin(
         What `begun` returns, of all devices.
     """
 
-    def on_one(data: Data, weights: Array | None, keys: Array, given: Tree) -> tuple[Race, Any, Any, Any]:
+    def on_one(
+        data: Data, weights: Array | None, keys: Array, given: Tree
+    ) -> tuple[Race, Tree, Algorithm, Tree]:
         first = lax.axis_index(RUNS) * len(keys) if divided(RUNS) else 0
         race, *fixed = begun(data, weights, keys, first, given)
         return _stacked(race), *fixed
@@ -306,7 +311,7 @@ def begun_from_moves(
 ) -> Race:
     """Begin again on every device, each lane one move of the model away from these parameters."""
 
-    def propose(data: Data, weights: Array | None, keys: Array, model: Any, params: Params) -> Tree:
+    def propose(data: Data, weights: Array | None, keys: Array, model: Tree, params: Params) -> Tree:
         return lax.map(lambda key: model.propose(key, params, data, weights), keys)
 
     keys, runs = jax.random.split(key, races.run.size), _specs()[1]

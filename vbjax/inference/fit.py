@@ -43,7 +43,7 @@ class _SoFar(NamedTuple):
     objective: Array
     n_iter: Array
     status: Array
-    diagnostics: Any
+    diagnostics: Tree
 
 
 def fit(
@@ -208,7 +208,7 @@ def fit(
 
 def _algorithm(
     given: Given, data: Data, weights: Array | None, tol: Given, options: Options
-) -> tuple[Algorithm, Any]:
+) -> tuple[Algorithm, Data]:
     """Return the algorithm of a model, or the given one, its model resolved; and the data of its steps."""
     own = isinstance(given, Algorithm)
     model = (given.model if own else given).resolve(data, weights)
@@ -220,7 +220,7 @@ def _algorithm(
 
 def _start(
     given: Given, data: Data, weights: Array | None, tol: Given, key: Array, *, options: Options
-) -> Any:
+) -> Params:
     """Return parameters such as a run starts from."""
     algorithm, data = _algorithm(given, data, weights, tol, options)
     return algorithm.init(key, data, weights)
@@ -239,12 +239,12 @@ def _begin(
     n_restarts: int,
     more: int,
     **sizes: int,
-) -> tuple[Race, Any, Any, Any]:
+) -> tuple[Race, Tree, Algorithm, Tree]:
     """All that comes before the first sweep, in one program: each takes time and memory maps of its own."""
 
     def begun(
         data: Data, weights: Array | None, keys: Array, first: Array, given: tuple[Given, Given, Params]
-    ) -> tuple[Race, Any, Any, Any]:
+    ) -> tuple[Race, Tree, Algorithm, Tree]:
         algorithm, annotated = _algorithm(given[0], data, weights, given[1], options)
         race, starts = begin(algorithm, keys, annotated, weights, given[2], first, **sizes)
         return race, starts, algorithm, emptied(annotated)
@@ -259,8 +259,8 @@ def _begin(
 
 
 def _begun(
-    given: tuple[Any, ...], options: Options, sizes: dict[str, int]
-) -> tuple[Race, Any, Any, Any, Any]:
+    given: tuple[Tree, ...], options: Options, sizes: dict[str, int]
+) -> tuple[Race, Tree, Algorithm, Data, Array | None]:
     """Return a race that has begun, and what stays fixed in it: starts, algorithm, data and weights."""
     race, starts, algorithm, beside = _begin(*given, options=options, **sizes)
     _, data, weights, *_ = given
@@ -268,7 +268,13 @@ def _begun(
 
 
 def _go_on(
-    starts: Tree, algorithm: Any, data: Data, weights: Array | None, turns: Array, stop: Array, race: Race
+    starts: Tree,
+    algorithm: Algorithm,
+    data: Data,
+    weights: Array | None,
+    turns: Array,
+    stop: Array,
+    race: Race,
 ) -> tuple[Race, _SoFar, Array]:
     """Go on for so many turns; the fit as it then stands, and how many runs have ended."""
     race = division.advance(race, starts, algorithm, data, weights, turns, stop)
@@ -278,7 +284,7 @@ def _go_on(
     return race, _so_far(merged, algorithm, data), ended
 
 
-def _so_far(race: Race, algorithm: Any, data: Data) -> _SoFar:
+def _so_far(race: Race, algorithm: Algorithm, data: Data) -> _SoFar:
     runs, best = race.runs, race.best
     return _SoFar(
         run=best.run,
@@ -293,7 +299,7 @@ _advance = jit_over_mesh(_go_on, donate=("race",))  # a slice does not copy the 
 
 
 @jit
-def _finish(race: Race, starts: Tree, algorithm: Any, data: Data, weights: Array | None) -> Fit:
+def _finish(race: Race, starts: Tree, algorithm: Algorithm, data: Data, weights: Array | None) -> Fit:
     """All that comes after the start, inside jit and vmap."""
     turns, stop = jnp.asarray(_NO_LIMIT), jnp.asarray(False)
     race, so_far, _ = irreversible(_go_on(starts, algorithm, data, weights, turns, stop, race))
@@ -303,7 +309,7 @@ def _finish(race: Race, starts: Tree, algorithm: Any, data: Data, weights: Array
 _merged = jit_over_mesh(division.merged, quickly=True)
 
 
-def _as_fit(algorithm: Any, race: Race, so_far: _SoFar) -> Fit:
+def _as_fit(algorithm: Algorithm, race: Race, so_far: _SoFar) -> Fit:
     race = _merged(race) if divided(RUNS) else race
     return Fit(
         model=algorithm.model,

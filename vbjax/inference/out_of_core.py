@@ -89,8 +89,8 @@ class Sweep(NamedTuple):
 
     params: Record
     info: Info
-    factors: Any
-    blocks: Any
+    factors: Tree
+    blocks: Tree
     total: Expectation
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,9 @@ from vbjax.inference import division
 from vbjax.inference.result import FitWarning
 from vbjax.numerics.inputs import is_concrete, read_count
 from vbjax.numerics.types import Data, Given, Tree
+
+if TYPE_CHECKING:
+    from vbjax.core.contracts import Model
 
 
 class Effort(NamedTuple):
@@ -38,14 +41,14 @@ class Effort(NamedTuple):
 
 
 def map_fits(
-    function: Callable[..., Any],
+    function: Callable[..., Tree],
     tasks: Tree,
-    model: Any,
+    model: Model,
     data: Data,
     *args: Tree,
     effort: Effort,
     devices: Sequence[jax.Device] | None,
-) -> Any:
+) -> Tree:
     """Return function(task, model, data, *args, effort) of every task, by one program.
 
     Args:
@@ -69,8 +72,8 @@ def map_fits(
 
 @functools.partial(jit_over_mesh, static=("function", "effort", "at_once"))
 def _map_fits(
-    tasks: Tree, shared: Tree, *, function: Callable[..., Any], effort: Effort, at_once: int
-) -> Any:
+    tasks: Tree, shared: Tree, *, function: Callable[..., Tree], effort: Effort, at_once: int
+) -> Tree:
     def own(tasks: Tree, shared: Tree) -> Tree:
         with over(None):  # a fit within is one device's own
             task = lambda task: function(task, *shared, effort)

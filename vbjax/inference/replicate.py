@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,9 @@ from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete, read_count, read_key, read_shape
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Params, Tree
+
+if TYPE_CHECKING:
+    from vbjax.core.contracts import Model
 
 Families: TypeAlias = Tree  # the data's tree with a `Family`, or None, in the place of each array
 
@@ -155,7 +158,7 @@ def _read_params(model: ConjugateModel, params: Mapping[str, State]) -> Record:
     return params
 
 
-def require_simulation(model: Any, params: Params, data: Data) -> None:
+def require_simulation(model: Model, params: Params, data: Data) -> None:
     """Raise a ValueError unless `simulate` draws data of the structure and shapes of these."""
     shapes = lambda x: (jax.tree.structure(x), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(x)])
     try:

@@ -8,22 +8,24 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vbjax.core.contracts import Algorithm
+from vbjax.core.contracts import Algorithm, Model
 from vbjax.core.hyperparameters import read_model
 from vbjax.core.model import require_model
 from vbjax.core.rows import Annotated, read_row_weights
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Data, Params, Tree
+from vbjax.numerics.types import Data, Given, Params, Tree
+
+M = TypeVar("M", bound=Model)
 
 
-def subject_of(model: Any, data: Data) -> Any:
+def subject_of(model: Given, data: Data) -> Any:
     """Return the model itself, or the one of an algorithm."""
     algorithm = isinstance(model, Algorithm) and not isinstance(model, type)
     subject = model.model if algorithm else model
@@ -31,14 +33,14 @@ def subject_of(model: Any, data: Data) -> Any:
     return subject
 
 
-def read_data(model: Any, data: Data, weights: Any) -> tuple[Any, Any, Array | None]:
+def read_data(model: M, data: Given, weights: Given) -> tuple[M, Data, Array | None]:
     """Read model, data and weights; the model comes back inspected."""
     model, data = read_model(model, data)
     weights = read_row_weights(weights, data)
     return model.inspect(data), data, weights
 
 
-def resolved(model: Any, data: Data, weights: Any) -> tuple[Any, Any, Array | None]:
+def resolved(model: M, data: Given, weights: Given) -> tuple[M, Data, Array | None]:
     """Return the model with every default filled in, and data and weights as its updates take them.
 
     Raises:
@@ -58,7 +60,7 @@ class _Given:
 
 
 @jit
-def _resolve(model: Any, data: Data, weights: Array | None) -> tuple[Tree, Tree]:
+def _resolve(model: Model, data: Data, weights: Array | None) -> tuple[Tree, Tree]:
     model = model.resolve(data, weights)
     return model, emptied(model.annotate(data, weights))
 

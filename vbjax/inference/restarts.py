@@ -13,7 +13,8 @@ import operator
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +101,7 @@ def begin(
     *,
     lanes: int,
     max_iter: int,
-) -> tuple[Race, Any]:
+) -> tuple[Race, Tree]:
     """Return the first runs in the lanes, and the parameters that all runs start from, one for each key.
 
     `params`, if given, is where the first run of a fit starts; the first of these has the number `number`.
@@ -293,7 +294,7 @@ def _thinned(race: Race, points: int) -> Array:
     return jnp.where(jnp.arange(points, dtype=jnp.int32) < n_iter, kept, jnp.nan)
 
 
-def _kept_sweeps(n_iter: Any, points: int, xp: Any) -> Any:
+def _kept_sweeps(n_iter: Tree, points: int, xp: ModuleType) -> Tree:
     """Return the sweeps, from 0, of a trace of so many points: all, or evenly spaced from first to last."""
     point, gaps = xp.arange(points, dtype=np.int32), max(points - 1, 1)
     whole, rest = xp.divmod(n_iter - 1, gaps)
@@ -334,7 +335,7 @@ def _started(algorithm: Algorithm, params: Params, data: Data) -> Tree:
     return jax.tree.map(_strong, _in_lanes(lambda p: algorithm.start(p, data), params))
 
 
-def _in_lanes(function: Callable[[Any], Any], state: Tree) -> Tree:
+def _in_lanes(function: Callable[[Tree], Tree], state: Tree) -> Tree:
     """Return the function of every lane's state; one lane needs no batching."""
     if jax.tree.leaves(state)[0].shape[0] > 1:
         return jax.vmap(function)(state)

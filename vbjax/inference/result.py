@@ -225,7 +225,7 @@ class Fit(Generic[M]):
         data, _ = read_frame(data, self.columns)
         return certify(self, data, weights, key, self._n_best, self._slack)
 
-    def plot(self, data: Data = None, **options: Any) -> Any:
+    def plot(self, data: Data = None, **options: Given) -> Given:
         """Draw a page on the fit (`vbjax.plots.page`): what suits its model, the trace, and the restarts.
 
         Args:

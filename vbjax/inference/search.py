@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,9 @@ from vbjax.inference.result import Fit, Search
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Given, Params
 
+if TYPE_CHECKING:
+    from vbjax.core.contracts import Algorithm
+
 SHAKEN_SWEEPS = np.int32(16)  # after which what leaves a saddle has risen above it
 _SHAKES = 3  # saddles that a fit leaves one after the other, at most
 _PATIENCE = 6  # rounds of moves in a row that gain nothing, after which a search ends
@@ -37,7 +40,7 @@ def leave_saddles(
     fit: Fit,
     winner: int,
     race: Race,
-    algorithm: Any,
+    algorithm: Algorithm,
     data: Data,
     key: Array,
     look: Callable[[Race], Race],
@@ -139,7 +142,7 @@ def _has_risen(race: Race, least: Given) -> Array:
 
 
 @jit_over_mesh
-def _shaken(race: Race, params: Record, algorithm: Any, key: Array, data: Data) -> Race:
+def _shaken(race: Race, params: Record, algorithm: Algorithm, key: Array, data: Data) -> Race:
     """Return a race of one run for each lane, from the best parameters of this one, shaken."""
     keys = jax.random.split(key, (race.run.size, len(params)))
 

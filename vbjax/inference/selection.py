@@ -14,7 +14,7 @@ import inspect
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -36,8 +36,14 @@ from vbjax.inference.result import Fit, FitWarning
 from vbjax.numerics.inputs import describe, read_flag, read_key
 from vbjax.numerics.types import Data, Given
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from vbjax.core.contracts import Model
+
 _COUNTS = ("n_components", "n_states")  # of which models may leave some out
 _FOLDS = 10
+Chosen: TypeAlias = dict[str, Given]  # values of the grid, by name: the options of one model
 
 
 class Score(NamedTuple):
@@ -59,27 +65,33 @@ class Criterion:
 
     sign: int
     of_points: bool | None
-    score: Callable[[Any, Fit, Data, Any, Array, dict[str, Any]], Score]
+    score: Callable[[Model, Fit, Data, Array | None, Array, Chosen], Score]
 
 
 def _information(name: str) -> Criterion:
-    def score(model: Any, fit: Fit, data: Data, weights: Any, key: Array, options: dict[str, Any]) -> Score:
+    def score(
+        model: Model, fit: Fit, data: Data, weights: Array | None, key: Array, options: Chosen
+    ) -> Score:
         return Score(float(getattr(fit, name)(data, *([] if weights is None else [weights]))))
 
     return Criterion(-1, True, score)
 
 
-def _bound(model: Any, fit: Fit, data: Data, weights: Any, key: Array, options: dict[str, Any]) -> Score:
+def _bound(model: Model, fit: Fit, data: Data, weights: Array | None, key: Array, options: Chosen) -> Score:
     return Score(float(fit.objective))
 
 
-def _held_out(model: Any, fit: Fit, data: Data, weights: Any, key: Array, options: dict[str, Any]) -> Score:
+def _held_out(
+    model: Model, fit: Fit, data: Data, weights: Array | None, key: Array, options: Chosen
+) -> Score:
     found = cross_validate(model, data, key=key, folds=_FOLDS, weights=weights, **options)
     own = np.asarray(found.log_density if weights is None else weights * found.log_density, float)
     return Score(float(own.sum()), own)
 
 
-def _left_out(model: Any, fit: Fit, data: Data, weights: Any, key: Array, options: dict[str, Any]) -> Score:
+def _left_out(
+    model: Model, fit: Fit, data: Data, weights: Array | None, key: Array, options: Chosen
+) -> Score:
     own = np.asarray(leave_one_out(_whole(fit), data, key=key).log_density, float)
     return Score(float(own.sum()), own)
 
@@ -113,7 +125,7 @@ class Candidate(NamedTuple):
     (2, '10.9')
     """
 
-    options: dict[str, Any]
+    options: Chosen
     value: float
     difference: float
     standard_error: float | None
@@ -209,7 +221,7 @@ class Choice(NamedTuple):
         error = "" if second.standard_error is None else f" +- {second.standard_error:.2g}"
         return f"{words}, {second.difference:.4g}{error} ahead of {_named(second.options)}"
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the criterion over the first option of the grid (`vbjax.plots.criterion`).
 
         Args:
@@ -229,9 +241,9 @@ class Choice(NamedTuple):
 
 
 def select(
-    constructor: Callable[..., Any],
+    constructor: Callable[..., Model],
     data: Data,
-    grid: Mapping[str, Iterable[Any]],
+    grid: Mapping[str, Iterable[Given]],
     *,
     criterion: str | None = None,
     key: Array,
@@ -288,7 +300,7 @@ def select(
     data, columns = read_frame(data)
     models = list(_models(constructor, grid, data))
     name, of = _read_criterion(criterion, models[0][1], data, weights)
-    found: list[tuple[dict[str, Any], Fit, Score]] = []
+    found: list[tuple[Chosen, Fit, Score]] = []
     with progress_bar(progress, "model", len(models)) as show, warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)  # of the best there is one below
         for number, (chosen, model) in enumerate(models):
@@ -303,10 +315,10 @@ def select(
     return choice
 
 
-def _ranked(found: list[tuple[dict[str, Any], Fit, Score]], sign: int) -> list[Candidate]:
+def _ranked(found: list[tuple[Chosen, Fit, Score]], sign: int) -> list[Candidate]:
     """Return the candidates, the best first; what is not finite or not sound comes last."""
 
-    def rank(entry: tuple[dict[str, Any], Fit, Score]) -> tuple[bool, float]:
+    def rank(entry: tuple[Chosen, Fit, Score]) -> tuple[bool, float]:
         _, result, score = entry
         fine = np.isfinite(score.value) and bool(result.runs.on_host().sound.any())
         return not fine, -sign * score.value if np.isfinite(score.value) else np.inf
@@ -314,7 +326,7 @@ def _ranked(found: list[tuple[dict[str, Any], Fit, Score]], sign: int) -> list[C
     order = sorted(found, key=rank)
     best = order[0][2]
 
-    def candidate(chosen: dict[str, Any], result: Fit, score: Score) -> Candidate:
+    def candidate(chosen: Chosen, result: Fit, score: Score) -> Candidate:
         error = None
         if score.rows is not None and best.rows is not None:
             error = score.rows.size * float(mean_and_error(best.rows - score.rows)[1])
@@ -332,13 +344,13 @@ def _whole(result: Fit) -> Fit:
 # -- reading -------------------------------------------------------------------------------------------------
 
 
-def _read_grid(grid: Given) -> dict[str, list[Any]]:
+def _read_grid(grid: Given) -> dict[str, list[Given]]:
     if not isinstance(grid, Mapping) or not grid:
         raise ValueError(
             f"grid must have values to try by the names of options, dict(n_components=range(1, 10)); got "
             f"{describe(grid)}"
         )
-    values: dict[str, list[Any]] = {}
+    values: dict[str, list[Given]] = {}
     for name, some in grid.items():
         if not isinstance(name, str) or isinstance(some, (str, Mapping)) or not isinstance(some, Iterable):
             raise ValueError(f"grid must have a list of values for {name!r}; got {describe(some)}")
@@ -348,9 +360,7 @@ def _read_grid(grid: Given) -> dict[str, list[Any]]:
     return values
 
 
-def _models(
-    constructor: Given, grid: dict[str, list[Any]], data: Data
-) -> Iterator[tuple[dict[str, Any], Any]]:
+def _models(constructor: Given, grid: dict[str, list[Given]], data: Data) -> Iterator[tuple[Chosen, Model]]:
     """Yield the options of every combination, and its model."""
     if not callable(constructor):
         raise ValueError(
@@ -369,7 +379,7 @@ def _models(
         yield options, own
 
 
-def _made(constructor: Callable[..., Any], options: dict[str, Any], data: Data) -> Any:
+def _made(constructor: Callable[..., Model], options: Chosen, data: Data) -> Any:
     try:
         inspect.signature(constructor).bind(**options)
     except (TypeError, ValueError) as error:
@@ -394,7 +404,7 @@ def _is_part_of(model: Any, largest: Any, size: str) -> bool:
     return len(place) == 2 and value_at(largest, place[:1]).why_whole(largest.component) is None
 
 
-def _read_criterion(name: Given, model: Any, data: Data, weights: Any) -> tuple[str, Criterion]:
+def _read_criterion(name: Given, model: Model, data: Data, weights: Array | None) -> tuple[str, Criterion]:
     """Return a criterion by name, one that the model has."""
     if name is not None and (not isinstance(name, str) or name not in CRITERIA):
         raise ValueError(f"criterion must be one of {', '.join(map(repr, CRITERIA))}; got {describe(name)}")
@@ -412,7 +422,7 @@ def _read_criterion(name: Given, model: Any, data: Data, weights: Any) -> tuple[
     return name, CRITERIA[name]
 
 
-def _has(model: Any, name: str, weights: Array | None) -> bool:
+def _has(model: Model, name: str, weights: Array | None) -> bool:
     """Return whether the model has a criterion, for rows with weights if they have some."""
     if name == "leave_one_out":
         return weights is None
@@ -423,7 +433,7 @@ def _has(model: Any, name: str, weights: Array | None) -> bool:
     )
 
 
-def _named(options: Mapping[str, Any]) -> str:
+def _named(options: Chosen) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 

@@ -12,7 +12,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ from vbjax.inference.result import Fit
 from vbjax.inference.streams import from_stream, stream_of
 from vbjax.numerics.inputs import is_concrete, read_count, read_flag, read_key
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Data
+from vbjax.numerics.types import Data, Given, Tree
 
 
 def fit_stochastic(
@@ -181,7 +181,7 @@ class _Steps(NamedTuple):
 def _from_arrays(
     model: ConjugateModel,
     data: Data,
-    options: dict[str, Any],
+    options: dict[str, Given],
     devices: Sequence[jax.Device],
     checkpoint: str | os.PathLike[str] | None,
 ) -> Fit:
@@ -232,12 +232,12 @@ def _begin(
     params: Record | None,
     *,
     plan: _Plan,
-) -> tuple[ConjugateModel, _Steps, Any]:
+) -> tuple[ConjugateModel, _Steps, Tree]:
     """Return the model resolved, a fit without a step, and what the model puts beside the rows."""
 
     def begun(
         data: Data, weights: Array | None, model: ConjugateModel, key: Array, params: Record | None
-    ) -> tuple[ConjugateModel, _Steps, Any]:
+    ) -> tuple[ConjugateModel, _Steps, Tree]:
         model, params, annotated = start(model, data, weights, key, params)
         steps = _Steps(
             params=params,

@@ -30,7 +30,7 @@ from vbjax.inference.progress import progress_bar
 from vbjax.inference.resolution import read_data
 from vbjax.inference.result import Fit
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Data
+from vbjax.numerics.types import Data, Given, Tree
 
 
 class Stream(NamedTuple):
@@ -105,7 +105,7 @@ class _Reached(NamedTuple):
 def from_stream(
     model: ConjugateModel,
     stream: Stream,
-    options: dict[str, Any],
+    options: dict[str, Given],
     devices: Sequence[jax.Device],
     checkpoint: str | os.PathLike[str] | None,
     progress: bool,
@@ -196,7 +196,7 @@ def _step(
     """Make a step on the rows of a minibatch that are present, each of which stands for a `share` of all."""
 
     def stepped(
-        batch: Data, present: Array, model: ConjugateModel, params: Record, share: Array, *how: Any
+        batch: Data, present: Array, model: ConjugateModel, params: Record, share: Array, *how: Tree
     ) -> tuple[Record, Float[Array, ""]]:
         weights = jnp.where(present, share, 0).astype(float_dtype((params, batch)))
         return natural_step(model, params, batch, weights, *how)

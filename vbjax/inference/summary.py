@@ -9,7 +9,7 @@ import html
 import itertools
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from jax import Array
 from vbjax.data.frames import Columns
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Params, Tree
+from vbjax.numerics.types import Given, Params, Tree
 
 INTERVAL = (0.05, 0.95)
 _WIDTH = 80  # characters of a line
@@ -106,7 +106,7 @@ class Summary:
         self.parameters = parameters
 
     @property
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[dict[str, Given]]:
         """A dict for every entry of every parameter: parameter, entry, mean, sd, and the interval's ends."""
         names = ("mean", "sd", "5%", "95%")
         return [
@@ -231,13 +231,13 @@ def _moments(states: Record) -> tuple[Record, Record]:
     return Record(mean), Record(sd)
 
 
-def _quantile(state: Any, p: float) -> Tree:
+def _quantile(state: Tree, p: float) -> Tree:
     """Return the quantile of every entry of a factor, None of one with too many."""
     size = sum(x.size for x in jax.tree.leaves(jax.eval_shape(lambda q: q.mean, state)))
     return state.quantile(p) if size <= _MOST_INTERVALS else None
 
 
-def _by_name(tree: Any) -> dict[str, np.ndarray]:
+def _by_name(tree: Tree) -> dict[str, np.ndarray]:
     """Return the leaves of a tree by name, those of joint factors apart."""
     named = {}
     for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:

@@ -26,7 +26,7 @@ class Record(Mapping[str, Tree]):
 
     __slots__ = ("_values",)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Tree, **kwargs: Tree) -> None:
         object.__setattr__(self, "_values", dict(*args, **kwargs))
 
     def __getitem__(self, name: str) -> Any:
@@ -68,11 +68,11 @@ class Record(Mapping[str, Tree]):
     def __repr__(self) -> str:
         return call("Record", self._values.items())
 
-    def tree_flatten_with_keys(self) -> tuple[list[tuple[jax.tree_util.GetAttrKey, Any]], tuple[str, ...]]:
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[jax.tree_util.GetAttrKey, Tree]], tuple[str, ...]]:
         return [(jax.tree_util.GetAttrKey(name), value) for name, value in self._values.items()], tuple(
             self._values
         )
 
     @classmethod
-    def tree_unflatten(cls, names: tuple[str, ...], values: Iterable[Any]) -> Record:
+    def tree_unflatten(cls, names: tuple[str, ...], values: Iterable[Tree]) -> Record:
         return cls(zip(names, values, strict=True))

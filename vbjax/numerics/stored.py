@@ -20,7 +20,7 @@ REQUIRED = dataclasses.MISSING
 _classes: dict[str, type] = {}
 
 
-def stored(cls: type[C]) -> type[C]:
+def stored(cls: Any[C]) -> type[C]:
     """Enter a dataclass or a NamedTuple in the table, and return it.
 
     Raises:
@@ -33,7 +33,7 @@ def stored(cls: type[C]) -> type[C]:
     return cls
 
 
-def stored_name(cls: type) -> str:
+def stored_name(cls: Any) -> str:
     """Return the name of a class in files: of ours its package and own name, of others their module and name.
 
     So a module of ours may be cut in two, and older files are still read.
@@ -48,7 +48,7 @@ def stored_class(name: str) -> type | None:
     return _classes.get(name)
 
 
-def is_stored(cls: type) -> bool:
+def is_stored(cls: Any) -> bool:
     """Return whether objects of exactly this class may be written."""
     return _classes.get(stored_name(cls)) is cls
 

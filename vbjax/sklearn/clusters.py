@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any, Self
 
-from vbjax.numerics.record import Record
 import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
@@ -13,6 +12,7 @@ from sklearn.utils import Tags
 
 from vbjax import models
 from vbjax.numerics.inputs import read_count
+from vbjax.numerics.record import Record
 from vbjax.numerics.types import Given
 from vbjax.sklearn.estimator import (
     Estimator,
@@ -70,7 +70,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _hyperparameters(self) -> dict[str, Any]:
+    def _hyperparameters(self) -> dict[str, Given]:
         own = super()._hyperparameters()
         return own if isinstance(self.init, str) else own | dict(start="k-means++")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from vbjax import models
@@ -37,7 +35,7 @@ class BernoulliMixture(Mixture):
     _model = models.BernoulliMixture
     means_ = Fitted(lambda fit: fit.params.components.mean)
 
-    def _read(self, X: Given, *args: Any, **options: Any) -> np.ndarray:
+    def _read(self, X: Given, *args: Given, **options: Given) -> np.ndarray:
         return binary(super()._read(X, *args, **options), self.binarize)
 
 
@@ -62,7 +60,7 @@ class BayesianBernoulliMixture(Mixture):
     _model = models.BayesianBernoulliMixture
     means_ = Fitted(lambda fit: fit.params.components.mean)
 
-    def _read(self, X: Given, *args: Any, **options: Any) -> np.ndarray:
+    def _read(self, X: Given, *args: Given, **options: Given) -> np.ndarray:
         return binary(super()._read(X, *args, **options), self.binarize)
 
 

@@ -35,7 +35,7 @@ from vbjax.inference.fit import fit
 from vbjax.inference.result import Fit, FitWarning
 from vbjax.inference.stochastic import fit_stochastic
 from vbjax.numerics.inputs import read_count, read_number
-from vbjax.numerics.types import Data, Given, Params
+from vbjax.numerics.types import Data, Given, Params, Tree
 from vbjax.sklearn.settable import Settable
 
 RandomState: TypeAlias = int | np.random.RandomState | None
@@ -55,7 +55,7 @@ def estimator(cls: type[C]) -> type[C]:
 class Fitted:
     """Attribute of a fitted estimator: what a function reads from its fit, an array or a number of numpy."""
 
-    def __init__(self, read: Callable[[Fit], Any]) -> None:
+    def __init__(self, read: Callable[[Fit], Tree]) -> None:
         self.read = read
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -109,7 +109,7 @@ class Estimator(BaseEstimator):
 
     # -- in ------------------------------------------------------------------------------------------
 
-    def _read(self, X: Given, y: Given = "no_validation", *, reset: bool = False, **options: Any) -> Any:
+    def _read(self, X: Given, y: Given = "no_validation", *, reset: bool = False, **options: Given) -> Any:
         """Return X, or X and y, as arrays of floats; `reset` in a fit, which sets columns and dtype.
 
         Raises:
@@ -124,7 +124,7 @@ class Estimator(BaseEstimator):
             check_non_negative(read, type(self).__name__)
         return read
 
-    def _hyperparameters(self) -> dict[str, Any]:
+    def _hyperparameters(self) -> dict[str, Given]:
         """Return the arguments of the model."""
         named = {self._names.get(name, name): value for name, value in self.get_params(deep=False).items()}
         accepted = inspect.signature(self._model).parameters
@@ -163,7 +163,7 @@ class Estimator(BaseEstimator):
         self._keep(found)
         self.n_iter_ = int(found.n_iter) - 1
 
-    def _step(self, data: Data, start: Params = None, **options: Any) -> None:
+    def _step(self, data: Data, start: Params = None, **options: Given) -> None:
         """Go on by minibatches from the fit so far, or begin, and keep it."""
         with self._translated():
             so_far = jax.tree.map(jnp.asarray, vars(self).get("fit_"))
@@ -213,7 +213,7 @@ class Estimator(BaseEstimator):
         with self._translated():
             yield jax.tree.map(jnp.asarray, self.fit_)
 
-    def _of_rows(self, use: Callable[[Fit, Any], Any], X: np.ndarray) -> np.ndarray:
+    def _of_rows(self, use: Callable[[Fit, Data], Tree], X: np.ndarray) -> np.ndarray:
         """Return what a use of the fit says of every row."""
         with self._fitted() as found:
             return np.asarray(use(found, filled(X)))[: len(X)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import Any, Self
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ class Mixture(DensityMixin, Estimator):
     )
     weights_ = Fitted(lambda fit: fit.params.weights.mean)
 
-    def _hyperparameters(self) -> dict[str, Any]:
+    def _hyperparameters(self) -> dict[str, Given]:
         own = super()._hyperparameters()
         if own.get("weight_prior") == "dirichlet_distribution":
             own["weight_prior"] = "dirichlet"

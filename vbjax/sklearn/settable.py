@@ -6,9 +6,8 @@ Only point estimates have such attributes. Imported by `estimator`, and by the k
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vbjax.numerics.types import Tree
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,6 +16,10 @@ from vbjax.inference.resolution import resolved
 from vbjax.inference.restarts import Runs
 from vbjax.inference.result import Fit
 from vbjax.numerics.record import Record
+from vbjax.numerics.types import Tree
+
+if TYPE_CHECKING:
+    from vbjax.core.model import ConjugateModel
 
 OF_CHAINS = dict(startprob_="initial", transmat_="transitions")
 OF_MIXTURES = dict(weights_="weights")
@@ -43,7 +46,7 @@ class Settable(NamedTuple):
         """All attributes."""
         return (*self.labels, *self.components)
 
-    def fit(self, model: Any, given: Mapping[str, np.ndarray]) -> tuple[int, Fit]:
+    def fit(self, model: ConjugateModel, given: Mapping[str, np.ndarray]) -> tuple[int, Fit]:
         """Return the number of columns, and a fit of no sweeps, at given attributes.
 
         Raises:

@@ -144,7 +144,7 @@ class LatentDirichletAllocation(ClassNamePrefixFeaturesOutMixin, TransformerMixi
         self.n_batch_iter_ = so_far + len(batches) + 1
         return self
 
-    def _rates(self) -> dict[str, Any]:
+    def _rates(self) -> dict[str, Given]:
         return dict(key=draw_key(self.random_state), forgetting=self.learning_decay)
 
     def transform(self, X: Given, *, normalize: bool = True) -> np.ndarray:

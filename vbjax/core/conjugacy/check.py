@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,10 @@ from vbjax.numerics.record import Record
 from vbjax.numerics.stored import stored
 from vbjax.numerics.types import Data, Tree
 
+if TYPE_CHECKING:
+    from vbjax.core.contracts import Model
+    from vbjax.core.model import ConjugateModel
+
 _N_ROWS = 4  # rows that the probes look at
 
 
@@ -37,7 +41,7 @@ class _Question:
     """One structure and shape of model and data; the numbers do not matter to the answer."""
 
     key: Any
-    model: Any = dataclasses.field(compare=False)
+    model: ConjugateModel = dataclasses.field(compare=False)
     rows: Data = dataclasses.field(compare=False)
 
 
@@ -61,7 +65,7 @@ class Inspection(NamedTuple):
     may_have_saddles: bool
 
 
-def inspect_model(model: Any, data: Data, given: Blocks | None = None) -> Inspection:
+def inspect_model(model: ConjugateModel, data: Data, given: Blocks | None = None) -> Inspection:
     """Return what was found of a log joint; its blocks are those `given`, if they are sound.
 
     Raises:
@@ -85,7 +89,7 @@ def inspect_model(model: Any, data: Data, given: Blocks | None = None) -> Inspec
     return found.inspection._replace(blocks=given)
 
 
-def _question(model: Any, data: Data) -> _Question:
+def _question(model: ConjugateModel, data: Data) -> _Question:
     with jax.ensure_compile_time_eval():
         rows = jax.tree.map(lambda x: _concrete(x[:_N_ROWS]), parts_of(data)[-1])
         model = in_dtype(jax.tree.map(_concrete, model), float_dtype(data))
@@ -146,7 +150,7 @@ def _answer(question: _Question) -> _Answer:
     return _Answer(inspection, interacting, reads)
 
 
-def _require_rows_apart(model: Any, rows: Data) -> None:
+def _require_rows_apart(model: Model, rows: Data) -> None:
     if rows is None:
         return
     with jax.ensure_compile_time_eval():
@@ -165,7 +169,7 @@ def _multiply(families: Mapping[str, Family], poisoned: Tree, name: str, other: 
     return bool(meets) and family.curvature in poisoned[name][other]
 
 
-def _blocks(model: Any, interacting: frozenset[frozenset[str]]) -> Blocks:
+def _blocks(model: ConjugateModel, interacting: frozenset[frozenset[str]]) -> Blocks:
     """Return blocks of global factors, those not conjugate first; a block ends where two interact."""
     blocks: list[tuple[str, ...]] = []
     for name in sorted(model.factors, key=lambda name: not model.factors[name].guarded):
@@ -175,7 +179,7 @@ def _blocks(model: Any, interacting: frozenset[frozenset[str]]) -> Blocks:
     return tuple(blocks)
 
 
-def _require_shapes(model: Any, rows: Data) -> Reads:
+def _require_shapes(model: ConjugateModel, rows: Data) -> Reads:
     """Evaluate both functions at shapes alone; return which of the rows' numbers they use as indices.
 
     Raises:

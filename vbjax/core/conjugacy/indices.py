@@ -7,7 +7,7 @@ anything but what the indices are made from. Imported by check.py alone.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
@@ -21,6 +21,9 @@ from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Tree
+
+if TYPE_CHECKING:
+    from vbjax.core.model import ConjugateModel
 
 
 class Read(NamedTuple):
@@ -44,11 +47,11 @@ class Reads(NamedTuple):
     others: bool
 
 
-def find_reads(model: Any, s: Record, rows: Data) -> Reads:
+def find_reads(model: ConjugateModel, s: Record, rows: Data) -> Reads:
     """Trace the log likelihood at shapes alone; return which indices into plates, or any arrays, it has."""
     names: dict[int, str] = {}
     leaves: dict[int, int] = {}
-    noted: list[Any] = []
+    noted: list[Tree] = []
 
     def traced(s: Record, rows: Data) -> Array:
         names.update((id(t), f"s.{name}") for name, t in s.items())
@@ -72,7 +75,7 @@ def find_reads(model: Any, s: Record, rows: Data) -> Reads:
     return Reads(tuple(dict.fromkeys(of_columns)), n_gathers > n_arrays)
 
 
-def require_cells(model: Any, data: Data, reads: Reads) -> None:
+def require_cells(model: ConjugateModel, data: Data, reads: Reads) -> None:
     """Look at the indices of all rows; nothing, where the data are traced.
 
     Raises:
@@ -98,7 +101,7 @@ def require_cells(model: Any, data: Data, reads: Reads) -> None:
 
 
 @jit
-def _beyond(model: Any, data: Data) -> Tree:
+def _beyond(model: ConjugateModel, data: Data) -> Tree:
     """Find the first index of the log likelihood that is out of range, if there is one."""
     dtype = float_dtype((model, data))
     families = {**model.factors, **model.local(data)}

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from vbjax.core.conjugacy.remedies import operations
 from vbjax.core.rows import float_dtype
@@ -22,6 +23,9 @@ from vbjax.families.base import Family
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Tree
+
+if TYPE_CHECKING:
+    from vbjax.core.model import ConjugateModel
 
 _SIZES = (0.5, -0.5, 2.0, -2.0, 1e5, -1e5)  # the large ones reach what `where` and `abs` hide
 
@@ -41,7 +45,7 @@ class Probed(NamedTuple):
     unused: list[str]
 
 
-def probe(model: Any, rows: Data) -> Probed:
+def probe(model: ConjugateModel, rows: Data) -> Probed:
     """Evaluate the log joint and its gradient at statistics that say of every factor how it is used.
 
     Raises:
@@ -51,7 +55,7 @@ def probe(model: Any, rows: Data) -> Probed:
     families = {**model.factors, **({} if rows is None else model.local(rows))}
     rng = np.random.default_rng(0)
 
-    def score(s: Record) -> tuple[Any, Record]:
+    def score(s: Record) -> tuple[Array, Record]:
         value, _, gradient = jax.device_get(_score(model, rows, s))
         return value, gradient
 
@@ -102,7 +106,7 @@ def probe(model: Any, rows: Data) -> Probed:
     return Probed(residuals, poisoned, unused)
 
 
-def operations_on(model: Any, rows: Data, name: str) -> set[str]:
+def operations_on(model: ConjugateModel, rows: Data, name: str) -> set[str]:
     """Return the names of the operations of the log joint in which the statistics of a factor are."""
     families = {**model.factors, **({} if rows is None else model.local(rows))}
     s = _generic_statistics(families, float_dtype((model, rows)), np.random.default_rng(0))
@@ -124,14 +128,14 @@ def depends_on_other_rows(model: Any, rows: Data) -> bool:
     s = _generic_statistics({**model.factors, **local}, dtype, np.random.default_rng(0))
     owned = jax.device_get((rows, {name: s[name] for name in local}))
 
-    def numbers(owned: Any) -> np.ndarray:
+    def numbers(owned: Tree) -> np.ndarray:
         rows, statistics = owned
         return np.asarray(_score(model, rows, s | statistics)[1])
 
     before = numbers(owned)
     slack = 1000 * np.finfo(dtype).eps * np.abs(before).max()
 
-    def differs(after: np.ndarray, others: Any) -> bool:
+    def differs(after: np.ndarray, others: Tree) -> bool:
         return not np.allclose(after[others], before[others], rtol=0, atol=slack)
 
     for row, others in (0, slice(1, None)), (-1, slice(None, -1)):
@@ -161,11 +165,11 @@ def _has_nan(tree: Tree) -> bool:
     return any(np.isnan(x).any() for x in jax.tree.leaves(tree))
 
 
-def _generic_statistics(families: Mapping[str, Family], dtype: Any, rng: np.random.Generator) -> Record:
+def _generic_statistics(families: Mapping[str, Family], dtype: DTypeLike, rng: np.random.Generator) -> Record:
     return Record({name: _generic(family, dtype, rng) for name, family in families.items()})
 
 
-def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Tree:
+def _generic(family: Family, dtype: DTypeLike, rng: np.random.Generator) -> Tree:
     """Draw statistics without any structure: numbers around one, or values in the support."""
     if family.guarded:
         return jax.device_get(jit(lambda: family.neutral(dtype).expected().with_base(0.0))())
@@ -178,7 +182,7 @@ def _generic(family: Family, dtype: Any, rng: np.random.Generator) -> Tree:
 
 
 @jit
-def _score(model: Any, rows: Data, s: Record) -> tuple[Array, Array | None, Record]:
+def _score(model: ConjugateModel, rows: Data, s: Record) -> tuple[Array, Array | None, Record]:
     """Compute the expected log joint, every row's part of it and its gradient, in one program."""
 
     def energy(s: Record) -> tuple[Array, Array | None]:

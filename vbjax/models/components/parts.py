@@ -20,7 +20,7 @@ from vbjax.families.base import pytree, replace
 from vbjax.models.components.component import Component
 from vbjax.numerics.inputs import describe
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Data, Params, Tree
+from vbjax.numerics.types import Data, Given, Params, Tree
 
 _TAKEN = ("weights", "shares", "initial", "transitions")  # factors of the models that hold components
 
@@ -41,10 +41,10 @@ class Parts(Component, abc.ABC):
     def rows_by_part(self, rows: Data) -> Mapping[str, Tree]:
         """Return the rows as every part takes them."""
 
-    def _each(self, of: Callable[[Component], Any]) -> list[Any]:
+    def _each(self, of: Callable[[Component], Tree]) -> list[Tree]:
         return [of(part) for part in self.parts.values()]
 
-    def _by_part(self, of: Callable[[Component, Any], Any], rows: Data) -> dict[str, Tree]:
+    def _by_part(self, of: Callable[[Component, Data], Tree], rows: Data) -> dict[str, Tree]:
         rows = self.rows_by_part(rows)
         return {name: of(part, rows[name]) for name, part in self.parts.items()}
 
@@ -57,7 +57,7 @@ class Parts(Component, abc.ABC):
         """Return in one tree by factors what every part gives by its own names of them."""
         return Record({_factor(name, own): x for name, tree in trees.items() for own, x in tree.items()})
 
-    def _of_params(self, of: Callable[[Component, Record], Any], params: Params) -> list[Any]:
+    def _of_params(self, of: Callable[[Component, Record], Tree], params: Params) -> list[Tree]:
         return [of(part, self._own(name, params)) for name, part in self.parts.items()]
 
     # -- data ----------------------------------------------------------------------------------------
@@ -153,11 +153,11 @@ def _require_distinct(parts: Mapping[str, Component]) -> None:
                 )
 
 
-def _sum(values: Iterable[Any]) -> Tree:
+def _sum(values: Iterable[Tree]) -> Tree:
     return functools.reduce(operator.add, values)
 
 
-def read_name(name: str, component: Any) -> None:
+def read_name(name: str, component: Given) -> None:
     """Raise a ValueError for a name that a factor of a model has, and for what is no component."""
     if name in _TAKEN:
         raise ValueError(f"the part {name!r} must have another name: models have a factor of it")

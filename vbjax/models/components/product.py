@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +49,7 @@ class Product(Parts):
     ((2, 1), (2, 1))
     """
 
-    def __init__(self, **parts: Any) -> None:
+    def __init__(self, **parts: Given) -> None:
         if not parts:
             raise ValueError("parts must be components by name, such as height=vb.components.Gaussian()")
         for name, part in parts.items():

@@ -25,7 +25,7 @@ from vbjax.core.hyperparameters import Range, hyper
 from vbjax.core.presentation import model_repr
 from vbjax.families.base import pytree, replace, static
 from vbjax.numerics.record import Record
-from vbjax.numerics.types import Hyper, Tree
+from vbjax.numerics.types import Given, Hyper, Tree
 
 
 def _numbers_up_to_k(labels: Any, sizes: Any) -> tuple[Range]:
@@ -114,7 +114,7 @@ class Labels(abc.ABC):
         """Whether the factors, if they are points, maximise a posterior density."""
         return True
 
-    def why_whole(self, component: Any) -> str | None:
+    def why_whole(self, component: Given) -> str | None:
         """Return why no component may be left out; None where some may."""
         if self.all_active is not None:
             return self.all_active
@@ -124,7 +124,7 @@ class Labels(abc.ABC):
             return "points have a prior: give none, or take the Bayesian model"
         return None
 
-    def inspect(self, component: Any) -> None:
+    def inspect(self, component: Given) -> None:
         """Raise where components are left out that may not be."""
         if self.active is not None and (why := self.why_whole(component)) is not None:
             raise ValueError(f"active must be left out: {why}; got {self.active}")

@@ -7,7 +7,7 @@ which it has.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -172,7 +172,7 @@ class MixingWeights(Labels):
         return self.n_components - self.n_idle - 1
 
 
-def _positive(labels: Weights, sizes: Any) -> tuple[Range, str]:
+def _positive(labels: Weights, sizes: Mapping[str, int]) -> tuple[Range, str]:
     return (at_least(1, _BEYOND) if labels.points else POSITIVE), "k"
 
 

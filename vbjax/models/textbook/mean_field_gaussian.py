@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import MISSING
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -75,7 +74,7 @@ class MeanFieldGaussian(ConjugateModel):
     def m_step(self, params: Record, statistics: Tree, block: Iterable[str]) -> Record:
         """Update one coordinate after the other (Bishop 2006, eq. 10.13 and 10.15)."""
 
-        def update(i: Any, z: NormalState) -> NormalState:
+        def update(i: Array, z: NormalState) -> NormalState:
             t = z.expected()
             gradient = self.total_gradient(Record(z=t), statistics, block)
             best = self.factors.z.from_gradient(t, gradient.z)
@@ -96,11 +95,11 @@ class MeanFieldGaussian(ConjugateModel):
         """Return the minimiser of the other divergence, KL(p || q): p's marginals (eq. 10.17)."""
         return NormalState(self.exact.mean, 1 / self.exact.variance)
 
-    def kl_from(self, z: Any) -> Float[Array, ""]:
+    def kl_from(self, z: NormalState) -> Float[Array, ""]:
         """Return KL(q || p) of independent normals z: what mean field minimises."""
         return self._joint(z).kl(self.exact)
 
-    def kl_to(self, z: Any) -> Float[Array, ""]:
+    def kl_to(self, z: NormalState) -> Float[Array, ""]:
         """Return KL(p || q) to independent normals z: what moment matching minimises."""
         return self.exact.kl(self._joint(z))
 
@@ -110,7 +109,7 @@ class MeanFieldGaussian(ConjugateModel):
         size = len(self.exact.mean)
         return dict(factorised=2 * size, full=size + size * (size + 1) // 2)
 
-    def _joint(self, z: Any) -> MultivariateNormalState:
+    def _joint(self, z: NormalState) -> MultivariateNormalState:
         """Return independent normals as one; raise a ValueError where z is none of these."""
         if not isinstance(z, NormalState) or jnp.shape(z.mean) != jnp.shape(self.mean):
             raise ValueError(f"z must be normals of shape {jnp.shape(self.mean)}, fit.params.z; got {z!r}")
