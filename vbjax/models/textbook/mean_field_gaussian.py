@@ -95,11 +95,11 @@ class MeanFieldGaussian(ConjugateModel):
         """Return the minimiser of the other divergence, KL(p || q): p's marginals (eq. 10.17)."""
         return NormalState(self.exact.mean, 1 / self.exact.variance)
 
-    def kl_from(self, z: NormalState) -> Float[Array, ""]:
+    def kl_from(self, z: Given) -> Float[Array, ""]:
         """Return KL(q || p) of independent normals z: what mean field minimises."""
         return self._joint(z).kl(self.exact)
 
-    def kl_to(self, z: NormalState) -> Float[Array, ""]:
+    def kl_to(self, z: Given) -> Float[Array, ""]:
         """Return KL(p || q) to independent normals z: what moment matching minimises."""
         return self.exact.kl(self._joint(z))
 
@@ -109,7 +109,7 @@ class MeanFieldGaussian(ConjugateModel):
         size = len(self.exact.mean)
         return dict(factorised=2 * size, full=size + size * (size + 1) // 2)
 
-    def _joint(self, z: NormalState) -> MultivariateNormalState:
+    def _joint(self, z: Given) -> MultivariateNormalState:
         """Return independent normals as one; raise a ValueError where z is none of these."""
         if not isinstance(z, NormalState) or jnp.shape(z.mean) != jnp.shape(self.mean):
             raise ValueError(f"z must be normals of shape {jnp.shape(self.mean)}, fit.params.z; got {z!r}")
