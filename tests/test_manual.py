@@ -21,6 +21,7 @@ ADAPTERS = ("vbjax.plots", "vbjax.sklearn")
 NAMESPACES = [name for name in vb.__all__ if inspect.ismodule(getattr(vb, name))]
 SHOWN_ELSEWHERE = {
     "to_arviz": "its package is no part of the tests' environment: a block without doctest",
+    "flow": "its package is no part of the tests' environment: a block without doctest",
     "from_numpyro": "its package is no part of the tests' environment: a block without doctest",
 }
 

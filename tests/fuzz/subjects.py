@@ -413,6 +413,7 @@ EXEMPT |= {
     "blackbox.LowRank": "a family's state",
     "blackbox.Mixture": "a family's state",
     "blackbox.NonConjugateState": "a family's state",
+    "blackbox.flow": "needs an extra",
     "blackbox.from_numpyro": "needs an extra",
     "sources.Arrow": "needs an extra",
     "sources.Blocks": "takes any function or iterable; what it gives is read by a fit",

@@ -5,8 +5,8 @@ what a family must offer. Fits start at the end of one of several `paths` to mod
 Five algorithms fit: `natural_ascent`, `structured_ascent` and `fixed_draws` on the draws of `normal_draws`,
 `stochastic_ascent` by the gradients of `estimators` (`gradient_estimates` shows them), and `score_matching`.
 `inspection` refuses what cannot be fitted. `diagnostics` says how far to trust a fit; `summing` sums
-discrete latents out; `numpyro_models` reads those of NumPyro; `non_conjugate` makes such a distribution a
-factor of a `vb.Model` whose other factors are conjugate.
+discrete latents out; `flows` are those of flowjax; `numpyro_models` reads models of NumPyro; `non_conjugate`
+makes such a distribution a factor of a `vb.Model` whose other factors are conjugate.
 """
 
 import importlib
@@ -20,6 +20,7 @@ from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.diagnostics import Diagnostics
 from vbjax.blackbox.families import LocationScale, LowRank, Mixture, low_rank, mixture, structured
+from vbjax.blackbox.flows import flow
 from vbjax.blackbox.non_conjugate import NonConjugate, NonConjugateState
 from vbjax.blackbox.numpyro_models import from_numpyro
 from vbjax.blackbox.summing import summed_out
@@ -55,6 +56,7 @@ __all__ = [
     "NonConjugateState",
     "ScoreMatching",
     "StochasticAscent",
+    "flow",
     "from_numpyro",
     "gradient_estimates",
     "low_rank",

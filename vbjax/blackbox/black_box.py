@@ -20,11 +20,18 @@ from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
 from vbjax.blackbox.algorithms.paths import follow_paths, overdispersed
 from vbjax.blackbox.algorithms.structured_ascent import StructuredAscent
 from vbjax.blackbox.approximation import Approximation, constrain, support_leaves, support_size
-from vbjax.blackbox.contracts import Distribution, FamilyStart, Free, Latents, SupportTree
+from vbjax.blackbox.contracts import (
+    Distribution,
+    FamilyStart,
+    Free,
+    Latents,
+    SupportTree,
+    WithDiscrete,
+    needs_fresh_draws,
+)
 from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, Draws, diagnose_draws, resample_rows
 from vbjax.blackbox.families import (
     Defensive,
-    Hybrid,
     LocationScale,
     LowRank,
     StructuredStart,
@@ -32,6 +39,7 @@ from vbjax.blackbox.families import (
     start_of_latents,
     to_free,
 )
+from vbjax.blackbox.flows import Flow
 from vbjax.blackbox.inspection import (
     inspect_family,
     inspect_function,
@@ -72,14 +80,15 @@ class BlackBox:
             as the log density's Hessian (see below); `blackbox.low_rank(rank)`, `blackbox.mixture(n,
             of=family)`, or a function of `(key, sizes, dtype)` that returns a pytree with `sample(key, n)`,
             draws (n, d) differentiable in its arrays, and `log_prob(u)`, (n,), where d is the sum of sizes;
-            these are fitted by L-BFGS. Discrete latents (`category`) are independent in q, and the fit is
+            these are fitted by L-BFGS, unless q has `needs_fresh_draws = True`. `blackbox.flow(build)`, a
+            flow of flowjax, has; and discrete latents (`category`), which are independent in q: the fit is
             then one by stochastic gradients.
         n_draws: number of draws, even; by default max(128, 8 d), and 128 for "structured". "full_rank" and
             "blocks" need more than 2 d.
         log_likelihood: `log_likelihood(latents, rows)`, one number for each row. The density is then
             `log_density(latents)` plus their sum, and rows may have weights and come in minibatches.
-        n_paths: number of points from which paths to modes start a fit of "full_rank", "mean_field" or
-            "blocks" (`blackbox.pathfinder`); the fit climbs from the end of the best. Other families, and
+        n_paths: number of points from which paths to modes start a fit of "full_rank", "mean_field", "blocks"
+            or a flow (`blackbox.pathfinder`); the fit climbs from the end of the best. Other families, and
             latents of more than some 1,000 numbers, have one start.
 
     "structured" is for chains, hierarchies and fields of many latents. `fit` finds which of the d numbers
@@ -192,23 +201,27 @@ class BlackBox:
             raise ValueError("accelerate and check are for coordinate ascent, which BlackBox has not")
         if options.search:
             raise ValueError("search is for models of components, states or topics, which BlackBox has not")
-        if options.tol is not None and isinstance(self.inspect_family(float_dtype(data)), Hybrid):
+        if options.tol is not None and needs_fresh_draws(self.inspect_family(float_dtype(data))):
             raise ValueError(
-                "tol is for fits on fixed draws; stochastic ascent, which discrete latents need, stops by a "
-                "rule of its own: see vb.blackbox.StochasticAscent"
+                "tol is for fits on fixed draws; stochastic ascent, which discrete latents and flows need, "
+                "stops by a rule of its own: see vb.blackbox.StochasticAscent"
             )
 
     def algorithm(self, data: Data, options: Options) -> Algorithm:
         """Return the algorithm that suits the family."""
-        from vbjax import blackbox  # two of the three take optax, which is imported at its first use
+        # two of these take optax, which is imported at its first use
+        from vbjax.blackbox.algorithms.fixed_draws import FixedDraws
+        from vbjax.blackbox.algorithms.stochastic_ascent import GENTLE, StochasticAscent
 
         dtype = float_dtype(data)
         q = self.inspect_family(dtype)
-        if isinstance(q, Hybrid):
-            return blackbox.StochasticAscent(self)
+        if isinstance(q, WithDiscrete):
+            return StochasticAscent(self)
+        if needs_fresh_draws(q):
+            return StochasticAscent(self, GENTLE)
         tol = jnp.asarray(options.tol, dtype)
         if not isinstance(q, LocationScale):
-            return blackbox.FixedDraws(self, tol)
+            return FixedDraws(self, tol)
         return (StructuredAscent if q.kind.needs_hessian else NaturalAscent)(self, tol)
 
     def ill_conditioned(self, params: Approximation) -> Bool[Array, ""]:
@@ -231,11 +244,14 @@ class BlackBox:
     def init(self, key: Array, data: Data = None) -> Approximation:
         """Return the best normal of several paths, or the start of another family, with the fit's draws."""
         start, place = self.begin(key, data)
-        if not isinstance(start.q, LocationScale) or start.q.kind.needs_hessian:
+        normal = start.q.normal if isinstance(start.q, Flow) else start.q
+        if not isinstance(normal, LocationScale) or normal.kind.needs_hessian:
             return start
         if self.n_paths * self.size**2 > _LARGEST:
             return start
-        return self.follow_paths(start, place, data, jnp.asarray(_LONGEST))
+        begun = dataclasses.replace(start, q=normal)
+        best: Approximation = self.follow_paths(begun, place, data, jnp.asarray(_LONGEST))
+        return dataclasses.replace(best, q=start.q.about(best.q)) if isinstance(start.q, Flow) else best
 
     def begin(self, key: Array, data: Data = None) -> tuple[Approximation, Array]:
         """Return the start of the family, with the draws of a fit; and a key for more points."""

@@ -75,6 +75,15 @@ class WithDiscrete(Distribution, Protocol):
         """Return the part of log q that belongs to the discrete coordinates."""
 
 
+@runtime_checkable
+class WithFreshDraws(Distribution, Protocol):
+    """Distribution that may be so flexible as to fit the draws of a fit in place of the density."""
+
+    @property
+    def needs_fresh_draws(self) -> bool:
+        """Whether it must be fitted on draws that are fresh in every step."""
+
+
 # (key, length of every latent's vector, dtype) -> the member of the family from which a fit starts
 FamilyStart: TypeAlias = Callable[[Array, tuple[int, ...], DTypeLike], Distribution]
 
@@ -82,3 +91,8 @@ FamilyStart: TypeAlias = Callable[[Array, tuple[int, ...], DTypeLike], Distribut
 def is_reparameterized(q: Distribution) -> TypeGuard[Reparameterized]:
     """Tell whether q places its draws by noise. (`isinstance` would compute `noise_size` to find out.)"""
     return hasattr(q, "place")
+
+
+def needs_fresh_draws(q: Distribution) -> bool:
+    """Tell whether q must be fitted by stochastic gradients: it is discrete in part, or very flexible."""
+    return isinstance(q, WithDiscrete) or (isinstance(q, WithFreshDraws) and q.needs_fresh_draws)

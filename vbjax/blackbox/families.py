@@ -30,6 +30,7 @@ from vbjax.blackbox.contracts import (
     Reparameterized,
     WithEntropy,
     WithFree,
+    needs_fresh_draws,
 )
 from vbjax.blackbox.scales import Diagonal, Full, Slope, whitener
 from vbjax.blackbox.structured.sparse_precision import SparsePrecision
@@ -55,7 +56,7 @@ def with_equal_weights(u: Float[Array, "n d"]) -> Points:
     return u, jnp.full(len(u), 1 / len(u), u.dtype)
 
 
-def _log_normal(z: Float[Array, "n d"], log_det: Float[Array, ""]) -> Float[Array, " n"]:
+def log_normal(z: Float[Array, "n d"], log_det: Float[Array, ""]) -> Float[Array, " n"]:
     return -0.5 * ((z * z).sum(-1) + z.shape[-1] * LOG_2PI) - log_det
 
 
@@ -111,7 +112,7 @@ class LocationScale:
 
     def log_prob(self, u: Float[Array, "n d"]) -> Float[Array, " n"]:
         """Return log q at every row of u."""
-        return _log_normal(self.kind.undo(self.scale, u - self.location), self.kind.log_det(self.scale))
+        return log_normal(self.kind.undo(self.scale, u - self.location), self.kind.log_det(self.scale))
 
     def entropy(self) -> Float[Array, ""]:
         """Return H[q]."""
@@ -250,6 +251,11 @@ class Mixture:
     def noise_size(self) -> int:
         """Number of standard normals that a draw is made from."""
         return jax.tree.map(lambda x: x[0], self.components).noise_size
+
+    @property
+    def needs_fresh_draws(self) -> bool:
+        """Whether the components do."""
+        return needs_fresh_draws(self.components)
 
     def place(self, z: Float[Array, "m noise_size"]) -> Points:
         """Return k m draws: every row of z through every component, with the weight of that component."""

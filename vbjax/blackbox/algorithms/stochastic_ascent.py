@@ -30,6 +30,7 @@ from vbjax.numerics.inputs import read_count
 from vbjax.numerics.trees import choose
 from vbjax.numerics.types import Data
 
+GENTLE = optax.adam(0.01)  # for the weights of networks
 _STATIONARY = 0.44  # R-hat^2 - 1 of two sweeps, averaged over parameters: R-hat is 1.2
 _SWEEPS = 4  # stationary sweeps in an average before it is compared
 _PATIENCE = 8  # sweeps after which an average is compared in any case
