@@ -1,6 +1,9 @@
 """A fit that is killed goes on where it was, to the same bits; never from another's, and says what fails."""
 
 import itertools
+import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 
 import vbjax as vb
 from tests.support.clouds import key, rows
+from tests.support.killed_fits import clouds, minibatches
 from vbjax.inference import checkpoints, out_of_core
 
 pytest.importorskip("orbax.checkpoint")
@@ -103,17 +107,6 @@ def test_processes_that_share_a_source_keep_no_checkpoint(monkeypatch):
         out_of_core.Rows(source(), 40, 11, None, None).described(rows())
 
 
-def minibatches(kind, **how):
-    """A fit to arrays, to an iterator or to a source of minibatches, five in an epoch."""
-    options = dict(key=key(), batch_size=8, n_epochs=8) | how
-    data = np.tile(np.asarray(options.pop("data", rows())), (1 if kind != "iterator" else 8, 1))
-    if kind == "source":
-        data = vb.sources.Memmap(data)
-    if kind == "iterator":
-        data, options = options.pop("batches", iter)(np.split(data, 40)), options | dict(total_rows=40)
-    return vb.fit_stochastic(MODELS["EM"], data, **options)
-
-
 KINDS = pytest.mark.parametrize("kind", ["arrays", "iterator", "source"])
 
 
@@ -127,7 +120,7 @@ def test_minibatches_go_on_to_the_same_bits(tmp_path, monkeypatch, kind):
         with pytest.raises(Killed):
             minibatches(kind, checkpoint=tmp_path)
     with pytest.raises(ValueError, match=r"other arguments \(data\)"):
-        minibatches(kind, checkpoint=tmp_path, data=rows() + 1)
+        minibatches(kind, checkpoint=tmp_path, data=clouds() + 1)
     with pytest.raises(ValueError, match=r"other arguments \(key, n_epochs\)"):
         minibatches(kind, checkpoint=tmp_path, key=key(5), n_epochs=9)
     same(minibatches(kind, checkpoint=tmp_path), alone)
@@ -164,6 +157,15 @@ def test_ctrl_c_keeps_what_minibatches_have_reached(tmp_path, monkeypatch, kind)
     assert ended.n_iter == dict(arrays=16, iterator=3, source=1)[kind]
     np.testing.assert_array_equal(ended.trace, alone.trace[: len(ended.trace)])
     same(minibatches(kind, checkpoint=tmp_path), alone)
+
+
+def test_minibatches_that_are_killed_at_random_moments_go_on_to_the_same_bits(tmp_path):
+    command = [sys.executable, "-m", "tests.support.killed_fits", str(tmp_path), "2", "8", "source"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["kills"] == 2
+    assert all(found["same"])
 
 
 def test_a_checkpoint_is_of_one_fit(tmp_path):
