@@ -189,8 +189,10 @@ class Model(Protocol):
 class Moves(Protocol):
     """Contract of a model with moves between optima, for the search of `fit`."""
 
-    def propose(self, key: Array, params: Params, data: Data, weights: Float[Array, " n"] | None) -> Params:
-        """Return parameters to start from that are one move away from an optimum."""
+    def propose(
+        self, key: Array, params: Params, other: Params, data: Data, weights: Float[Array, " n"] | None
+    ) -> Params:
+        """Return parameters to start from near an optimum; of another one they may have some components."""
 
 
 def judge(

@@ -309,13 +309,20 @@ def begun_again(races: Race, starts: Tree, algorithm: Algorithm, data: Data) -> 
 def begun_from_moves(
     races: Race, params: Params, algorithm: Algorithm, key: Array, data: Data, weights: Array | None
 ) -> Race:
-    """Begin again on every device, each lane one move of the model away from these parameters."""
+    """Begin again on every device, each lane by a move of the model near these parameters.
 
-    def propose(data: Data, weights: Array | None, keys: Array, model: Tree, params: Params) -> Tree:
-        return lax.map(lambda key: model.propose(key, params, data, weights), keys)
+    A move may take components from where the lane's last run has ended.
+    """
+
+    def propose(
+        data: Data, weights: Array | None, keys: Array, races: Race, model: Tree, params: Params
+    ) -> Tree:
+        move = lambda given: model.propose(given[0], params, given[1], data, weights)
+        return lax.map(move, (keys, _own(races).state.params))
 
     keys, runs = jax.random.split(key, races.run.size), _specs()[1]
-    starts = on_shares(propose, data, weights, keys, algorithm.model, params, specs=[runs], out=runs)
+    fixed, specs = (keys, races, algorithm.model, params), [runs, _race_specs(algorithm)]
+    starts = on_shares(propose, data, weights, *fixed, specs=specs, out=runs)
     return begun_again(races, starts, algorithm, data)
 
 

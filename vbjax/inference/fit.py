@@ -93,10 +93,11 @@ def fit(
         check: update every factor on its own and score after each, with passes over the data of their own;
             an update that lowers the objective ends the run as DECREASED. To verify hand-written updates.
         search: go on from the best run by moves between optima, for models of components, states or topics:
-            one of them is freed and its rows go to another, it takes rows of others, every lane climbs from a
-            move of its own, and what ends above the best takes its place, until six rounds in a row have
-            gained nothing. The fit is never worse than without; `Fit.search` says what it gained. There are
-            at least as many runs as lanes. With a `checkpoint`, a search that was killed begins again.
+            one of them is freed, its rows go to another and it takes rows of others; or some come from
+            another optimum; or rows are weighed anew for one update. Every lane climbs from a move of its
+            own, and what ends above the best takes its place, until twelve rounds in a row have gained
+            nothing. The fit is never worse than without; `Fit.search` says what it gained. There are at
+            least as many runs as lanes. With a `checkpoint`, a search that was killed begins again.
         progress: show a progress bar of the restarts. Ctrl-C ends the fit early in any case, with the
             best of the runs so far and, if it was still running, the status INTERRUPTED; while the fit is
             still being compiled, Ctrl-C is a KeyboardInterrupt as soon as that is done.

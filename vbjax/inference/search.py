@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SHAKEN_SWEEPS = np.int32(16)  # after which what leaves a saddle has risen above it
 _SHAKES = 3  # saddles that a fit leaves one after the other, at most
-_PATIENCE = 6  # rounds of moves in a row that gain nothing, after which a search ends
+_PATIENCE = 12  # rounds of moves in a row that gain nothing, after which a search ends
 _GAIN = 1e-5  # of the objective, which is more than what a run has left to gain when it has converged
 
 Climb: TypeAlias = Callable[[Race], tuple[Race, int, Fit]]
@@ -84,7 +84,7 @@ def search_moves(fit: Fit, winner: int, race: Race, fixed: Any, key: Array, clim
     """Climb from moves of the model away from the best optimum, and again from any that is better.
 
     The lanes of the race begin at one move each. After a round without a gain the next one moves from where
-    that has ended, then again from the best. A search ends after six rounds in a row without a gain.
+    that has ended, then again from the best. A search ends after twelve rounds in a row without a gain.
 
     Args:
         fit: of the race, whose best run has the number `winner`.

@@ -3,7 +3,7 @@
 Coordinate ascent does not move a component to another part of the data. A move does, by its responsibilities:
 the rows of a component that is empty, or least missed, go to another one, and the component takes half of the
 rows of a third, or the rows about one that is badly explained. One update follows. Models whose labels choose
-among components propose such starts to the search of `fit`.
+among components propose such starts to the search of `fit`, beside those of perturbations.py.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vbjax.core.model import ConjugateModel
 from vbjax.core.rows import sum_over_rows, sweep_rows
 from vbjax.families.base import pytree
 from vbjax.models.components.component import Component
+from vbjax.models.components.perturbations import cross, reweigh
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Tree
 
@@ -74,20 +75,47 @@ def propose(
     rows: Data,
     weights: Float[Array, " n"],
     r: Float[Array, "n k"],
+    other: Float[Array, "n k"],
     active: Bool[Array, " k"] | None,
     update: Callable[[Array, Float[Array, "n k"]], Record],
     score: Callable[[Record], Float[Array, ""]],
 ) -> Record:
-    """Return a start that is one move away from an optimum, the best by its bound of a few.
+    """Return a start near an optimum: a move away from it, crossed with another, or of rows weighed anew.
+
+    Each of the three is as likely as the others.
 
     Args:
         key: PRNG key.
         component: of the model.
         rows, weights: as the component takes them.
         r: the responsibilities at the optimum.
+        other: those at another one.
         active: which components rows may have; None for all.
         update: the model's update, given a key and responsibilities.
         score: the model's objective, given parameters.
+    """
+    keys = jax.random.split(key, 3)
+    kind = jax.random.randint(keys[0], (), 0, 3)
+
+    def perturb(key: Array) -> Record:
+        crossed = lambda key: cross(key, r, other, weights, active)
+        return update(keys[2], lax.cond(kind == 1, crossed, lambda key: reweigh(key, r, weights), key))
+
+    move = lambda key: _best_move(key, component, rows, weights, r, active, update, score)
+    return lax.cond(kind == 0, move, perturb, keys[1])
+
+
+def _best_move(
+    key: Array,
+    component: Component,
+    rows: Data,
+    weights: Float[Array, " n"],
+    r: Float[Array, "n k"],
+    active: Bool[Array, " k"] | None,
+    update: Callable[[Array, Float[Array, "n k"]], Record],
+    score: Callable[[Record], Float[Array, ""]],
+) -> Record:
+    """Return a start that is one move away from an optimum, the best by its bound of a few.
 
     References:
         Ueda, Nakano, Ghahramani & Hinton (2000), SMEM algorithm for mixture models, Neural Computation 12;

@@ -260,12 +260,18 @@ class HiddenMarkovModel(ConjugateModel):
 
     # -- moves between optima ------------------------------------------------------------------------
 
-    def propose(self, key: Array, params: Record, data: Sequences, weights: Array | None) -> Record:
+    def propose(
+        self, key: Array, params: Record, other: Record, data: Sequences, weights: Array | None
+    ) -> Record:
         """Move as a mixture does, half of the time with a window of steps in one state, more or less sticky.
 
         Such windows are what Hughes, Stephenson & Sudderth (2015), section 3, give new states.
         """
-        r = jnp.concatenate([x.reshape(-1, self.n_states) for x in uses.marginals(self, params, data)])
+
+        def responsibilities(params: Record) -> Array:
+            return jnp.concatenate([x.reshape(-1, self.n_states) for x in uses.marginals(self, params, data)])
+
+        r = responsibilities(params)
         rows, seen = self._all_rows(data, weights)
         place = numbers_here(len(seen)) / n_all_rows(seen)
         states = self.chain.where_active(jnp.zeros(self.n_states, r.dtype))
@@ -279,7 +285,8 @@ class HiddenMarkovModel(ConjugateModel):
             return self.at_responsibilities(params, r, data, weights, stickiness)
 
         score = lambda params: self.objective(params, expectation(self, params, data, weights))
-        return moves.propose(key, self.component, rows, seen, r, self.chain.mask(), update, score)
+        both, active = (r, responsibilities(other)), self.chain.mask()
+        return moves.propose(key, self.component, rows, seen, *both, active, update, score)
 
     def at_responsibilities(
         self,

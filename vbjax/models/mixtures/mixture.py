@@ -198,17 +198,21 @@ class Mixture(ConjugateModel):
         component = self.component.permute(params, jnp.arange(labels.n_components))
         return replace(self, n_components=labels.n_components, weights=labels), own | component
 
-    def propose(self, key: Array, params: Record, data: Data, weights: Array | None) -> Record:
+    def propose(self, key: Array, params: Record, other: Record, data: Data, weights: Array | None) -> Record:
         w = jnp.ones(n_rows(data), float_dtype(params)) if weights is None else weights
         blank, chunk = jnp.zeros((n_rows(data), self.n_components), w.dtype), self.chunk_rows(data)
 
-        def of_chunk(rows: Data, _: Array, __: Array) -> tuple[Tree, Array]:
-            return (), jax.nn.softmax(self.labels_table(params, rows), -1)
+        def responsibilities(params: Record) -> Array:
+            def of_chunk(rows: Data, _: Array, __: Array) -> tuple[Tree, Array]:
+                return (), jax.nn.softmax(self.labels_table(params, rows), -1)
 
-        r = sweep_rows(of_chunk, data, w, blank, chunk=chunk)[1]
+            return sweep_rows(of_chunk, data, w, blank, chunk=chunk)[1]
+
+        both = responsibilities(params), responsibilities(other)
         update = lambda key, r: self.at_responsibilities(params, r, data, w)
         score = lambda params: self.objective(params, expectation(self, params, data, weights))
-        return moves.propose(key, self.component, self._rows(data), w, r, self.weights.mask(), update, score)
+        rows, active = self._rows(data), self.weights.mask()
+        return moves.propose(key, self.component, rows, w, *both, active, update, score)
 
     def at_responsibilities(
         self, params: Record, r: Float[Array, "n k"], data: Data, weights: Float[Array, " n"]

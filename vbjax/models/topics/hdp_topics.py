@@ -149,8 +149,10 @@ class HDPTopics(TopicModel):
         topics = topics.at[heir].set(both[heir]).at[light].set(eta)
         return params | dict(topics=DirichletState(topics), weights=_with_mean(params.weights, share))
 
-    def propose(self, key: Array, params: Record, data: Documents, weights: Array | None) -> Record:
-        return _heavy_first(super().propose(key, params, data, weights))
+    def propose(
+        self, key: Array, params: Record, other: Record, data: Documents, weights: Array | None
+    ) -> Record:
+        return _heavy_first(super().propose(key, params, other, data, weights))
 
     def with_topics(self, params: Record, topics: DirichletState, share: Callable[[Array], Array]) -> Record:
         mean = share(params.weights.mean)

@@ -23,6 +23,7 @@ from vbjax.core.rows import Expectation, Scattered, float_dtype, sum_over_rows, 
 from vbjax.data.documents import Bags, Documents
 from vbjax.families.base import State
 from vbjax.families.dirichlet import Dirichlet, DirichletState, DirichletStatistics
+from vbjax.models.components.perturbations import draw_partners
 from vbjax.models.topics.document_words import Topics, Words
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
@@ -136,17 +137,47 @@ class TopicModel(ConjugateModel):
 
     # -- moves between optima ------------------------------------------------------------------------
 
-    def propose(self, key: Array, params: Record, data: Documents, weights: Array | None) -> Record:
-        """Join two topics and divide another one; a few passes follow in which documents begin anew.
+    def propose(
+        self, key: Array, params: Record, other: Record, data: Documents, weights: Array | None
+    ) -> Record:
+        """Join two topics and divide another one, or take some of another optimum, as likely.
+
+        A few passes follow in which documents begin anew.
+        """
+        keys = jax.random.split(key)
+        begun = lax.cond(
+            jax.random.bernoulli(keys[0]),
+            lambda key: self._moved(key, params),
+            lambda key: self._crossed(key, params, other),
+            keys[1],
+        )
+
+        def begin_anew(_: Any, params: Record) -> Record:
+            return self.m_step(params, self.anew(params, data, weights).statistics, self.factors)
+
+        return lax.fori_loop(0, _MOVED_PASSES, begin_anew, begun)
+
+    def _words(self, params: Record) -> tuple[Float[Array, "k v"], Float[Array, " k"], Float[Array, "k v"]]:
+        """Return the counts of words in topics, of each topic, and the roots of the words' shares."""
+        words = params.topics.concentration - self.eta(params)
+        heavy = jnp.maximum(words.sum(1), jnp.finfo(words.dtype).tiny)
+        return words, heavy, jnp.sqrt(jnp.maximum(words, 0) / heavy[:, None])
+
+    def _crossed(self, key: Array, params: Record, other: Record) -> Record:
+        """Return the parameters with some topics of others, each in the place of the one most like it."""
+        (words, _, root), (theirs, _, their_root) = self._words(params), self._words(other)
+        taken, partner = draw_partners(key, root @ their_root.T)
+        both = DirichletState(self.eta(params) + jnp.where(taken[:, None], theirs[partner], words))
+        return self.with_topics(params, both, lambda share: share)
+
+    def _moved(self, key: Array, params: Record) -> Record:
+        """Return the parameters with two topics joined, and another one divided.
 
         A topic goes to the one whose words are most like its own, likelier a light topic and alike words. In
         its place comes a random half of the words of another, likelier a heavy one.
         """
         keys, k = jax.random.split(key, 3), self.n_topics
-        eta = self.eta(params)
-        words = params.topics.concentration - eta
-        heavy = jnp.maximum(words.sum(1), jnp.finfo(words.dtype).tiny)
-        root = jnp.sqrt(jnp.maximum(words, 0) / heavy[:, None])
+        words, heavy, root = self._words(params)
         unlike = jnp.maximum(1 - root @ root.T, 0)  # squared Hellinger distances
         itself = jnp.eye(k, dtype=bool)
         cost = jnp.log(heavy[:, None] * unlike + 1) + jax.random.normal(keys[0], (k, k), words.dtype)
@@ -159,12 +190,8 @@ class TopicModel(ConjugateModel):
             x = x.at[heir].add(x[freed])
             return x.at[freed].set((1 - left) * x[divided]).at[divided].multiply(left)
 
-        begun = self.with_topics(params, DirichletState(eta + moved(words, left)), lambda x: moved(x, 0.5))
-
-        def begin_anew(_: Any, params: Record) -> Record:
-            return self.m_step(params, self.anew(params, data, weights).statistics, self.factors)
-
-        return lax.fori_loop(0, _MOVED_PASSES, begin_anew, begun)
+        topics = DirichletState(self.eta(params) + moved(words, left))
+        return self.with_topics(params, topics, lambda x: moved(x, 0.5))
 
     def with_topics(self, params: Record, topics: DirichletState, share: Callable[[Array], Array]) -> Record:
         """Return the parameters with other topics, `share` being what their weights (k,) become."""
