@@ -38,6 +38,15 @@ def test_nothing_is_found_against_a_good_fit():
     assert max(map(len, str(found).splitlines())) <= 80
 
 
+def test_an_approximation_is_as_good_as_its_diagnostics_say():
+    good = vb.fit(vb.BlackBox(lambda s: -0.5 * s.z**2, dict(z=vb.real())), key=KEY)
+    assert good.diagnostics.trust == "all"
+    assert good.certificate().findings.approximation.fine
+    poor = dataclasses.replace(good, diagnostics=good.diagnostics._replace(weights_hold=np.asarray(False)))
+    assert poor.certificate().doubts == ("approximation",)
+    assert poor.certificate().findings.approximation.sentence == poor.diagnostics.sentence
+
+
 def test_a_run_that_was_stopped_early_is_named():
     found = mixture(max_iter=2).certificate(X)
     assert {"convergence", "fixed_point"} <= set(found.doubts)

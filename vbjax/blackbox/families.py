@@ -422,7 +422,7 @@ def start_of(family: str | FamilyStart, name: str = "family") -> FamilyStart:
         return NormalStart(family)
     if callable(family) and not isinstance(family, type):
         return family
-    names = ", ".join(_NORMALS)
+    names = ", ".join(_NORMALS) + (", structured" if name == "family" else "")
     raise ValueError(f"{name} must be one of {names}, or a function that starts one; got {family!r}")
 
 

@@ -61,7 +61,7 @@ class Certificate:
 
     Attributes:
         title: what was fitted.
-        findings: `optimum`, `convergence`; of data also `fixed_point`, `components`, `conditioning`, `spread`
+        findings: `optimum`, `convergence`; of a `BlackBox` also `approximation`; of data also `fixed_point`, `components`, `conditioning`, `spread`
             and `rows`, as far as they can be computed.
 
     >>> import jax, vbjax as vb
@@ -110,6 +110,8 @@ def certify(
 ) -> Certificate:
     """Return the findings on a fit, see `Fit.certificate`; runs within `slack` nats count as equal."""
     found = dict(optimum=_optimum(fit, n_best, slack), convergence=_convergence(fit))
+    if (known := fit.diagnostics) is not None:
+        found["approximation"] = Finding(known.trust == "all", known.sentence, dict(trust=known.trust))
     if isinstance(fit.model, ConjugateModel):
         model, params, rows = fit.model, fit.params, None
         if data is not None:
