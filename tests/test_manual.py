@@ -23,6 +23,7 @@ SHOWN_ELSEWHERE = {
     "to_arviz": "its package is no part of the tests' environment: a block without doctest",
     "flow": "its package is no part of the tests' environment: a block without doctest",
     "from_numpyro": "its package is no part of the tests' environment: a block without doctest",
+    "from_pymc": "its package is no part of the tests' environment: a block without doctest",
 }
 
 

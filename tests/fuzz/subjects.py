@@ -415,6 +415,7 @@ EXEMPT |= {
     "blackbox.NonConjugateState": "a family's state",
     "blackbox.flow": "needs an extra",
     "blackbox.from_numpyro": "needs an extra",
+    "blackbox.from_pymc": "needs an extra",
     "sources.Arrow": "needs an extra",
     "sources.Blocks": "takes any function or iterable; what it gives is read by a fit",
     "sources.Parquet": "needs an extra",

@@ -5,8 +5,9 @@ what a family must offer. Fits start at the end of one of several `paths` to mod
 Five algorithms fit: `natural_ascent`, `structured_ascent` and `fixed_draws` on the draws of `normal_draws`,
 `stochastic_ascent` by the gradients of `estimators` (`gradient_estimates` shows them), and `score_matching`.
 `inspection` refuses what cannot be fitted. `diagnostics` says how far to trust a fit; `summing` sums
-discrete latents out; `flows` are those of flowjax; `numpyro_models` reads models of NumPyro; `non_conjugate`
-makes such a distribution a factor of a `vb.Model` whose other factors are conjugate.
+discrete latents out; `flows` are those of flowjax; `numpyro_models` and `pymc_models` read models of
+these packages; `non_conjugate` makes such a distribution a factor of a `vb.Model` whose other factors are
+conjugate.
 """
 
 import importlib
@@ -23,6 +24,7 @@ from vbjax.blackbox.families import LocationScale, LowRank, Mixture, low_rank, m
 from vbjax.blackbox.flows import flow
 from vbjax.blackbox.non_conjugate import NonConjugate, NonConjugateState
 from vbjax.blackbox.numpyro_models import from_numpyro
+from vbjax.blackbox.pymc_models import from_pymc
 from vbjax.blackbox.summing import summed_out
 from vbjax.numerics.pareto import pareto_smoothed
 
@@ -58,6 +60,7 @@ __all__ = [
     "StochasticAscent",
     "flow",
     "from_numpyro",
+    "from_pymc",
     "gradient_estimates",
     "low_rank",
     "mixture",
