@@ -99,7 +99,7 @@ def calibration(report: list[str]) -> None:
                     rows.append(_row(found))
                     print(*rows[-1], sep="  ", flush=True)
                     every += found
-            jax.clear_caches()
+                jax.clear_caches()  # programs take memory maps, of which a process has 65,530
     header = [
         "target",
         "family",
