@@ -169,7 +169,7 @@ def test_the_importance_weighted_gradient_is_that_of_its_bound(float64):
     def estimate(key):
         of = lambda free: surrogate(
             "importance_weighted",
-            log_p,
+            jax.vmap(log_p),
             q.at(free),
             fresh_points("importance_weighted", q.at(free), key, 2, "independent"),
         )

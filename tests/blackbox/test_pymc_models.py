@@ -88,6 +88,14 @@ def test_every_variable_has_its_own_space_and_shape(pymc):
         np.testing.assert_allclose(jax.jit(box.log_joint)(u), model.compile_logp()(point), rtol=1e-10)
 
 
+def test_the_precision_of_jax_stays_as_it_was(pymc):
+    with pymc.Model() as model:
+        pymc.Normal("x", 0, 1)
+    with jax.enable_x64(True):
+        from_pymc(model)
+    assert not jax.config.jax_enable_x64  # importing PyTensor's part for JAX would set it
+
+
 def test_what_is_no_model_of_continuous_latents_is_refused(pymc):
     with pymc.Model() as empty:
         pymc.Normal("x", 0, 1, observed=0)

@@ -279,6 +279,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "own_statistics": lambda: vb.engine.statistics(own_model(), good("own_params"), good("column")),
     "optimum": lambda: vb.fit(own_model(), good("column"), key=jax.random.key(0)).params,
     "black_box": lambda: model("BlackBox"),
+    "encoder": lambda: jax.tree_util.Partial(lambda a, x: (a * x, a + x), jnp.ones(1)),
     "black_box_params": lambda: fitted("BlackBox").params,
     "location_scale": lambda: bb.LocationScale(jnp.zeros(2), jnp.ones(2), bb.scales.Diagonal()),
     "normal_family": vb.Normal,

@@ -58,6 +58,7 @@ HYPER = dict(
     precision="matrix_value",
     log_density="function",
     support="other",
+    local="other",
     family="choice",
     n_draws="optional_count",
     n_paths="count",

@@ -252,6 +252,7 @@ PLOTS = {
 _BOX = "model=other:black_box params=params:black_box_params data=anything:nothing"
 BLACK_BOX = {
     "Approximation": "=exempt",
+    "amortized": "encoder=other:encoder of=choice:mean_field",
     "FixedDraws": "=fitted",
     "NaturalAscent": "=fitted",
     "ScoreMatching": "=fitted",

@@ -5,9 +5,9 @@ what a family must offer. Fits start at the end of one of several `paths` to mod
 Five algorithms fit: `natural_ascent`, `structured_ascent` and `fixed_draws` on the draws of `normal_draws`,
 `stochastic_ascent` by the gradients of `estimators` (`gradient_estimates` shows them), and `score_matching`.
 `inspection` refuses what cannot be fitted. `diagnostics` says how far to trust a fit; `summing` sums
-discrete latents out; `flows` are those of flowjax; `numpyro_models` and `pymc_models` read models of
-these packages; `non_conjugate` makes such a distribution a factor of a `vb.Model` whose other factors are
-conjugate.
+discrete latents out; `flows` are those of flowjax, `amortized_normals` those of rows, by an encoder;
+`numpyro_models` and `pymc_models` read models of these packages; `non_conjugate` makes such a distribution a
+factor of a `vb.Model` whose other factors are conjugate.
 """
 
 import importlib
@@ -17,6 +17,7 @@ from vbjax.blackbox.algorithms.gradient_estimates import gradient_estimates
 from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
 from vbjax.blackbox.algorithms.pathfinder import pathfinder
 from vbjax.blackbox.algorithms.score_matching import ScoreMatching
+from vbjax.blackbox.amortized_normals import amortized
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.diagnostics import Diagnostics
@@ -58,6 +59,7 @@ __all__ = [
     "NonConjugateState",
     "ScoreMatching",
     "StochasticAscent",
+    "amortized",
     "flow",
     "from_numpyro",
     "from_pymc",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
@@ -19,7 +19,13 @@ from vbjax.blackbox.algorithms.estimators import surrogate
 from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
 from vbjax.blackbox.algorithms.paths import follow_paths, overdispersed
 from vbjax.blackbox.algorithms.structured_ascent import StructuredAscent
-from vbjax.blackbox.approximation import Approximation, constrain, support_leaves, support_size
+from vbjax.blackbox.approximation import (
+    Approximation,
+    constrain,
+    constrain_rows,
+    support_leaves,
+    support_size,
+)
 from vbjax.blackbox.contracts import (
     Distribution,
     FamilyStart,
@@ -27,6 +33,7 @@ from vbjax.blackbox.contracts import (
     Latents,
     SupportTree,
     WithDiscrete,
+    WithLocal,
     needs_fresh_draws,
 )
 from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, Draws, diagnose_draws, resample_rows
@@ -43,6 +50,7 @@ from vbjax.blackbox.flows import Flow
 from vbjax.blackbox.inspection import (
     inspect_family,
     inspect_function,
+    inspect_local,
     inspect_n_draws,
     inspect_params,
     inspect_support,
@@ -59,6 +67,9 @@ from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import as_array, read_arrays, read_count, read_key
 from vbjax.numerics.types import Data
 
+DrawLocal: TypeAlias = Callable[[Data], tuple[Float[Array, "m k"], Float[Array, " m"]]]
+
+_TOGETHER = 64  # draws for which local latents of all rows are in memory
 _LONGEST = 100  # steps of a path to a start
 _LARGEST = 2**24  # numbers in the Hessians of all paths; more take one start
 
@@ -87,6 +98,9 @@ class BlackBox:
             "blocks" need more than 2 d.
         log_likelihood: `log_likelihood(latents, rows)`, one number for each row. The density is then
             `log_density(latents)` plus their sum, and rows may have weights and come in minibatches.
+        local: supports of the latents that each row has for itself, for a model with log_likelihood, which is
+            then `log_likelihood(latents, local, rows)`, log p(row, its latents | latents) for each row; the
+            leaves of `local` have the rows in front. The family is `blackbox.amortized(encoder)`.
         n_paths: number of points from which paths to modes start a fit of "full_rank", "mean_field", "blocks"
             or a flow (`blackbox.pathfinder`); the fit climbs from the end of the best. Other families, and
             latents of more than some 1,000 numbers, have one start.
@@ -118,7 +132,8 @@ class BlackBox:
     support: SupportTree = dataclasses.field()
     family: str | FamilyStart = static(default="full_rank")
     n_draws: int | None = static(default=None)
-    log_likelihood: Callable[[Latents, Data], Array] | None = static(default=None)
+    log_likelihood: Callable[..., Array] | None = static(default=None)
+    local: SupportTree = None
     n_paths: int = static(default=16)
     found: StructuredStart | None = static(default=None, init=False, repr=False)  # "structured": by `inspect`
 
@@ -162,6 +177,7 @@ class BlackBox:
     def _inspected(self, data: Data) -> BlackBox:
         """Return the model, whose family is known; refuse one that cannot be fitted to the data."""
         q = self.inspect_family(float_dtype(data))
+        inspect_local(self.local, self.log_likelihood, q, data)
         least = q.kind.least_draws(self.size) if isinstance(q, LocationScale) else 2
         inspect_n_draws("n_draws", self._draws_of(q), least, self.size)
         self._inspect_density(data)
@@ -180,8 +196,13 @@ class BlackBox:
             return
         if data is None:
             raise ValueError("log_likelihood needs data; there are none")
-        shape = (n_rows(data),)
-        inspect_function("log_likelihood", self.log_likelihood, self.support, float_dtype(data), rows, shape)
+        shape, dtype = (n_rows(data),), float_dtype(data)
+        if self.local is not None:
+            v = jnp.zeros((n_rows(data), support_size(self.local)), dtype)
+            local = jax.eval_shape(lambda v: constrain_rows(self.local, v)[0], v)
+            inspect_function("log_likelihood", self.log_likelihood, self.support, dtype, (local, data), shape)
+            return
+        inspect_function("log_likelihood", self.log_likelihood, self.support, dtype, rows, shape)
 
     def resolve(self, data: Data, weights: Array | None = None) -> BlackBox:
         """Return the model, of which nothing follows the data; refuse weights where there are no rows."""
@@ -280,11 +301,15 @@ class BlackBox:
         alone = data is None or self.log_likelihood is not None
         return self.log_density(latents) if alone else self.log_density(latents, data)
 
-    def log_joint(self, u: Float[Array, " d"], data: Data = None, share: float = 1) -> Float[Array, ""]:
+    def log_joint(
+        self, u: Float[Array, " d"], data: Data = None, share: float = 1, draw_local: DrawLocal | None = None
+    ) -> Float[Array, ""]:
         """Compute log p(latents, data) + log |Jacobian| at unconstrained u.
 
         Args:
             share: the share of all rows that `data` holds; the log likelihood is divided by it.
+            draw_local: of a model with local latents, draws those of rows, unconstrained, with their log
+                density, which is subtracted.
         """
         latents, stretch = constrain(self.support, u)
         log_p = jnp.asarray(self._density(latents, data), u.dtype) + stretch
@@ -292,19 +317,64 @@ class BlackBox:
             return log_p
         if isinstance(data, Annotated):
             weights = data.constant
-            each = self.log_likelihood(latents, blank_idle(data.rows, weights))
+            each = self._of_rows(self.log_likelihood, latents, blank_idle(data.rows, weights), draw_local)
             each = jnp.where(weights == 0, 0, weights * each)
         else:
-            each = self.log_likelihood(latents, data)
+            each = self._of_rows(self.log_likelihood, latents, data, draw_local)
         return log_p + each.sum().astype(u.dtype) / share
+
+    def _of_rows(
+        self,
+        log_likelihood: Callable[..., Array],
+        latents: Latents,
+        rows: Data,
+        draw_local: DrawLocal | None,
+    ) -> Float[Array, " m"]:
+        """Return the log likelihood of each row; with local latents, an estimate of its part of the bound."""
+        if self.local is None:
+            return log_likelihood(latents, rows)
+        if draw_local is None:
+            raise ValueError("local latents are for family=vb.blackbox.amortized(encoder) alone")
+        v, log_q = draw_local(rows)
+        local, stretch = constrain_rows(self.local, v)
+        return log_likelihood(latents, local, rows) + stretch - log_q
+
+    def log_joints(
+        self, q: Distribution, u: Float[Array, "n d"], key: Array, data: Data = None, share: float = 1
+    ) -> Float[Array, " n"]:
+        """Compute `log_joint` at every row of u; with local latents, on fresh draws of theirs by q."""
+        if not isinstance(q, WithLocal):
+            return jax.vmap(lambda u: self.log_joint(u, data, share))(u)
+
+        def one(pair: tuple[Array, Array]) -> Float[Array, ""]:
+            return self.log_joint(pair[0], data, share, functools.partial(q.draw_local, pair[1]))
+
+        return lax.map(one, (u, jax.random.split(key, len(u))), batch_size=_TOGETHER)
+
+    def sample_local(self, params: Approximation, key: Array, n: int, data: Data) -> Latents:
+        """Draw n values of the local latents of the rows of data; n, then the rows, lead their shapes.
+
+        Raises:
+            ValueError: a model without local latents; parameters of another; a key or a number of another
+                kind.
+        """
+        inspect_params(self.support, params)
+        if not isinstance(params.q, WithLocal) or self.local is None:
+            raise ValueError("sample_local is for models with local latents")
+        draw, rows = params.q.draw_local, self.read(data)
+        keys = jax.random.split(read_key(key), read_count(n, "n"))
+        return jax.vmap(lambda key: constrain_rows(self.local, draw(key, rows)[0])[0])(keys)
 
     def score_draws(
         self, params: Approximation, data: Data = None
     ) -> tuple[Float[Array, " n"], Float[Array, "n d"]]:
         """Compute `log_joint` and its gradients at the draws of the fit."""
         inspect_params(self.support, params)
-        score = jax.value_and_grad(lambda u: self.log_joint(u, data))
-        return jax.vmap(score)(params.points()[0])
+        u, q = params.points()[0], params.q
+        if isinstance(q, WithLocal):
+            value, pull = jax.vjp(lambda u: self.log_joints(q, u, params.key, data), u)
+            return value, pull(jnp.ones_like(value))[0]
+        return jax.vmap(jax.value_and_grad(lambda u: self.log_joint(u, data)))(u)
 
     def slope(self, params: Approximation[LocationScale], data: Data = None) -> Any:
         """Compute the gradient of the bound of a normal on the draws of the fit, a slope of its kind."""
@@ -317,14 +387,14 @@ class BlackBox:
         """Compute the bound E_q[log p] + H[q] on the draws of the fit."""
         inspect_params(self.support, params)
         u, w = points = params.points()
-        return w @ jax.vmap(lambda u: self.log_joint(u, data))(u) + entropy(params.q, points)
+        return w @ self.log_joints(params.q, u, params.key, data) + entropy(params.q, points)
 
     def log_ratios(
         self, params: Approximation, u: Float[Array, "n d"], data: Data = None
     ) -> Float[Array, " n"]:
         """Compute log p - log q at every row of unconstrained u."""
         inspect_params(self.support, params)
-        return jax.vmap(lambda u: self.log_joint(u, data))(u) - params.q.log_prob(u)
+        return self.log_joints(params.q, u, params.key, data) - params.q.log_prob(u)
 
     def gradient_norm(self, params: Approximation, data: Data = None) -> Float[Array, ""]:
         """Compute the length of the bound's gradient.
@@ -344,7 +414,8 @@ class BlackBox:
 
         def value(free: Free) -> Float[Array, ""]:
             here = params.at(free)
-            return surrogate("pathwise", lambda u: self.log_joint(u, data), here.q, here.points())
+            log_joints = lambda u: self.log_joints(here.q, u, params.key, data)
+            return surrogate("pathwise", log_joints, here.q, here.points())
 
         gradient = jax.grad(value)(to_free(q))
         return jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient))), None
@@ -374,8 +445,8 @@ class BlackBox:
         def draw(number: Int[Array, ""]) -> Draws:
             keys = jax.random.split(jax.random.fold_in(params.key, number), len(lanes))
             u = jnp.stack([q.sample(key, N_DRAWS) for q, key in zip(lanes, keys, strict=True)])
-            one = lambda u: (self._entries(params, u), self.log_joint(u, data))
-            latents, log_p = jax.vmap(jax.vmap(one))(u)
+            latents = jax.vmap(jax.vmap(lambda u: self._entries(params, u)))(u)
+            log_p = jax.vmap(lambda u, key: self.log_joints(params.q, u, key, data))(u, keys)
             log_q = jnp.stack([q.log_prob(x) for q, x in zip(lanes, u, strict=True)])
             return Draws(latents, log_p, log_q)
 
@@ -454,5 +525,5 @@ def _resample(model: BlackBox, params: Approximation, key: Array, n: int, data: 
     q = model._wider(params.q, model._slope(params, data)[1])[-1:] or [params.q]
     u = q[0].sample(normals, max(10 * n, N_DRAWS))
     uniforms = jax.random.uniform(picks, (n,), u.dtype)
-    log_ratios = jax.vmap(lambda u: model.log_joint(u, data))(u) - q[0].log_prob(u)
+    log_ratios = model.log_joints(params.q, u, params.key, data) - q[0].log_prob(u)
     return params.values(u[resample_rows(log_ratios, uniforms)])

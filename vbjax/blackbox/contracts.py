@@ -14,7 +14,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from vbjax.numerics.types import Tree
+from vbjax.numerics.types import Data, Tree
 
 Latents: TypeAlias = Tree  # values of the latents, a pytree of the structure of the user's `support`
 SupportTree: TypeAlias = Any  # the user's `support`: a pytree whose leaves are `Support` objects
@@ -82,6 +82,17 @@ class WithFreshDraws(Distribution, Protocol):
     @property
     def needs_fresh_draws(self) -> bool:
         """Whether it must be fitted on draws that are fresh in every step."""
+
+
+@runtime_checkable
+class WithLocal(Distribution, Protocol):
+    """Distribution that also draws latents of single rows, which are no part of its vectors."""
+
+    def encode(self, rows: Data) -> tuple[Float[Array, "m k"], Float[Array, "m k"]]:
+        """Return means and log standard deviations of the unconstrained local latents of rows."""
+
+    def draw_local(self, key: Array, rows: Data) -> tuple[Float[Array, "m k"], Float[Array, " m"]]:
+        """Return one draw of the unconstrained local latents of rows, and their log density."""
 
 
 # (key, length of every latent's vector, dtype) -> the member of the family from which a fit starts

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,9 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from vbjax.blackbox.approximation import Approximation, constrain, support_size
-from vbjax.blackbox.contracts import Distribution, SupportTree
+from vbjax.blackbox.contracts import Distribution, SupportTree, WithLocal
 from vbjax.blackbox.supports import Support
+from vbjax.core.rows import n_rows
 from vbjax.numerics.inputs import read_count
 from vbjax.numerics.types import Data
 
@@ -41,24 +43,23 @@ def evaluating(name: str, where: str) -> Iterator[None]:
         ) from error
 
 
-def inspect_support(support: SupportTree, *, discrete: bool) -> None:
+def inspect_support(support: SupportTree, *, discrete: bool, name: str = "support") -> None:
     """Refuse a tree with leaves other than supports, or without a latent of any size.
 
     Args:
         discrete: whether discrete latents are allowed.
+        name: of the argument, for the error.
     """
-    if isinstance(support, Mapping) and (wrong := [name for name in support if not isinstance(name, str)]):
-        raise ValueError(f"support must have names that are strings; got {wrong[0]!r}")
+    if isinstance(support, Mapping) and (wrong := [key for key in support if not isinstance(key, str)]):
+        raise ValueError(f"{name} must have names that are strings; got {wrong[0]!r}")
     is_leaf = lambda x: x is None or isinstance(x, Support)
     for leaf in jax.tree.leaves(support, is_leaf=is_leaf):
         if not isinstance(leaf, Support) or not hasattr(leaf, "shape"):
-            raise ValueError(
-                f"support must hold supports alone (vb.real(), vb.positive(), ...); got {leaf!r}"
-            )
+            raise ValueError(f"{name} must hold supports alone (vb.real(), vb.positive(), ...); got {leaf!r}")
         if leaf.discrete and not discrete:
-            raise ValueError(f"support must hold no discrete latent here; got {leaf!r}")
+            raise ValueError(f"{name} must hold no discrete latent here; got {leaf!r}")
     if support_size(support) < 1:
-        raise ValueError(f"support must have a latent of some size; got {support!r}")
+        raise ValueError(f"{name} must have a latent of some size; got {support!r}")
 
 
 def inspect_n_draws(name: str, n: object, least: int, size: int) -> None:
@@ -99,7 +100,7 @@ def inspect_function(
     function: Callable[..., Array],
     support: SupportTree,
     dtype: DTypeLike,
-    data: tuple[Data, ...],
+    data: tuple[Any, ...],
     shape: tuple[int, ...],
 ) -> None:
     """Refuse a function of the latents that cannot be evaluated, or does not give real numbers of a shape.
@@ -121,6 +122,29 @@ def inspect_function(
         raise ValueError(f"{name} must return {what}; got {value}")
     if not (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)):
         raise ValueError(f"{name} must return real numbers; got {value.dtype}")
+
+
+def inspect_local(
+    local: SupportTree, log_likelihood: Callable[..., Array] | None, q: Distribution, data: Data
+) -> None:
+    """Refuse local latents without rows or an encoder, and an encoder of another number of latents."""
+    if local is None:
+        if isinstance(q, WithLocal):
+            raise ValueError(
+                "family=amortized(encoder) is for a BlackBox with local, supports of rows' latents"
+            )
+        return
+    inspect_support(local, discrete=False, name="local")
+    if log_likelihood is None or data is None:
+        raise ValueError("local is for models of rows: give log_likelihood and data")
+    if not isinstance(q, WithLocal):
+        raise ValueError("local latents need family=vb.blackbox.amortized(encoder)")
+    with evaluating("encoder", f"rows of shapes {jax.tree.map(jnp.shape, data)}"):
+        given = jax.eval_shape(lambda q: q.encode(data), q)
+    shape = (n_rows(data), support_size(local))
+    shapes = [x.shape for x in given]
+    if shapes != [shape, shape]:
+        raise ValueError(f"encoder must return means and log sds of shape {shape}; got shapes {shapes}")
 
 
 def inspect_params(support: SupportTree, params: object) -> None:

@@ -15,7 +15,7 @@ from jax.scipy.special import logsumexp
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from vbjax.blackbox.contracts import Distribution, Points, WithDiscrete, is_reparameterized
+from vbjax.blackbox.contracts import Distribution, Points, WithDiscrete, WithLocal, is_reparameterized
 from vbjax.blackbox.families import entropy, with_equal_weights
 from vbjax.numerics.inputs import read_count
 
@@ -60,7 +60,7 @@ def fresh_points(estimator: str, q: Distribution, key: Array, n: int, draws: str
 
 def surrogate(
     estimator: str,
-    log_joint: Callable[[Float[Array, " d"]], Float[Array, ""]],
+    log_joints: Callable[[Float[Array, "n d"]], Float[Array, " n"]],
     q: Distribution,
     points: Points,
 ) -> Float[Array, ""]:
@@ -77,8 +77,8 @@ def surrogate(
     if estimator == "score":
         u = lax.stop_gradient(u)
         log_q = q.log_prob(u)
-        return _by_score(jax.vmap(log_joint)(u) - log_q, log_q)
-    log_p = jax.vmap(log_joint)(u)
+        return _by_score(log_joints(u) - log_q, log_q)
+    log_p = log_joints(u)
     if estimator == "importance_weighted":
         return logsumexp(log_p - q.log_prob(u) + jnp.log(w))
     if estimator == "sticking_the_landing":
@@ -113,5 +113,7 @@ def inspect_estimator(q: Distribution, estimator: str, draws: str, n_draws: int)
             f"draws must be 'independent' for a score, for discrete latents and for families without "
             f"`place`; got {draws!r}"
         )
+    if isinstance(q, WithLocal) and estimator in ("score", "importance_weighted"):
+        raise ValueError(f"estimator {estimator!r} is not for amortised latents")
     if estimator == "importance_weighted" and isinstance(q, WithDiscrete):
         raise ValueError("estimator 'importance_weighted' is not for discrete latents")

@@ -66,7 +66,7 @@ def gradient_estimates(
         def value(free: Free) -> Float[Array, ""]:
             q = from_free(params.q, free)
             points = fresh_points(estimator, q, key, n_draws, draws)
-            return surrogate(estimator, lambda u: model.log_joint(u, data), q, points)
+            return surrogate(estimator, lambda u: model.log_joints(q, u, key, data), q, points)
 
         return jax.grad(value)(to_free(params.q))
 

@@ -214,15 +214,15 @@ class StochasticAscent(Ascent):
 
     def _surrogate(self, q: Distribution, key: Array, data: Data) -> Float[Array, ""]:
         """Compute the surrogate of one step, on fresh draws and, where there are minibatches, fresh rows."""
-        draw, pick = jax.random.split(key)
+        draw, pick, local = jax.random.split(key, 3)
         share = 1.0
         if self.batch_size is not None:
             n = n_rows(data)
             rows = jax.random.randint(pick, (self.batch_size,), 0, n)
             data, share = jax.tree.map(lambda x: x[rows], data), self.batch_size / n
-        log_joint = lambda u: self.model.log_joint(u, data, share)
+        log_joints = lambda u: self.model.log_joints(q, u, local, data, share)
         points = fresh_points(self.estimator, q, draw, self.n_draws, self.draws)
-        return surrogate(self.estimator, log_joint, q, points)
+        return surrogate(self.estimator, log_joints, q, points)
 
 
 def _drift(mean: Free, before: Free, variance: Free, variance_before: Free) -> Float[Array, ""]:
