@@ -17,6 +17,7 @@ monitoring.register_event_listener(lambda event, **_: event.endswith("cache_miss
 vb.configure(cpu_devices="all", compilation_cache=True)
 vb.fit(vb.KMeans(2), vb.datasets.old_faithful(), key=jax.random.key(0), n_restarts=2)
 assert len(jax.devices()) == len(os.sched_getaffinity(0))
+assert int(os.environ["NPROC"]) > len(jax.devices())  # threads: some may wait for a collective sum
 try:
     vb.configure(cpu_devices=3)
 except RuntimeError as error:

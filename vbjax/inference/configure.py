@@ -52,6 +52,8 @@ def configure(
                 "cpu_devices comes too late: JAX has started its devices. Call vb.configure before the first "
                 f"computation of the process; there are {len(jax.devices('cpu'))} of the processor now"
             ) from None
+        # a device that waits for the others holds a thread, which a matrix product of theirs may wait for
+        os.environ.setdefault("NPROC", str(number + _cores()))
     if not isinstance(compilation_cache, (bool, str, os.PathLike)):
         raise ValueError(f"compilation_cache must be True, False or a path; got {compilation_cache!r}")
     if compilation_cache is not False:
