@@ -274,6 +274,46 @@ def peers(report: list[str]) -> None:
     report += ["## Black box: beside stochastic gradients, float64", table(header, rows)]
 
 
+def pathfinders(report: list[str]) -> None:
+    """blackjax's multi-path Pathfinder, sixteen paths from points as wide as ours, beside a whole fit."""
+    import blackjax
+
+    rows = []
+    with jax.enable_x64(True):
+        for name in NAMES:
+            target = posterior(name)
+            fitted = fit_of(target, "full_rank")
+            jax.clear_caches()
+            first = seconds(lambda: fitted(0).objective)  # noqa: B023
+            fit = fitted(0)
+            log_joint = functools.partial(fit.model.log_joint, data=jax.tree.map(jnp.asarray, target.data))
+
+            @jax.jit
+            def whole(key: Array) -> Array:
+                start, rest = jax.random.split(key)
+                sd = jnp.geomspace(1, 4, 16)[:, None]
+                points = sd * jax.random.normal(start, (16, fit.model.size))  # noqa: B023
+                way = blackjax.multipathfinder(log_joint)  # noqa: B023
+                state, _ = way.init(rest, points)
+                return way.sample(rest, state, 20_000)
+
+            keys = map(jax.random.key, itertools.count())
+            cold = seconds(lambda: whole(next(keys)))  # noqa: B023
+            own, warm = interleaved(lambda: fitted(1).objective, lambda: whole(next(keys)), repeats=5)  # noqa: B023
+            latents = jax.jit(jax.vmap(lambda u: constrain(fit.model.support, u)[0]))(whole(next(keys)))  # noqa: B023
+            ours = cells(target, fit.params.sample(jax.random.key(1), 20_000))
+            rows.append(
+                [name, f"{own * 1e3:.0f}", f"{warm * 1e3:.0f}", f"{warm / own:.1f}x", f"{first:.1f}",
+                 f"{cold:.1f}", f"{cold / first:.1f}x", *ours, *cells(target, latents)]
+            )  # fmt: skip
+            print(*rows[-1], sep="  ", flush=True)
+    header = [
+        "posterior", "our fit ms", "Pathfinder ms", "ratio", "ours from cold s", "theirs s", "ratio",
+        "our error of means, sds", "our ratio of sds", "their error", "their ratio of sds",
+    ]  # fmt: skip
+    report += ["## Black box: beside blackjax's multi-path Pathfinder, float64", table(header, rows)]
+
+
 # -- PyMC ----------------------------------------------------------------------------------------------------
 
 
@@ -294,45 +334,71 @@ def pymc_model(name: str, data: dict[str, np.ndarray]) -> Any:
     return model
 
 
-def advi(report: list[str]) -> None:
-    """5,000 steps of PyMC's automatic differentiation variational inference at its default settings."""
+def advi_way(name: str, family: str, data: dict[str, np.ndarray]) -> tuple[float, float, Any]:
+    """5,000 steps of PyMC's ADVI at its default settings, from cold and again; draws after both."""
     import pymc
 
+    with pymc_model(name, data):
+        way = {"full_rank": pymc.FullRankADVI, "mean_field": pymc.ADVI}[family](random_seed=0)
+        cold = seconds(lambda: way.fit(STEPS, progressbar=False) and None)
+        warm = seconds(lambda: way.refine(STEPS, progressbar=False))
+        return cold, warm, way.approx.sample(20_000, random_seed=1)
+
+
+def pathfinder_way(name: str, family: str, data: dict[str, np.ndarray]) -> tuple[float, float, Any]:
+    """pymc-extras' multi-path Pathfinder at its default settings, from cold and again."""
+    import pymc_extras
+
+    with pymc_model(name, data) as model:
+        fit = functools.partial(pymc_extras.fit_pathfinder, model, num_draws=1000, progressbar=False)
+        cold = seconds(lambda: fit(random_seed=0) and None)
+        warm = seconds(lambda: fit(random_seed=1) and None)
+        return cold, warm, fit(random_seed=2)
+
+
+def pymc_ways(report: list[str]) -> None:
+    """PyMC's ADVI and Pathfinder beside our fits of the same posteriors."""
     rows = []
+    runs = [("full_rank", "ADVI", advi_way), ("mean_field", "ADVI", advi_way)]
+    runs += [("full_rank", "Pathfinder", pathfinder_way)]
     with jax.enable_x64(True):
-        for name, family in itertools.product(("kidscore_momiq", "arK"), ("full_rank", "mean_field")):
+        for name, (family, title, way) in itertools.product(("kidscore_momiq", "arK"), runs):
             target = posterior(name)
             fitted = fit_of(target, family)
+            jax.clear_caches()
             first = seconds(lambda: fitted(0).objective)  # noqa: B023
             (own,) = interleaved(lambda: fitted(1).objective, repeats=5)  # noqa: B023
-            with pymc_model(name, target.data):
-                peer = {"full_rank": pymc.FullRankADVI, "mean_field": pymc.ADVI}[family](random_seed=0)
-                cold = seconds(lambda: peer.fit(STEPS, progressbar=False) and None)  # noqa: B023
-                warm = seconds(lambda: peer.refine(STEPS, progressbar=False))  # noqa: B023
-                draws = peer.approx.sample(20_000, random_seed=1).posterior
-            latents = vb.Record({k: jnp.asarray(draws[k].values[0]) for k in target.support})
-            theirs, ours = (
-                cells(target, latents),
-                cells(target, fitted(0).params.sample(jax.random.key(1), 20_000)),
-            )
+            cold, warm, tree = way(name, family, target.data)
+            draws = {k: np.asarray(tree.posterior[k].values) for k in target.support}
+            flat = {k: x.reshape(-1, *x.shape[2:]) for k, x in draws.items()}  # of all chains
+            theirs = cells(target, vb.Record(jax.tree.map(jnp.asarray, flat)))
+            ours = cells(target, fitted(0).params.sample(jax.random.key(1), 20_000))
             rows.append(
-                [f"{name}, {family}", f"{own * 1e3:.0f}", f"{warm * 1e3:.0f}", f"{warm / own:.0f}x",
+                [f"{name}, {family}, {title}", f"{own * 1e3:.0f}", f"{warm * 1e3:.0f}", f"{warm / own:.0f}x",
                  f"{first:.1f}", f"{cold:.1f}", f"{cold / first:.1f}x", *ours, *theirs]
             )  # fmt: skip
             print(*rows[-1], sep="  ", flush=True)
     header = [
-        "posterior, family", "our fit ms", "PyMC, 5,000 steps ms", "ratio", "our first s", "PyMC's first s",
-        "ratio", "our error of means, sds", "our ratio of sds", "PyMC's error after 10,000",
-        "PyMC's ratio of sds",
+        "posterior, family, way", "our fit ms", "PyMC ms", "ratio", "our first s", "PyMC's first s",
+        "ratio", "our error of means, sds", "our ratio of sds", "PyMC's error", "PyMC's ratio of sds",
     ]  # fmt: skip
-    report += ["## Black box: beside PyMC's ADVI, float64", table(header, rows)]
+    report += [
+        "## Black box: beside PyMC's ADVI (5,000 steps; errors after 10,000) and Pathfinder, float64",
+        table(header, rows),
+    ]
 
 
-PARTS = {"accuracy": accuracy, "methods": methods, "peers": peers, "pymc": advi}
+PARTS = {
+    "accuracy": accuracy,
+    "methods": methods,
+    "peers": peers,
+    "pathfinders": pathfinders,
+    "pymc": pymc_ways,
+}
 
 
 def run(only: list[str] | None) -> None:
     """Run parts of the benchmark."""
     warnings.simplefilter("ignore")
-    run_parts("blackbox", PARTS, ["numpyro", "blackjax", "pymc"], only)
+    run_parts("blackbox", PARTS, ["numpyro", "blackjax", "pymc", "pymc-extras"], only)
     run_parts("blackbox", dict(calibration=calibration), ["scikit-learn"], only)
