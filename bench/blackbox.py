@@ -400,5 +400,6 @@ PARTS = {
 def run(only: list[str] | None) -> None:
     """Run parts of the benchmark."""
     warnings.simplefilter("ignore")
-    run_parts("blackbox", PARTS, ["numpyro", "blackjax", "pymc", "pymc-extras"], only)
+    run_parts("blackbox", PARTS, ["numpyro", "blackjax"], only)
+    run_parts("blackbox", dict(pymc=pymc_ways), ["pymc", "pymc-extras"], only)
     run_parts("blackbox", dict(calibration=calibration), ["scikit-learn"], only)
