@@ -393,7 +393,6 @@ PARTS = {
     "methods": methods,
     "peers": peers,
     "pathfinders": pathfinders,
-    "pymc": pymc_ways,
 }
 
 
