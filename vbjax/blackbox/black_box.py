@@ -58,6 +58,7 @@ from vbjax.blackbox.inspection import (
 from vbjax.blackbox.scales import COUPLED, Slope
 from vbjax.blackbox.structured.probing import find_sparsity
 from vbjax.core.contracts import Algorithm, Options
+from vbjax.core.devices import jit_over_mesh
 from vbjax.core.model import ConjugateModel
 from vbjax.core.presentation import model_repr, offered
 from vbjax.core.rows import Annotated, blank_idle, float_dtype, n_rows
@@ -439,6 +440,9 @@ class BlackBox:
     def diagnose(self, params: Approximation, data: Data = None) -> Diagnostics:
         """Compute the diagnostics of a fit, from draws that it has not seen."""
         inspect_params(self.support, params)
+        return _diagnosed(self, params, data)
+
+    def _diagnose(self, params: Approximation, data: Data) -> Diagnostics:
         norm, slope = self._slope(params, data)
         lanes = [params.q, *self._wider(params.q, slope)]
 
@@ -505,6 +509,10 @@ class BlackBox:
             )
         if not np.isfinite(gradient).all():
             raise ValueError("log_density has a gradient that is not finite where the fit starts")
+
+
+# apart from the loop of a fit: it runs once, and most of its time is compilation
+_diagnosed = jit_over_mesh(BlackBox._diagnose, quickly=True)
 
 
 @jit

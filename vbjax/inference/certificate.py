@@ -61,8 +61,8 @@ class Certificate:
 
     Attributes:
         title: what was fitted.
-        findings: `optimum`, `convergence`; of a `BlackBox` also `approximation`; of data also `fixed_point`, `components`, `conditioning`, `spread`
-            and `rows`, as far as they can be computed.
+        findings: `optimum`, `convergence`; of a `BlackBox` also `approximation`; of data also `fixed_point`,
+            `components`, `conditioning`, `spread` and `rows`, as far as they can be computed.
 
     >>> import jax, vbjax as vb
     >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), jax.numpy.arange(5.0), key=jax.random.key(0))

@@ -43,7 +43,6 @@ class _SoFar(NamedTuple):
     objective: Array
     n_iter: Array
     status: Array
-    diagnostics: Tree
 
 
 def fit(
@@ -189,7 +188,7 @@ def fit(
         if source is not None:
             starts, algorithm, sampled, _ = fixed
             race = out_of_core.advance(race, starts, algorithm, sampled, rows, progress, kept)
-            result = _explained(_as_fit(algorithm, race, _so_far(race, algorithm, sampled)), fixed)
+            result = _explained(_as_fit(algorithm, race, _so_far(race), sampled), fixed)
         else:
             race = race if kept is None else kept.restored(race)
             race, winner, result = _advance_in_slices(race, fixed, progress, kept)
@@ -282,17 +281,16 @@ def _go_on(
     merged = division.merged(race)
     going = merged.run < race.runs.objective.shape[-1]
     ended = merged.next_run.sum(dtype=jnp.int32) - going.sum(dtype=jnp.int32)
-    return race, _so_far(merged, algorithm, data), ended
+    return race, _so_far(merged), ended
 
 
-def _so_far(race: Race, algorithm: Algorithm, data: Data) -> _SoFar:
+def _so_far(race: Race) -> _SoFar:
     runs, best = race.runs, race.best
     return _SoFar(
         run=best.run,
         objective=runs.objective[best.run],
         n_iter=runs.n_iter[best.run],
         status=runs.status[best.run],
-        diagnostics=algorithm.model.diagnose(best.params, data),
     )
 
 
@@ -304,13 +302,13 @@ def _finish(race: Race, starts: Tree, algorithm: Algorithm, data: Data, weights:
     """All that comes after the start, inside jit and vmap."""
     turns, stop = jnp.asarray(_NO_LIMIT), jnp.asarray(False)
     race, so_far, _ = irreversible(_go_on(starts, algorithm, data, weights, turns, stop, race))
-    return _as_fit(algorithm, race, so_far)
+    return _as_fit(algorithm, race, so_far, data)
 
 
 _merged = jit_over_mesh(division.merged, quickly=True)
 
 
-def _as_fit(algorithm: Algorithm, race: Race, so_far: _SoFar) -> Fit:
+def _as_fit(algorithm: Algorithm, race: Race, so_far: _SoFar, data: Data) -> Fit:
     race = _merged(race) if divided(RUNS) else race
     return Fit(
         model=algorithm.model,
@@ -320,7 +318,7 @@ def _as_fit(algorithm: Algorithm, race: Race, so_far: _SoFar) -> Fit:
         runs=race.runs,
         full_trace=race.best.trace,
         status_code=so_far.status,
-        diagnostics=so_far.diagnostics,
+        diagnostics=algorithm.model.diagnose(race.best.params, data),
     )
 
 
@@ -365,4 +363,4 @@ def _advance_in_slices(
                     kept.keep(race, now=True)
                 race, so_far, _ = _advance(*fixed, _NO_LIMIT, np.bool_(True), race=race)
                 break
-    return race, int(so_far.run), _as_fit(fixed[1], race, so_far)
+    return race, int(so_far.run), _as_fit(fixed[1], race, so_far, fixed[2])

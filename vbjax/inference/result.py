@@ -198,11 +198,11 @@ class Fit(Generic[M]):
         """Return what speaks for and against the fit: a table of findings, and a sentence.
 
         They are: how many restarts found the best optimum, and how far below the next one is; how the run
-        ended, and how far the objective has still to rise; how close the approximation of a `BlackBox` is to the
-        posterior; of the data, what another sweep would change,
-        beside the rounding error of the objective; components that have collapsed or are empty; digits that
-        ill-conditioned matrices cost; by how much the standard deviations of q fall short of those of linear
-        response; and, with a key, rows that no component explains.
+        ended, and how far the objective has still to rise; how close the approximation of a `BlackBox` is to
+        the posterior; of the data, what another sweep would change, beside the rounding error of the
+        objective; components that have collapsed or are empty; digits that ill-conditioned matrices cost; by
+        how much the standard deviations of q fall short of those of linear response; and, with a key, rows
+        that no component explains.
 
         Args:
             data: of the fit; without them only what needs none is found.
