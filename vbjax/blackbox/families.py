@@ -15,11 +15,11 @@ from typing import Any, TypeAlias, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from jax.scipy.special import gammaln, logsumexp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float
-from scipy import sparse
 
 from vbjax.blackbox.contracts import (
     Distribution,
@@ -447,7 +447,7 @@ def start_of_latents(
     return continuous
 
 
-def structured(sparsity: ArrayLike | sparse.sparray | sparse.spmatrix) -> StructuredStart:
+def structured(sparsity: ArrayLike | scipy.sparse.sparray | scipy.sparse.spmatrix) -> StructuredStart:
     """Return the family of normals whose precision matrix has a given sparsity.
 
     family="structured" finds it by itself, where the data are known: not inside `jit` and `vmap`.
@@ -468,12 +468,12 @@ def structured(sparsity: ArrayLike | sparse.sparray | sparse.spmatrix) -> Struct
     >>> print(f"{fit.params.mean[0]:.4f} +- {fit.params.sd[0]:.4f}")
     0.6180 +- 0.6180
     """
-    pattern: Any = sparsity if sparse.issparse(sparsity) else np.asarray(as_array(sparsity, "sparsity"))
+    pattern: Any = sparsity if scipy.sparse.issparse(sparsity) else np.asarray(as_array(sparsity, "sparsity"))
     if pattern.ndim != 2 or pattern.shape[0] != pattern.shape[1] or pattern.shape[0] < 1:
         raise ValueError(f"sparsity must be a square matrix, (d, d); got shape {pattern.shape}")
     if not np.isfinite(pattern.sum()):
         raise ValueError("sparsity must be finite")
-    pattern = sparse.csr_array(pattern)
+    pattern = scipy.sparse.csr_array(pattern)
     return StructuredStart(Sparsity.of(pattern))
 
 

@@ -11,9 +11,9 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from jaxtyping import Bool, Float
-from scipy import sparse
 
 from vbjax.blackbox.structured.sparsity import Sparsity, colour
 from vbjax.core.rows import float_dtype
@@ -91,24 +91,26 @@ def probe(products: Callable[[np.ndarray], np.ndarray], size: int) -> Sparsity:
     rng = np.random.default_rng(0)
     n_groups = min(size, _GROUPS)
     group = np.arange(size) * n_groups // size  # of each column
-    touched = sparse.csc_array(np.ones((size, n_groups), bool))  # what rows may touch, and then do
+    touched = scipy.sparse.csc_array(np.ones((size, n_groups), bool))  # what rows may touch, and then do
     full = np.zeros(size, bool)
     while True:
-        sharing = colour(sparse.csc_array(touched[~full])) if n_groups > _GROUPS else np.arange(n_groups)
+        sharing = (
+            colour(scipy.sparse.csc_array(touched[~full])) if n_groups > _GROUPS else np.arange(n_groups)
+        )
         shared = sharing[group]
         found = np.zeros((size, sharing.max() + 1), bool)
         for first in range(0, found.shape[1], _AT_ONCE):
             seeds = rng.uniform(0.5, 1.5, size) * rng.choice([-1, 1], size)
             seeds = np.where(shared == np.arange(first, first + _AT_ONCE)[:, None], seeds, 0)
             found[:, first : first + _AT_ONCE] = products(seeds).T[:, : found.shape[1] - first]
-        rows, columns = sparse.coo_array(touched).coords
+        rows, columns = scipy.sparse.coo_array(touched).coords
         seen = found[rows, sharing[columns]] | full[rows]
-        touched = sparse.csc_array((seen[seen], (rows[seen], columns[seen])), shape=touched.shape)
+        touched = scipy.sparse.csc_array((seen[seen], (rows[seen], columns[seen])), shape=touched.shape)
         if n_groups == size:
             return Sparsity.of(touched)
-        full |= sparse.csr_array(touched).sum(1) > max(n_groups // 2, 8)
+        full |= scipy.sparse.csr_array(touched).sum(1) > max(n_groups // 2, 8)
         parts = min(2 * n_groups, size)
         finer = np.arange(size) * parts // size
         parent = np.zeros(parts, int)
         parent[finer] = group
-        group, n_groups, touched = finer, parts, sparse.csc_array(touched[:, parent])
+        group, n_groups, touched = finer, parts, scipy.sparse.csc_array(touched[:, parent])

@@ -16,8 +16,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.csgraph import reverse_cuthill_mckee
+import scipy
 
 from vbjax.numerics.stored import stored
 
@@ -69,46 +68,50 @@ class Sparsity:
         return np.array(getattr(self, name).split(), np.int32)
 
     @staticmethod
-    def of(pattern: sparse.sparray) -> Sparsity:
+    def of(pattern: scipy.sparse.sparray) -> Sparsity:
         """Return the sparsity of a matrix whose entries other than zero are `pattern`'s, made symmetric."""
-        pattern = sparse.csr_array(pattern != 0)
+        pattern = scipy.sparse.csr_array(pattern != 0)
         size = pattern.shape[0]
-        pattern = sparse.csr_array(pattern + pattern.T + sparse.eye_array(size, dtype=bool))
+        pattern = scipy.sparse.csr_array(pattern + pattern.T + scipy.sparse.eye_array(size, dtype=bool))
         touches = np.diff(pattern.indptr)  # how many numbers each interacts with
         limits = sorted({int(2**power) for power in range(int(size).bit_length())} | {size})
         tried = (_bordered(pattern, np.flatnonzero(touches > limit)) for limit in limits)
         _, order, n_border, width = min(tried, key=lambda found: found[0])
         n_band = size - n_border
-        ordered = sparse.csr_array(pattern[order][:, order])
-        band = sparse.coo_array(sparse.tril(ordered[:n_band][:, :n_band]))
+        ordered = scipy.sparse.csr_array(pattern[order][:, order])
+        band = scipy.sparse.coo_array(scipy.sparse.tril(ordered[:n_band][:, :n_band]))
         # entries at the border are read from its columns, so that its rows forbid nothing
         own = np.arange(n_border) + 1
-        colours = colour(sparse.csc_array(ordered[:n_band][:, :n_band]))
+        colours = colour(scipy.sparse.csc_array(ordered[:n_band][:, :n_band]))
         colours = np.concatenate([colours, colours.max(initial=-1) + own])
         lists = (order, band.coords[0], band.coords[1], colours)
         return Sparsity(size, n_border, width, *(" ".join(map(str, x.tolist())) for x in lists))
 
 
-def _bordered(pattern: sparse.csr_array, border: np.ndarray) -> tuple[float, np.ndarray, int, int]:
+def _bordered(pattern: scipy.sparse.csr_array, border: np.ndarray) -> tuple[float, np.ndarray, int, int]:
     """Return the cost of a factor with this border, the order, and the sizes of border and band."""
     size = pattern.shape[0]
     rest = np.setdiff1d(np.arange(size), border)
-    band = sparse.csr_array(pattern[rest][:, rest])
-    band_order = reverse_cuthill_mckee(sparse.csr_matrix(band), symmetric_mode=True) if len(rest) else rest
+    band = scipy.sparse.csr_array(pattern[rest][:, rest])
+    band_order = (
+        scipy.sparse.csgraph.reverse_cuthill_mckee(scipy.sparse.csr_matrix(band), symmetric_mode=True)
+        if len(rest)
+        else rest
+    )
     place = np.empty(len(rest), np.int64)
     place[band_order] = np.arange(len(rest))
-    rows, columns = sparse.coo_array(band).coords
+    rows, columns = scipy.sparse.coo_array(band).coords
     width = int(np.abs(place[rows] - place[columns]).max(initial=0))
     cost = len(rest) * float(width + 1 + len(border)) ** 2 + float(len(border)) ** 3
     return cost, np.concatenate([rest[band_order], border]), len(border), width
 
 
-def colour(touched: sparse.csc_array) -> np.ndarray:
+def colour(touched: scipy.sparse.csc_array) -> np.ndarray:
     """Return a colour for every column, so that no row has entries in two columns of one colour.
 
     Greedy, in the columns' order.
     """
-    meets = sparse.csr_array(touched.T.astype(np.int32) @ touched.astype(np.int32))
+    meets = scipy.sparse.csr_array(touched.T.astype(np.int32) @ touched.astype(np.int32))
     colours = np.full(touched.shape[1], -1)
     starts, neighbours = meets.indptr, meets.indices
     for j in range(len(colours)):
