@@ -130,6 +130,8 @@ GRID = {
     "Bayesian state space": (vb.BayesianLinearGaussianStateSpace(1), SERIES),
     "PPCA": (vb.PPCA(1), TABLES),
     "factor analysis": (vb.FactorAnalysis(1), TABLES),
+    "factor analysers": (vb.MixtureOfFactorAnalyzers(K, 1), TABLES),
+    "factor analysers, spherical": (vb.MixtureOfFactorAnalyzers(K, 1, "spherical"), TABLES),
     "Bayesian PCA": (vb.BayesianPCA(2), TABLES),
     "Poisson": (vb.BayesianPoissonMixture(K), counts()),
     "Poisson, EM": (vb.PoissonMixture(K), counts()),
