@@ -57,6 +57,7 @@ def with_equal_weights(u: Float[Array, "n d"]) -> Points:
 
 
 def log_normal(z: Float[Array, "n d"], log_det: Float[Array, ""]) -> Float[Array, " n"]:
+    """Return the log density of normals at standardised z; `log_det` is that of their scales."""
     return -0.5 * ((z * z).sum(-1) + z.shape[-1] * LOG_2PI) - log_det
 
 
