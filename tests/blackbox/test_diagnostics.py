@@ -9,7 +9,8 @@ import vbjax as vb
 from tests.support.clouds import key
 from tests.support.tolerances import close
 from vbjax.blackbox.diagnostics import N_DRAWS, Draws, diagnose_draws
-from vbjax.blackbox.families import Defensive, LocationScale
+from vbjax.blackbox.families import LocationScale
+from vbjax.blackbox.proposals import Defensive
 from vbjax.blackbox.scales import Full
 
 

@@ -1,13 +1,14 @@
 """Black-box variational inference: a distribution on unconstrained space, fitted to any log density.
 
-`black_box` holds the model, `approximation` the result of a fit, `families` the choices of q, `contracts`
-what a family must offer. Fits start at the end of one of several `paths` to modes, which `pathfinder` shows.
-Five algorithms fit: `natural_ascent`, `structured_ascent` and `fixed_draws` on the draws of `normal_draws`,
-`stochastic_ascent` by the gradients of `estimators` (`gradient_estimates` shows them), and `score_matching`.
-`inspection` refuses what cannot be fitted. `diagnostics` says how far to trust a fit; `summing` sums
-discrete latents out; `flows` are those of flowjax, `amortized_normals` those of rows, by an encoder;
-`numpyro_models` and `pymc_models` read models of these packages; `non_conjugate` makes such a distribution a
-factor of a `vb.Model` whose other factors are conjugate.
+`black_box` holds the model, `approximation` the result of a fit, `families` the choices of q, `starts` where
+fits by them begin, `contracts` what a family must offer. Fits start at the end of one of several `paths` to
+modes, which `pathfinder` shows. Five algorithms fit: `natural_ascent`, `structured_ascent` and `fixed_draws`
+on the draws of `normal_draws`, `stochastic_ascent` by the gradients of `estimators` (`gradient_estimates`
+shows them), and `score_matching`. `inspection` refuses what cannot be fitted. `diagnostics` says how far to
+trust a fit, by draws of `proposals`; `summing` sums discrete latents out; `local_latents` are those of single
+rows, and `amortized_normals` their family, by an encoder; `flows` are those of flowjax; `numpyro_models` and
+`pymc_models` read models of these packages; `non_conjugate` makes such a distribution a factor of a
+`vb.Model` whose other factors are conjugate.
 """
 
 import importlib
@@ -21,11 +22,12 @@ from vbjax.blackbox.amortized_normals import amortized
 from vbjax.blackbox.approximation import Approximation
 from vbjax.blackbox.black_box import BlackBox
 from vbjax.blackbox.diagnostics import Diagnostics
-from vbjax.blackbox.families import LocationScale, LowRank, Mixture, low_rank, mixture, structured
+from vbjax.blackbox.families import LocationScale, LowRank, Mixture
 from vbjax.blackbox.flows import flow
 from vbjax.blackbox.non_conjugate import NonConjugate, NonConjugateState
 from vbjax.blackbox.numpyro_models import from_numpyro
 from vbjax.blackbox.pymc_models import from_pymc
+from vbjax.blackbox.starts import low_rank, mixture, structured
 from vbjax.blackbox.summing import summed_out
 from vbjax.numerics.pareto import pareto_smoothed
 

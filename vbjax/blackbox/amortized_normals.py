@@ -16,7 +16,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from vbjax.blackbox.contracts import FamilyStart, Points, Reparameterized, is_reparameterized
-from vbjax.blackbox.families import from_free, log_normal, start_of, to_free
+from vbjax.blackbox.families import from_free, log_normal, to_free
+from vbjax.blackbox.starts import start_of
 from vbjax.families.base import pytree, static
 from vbjax.numerics.types import Data, Tree
 

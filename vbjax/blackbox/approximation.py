@@ -49,11 +49,6 @@ def constrain(support: SupportTree, u: Float[Array, " d"]) -> tuple[Latents, Flo
     return (Record(values) if isinstance(values, Mapping) else values), stretch
 
 
-def constrain_rows(support: SupportTree, v: Float[Array, "m k"]) -> tuple[Latents, Float[Array, " m"]]:
-    """Return the latents at every row of v; the rows lead the shape of each."""
-    return jax.vmap(lambda v: constrain(support, v))(v)
-
-
 @pytree
 class Approximation(DrawnMoments, Generic[Q]):
     """Approximation of a posterior: u ~ q, and the latents are constrain(u).

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from vbjax.blackbox.algorithms.estimators import surrogate
 from vbjax.blackbox.algorithms.natural_ascent import NaturalAscent
@@ -22,7 +22,6 @@ from vbjax.blackbox.algorithms.structured_ascent import StructuredAscent
 from vbjax.blackbox.approximation import (
     Approximation,
     constrain,
-    constrain_rows,
     support_leaves,
     support_size,
 )
@@ -36,26 +35,27 @@ from vbjax.blackbox.contracts import (
     WithLocal,
     needs_fresh_draws,
 )
-from vbjax.blackbox.diagnostics import N_DRAWS, Diagnostics, Draws, diagnose_draws, resample_rows
-from vbjax.blackbox.families import (
-    Defensive,
-    LocationScale,
-    LowRank,
-    StructuredStart,
-    entropy,
-    start_of_latents,
-    to_free,
-)
+from vbjax.blackbox.diagnostics import Diagnostics
+from vbjax.blackbox.families import LocationScale, entropy, to_free
 from vbjax.blackbox.flows import Flow
 from vbjax.blackbox.inspection import (
     inspect_family,
     inspect_function,
-    inspect_local,
     inspect_n_draws,
     inspect_params,
     inspect_support,
 )
-from vbjax.blackbox.scales import COUPLED, Slope
+from vbjax.blackbox.local_latents import (
+    DrawLocal,
+    inspect_local,
+    local_shapes,
+    map_with_local,
+    sample_rows,
+    score_rows,
+)
+from vbjax.blackbox.proposals import diagnose_by_proposals, resample_draws
+from vbjax.blackbox.scales import Slope
+from vbjax.blackbox.starts import StructuredStart, start_of_latents
 from vbjax.blackbox.structured.probing import find_sparsity
 from vbjax.core.contracts import Algorithm, Options
 from vbjax.core.devices import jit_over_mesh
@@ -68,9 +68,6 @@ from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import as_array, read_arrays, read_count, read_key
 from vbjax.numerics.types import Data
 
-DrawLocal: TypeAlias = Callable[[Data], tuple[Float[Array, "m k"], Float[Array, " m"]]]
-
-_TOGETHER = 64  # draws for which local latents of all rows are in memory
 _LONGEST = 100  # steps of a path to a start
 _LARGEST = 2**24  # numbers in the Hessians of all paths; more take one start
 
@@ -190,20 +187,16 @@ class BlackBox:
 
     def _inspect_density(self, data: Data) -> None:
         """Refuse functions that do not give real numbers of the right shape at the latents."""
-        function, rows = self.log_density, () if data is None else (data,)
-        given = () if self.log_likelihood is not None else rows
-        inspect_function("log_density", function, self.support, float_dtype(data), given, ())
+        dtype = float_dtype(data)
+        alone = data is None or self.log_likelihood is not None
+        inspect_function("log_density", self.log_density, self.support, dtype, () if alone else (data,), ())
         if self.log_likelihood is None:
             return
         if data is None:
             raise ValueError("log_likelihood needs data; there are none")
-        shape, dtype = (n_rows(data),), float_dtype(data)
-        if self.local is not None:
-            v = jnp.zeros((n_rows(data), support_size(self.local)), dtype)
-            local = jax.eval_shape(lambda v: constrain_rows(self.local, v)[0], v)
-            inspect_function("log_likelihood", self.log_likelihood, self.support, dtype, (local, data), shape)
-            return
-        inspect_function("log_likelihood", self.log_likelihood, self.support, dtype, rows, shape)
+        local = () if self.local is None else (local_shapes(self.local, n_rows(data), dtype),)
+        given, shape = (*local, data), (n_rows(data),)
+        inspect_function("log_likelihood", self.log_likelihood, self.support, dtype, given, shape)
 
     def resolve(self, data: Data, weights: Array | None = None) -> BlackBox:
         """Return the model, of which nothing follows the data; refuse weights where there are no rows."""
@@ -318,27 +311,12 @@ class BlackBox:
             return log_p
         if isinstance(data, Annotated):
             weights = data.constant
-            each = self._of_rows(self.log_likelihood, latents, blank_idle(data.rows, weights), draw_local)
+            rows = blank_idle(data.rows, weights)
+            each = score_rows(self.log_likelihood, self.local, latents, rows, draw_local)
             each = jnp.where(weights == 0, 0, weights * each)
         else:
-            each = self._of_rows(self.log_likelihood, latents, data, draw_local)
+            each = score_rows(self.log_likelihood, self.local, latents, data, draw_local)
         return log_p + each.sum().astype(u.dtype) / share
-
-    def _of_rows(
-        self,
-        log_likelihood: Callable[..., Array],
-        latents: Latents,
-        rows: Data,
-        draw_local: DrawLocal | None,
-    ) -> Float[Array, " m"]:
-        """Return the log likelihood of each row; with local latents, an estimate of its part of the bound."""
-        if self.local is None:
-            return log_likelihood(latents, rows)
-        if draw_local is None:
-            raise ValueError("local latents are for family=vb.blackbox.amortized(encoder) alone")
-        v, log_q = draw_local(rows)
-        local, stretch = constrain_rows(self.local, v)
-        return log_likelihood(latents, local, rows) + stretch - log_q
 
     def log_joints(
         self, q: Distribution, u: Float[Array, "n d"], key: Array, data: Data = None, share: float = 1
@@ -346,11 +324,7 @@ class BlackBox:
         """Compute `log_joint` at every row of u; with local latents, on fresh draws of theirs by q."""
         if not isinstance(q, WithLocal):
             return jax.vmap(lambda u: self.log_joint(u, data, share))(u)
-
-        def one(pair: tuple[Array, Array]) -> Float[Array, ""]:
-            return self.log_joint(pair[0], data, share, functools.partial(q.draw_local, pair[1]))
-
-        return lax.map(one, (u, jax.random.split(key, len(u))), batch_size=_TOGETHER)
+        return map_with_local(lambda u, draw: self.log_joint(u, data, share, draw), q, u, key)
 
     def sample_local(self, params: Approximation, key: Array, n: int, data: Data) -> Latents:
         """Draw n values of the local latents of the rows of data; n, then the rows, lead their shapes.
@@ -362,9 +336,8 @@ class BlackBox:
         inspect_params(self.support, params)
         if not isinstance(params.q, WithLocal) or self.local is None:
             raise ValueError("sample_local is for models with local latents")
-        draw, rows = params.q.draw_local, self.read(data)
-        keys = jax.random.split(read_key(key), read_count(n, "n"))
-        return jax.vmap(lambda key: constrain_rows(self.local, draw(key, rows)[0])[0])(keys)
+        rows = self.read(data)
+        return sample_rows(self.local, params.q, read_key(key), read_count(n, "n"), rows)
 
     def score_draws(
         self, params: Approximation, data: Data = None
@@ -421,22 +394,6 @@ class BlackBox:
         gradient = jax.grad(value)(to_free(q))
         return jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient))), None
 
-    def _wider(self, q: Distribution, slope: Slope | None) -> list[Distribution]:
-        """Return the proposals by whose weighted draws a normal q is judged, of whole scale and heavy tails.
-
-        Other families, and normals of very many independent entries, have none but themselves.
-        """
-        if isinstance(q, LocationScale) and q.kind.needs_hessian:
-            return [Defensive(q)] if self.size <= COUPLED else []
-        if isinstance(q, LocationScale) and (q.scale.ndim == 2 or (slope is not None and slope.is_whole)):
-            return [Defensive(q.whole(slope if q.kind.is_part else None))]
-        return [Defensive(q.whole())] if isinstance(q, LowRank) and self.size <= COUPLED else []
-
-    def _entries(self, params: Approximation, u: Float[Array, " d"]) -> Float[Array, " p"]:
-        """Return all entries of the latents at u."""
-        latents = constrain(params.support, u)[0]
-        return ravel_pytree(jax.tree.map(lambda x: x.astype(u.dtype), latents))[0]
-
     def diagnose(self, params: Approximation, data: Data = None) -> Diagnostics:
         """Compute the diagnostics of a fit, from draws that it has not seen."""
         inspect_params(self.support, params)
@@ -444,18 +401,9 @@ class BlackBox:
 
     def _diagnose(self, params: Approximation, data: Data) -> Diagnostics:
         norm, slope = self._slope(params, data)
-        lanes = [params.q, *self._wider(params.q, slope)]
-
-        def draw(number: Int[Array, ""]) -> Draws:
-            keys = jax.random.split(jax.random.fold_in(params.key, number), len(lanes))
-            u = jnp.stack([q.sample(key, N_DRAWS) for q, key in zip(lanes, keys, strict=True)])
-            latents = jax.vmap(jax.vmap(lambda u: self._entries(params, u)))(u)
-            log_p = jax.vmap(lambda u, key: self.log_joints(params.q, u, key, data))(u, keys)
-            log_q = jnp.stack([q.log_prob(x) for q, x in zip(lanes, u, strict=True)])
-            return Draws(latents, log_p, log_q)
-
+        log_joints = lambda u, key: self.log_joints(params.q, u, key, data)
         factorised = self.family == "mean_field"
-        return diagnose_draws(draw, norm, factorised=factorised, paths=params.paths)
+        return diagnose_by_proposals(params, log_joints, norm, slope, factorised=factorised)
 
     def mean_response(self, params: Approximation, data: Data) -> tuple[Latents, Float[Array, "p p"]]:
         """Compute the means of the latents and their response to pulls, for `vb.linear_response`.
@@ -529,9 +477,6 @@ def _mean_response(model: BlackBox, params: Approximation, data: Data) -> tuple[
 
 @functools.partial(jit, static_argnames="n")
 def _resample(model: BlackBox, params: Approximation, key: Array, n: int, data: Data) -> Latents:
-    normals, picks = jax.random.split(key)
-    q = model._wider(params.q, model._slope(params, data)[1])[-1:] or [params.q]
-    u = q[0].sample(normals, max(10 * n, N_DRAWS))
-    uniforms = jax.random.uniform(picks, (n,), u.dtype)
-    log_ratios = model.log_joints(params.q, u, params.key, data) - q[0].log_prob(u)
-    return params.values(u[resample_rows(log_ratios, uniforms)])
+    slope = model._slope(params, data)[1]
+    log_joints = lambda u, key: model.log_joints(params.q, u, key, data)
+    return params.values(resample_draws(params, log_joints, slope, key, n))

@@ -3,7 +3,7 @@
 Where the weights can be relied upon, the means and standard deviations of the weighted draws are those of the
 posterior (Yao et al. 2018), so that q's own are judged beside them. Draws of a normal q itself would not do:
 they do not reach tails that are heavier than its own and, where q holds entries independent, hardly any has
-a weight. So they are of a mixture with a Student-t that has all correlations, `families.Defensive`.
+a weight. So they are of a mixture with a Student-t that has all correlations, `proposals.Defensive`.
 For `BlackBox`; imports numerics.
 """
 

@@ -17,7 +17,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from vbjax.blackbox.contracts import Points
-from vbjax.blackbox.families import LocationScale, NormalStart, log_normal
+from vbjax.blackbox.families import LocationScale, log_normal
+from vbjax.blackbox.starts import NormalStart
 from vbjax.families.base import pytree, static
 from vbjax.numerics.extras import import_extra
 from vbjax.numerics.stored import stored

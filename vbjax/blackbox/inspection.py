@@ -17,11 +17,9 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from vbjax.blackbox.approximation import Approximation, constrain, support_size
-from vbjax.blackbox.contracts import Distribution, SupportTree, WithLocal
+from vbjax.blackbox.contracts import Distribution, SupportTree
 from vbjax.blackbox.supports import Support
-from vbjax.core.rows import n_rows
 from vbjax.numerics.inputs import read_count
-from vbjax.numerics.types import Data
 
 _MOST = 2**31 - 1  # the largest number of entries of an array
 
@@ -122,29 +120,6 @@ def inspect_function(
         raise ValueError(f"{name} must return {what}; got {value}")
     if not (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)):
         raise ValueError(f"{name} must return real numbers; got {value.dtype}")
-
-
-def inspect_local(
-    local: SupportTree, log_likelihood: Callable[..., Array] | None, q: Distribution, data: Data
-) -> None:
-    """Refuse local latents without rows or an encoder, and an encoder of another number of latents."""
-    if local is None:
-        if isinstance(q, WithLocal):
-            raise ValueError(
-                "family=amortized(encoder) is for a BlackBox with local, supports of rows' latents"
-            )
-        return
-    inspect_support(local, discrete=False, name="local")
-    if log_likelihood is None or data is None:
-        raise ValueError("local is for models of rows: give log_likelihood and data")
-    if not isinstance(q, WithLocal):
-        raise ValueError("local latents need family=vb.blackbox.amortized(encoder)")
-    with evaluating("encoder", f"rows of shapes {jax.tree.map(jnp.shape, data)}"):
-        given = jax.eval_shape(lambda q: q.encode(data), q)
-    shape = (n_rows(data), support_size(local))
-    shapes = [x.shape for x in given]
-    if shapes != [shape, shape]:
-        raise ValueError(f"encoder must return means and log sds of shape {shape}; got shapes {shapes}")
 
 
 def inspect_params(support: SupportTree, params: object) -> None:

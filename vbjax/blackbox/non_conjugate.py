@@ -20,11 +20,12 @@ from jaxtyping import Float
 
 from vbjax.blackbox.approximation import constrain, support_size
 from vbjax.blackbox.contracts import Latents, SupportTree
-from vbjax.blackbox.families import START_SD, with_equal_weights
+from vbjax.blackbox.families import with_equal_weights
 from vbjax.blackbox.inspection import inspect_n_draws, inspect_support
 from vbjax.blackbox.moments import DrawnMoments
 from vbjax.blackbox.normal_draws import matched_draws
 from vbjax.blackbox.scales import Diagonal, Full
+from vbjax.blackbox.starts import START_SD
 from vbjax.blackbox.supports import Support
 from vbjax.families.base import Family, State, pytree, static
 from vbjax.families.monte_carlo import Draws
