@@ -106,6 +106,21 @@ def test_fit_prints_and_saves_what_fit_finds(name, model, folder, capsys):
         assert saved["sizes"].sum() == 60
 
 
+def test_factor_analysers_are_printed_with_what_their_factors_explain(folder, capsys):
+    """Of two columns and one factor: what is no noise, in the order of the components in the report."""
+    command = fit_command("mfa", "--factors", "1", "--seed", "7", "--out", "fit.vbjax")
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    direct = vb.fit(vb.MixtureOfFactorAnalyzers(3, 1), table(), key=jax.random.key(7), n_restarts=8)
+    saved = check_saved("fit.vbjax", ("length", "mass"), direct, table())
+    assert out.startswith("mixture of factor analysers by maximum likelihood, 1 factor\n")
+    check_printed(out, direct, saved["means"], saved["sizes"], "length")
+    shared = (direct.loadings() ** 2).sum(2) / np.diagonal(direct.covariances(), axis1=1, axis2=2)
+    shown = [float(line.split()[-1]) for line in out.splitlines() if "length" in line or "mass" in line]
+    kept = [k for k in np.argsort(-saved["sizes"]) if saved["sizes"][k] > 1]
+    np.testing.assert_allclose(shown, shared[np.array(kept)].ravel(), atol=0.006)
+
+
 @pytest.mark.parametrize("name", ["gmm", "bayesian-gmm"])
 def test_a_table_with_missing_entries(name, folder, capsys):
     """A gzipped table with semicolons and NA, as R writes it, is read as the array with NaN."""
@@ -234,6 +249,8 @@ BAD = {
     "a column twice": (["fit", "gmm", "table.csv", "--columns", "0,0"], "different columns"),
     "kmeans has none": (fit_command("kmeans", "--covariance", "diag"), "--covariance is not for kmeans"),
     "gmm has none": (fit_command("gmm", "--weight-concentration", "1"), "is for bayesian-gmm only"),
+    "mfa has factors": (fit_command("mfa", "--covariance", "diag"), "--covariance is not for mfa"),
+    "gmm has no factors": (fit_command("gmm", "--factors", "2"), "--factors is for mfa only, not for gmm"),
     "no such folder": (fit_command("gmm", "--out", "no/fit.vbjax"), "no/fit.vbjax: cannot be written"),
     "not a file": (fit_command("gmm", "--out", "."), ".: exists and is not a file"),
     "a picture": (fit_command("gmm", "--plot", "fit.xyz"), "must end in .png, .pdf, .svg"),

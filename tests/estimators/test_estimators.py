@@ -31,6 +31,7 @@ from vbjax.sklearn import (
     LatentDirichletAllocation,
     LinearRegression,
     LogisticRegression,
+    MixtureOfFactorAnalyzers,
     PoissonMixture,
 )
 from vbjax.sklearn.estimator import draw_key, program_rows
@@ -121,6 +122,13 @@ def test_factor_analysis_has_the_attributes_of_scikit_learn():
     np.testing.assert_allclose(ours.transform(FACTORS), theirs.transform(FACTORS) * sign, atol=2e-3)
     np.testing.assert_allclose(ours.score(FACTORS), theirs.score(FACTORS), rtol=1e-8)
     np.testing.assert_allclose(ours.get_covariance() @ ours.get_precision(), np.eye(6), atol=1e-12)
+    mixture = MixtureOfFactorAnalyzers(1, n_factors=2, tol=1e-12, max_iter=3000, random_state=0).fit(FACTORS)
+    np.testing.assert_allclose(mixture.means_[0], theirs.mean_, atol=1e-9)
+    np.testing.assert_allclose(mixture.noise_variances_[0], theirs.noise_variance_, atol=2e-3)
+    np.testing.assert_allclose(mixture.covariances_[0], theirs.get_covariance(), atol=2e-3)
+    loadings = mixture.loadings_[0]
+    np.testing.assert_allclose(loadings @ loadings.T, theirs.components_.T @ theirs.components_, atol=2e-3)
+    np.testing.assert_allclose(mixture.lower_bound_, theirs.score(FACTORS), rtol=1e-8)
 
 
 def test_ppca_is_the_model_of_pca():
@@ -351,6 +359,7 @@ def test_covariances_have_the_shapes_of_their_model(kind, shape):
         (GaussianMixture(2, n_init=0), FAITHFUL, "n_init must"),
         (GaussianMixture(2, tol=-1.0), FAITHFUL, "tol must"),
         (BayesianGaussianMixture(2, mean_precision_prior=-1.0), FAITHFUL, "mean_precision_prior must"),
+        (MixtureOfFactorAnalyzers(2, n_factors=3), FAITHFUL, "n_factors must be at most the 2 columns"),
         (PoissonMixture(2), FAITHFUL, "X must be counts"),
         (PoissonMixture(2), -FAITHFUL, "Negative values"),
         (BernoulliMixture(2, binarize=None), FAITHFUL, "X must be 0 or 1"),

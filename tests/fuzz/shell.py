@@ -133,7 +133,7 @@ def shell_calls() -> Iterator[Any]:
         group = f"shell: {label.split(' ')[0]}"
         return Call(group, f"shell {label}", names, legitimate, lambda: _run(arguments))
 
-    for model in ("kmeans", "gmm", "bayesian-gmm", "lda", "hdp-topics", "hmm", "bayesian-hmm"):
+    for model in ("kmeans", "gmm", "bayesian-gmm", "mfa", "lda", "hdp-topics", "hmm", "bayesian-hmm"):
         base = _base(model)
         yield call(f"{model}", base, (), True)
         bad = BAD_CORPORA if model in ("lda", "hdp-topics") else BAD_TABLES

@@ -40,6 +40,7 @@ from vbjax.models import (
     HiddenMarkovModel,
     KMeans,
     LatentDirichletAllocation,
+    MixtureOfFactorAnalyzers,
 )
 from vbjax.models.topics.topic_model import TopicModel
 from vbjax.numerics.compilation import jit
@@ -47,11 +48,13 @@ from vbjax.numerics.record import Record
 
 Index: TypeAlias = int | np.integer
 Input: TypeAlias = Any  # a table (n, d) or a source of one, `Documents`, or a `Series`
+Clusters: TypeAlias = GaussianMixture | BayesianGaussianMixture | MixtureOfFactorAnalyzers
 
 MODELS = {
     "kmeans": KMeans,
     "gmm": GaussianMixture,
     "bayesian-gmm": BayesianGaussianMixture,
+    "mfa": MixtureOfFactorAnalyzers,
     "lda": LatentDirichletAllocation,
     "hdp-topics": HDPTopics,
     "hmm": HiddenMarkovModel,
@@ -62,6 +65,7 @@ _WORDS = {
     "kmeans": ("k-means", "inertia", "", -1),
     "gmm": ("Gaussian mixture by maximum likelihood", "log likelihood", " nats", 1),
     "bayesian-gmm": ("Gaussian mixture by variational Bayes", "ELBO", " nats", 1),
+    "mfa": ("mixture of factor analysers by maximum likelihood", "log likelihood", " nats", 1),
     "lda": ("latent Dirichlet allocation", "ELBO", " nats", 1),
     "hdp-topics": ("topics of a hierarchical Dirichlet process", "ELBO", " nats", 1),
     "hmm": ("hidden Markov model by maximum likelihood", "log likelihood", " nats", 1),
@@ -92,6 +96,7 @@ class Options:
     components: int = 6
     columns: list[str | int] | None = None
     covariance: str | None = None
+    factors: int | None = None
     weight_concentration: float | None = 1e-3
     missing: bool = False
     vocab: str | None = None
@@ -183,6 +188,10 @@ def _check(options: Options) -> None:
     chain = options.model in _CHAINS
     if options.model == "kmeans" and options.covariance is not None:
         raise UserError("--covariance is not for kmeans, whose clusters have no covariance")
+    if options.model == "mfa" and options.covariance is not None:
+        raise UserError("--covariance is not for mfa, whose covariances come from factors")
+    if options.model != "mfa" and options.factors is not None:
+        raise UserError(f"--factors is for mfa only, not for {options.model}")
     if options.model in _TOPICS and options.covariance is not None:
         raise UserError(f"--covariance is not for {options.model}, whose topics have no covariance")
     of = {"covariance": ("gaussian", "mixture"), "parts": ("mixture",), "order": ("autoregressive",)}
@@ -221,6 +230,8 @@ def _model(options: Options, data: Input) -> Model:
         )
     if options.model in ("kmeans", *_TOPICS):
         return MODELS[options.model](k)
+    if options.model == "mfa":
+        return MixtureOfFactorAnalyzers(k, options.factors or 1)
     if options.model == "gmm":
         return GaussianMixture(k, covariance, missing=options.missing)
     concentration = options.weight_concentration
@@ -280,12 +291,15 @@ def _picture(result: Fit, data: Input, names: list[str]) -> Any:
 
 
 @jit
-def _parameters(model: GaussianMixture | BayesianGaussianMixture, params: Record) -> dict[str, Array]:
+def _parameters(model: Clusters, params: Record) -> dict[str, Array]:
     """Compute a mixture's parameters by one program; one operation after the other takes seconds."""
     found = dict(weights=params.weights.mean, means=model.means(params))
     found["covariances"] = model.covariances(params)
     if isinstance(model, BayesianGaussianMixture):
         found |= dict(weights_sd=params.weights.sd, means_sd=params.components.sd.location)
+    if isinstance(model, MixtureOfFactorAnalyzers):
+        variances = jnp.diagonal(found["covariances"], axis1=1, axis2=2)
+        found["communalities"] = 1 - model.noise_variances(params) / variances
     return found
 
 
@@ -301,7 +315,8 @@ def describe(result: Fit, x: Input) -> dict[str, np.ndarray]:
         `silhouette`. For mixtures `weights` (k,), `means` (k, d), `covariances` (k, d, d), `responsibilities`
         (n, k), `labels` (n,), `sizes` (k,), the expected number of rows, and `sds` (k, d), standard
         deviations; for the Bayesian one also the posterior standard deviations `weights_sd`, `means_sd` and
-        `sds_sd`. Of a source there are no `responsibilities`. For topics see `topics.describe`, for hidden
+        `sds_sd`, for factor analysers `communalities` (k, d), the parts of the variances that come from
+        the factors. Of a source there are no `responsibilities`. For topics see `topics.describe`, for hidden
         Markov models `chains.describe`.
     """
     model, params = result.model, result.params
@@ -358,29 +373,40 @@ def report(options: Options, result: Fit, found: dict[str, np.ndarray], names: l
         labels = None if result.columns is None else result.columns.labels
         lines = chains.table(found, names, options.emission, labels)
     else:
-        title += "" if options.model == "kmeans" else f", {result.model.component.covariance_type} covariance"
+        title += _structure(result.model)
         size = f"{len(found['labels'])} rows, {len(names)} column{'s' * (len(names) != 1)}"
         lines = _clusters(found, names) if options.model == "kmeans" else _components(found, names)
     head = [title, f"{data}: {size}; seed {options.seed}", ""]
     return "\n".join([*head, *lines, "", *_trust(options.model, result, found)])
 
 
+def _structure(model: KMeans | Clusters) -> str:
+    """Return what covariances of a mixture are like, in words; nothing for k-means."""
+    if isinstance(model, MixtureOfFactorAnalyzers):
+        q = model.component.n_factors
+        return f", {q} factor{'s' * (q != 1)}"
+    return "" if isinstance(model, KMeans) else f", {model.component.covariance_type} covariance"
+
+
 def _components(found: dict[str, np.ndarray], columns: list[str]) -> list[str]:
     """Return the table of the components of more than one row, heaviest first."""
-    bayesian = "weights_sd" in found
+    bayesian, shared = "weights_sd" in found, found.get("communalities")
     kept = np.flatnonzero(found["sizes"] > 1)
     kept = kept[np.argsort(-found["weights"][kept], kind="stable")]
 
     def show(name: str, at: Index | tuple[Index, Index]) -> str:
         return measure(found[name][at], found[f"{name}_sd"][at] if bayesian else None)
 
-    table = [["component", "rows", "weight", "column", "mean", "sd"]]
+    table = [["component", "rows", "weight", "column", "mean", "sd"] + ["shared"] * (shared is not None)]
     for k in kept:
         head = [str(k), f"{found['sizes'][k]:.1f}", show("weights", k)]
         for j, column in enumerate(columns):
-            table.append([*head, column, show("means", (k, j)), show("sds", (k, j))])
+            cells = [*head, column, show("means", (k, j)), show("sds", (k, j))]
+            table.append(cells if shared is None else [*cells, f"{shared[k, j]:.2f}"])
             head = ["", "", ""]
     lines = [*align(table, right=2), *mention_empty(found["sizes"], "component", "row")]
+    if shared is not None:
+        lines.append("shared is the part of a variance that comes from the factors")
     return [*lines, "± is one posterior standard deviation"] if bayesian else lines
 
 

@@ -62,6 +62,9 @@ and is read block by block. MODEL is one of
   gmm           K Gaussian components, by maximum likelihood (EM)
   bayesian-gmm  at most K Gaussian components, by variational Bayes: those not
                 needed empty themselves, and every number has an uncertainty
+  mfa           K Gaussian components whose covariances come from a few factors,
+                by maximum likelihood, for many columns: a mixture of factor
+                analysers
   lda           K topics of the documents of CORPUS.ldac, by variational Bayes
                 (latent Dirichlet allocation)
   hdp-topics    the same with at most K topics, of which those not needed empty
@@ -78,6 +81,7 @@ examples:
   python -m vbjax fit gmm survey.csv.gz --missing --covariance diag
   python -m vbjax fit kmeans pixels.npy --columns x0,x1,x2
   python -m vbjax fit gmm trips.parquet --columns miles,fare --components 20
+  python -m vbjax fit mfa spectra.npy --components 4 --factors 3
   python -m vbjax fit lda news.ldac --vocab words.txt --components 50 \\
       --out topics.vbjax --plot topics.png
   python -m vbjax fit hmm visits.csv --columns visits --output poisson \\
@@ -224,7 +228,13 @@ def _add_what_to_fit(group: argparse._ArgumentGroup) -> None:
         metavar="TYPE",
         help="the shape of the components: any ellipse (full), one ellipse for all (tied), along the axes "
         "(diag) or round (spherical); of gmm and hmm also EII, VEV or another of the models of mclust "
-        "(default: full; not for kmeans, topics, and output but gaussian and mixture)",
+        "(default: full; not for kmeans, mfa, topics, and output but gaussian and mixture)",
+    )
+    group.add_argument(
+        "--factors",
+        metavar="Q",
+        type=_whole(1),
+        help="the factors of every component, at most the number of columns, mfa only (default: 1)",
     )
     group.add_argument(
         "--missing",

@@ -53,7 +53,7 @@ from vbjax.sklearn.component_mixtures import (
     PoissonMixture,
 )
 from vbjax.sklearn.factors import PPCA, BayesianPCA, FactorAnalysis
-from vbjax.sklearn.mixtures import BayesianGaussianMixture, GaussianMixture
+from vbjax.sklearn.mixtures import BayesianGaussianMixture, GaussianMixture, MixtureOfFactorAnalyzers
 from vbjax.sklearn.regressions import (
     ARDRegression,
     BayesianLinearRegression,
@@ -94,6 +94,7 @@ __all__ = [
     "LinearRegression",
     "LogisticRegression",
     "MixtureHMM",
+    "MixtureOfFactorAnalyzers",
     "MultinomialMixture",
     "PoissonHMM",
     "PoissonMixture",

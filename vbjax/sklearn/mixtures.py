@@ -290,3 +290,42 @@ class BayesianGaussianMixture(Mixture):
     mean_prior_ = Fitted(lambda fit: fit.model.component.location)
     degrees_of_freedom_prior_ = Fitted(lambda fit: fit.model.component.degrees_of_freedom)
     covariance_prior_ = Fitted(lambda fit: fit.model.component.inverse_scale)
+
+
+@estimator
+class MixtureOfFactorAnalyzers(Mixture):
+    """Mixture of factor analysers by EM: normal components whose covariances come from a few factors.
+
+    For many columns, where the covariances of a `GaussianMixture` have more numbers than the rows can tell.
+
+    Args:
+        n_factors: q, the factors of every component.
+        noise_type: "diag", "spherical", or another of the names of `vb.components.FactorAnalyzer`.
+        noise_floor: the smallest noise variance, relative to its column's.
+
+    Attributes:
+        means_: (k, d).
+        loadings_: (k, d, q), turned so that L' Psi^-1 L is diagonal, the most informative factor first.
+        noise_variances_: (k, d), the diagonals of Psi.
+        covariances_: (k, d, d), L L' + Psi.
+
+    Other parameters and attributes: see `Mixture`. `fit_.transform(X)` gives expected factors.
+
+    >>> import numpy as np
+    >>> from vbjax.sklearn import MixtureOfFactorAnalyzers
+    >>> z = np.linspace(-2, 2, 20)
+    >>> X = np.stack([z, 2 * z + 0.1 * np.sin(9 * z), 0.1 * np.cos(7 * z)], 1)  # one factor
+    >>> mixture = MixtureOfFactorAnalyzers(1, n_factors=1).fit(X)
+    >>> mixture.loadings_.shape, np.abs(mixture.loadings_[0, :2, 0]).round(1).tolist()
+    ((1, 3, 1), [1.2, 2.4])
+    """
+
+    n_factors: int = 1
+    noise_type: str = "diag"
+    noise_floor: float = 1e-6
+
+    _model = models.MixtureOfFactorAnalyzers
+    means_ = Fitted(lambda fit: fit.means())
+    loadings_ = Fitted(lambda fit: fit.loadings())
+    noise_variances_ = Fitted(lambda fit: fit.noise_variances())
+    covariances_ = Fitted(lambda fit: fit.covariances())
