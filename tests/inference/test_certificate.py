@@ -47,6 +47,42 @@ def test_an_approximation_is_as_good_as_its_diagnostics_say():
     assert poor.certificate().findings.approximation.sentence == poor.diagnostics.sentence
 
 
+def walk(s):
+    """Log density of a normal chain, on which a whole step from any start lands on the optimum."""
+    return -0.5 * (s.x[0] ** 2 + ((s.x[1:] - s.x[:-1]) ** 2).sum() + 100 * ((s.x - 5) ** 2).sum())
+
+
+def test_what_is_left_to_gain_is_what_the_run_stops_by():
+    """A Newton-like step may raise the bound by many nats and be the last: the gain it leaves counts."""
+    model = vb.BlackBox(walk, dict(x=vb.real(6)), family="structured")
+    own = vb.fit(model, key=KEY)
+    assert own.status == vb.Status.CONVERGED
+    assert np.diff(own.trace)[-1] > 10
+    found = own.certificate().findings.convergence
+    assert found.fine
+    assert "sweep" not in found.sentence
+    assert found.numbers["remaining"] == own.gain_left < 1e-3
+    close(own.gain_left, own.diagnostics.gradient_norm**2 / 2, factor=100)
+    early = vb.fit(model, key=KEY, tol=1e9)  # so that the start will do
+    found = early.certificate().findings.convergence
+    assert not found.fine
+    assert f"the next step promises {early.gain_left:.2g} nats" in found.sentence
+    close(early.gain_left, early.diagnostics.gradient_norm**2 / 2, factor=100)
+
+
+@pytest.mark.filterwarnings("ignore::vbjax.FitWarning")
+def test_nothing_is_said_of_rises_that_no_run_stops_by():
+    """Stochastic fits, whose scores rise and fall by chance, end by a rule of their own."""
+    black_box = vb.BlackBox(walk, dict(x=vb.real(6)))
+    for own in (
+        vb.fit_stochastic(vb.textbook.GaussianMeanPrecision(), Y, key=KEY, batch_size=8, n_epochs=1),
+        vb.fit(vb.blackbox.StochasticAscent(black_box, n_steps=5), key=KEY, max_iter=3),
+    ):
+        found = own.certificate().findings.convergence
+        assert found.sentence == own.status.sentence
+        assert found.numbers == dict(status=own.status, rise=None, remaining=None)
+
+
 def test_a_run_that_was_stopped_early_is_named():
     found = mixture(max_iter=2).certificate(X)
     assert {"convergence", "fixed_point"} <= set(found.doubts)

@@ -65,6 +65,8 @@ class Info(NamedTuple):
         objective: theirs; what is maximised.
         error: the rounding error of the objective in its dtype.
         status: a `Status`; UNFINISHED means go on.
+        gain_left: nats that the next step promises, for an algorithm that stops where these are few; NaN for
+            one with another rule; None for one that stops by the last rise of the objective.
 
     >>> import jax, vbjax as vb
     >>> x = jax.numpy.arange(5.0)
@@ -78,6 +80,7 @@ class Info(NamedTuple):
     objective: Array
     error: Array
     status: Array
+    gain_left: Array | None = None
 
 
 class Options(NamedTuple):

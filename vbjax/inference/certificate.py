@@ -155,18 +155,28 @@ def _optimum(fit: Fit, n_best: int, slack: float) -> Finding:
 
 
 def _convergence(fit: Fit) -> Finding:
-    """Say how the best run ended, and by extrapolation how far the objective has still to rise."""
-    rises = np.diff(np.asarray(fit.trace, float))
-    rise = float(rises[-1]) if rises.size else None
-    remaining = None
-    if len(rises) > 1 and 0 < rises[-1] < rises[-2]:
-        ratio = rises[-1] / rises[-2]
-        remaining = float(rises[-1] * ratio / (1 - ratio))  # a geometric series (Aitken)
-    words = fit.status.sentence
-    words += "" if rise is None else f"; the last sweep raised it by {rise:.2g} nats"
-    words += "" if remaining is None else f", at this pace {remaining:.2g} are to come"
+    """Say how the best run ended, and how far the objective has still to rise by what the run stops by."""
+    rise, words = None, fit.status.sentence
+    if fit.gain_left is None:
+        rise, remaining = _last_rise(np.asarray(fit.trace, float))
+        words += "" if rise is None else f"; the last sweep raised it by {rise:.2g} nats"
+        words += "" if remaining is None else f", at this pace {remaining:.2g} are to come"
+    else:
+        remaining = float(fit.gain_left) if np.isfinite(fit.gain_left) else None
+        words += "" if remaining is None else f"; the next step promises {remaining:.2g} nats"
     fine = fit.status == Status.CONVERGED and (remaining is None or remaining < 0.1)
     return Finding(fine, words, dict(status=fit.status, rise=rise, remaining=remaining))
+
+
+def _last_rise(trace: np.ndarray) -> tuple[float | None, float | None]:
+    """Return the last rise of the objective, and by extrapolation how far it has still to rise."""
+    rises = np.diff(trace)
+    if not rises.size:
+        return None, None
+    if len(rises) < 2 or not 0 < rises[-1] < rises[-2]:
+        return float(rises[-1]), None
+    ratio = rises[-1] / rises[-2]
+    return float(rises[-1]), float(rises[-1] * ratio / (1 - ratio))  # a geometric series (Aitken)
 
 
 # -- from parameters and rows -----------------------------------------------------------------------------

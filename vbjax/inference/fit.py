@@ -319,6 +319,7 @@ def _as_fit(algorithm: Algorithm, race: Race, so_far: _SoFar, data: Data) -> Fit
         full_trace=race.best.trace,
         status_code=so_far.status,
         diagnostics=algorithm.model.diagnose(race.best.params, data),
+        gain_left=race.best.gain_left,
     )
 
 

@@ -109,4 +109,5 @@ def make_fit(
     status = jnp.where(ended, Status.MAX_ITER, Status.INTERRUPTED)
     status = jnp.where(jnp.isfinite(objective), status, Status.NON_FINITE).astype(jnp.int32)
     runs = Runs(*(x[None] for x in (objective, n_iter, status, model.singular(params), trace)))
-    return Fit(model, params, objective, n_iter, runs, trace, status)
+    unknown = jnp.full_like(objective, jnp.nan)  # a score of a minibatch rises and falls
+    return Fit(model, params, objective, n_iter, runs, trace, status, gain_left=unknown)

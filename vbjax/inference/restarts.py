@@ -68,12 +68,13 @@ class Runs(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The winner so far; its parameters, trace (max_iter,) and row of the table come from the same run."""
+    """The winner so far; parameters, trace (max_iter,), row of the table and gain left are of one run."""
 
     params: Params
     run: Array
     rank: Array
     trace: Array
+    gain_left: Array | None
 
 
 class Race(NamedTuple):
@@ -124,9 +125,8 @@ def begin(
         put = lambda own, x: own.at[:1].set(jnp.where(number == 0, x, own[:1]))
         starts = given if n_restarts == 1 else jax.tree.map(put, starts, given)
     first = jax.tree.map(lambda x: x[0], starts)
-    dtype = jax.eval_shape(
-        lambda p: algorithm.step(algorithm.start(p, data), data, weights)[1].objective, first
-    ).dtype
+    found = jax.eval_shape(lambda p: algorithm.step(algorithm.start(p, data), data, weights)[1], first)
+    dtype = found.objective.dtype
     integers = jnp.zeros(n_restarts, jnp.int32)
     race = Race(
         state=_started(algorithm, jax.tree.map(lambda x: x[:lanes], starts), data),
@@ -146,6 +146,7 @@ def begin(
             jnp.asarray(0, jnp.int32),
             jnp.full(2, -jnp.inf, dtype),
             jnp.full(max_iter, jnp.nan, dtype),
+            None if found.gain_left is None else jnp.asarray(jnp.nan, dtype),
         ),
     )
     _require_memory(race, starts)
@@ -170,6 +171,7 @@ def begun_again(race: Race, starts: Tree, algorithm: Algorithm, data: Data) -> R
             zero(race.best.run),
             jnp.full_like(race.best.rank, -jnp.inf),
             unknown(race.best.trace),
+            jax.tree.map(unknown, race.best.gain_left),
         ),
     )
 
@@ -240,7 +242,7 @@ def _harvest(
     slot = jnp.where(done, race.run, n_restarts)
     both = zip(race.runs, row, strict=True)
     runs = row if n_restarts == 1 else Runs(*(x.at[slot].set(new, mode="drop") for x, new in both))
-    best = _better(race, row, info.params, done)
+    best = _better(race, row, info, done)
     if lanes == n_restarts:  # every run has a lane of its own
         return race._replace(state=moved, run=jnp.where(done, n_restarts, race.run), runs=runs, best=best)
 
@@ -263,7 +265,7 @@ def _harvest(
     )
 
 
-def _better(race: Race, row: Runs, params: Params, done: Array) -> Best:
+def _better(race: Race, row: Runs, info: Info, done: Array) -> Best:
     """Return the best so far, of the ended runs and those before them; the first run where none is finite."""
     objective, best = row.objective, race.best
     # sound runs before singular and fallen ones, then by objective; what is not finite ranks below all
@@ -278,7 +280,8 @@ def _better(race: Race, row: Runs, params: Params, done: Array) -> Best:
     def contender(best: Best) -> Best:
         sweep = jnp.arange(race.trace.shape[1], dtype=jnp.int32)
         trace = jnp.where(sweep < race.n_iter[winner], race.trace[winner], jnp.nan)
-        return Best(jax.tree.map(lambda x: x[winner], params), race.run[winner], rank, trace)
+        params, gain_left = jax.tree.map(lambda x: x[winner], (info.params, info.gain_left))
+        return Best(params, race.run[winner], rank, trace, gain_left)
 
     if len(race.runs.objective) == 1:
         return contender(best)

@@ -107,6 +107,8 @@ class Fit(Generic[M]):
             trace are then those of its last climb.
         columns: names of the columns of a data frame, and labels of those with categories; None for data of
             other kinds. Uses of the fit find the columns of another frame by these names.
+        gain_left: nats that the next step of the best run promised, where the algorithm stops by these; NaN
+            where it stops by another rule, None where by the last rise of the objective.
 
     >>> import jax, vbjax as vb
     >>> fit = vb.fit(vb.textbook.GaussianMeanPrecision(), jax.numpy.arange(5.0), key=jax.random.key(0))
@@ -125,6 +127,7 @@ class Fit(Generic[M]):
     escaped: float | Array | None = None
     search: Search | None = None
     columns: Columns | None = None
+    gain_left: Float[Array, "*batch"] | None = None
 
     @property
     def trace(self) -> Float[Array, "*batch n_iter"]:

@@ -108,9 +108,10 @@ class Trial(Generic[S]):
         zero = jnp.zeros((), params.q.location.dtype)
         return Trial(params, zero - jnp.inf, zero, jax.tree.map(jnp.zeros_like, like))
 
-    def info(self, status: Int[Array, ""]) -> Info:
-        """Return the report of a step after which this trial is the last one kept."""
-        return Info(self.params, self.objective, self.error, status)
+    def info(self, status: Int[Array, ""], gain: Float[Array, ""]) -> Info:
+        """Return the report of a step that keeps this trial, from where the next step promises `gain`."""
+        gain = jnp.where(jnp.isfinite(self.objective), gain, jnp.nan)
+        return Info(self.params, self.objective, self.error, status, gain)
 
 
 @pytree

@@ -87,4 +87,4 @@ class FixedDraws(Ascent):
         stop = jnp.where(state.quiet >= 2, Status.CONVERGED, Status.UNFINISHED)
         stop = judge_run(stop, -value, params.points()[0])
         moved = params.at(optax.apply_updates(free, move))
-        return FixedDrawsState(moved, memory, n_quiet), Info(params, -value, error, stop)
+        return FixedDrawsState(moved, memory, n_quiet), Info(params, -value, error, stop, promise)

@@ -84,7 +84,7 @@ class NaturalAscent(Ascent):
         gain, bend = kind.gain(last.summary), kind.bend(last.summary)
         status = judge_trial(trial, log_joint, kept, state, gain=gain, bend=bend, tol=self.tol)
         waiting = none & (rho >= SHORTEST) & jnp.isfinite(log_joint).any()
-        return state, last.info(jnp.where(waiting, jnp.int32(Status.UNFINISHED), status))
+        return state, last.info(jnp.where(waiting, jnp.int32(Status.UNFINISHED), status), gain)
 
 
 def _longer(rho: Float[Array, ""], kept: Bool[Array, ""]) -> Float[Array, ""]:

@@ -136,4 +136,4 @@ class ScoreMatching(Ascent):
         status = judge_trial(trial, log_joint, kept, trials, gain=gain, bend=bend, tol=self.tol)
         highest = jnp.where(kept, jnp.maximum(objective, state.highest), state.highest)
         closest = jnp.where(kept, jnp.minimum(mismatch, state.closest), state.closest)
-        return MatchState(trials, highest, closest), last.info(status)
+        return MatchState(trials, highest, closest), last.info(status, gain)

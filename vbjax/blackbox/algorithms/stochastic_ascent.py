@@ -182,7 +182,8 @@ class StochasticAscent(Ascent):
             age=jnp.where(due, 0, age).astype(jnp.int32),
             stalls=stalls,
         )
-        return moved, Info(best, objective, rounding_error(jnp.abs(objective)), stop)
+        error, unknown = rounding_error(jnp.abs(objective)), jnp.full_like(objective, jnp.nan)
+        return moved, Info(best, objective, error, stop, gain_left=unknown)
 
     def _sweep(
         self, state: StochasticState, keys: Array, data: Data

@@ -89,4 +89,4 @@ class StructuredAscent(Ascent):
         status = jnp.where(waiting, jnp.int32(Status.UNFINISHED), status)
         highest = jnp.where(kept, jnp.maximum(objective, state.highest), state.highest)
         nearest = jnp.where(kept, jnp.minimum(gain, state.nearest), state.nearest)
-        return StructuredState(trials, highest, nearest), last.info(status)
+        return StructuredState(trials, highest, nearest), last.info(status, left)
