@@ -1,6 +1,6 @@
 """Compiled functions on the passes over a discrete chain: filter, entropy, paths, steps ahead.
 
-`discrete` checks their arguments and documents them.
+`discrete` checks their arguments, (K,), (K, K) or (T - 1, K, K), (T, K) and a scalar, and says what they are.
 """
 
 from __future__ import annotations
@@ -56,11 +56,13 @@ class Path(NamedTuple):
 
 @functools.partial(jit, static_argnames="parallel")
 def log_normalizer(*weights: Array | None, parallel: bool | None) -> Float[Array, ""]:
+    """Return the log-normaliser of one sequence, a scalar (Rabiner 1989, eq. 19-21)."""
     return discrete_passes.log_normalizer(*weights, parallel)
 
 
 @functools.partial(jit, static_argnames="parallel")
 def smoother(*weights: Array | None, parallel: bool | None) -> Posterior:
+    """Return log-normaliser, marginals (T, K) and pairs as `transitions` (Bishop 2006, eq. 13.33, 13.43)."""
     return discrete_passes.posterior(*weights, parallel)
 
 
@@ -73,6 +75,7 @@ def filter(
     *,
     parallel: bool | None,
 ) -> Filtered:
+    """Return log p(x_1 .. x_t), (T,), and p(z_t | x_1 .. x_t), (T, K) (Bishop 2006, eq. 13.55-13.59)."""
     logs, scales = discrete_passes.forward_filter(initial, transitions, log_likelihood, length, parallel)
     marginals = jnp.exp(logs)
     if length is not None:
@@ -89,6 +92,10 @@ def entropy(
     *,
     parallel: bool | None,
 ) -> Float[Array, ""]:
+    """Return the entropy of the first state, and of each next given the one before, a scalar in nats.
+
+    It is summed from the pairs of every step, by the chain rule of entropy.
+    """
     steps, k = log_likelihood.shape
     transitions = jnp.broadcast_to(transitions, (steps - 1, k, k))
     _, marginals, pairs = discrete_passes.posterior(initial, transitions, log_likelihood, length, parallel)
@@ -104,7 +111,10 @@ def viterbi(
     log_likelihood: Float[Array, "t k"],
     length: Int[Array, ""] | None,
 ) -> Path:
-    # Bishop 2006, eq. 13.68, forwards, and its back-pointers, eq. 13.71
+    """Return a path of the greatest weight, states (T,), and its log weight.
+
+    The maxima go forwards by Bishop 2006, eq. 13.68, and the path back by eq. 13.71.
+    """
     steps = len(log_likelihood)
     at, varying = jnp.arange(steps), transitions.ndim == 3
     here = at < (steps if length is None else length)
@@ -140,6 +150,7 @@ def predict(
     n_steps: int,
     parallel: bool | None,
 ) -> Float[Array, "n_steps k"]:
+    """Return p(z_{T+s} | x) for s = 1 .. n_steps, (n_steps, K) (Bishop 2006, eq. 13.44, without emissions)."""
     logs, _ = discrete_passes.forward_filter(initial, transitions, log_likelihood, length, parallel)
     last = jnp.exp(logs[-1 if length is None else length - 1])
 
@@ -162,6 +173,7 @@ def sample_paths(
     n_draws: int,
     parallel: bool | None,
 ) -> Int[Array, "n_draws t"]:
+    """Draw paths from the filter backwards (Fruehwirth-Schnatter 2006, algorithm 11.5); -1 at padding."""
     steps = len(log_likelihood)
     logs = discrete_passes.forward_filter(initial, transitions, log_likelihood, length, parallel)[0]
     varying = transitions.ndim == 3

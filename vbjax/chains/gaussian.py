@@ -312,6 +312,7 @@ def _smoother(
     *,
     parallel: bool | None,
 ) -> Posterior:
+    """Return the moments: block elimination forwards, then back as Rauch, Tung & Striebel (1965)."""
     here, chain = without_padding(precision, coupling, pull, length)
     root, gains, half = eliminate(*chain, parallel=parallel)
     d = pull.shape[1]
@@ -339,6 +340,7 @@ def _sample_paths(
     n_draws: int,
     parallel: bool | None,
 ) -> Float[Array, "n_draws t d"]:
+    """Draw paths (n_draws, T, D): substitute back from noise beside the pull (Rue & Held 2005, alg. 2.5)."""
     here, chain = without_padding(precision, coupling, pull, length)
     root, gains, half = eliminate(*chain, parallel=parallel)
     noise = jax.random.normal(key, (*pull.shape, n_draws), pull.dtype)
@@ -348,6 +350,7 @@ def _sample_paths(
 
 @jit
 def _kalman_filter(*arguments: Tree) -> Filtered:
+    """Return the moments before and after every observation, see `kalman_steps`."""
     return Filtered(*kalman_steps(*arguments))
 
 
