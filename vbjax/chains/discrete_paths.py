@@ -150,7 +150,7 @@ def predict(
     n_steps: int,
     parallel: bool | None,
 ) -> Float[Array, "n_steps k"]:
-    """Return p(z_{T+s} | x) for s = 1 .. n_steps, (n_steps, K) (Bishop 2006, eq. 13.44, without emissions)."""
+    """Return p(z_{T+s} | x) for s = 1 .. n_steps, (n_steps, K) (Bishop 2006, eq. 13.44)."""
     logs, _ = discrete_passes.forward_filter(initial, transitions, log_likelihood, length, parallel)
     last = jnp.exp(logs[-1 if length is None else length - 1])
 
