@@ -110,7 +110,7 @@ def to_arviz(
 
 
 class _Names(NamedTuple):
-    """Names of axes, and what the places along them are called.
+    """Names of axes, and of the places along them.
 
     Attributes:
         counted: what the model counts, and how many.

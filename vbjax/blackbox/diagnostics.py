@@ -106,7 +106,7 @@ class Diagnostics(NamedTuple):
 
     @property
     def trust(self) -> str:
-        """What q is good for: "all", "resampling" (draws of q that are resampled), "means" or "nothing"."""
+        """Use that q is good for: "all", "resampling" (draws of q, resampled), "means" or "nothing"."""
         holds_one_of_several = self.paths is not None and self.paths.gap < _NEGLIGIBLE
         if self.outside > 0 or holds_one_of_several or not self.weights_hold:
             return "nothing"
@@ -172,7 +172,7 @@ class _Weighted(NamedTuple):
 
     @property
     def in_doubt(self) -> Bool[Array, ""]:
-        """Whether more draws might turn that."""
+        """Whether more draws might change whether the weights can be relied upon."""
         return (jnp.abs(self.k - _reliable(len(self.log_w))) < self.k_error) & (self.effective < _NEARLY_ALL)
 
 

@@ -82,7 +82,7 @@ class LocationScale:
         return with_equal_weights(self.location + self.kind.apply_matched(self.scale, z))
 
     def whole(self, slope: Slope | None = None) -> LocationScale:
-        """Return the same normal by its whole scale, (d, d).
+        """Return this normal with its scale as a whole matrix, (d, d).
 
         Args:
             slope: that of the bound at q: the scale is then that of the whole expected precision K of log p,
@@ -169,7 +169,7 @@ class LowRank:
         return self._log_det(self._root()) + 0.5 * len(self.location) * (1 + LOG_2PI)
 
     def whole(self) -> LocationScale:
-        """Return the same normal by its whole scale, (d, d)."""
+        """Return this normal with its scale as a whole matrix, (d, d)."""
         w, sd = self.loadings, jnp.exp(self.log_sd)
         root = cholesky(jnp.eye(len(w), dtype=w.dtype) + w @ w.T)
         return LocationScale(self.location, sd[:, None] * root, Full())
@@ -212,7 +212,7 @@ class Mixture:
 
     @property
     def needs_fresh_draws(self) -> bool:
-        """Whether the components do."""
+        """Whether the components must be fitted on draws that are fresh in every step."""
         return needs_fresh_draws(self.components)
 
     def place(self, z: Float[Array, "m noise_size"]) -> Points:

@@ -87,7 +87,7 @@ class Flow:
         return dataclasses.replace(self, arrays=free)
 
     def about(self, normal: LocationScale) -> Flow:
-        """Return the same flow about another normal."""
+        """Return this flow about another normal."""
         return dataclasses.replace(self, normal=normal)
 
     def _bijection(self) -> Bijection:

@@ -23,7 +23,7 @@ _PICTURES = (".png", ".pdf", ".svg")
 
 
 class UserError(Exception):
-    """Bad input; the message is one line."""
+    """Error of the user's input, whose message is one line."""
 
     def __init__(self, message: object) -> None:
         super().__init__(" ".join(str(message).split()))

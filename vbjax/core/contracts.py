@@ -39,7 +39,7 @@ class Status(enum.IntEnum):
 
     @property
     def sentence(self) -> str:
-        """What it means, for people."""
+        """Sentence that says what the status means."""
         return _SENTENCES[self]
 
 
@@ -104,7 +104,7 @@ class Options(NamedTuple):
 
     @property
     def given(self) -> list[str]:
-        """The names of the options that were said."""
+        """Names of the options that were given."""
         return [name for name, value in self._asdict().items() if value is not None and value is not False]
 
 

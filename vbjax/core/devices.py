@@ -121,7 +121,7 @@ def compiled_for(platform: str) -> contextlib.AbstractContextManager[None]:
 
 
 def room() -> int:
-    """Return how many times what a core's cache holds a pass may take at once: 1 on a processor.
+    """Return by how many times a chunk of rows may exceed what a core's cache holds: 1 on a processor.
 
     Models choose the rows of a chunk so that they stay in that cache. An accelerator gains nothing by that,
     and pays for every step: there a chunk may fill an eighth of its memory.
@@ -271,7 +271,7 @@ def put(tree: Tree, mesh: Mesh, spec: PartitionSpec) -> Tree:
 
 
 def alike(tree: T) -> T:
-    """Return what a program finds, the same on every device of the mesh that it is divided over."""
+    """Return the results of a program, whole on every device of the mesh that it is divided over."""
     mesh = _MESH.get()
     return tree if mesh is None else lax.with_sharding_constraint(tree, NamedSharding(mesh, WHOLE))
 
@@ -280,7 +280,7 @@ def alike(tree: T) -> T:
 
 
 def gather(own: T) -> list[T]:
-    """Return what all processes have, in their order."""
+    """Return the values of all processes, in the order of the processes."""
     if jax.process_count() == 1:
         return [own]
     from jax.experimental import multihost_utils

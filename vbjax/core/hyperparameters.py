@@ -187,7 +187,7 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of some strings; where a model does not take all of them, `unless` says which it takes."""
+    """Choice among some strings; where a model does not take all of them, `unless` says which it takes."""
 
     names: tuple[str, ...]
     unless: Callable[[Owner], str | None] | None = None

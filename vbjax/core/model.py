@@ -82,7 +82,7 @@ def require_model(model: Model, data: Data = None, conjugate_for: str = "") -> N
 
 
 class ConjugateModel:
-    """The derived engine: subclasses give `factors`, `log_prior`, `log_likelihood` and perhaps `local`.
+    """Base of conjugate models: subclasses give `factors`, `log_prior`, `log_likelihood` and perhaps `local`.
 
     They are frozen dataclasses registered as pytrees, whose leaves are hyperparameters. A subclass may
     write `e_step` by hand where that is faster; the derived one is then the oracle of its tests.

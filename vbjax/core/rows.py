@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Annotated(NamedTuple):
-    """Rows, and beside them what a fit computes of each once: what models return from `annotate`.
+    """Rows with what a fit computes once for each of them, as models return it from `annotate`.
 
     Attributes:
         rows: a pytree of rows, as they were given.
@@ -39,7 +39,7 @@ class Annotated(NamedTuple):
 
 
 class Expectation(NamedTuple):
-    """What a pass over rows gives: everything in it adds up over chunks.
+    """Result of a pass over rows; everything in it adds up over chunks.
 
     Attributes:
         statistics: gradient of the expected log likelihood in the global factors' statistics.
@@ -70,7 +70,7 @@ def rounding_error(magnitude: Array) -> Array:
 
 @pytree
 class Scattered:
-    """A sum of which most rows are nothing: `values` (m, ...) belong to the rows `index` (m,) of a table.
+    """Table of which most rows are 0: `values` (m, ...) belong to its rows `index` (m,).
 
     In place of an array in the sums of a chunk; in those of a pass it is the whole table of `size` rows.
     """

@@ -46,7 +46,7 @@ class Table(Mapping[str, np.ndarray]):
 
 @pytree
 class Columns:
-    """What a frame's columns are called, and what the codes 0, 1, ... of those with categories stand for.
+    """Names of a frame's columns, and the labels behind the codes 0, 1, ... of columns with categories.
 
     Attributes:
         names: names of the columns.

@@ -20,7 +20,7 @@ from vbjax.numerics.types import Given
 
 @pytree
 class BetaStatistics(Statistics):
-    """E[log x] and E[log(1 - x)]; `base` is minus their sum.
+    """Statistics E[log x] and E[log(1 - x)]; `base` is minus their sum.
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> uniform = vb.families.BetaState(jnp.array(1.0), jnp.array(1.0))

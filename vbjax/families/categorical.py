@@ -22,7 +22,7 @@ from vbjax.numerics.types import Data
 
 @pytree
 class CategoricalStatistics(Statistics):
-    """E[one-hot(z)]: the probabilities p of the states.
+    """Statistics E[one-hot(z)]: the probabilities p of the states.
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> print(vb.families.CategoricalState(jnp.zeros(3)).statistics(2).p)

@@ -17,7 +17,7 @@ from vbjax.numerics.special import LOG_2PI, digamma_remainder, gammaln_remainder
 
 @pytree
 class DirichletStatistics(Statistics):
-    """E[log x_k]; `base` is -sum_k E[log x_k].
+    """Statistics E[log x_k]; `base` is -sum_k E[log x_k].
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> print(vb.families.DirichletState(jnp.ones(2)).expected().log)  # of two uniform shares

@@ -25,7 +25,7 @@ from vbjax.numerics.special import (
 
 @pytree
 class GammaStatistics(Statistics):
-    """E[x] and E[log x] of a positive latent; `base` is -E[log x]. Products are of independent factors.
+    """Statistics E[x] and E[log x], x > 0; `base` is -E[log x]. Products are of independent factors.
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> t = vb.families.GammaState(jnp.array(2.0), jnp.array(4.0)).expected()

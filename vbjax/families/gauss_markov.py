@@ -115,7 +115,7 @@ class GaussMarkovState(State[GaussMarkovStatistics]):
 
     @property
     def _deviations(self) -> tuple[Tree, ...]:
-        """What the functions of `vbjax.chains.gaussian` take, of x - mean."""
+        """Arguments of the functions of `vbjax.chains.gaussian` for the path x - mean."""
         lengths = None if self.extent is None else self.extent.lengths
         return self.precision, self.coupling, jnp.zeros_like(self.mean), lengths
 

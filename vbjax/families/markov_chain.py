@@ -101,7 +101,7 @@ class MarkovChainState(State[MarkovChainStatistics]):
 
     @property
     def _weights(self) -> tuple[Tree, ...]:
-        """What the functions of `vbjax.chains` take."""
+        """Arguments of the functions of `vbjax.chains`."""
         lengths = None if self.extent is None else self.extent.lengths
         return self.initial, self.transitions, self.evidence, lengths
 
@@ -112,7 +112,7 @@ class MarkovChainState(State[MarkovChainStatistics]):
 
     @property
     def probabilities(self) -> Float[Array, "*plate t k"]:
-        """Of the states at every step, (T, K), missing ones too; 0 after the end."""
+        """Probabilities of the states at every step, (T, K), missing steps too; 0 after the end."""
         return self.posterior.marginals
 
     def read_value(self, x: Data) -> Array:

@@ -44,7 +44,7 @@ from vbjax.numerics.special import LOG_2PI
 
 @pytree
 class MatrixNormalWishartStatistics(JointStatistics):
-    """E[Lam], E[log det Lam], E[(M - C) Lam] (q, D), E[(M - C) Lam (M - C)'] (q, q).
+    """Statistics E[Lam], E[log det Lam], E[(M - C) Lam] (q, D), E[(M - C) Lam (M - C)'] (q, q).
 
     `base` is (q - D - 1)/2 E[log det Lam].
 

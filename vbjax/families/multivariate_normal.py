@@ -30,7 +30,7 @@ from vbjax.numerics.special import LOG_2PI
 
 @pytree
 class MultivariateNormalStatistics(Statistics):
-    """E[x - c] and E[(x - c)(x - c)'] about the constant pivot c.
+    """Statistics E[x - c] and E[(x - c)(x - c)'] about the constant pivot c.
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> t = vb.families.MultivariateNormalStatistics.of([1.0, 2.0])
@@ -72,7 +72,7 @@ class MultivariateNormalStatistics(Statistics):
 
 @pytree
 class MultivariateNormalState(State[MultivariateNormalStatistics]):
-    """N(mean, precision^-1) over the last axis.
+    """Normal distribution N(mean, precision^-1) over the last axis.
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> q = vb.families.MultivariateNormalState(jnp.zeros(2), jnp.array([[2.0, 1.0], [1.0, 2.0]]))

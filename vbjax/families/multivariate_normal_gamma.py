@@ -45,7 +45,7 @@ from vbjax.numerics.special import LOG_2PI
 
 @pytree
 class MultivariateNormalGammaStatistics(JointStatistics):
-    """E[tau], E[log tau], E[tau (m - c)], E[tau (m - c)(m - c)']; `base` is (D/2 - 1) E[log tau].
+    """Statistics E[tau], E[log tau], E[tau (m - c)], E[tau (m - c)(m - c)']; `base` is (D/2 - 1) E[log tau].
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> precision = jnp.diag(jnp.array([1.0, 4.0]))

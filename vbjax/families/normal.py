@@ -18,7 +18,7 @@ from vbjax.numerics.special import LOG_2PI, itakura_saito
 
 @pytree
 class NormalStatistics(Statistics):
-    """E[x - c] and E[(x - c)^2] about the constant pivot c. Sums take the terms as independent.
+    """Statistics E[x - c] and E[(x - c)^2] about the constant pivot c. Sums are of independent terms.
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> t = vb.families.NormalState(jnp.array(1.0), jnp.array(4.0)).expected()
@@ -74,7 +74,7 @@ class NormalStatistics(Statistics):
 
 @pytree
 class NormalState(State[NormalStatistics]):
-    """N(mean, 1 / precision).
+    """Normal distribution N(mean, 1 / precision).
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> print(vb.families.NormalState(mean=jnp.zeros(2), precision=jnp.array([1.0, 4.0])).sd)

@@ -24,7 +24,7 @@ from vbjax.numerics.special import LOG_2PI, itakura_saito
 
 @pytree
 class NormalGammaStatistics(JointStatistics):
-    """E[tau], E[log tau], E[tau (m - c)], E[tau (m - c)^2]; `base` is -E[log tau] / 2.
+    """Statistics E[tau], E[log tau], E[tau (m - c)], E[tau (m - c)^2]; `base` is -E[log tau] / 2.
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> q = vb.families.NormalGammaState(jnp.array(5.0), jnp.array(4.0), jnp.array(6.0), jnp.array(2.0))

@@ -36,7 +36,7 @@ from vbjax.numerics.special import LOG_2PI, itakura_saito
 
 @pytree
 class NormalWishartStatistics(JointStatistics):
-    """E[Lam], E[log det Lam], E[Lam (m - c)], E[(m - c)' Lam (m - c)]; `base` is -D/2 E[log det Lam].
+    """Statistics E[Lam], E[log det Lam], E[Lam (m - c)], E[(m - c)' Lam (m - c)]; `base` -D/2 E[log det Lam].
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> q = vb.families.NormalWishartState(jnp.zeros(2), jnp.array(4.0), jnp.array(5.0), jnp.eye(2))

@@ -69,7 +69,7 @@ def _mean_and_variance(
 
 @pytree
 class PolyaGammaStatistics(Statistics):
-    """E[omega].
+    """Statistic E[omega].
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> print(f"{vb.families.PolyaGammaState(jnp.array(2.0)).expected().value:.4f}")  # tanh(1) / 4
@@ -87,7 +87,7 @@ class PolyaGammaStatistics(Statistics):
 
 @pytree
 class PolyaGammaState(State[PolyaGammaStatistics]):
-    """PG(concentration, tilt); it has no mode, and densities are relative to PG(concentration, 0).
+    """Distribution PG(concentration, tilt), without a mode; densities are relative to PG(concentration, 0).
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> q = vb.families.PolyaGammaState(jnp.array(0.0))

@@ -36,7 +36,7 @@ def _pieces(
 
 @pytree
 class StickBreakingStatistics(Statistics):
-    """E[log v_k] and E[log(1 - v_k)], k < K; `base` is -sum_k E[log x_k].
+    """Statistics E[log v_k] and E[log(1 - v_k)], k < K; `base` is -sum_k E[log x_k].
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> t = vb.families.StickBreakingState(jnp.ones(2), jnp.ones(2)).expected()

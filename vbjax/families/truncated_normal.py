@@ -71,7 +71,7 @@ def _log_mass(a: Array) -> Array:
 
 @pytree
 class TruncatedNormalState(State[NormalStatistics]):
-    """N(location, 1 / precision) given that the value is positive.
+    """Normal distribution N(location, 1 / precision) given that the value is positive.
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> q = vb.families.TruncatedNormalState(jnp.array(0.0), jnp.array(1.0))

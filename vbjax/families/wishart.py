@@ -32,7 +32,7 @@ from vbjax.numerics.special import LOG_2PI, LOG_PI, digamma_remainder, gammaln_r
 
 @pytree
 class WishartStatistics(Statistics):
-    """E[X], E[log det X] of a positive definite latent; `base` is -(D + 1) / 2 E[log det X].
+    """Statistics E[X], E[log det X] of a positive definite latent; `base` is -(D + 1) / 2 E[log det X].
 
     >>> import jax.numpy as jnp, vbjax as vb
     >>> print(f"{vb.families.WishartStatistics.of(2 * jnp.eye(2)).logdet:.4f}")  # 2 log 2

@@ -42,7 +42,7 @@ _NAMED = 5  # rows or components that a sentence names
 
 
 class Finding(NamedTuple):
-    """What was found of one side of a fit.
+    """Finding on one side of a fit.
 
     Attributes:
         fine: False where it needs a look; None where it is not known.
@@ -88,7 +88,7 @@ class Certificate:
 
     @property
     def sentence(self) -> str:
-        """The whole in a sentence."""
+        """Sentence that sums up the findings."""
         named = lambda names: ", ".join(name.replace("_", " ") for name in names)
         unknown = [name for name, finding in self.findings.items() if finding.fine is None]
         words = f"To look at: {named(self.doubts)}." if self.doubts else "Nothing found speaks against it."

@@ -72,7 +72,7 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Whether the last state was kept long enough ago."""
+        """Whether it is time to keep a state again."""
         return time.monotonic() - self._kept >= _EVERY
 
     def keep(self, state: Tree, *, now: bool = False) -> None:

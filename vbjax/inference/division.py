@@ -175,7 +175,7 @@ def _padded(rows: Tree, added: int) -> Tree:
 
 
 def gathered(result: Tree, mesh: Mesh | None) -> Tree:
-    """Return what is the same on all devices as arrays that are bound to none."""
+    """Return values that are the same on all devices as arrays that are bound to none of them."""
     return result if mesh is None else jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), result)
 
 
@@ -208,7 +208,7 @@ def on_shares(
 
 
 def _rows_of(data: Data, weights: Array | None) -> Tree:
-    """Return what is divided of data and weights, where rows are."""
+    """Return the parts of data and weights that are divided over devices where rows are."""
     if divided(ROWS) and isinstance(data, Ragged):
         return data.parts, None if weights is None else data.split(weights)
     return data, weights

@@ -37,7 +37,7 @@ _NO_LIMIT = np.int32(MOST_TURNS)
 
 
 class _SoFar(NamedTuple):
-    """What is known of the best run between slices."""
+    """Best run so far, as it is known between slices."""
 
     run: Array
     objective: Array
@@ -221,7 +221,7 @@ def _algorithm(
 def _start(
     given: Given, data: Data, weights: Array | None, tol: Given, key: Array, *, options: Options
 ) -> Params:
-    """Return parameters such as a run starts from."""
+    """Return parameters for a run to start from."""
     algorithm, data = _algorithm(given, data, weights, tol, options)
     return algorithm.init(key, data, weights)
 
@@ -240,7 +240,7 @@ def _begin(
     more: int,
     **sizes: int,
 ) -> tuple[Race, Tree, Algorithm, Tree]:
-    """All that comes before the first sweep, in one program: each takes time and memory maps of its own."""
+    """Do what comes before the first sweep in one program: each takes time and memory maps of its own."""
 
     def begun(
         data: Data, weights: Array | None, keys: Array, first: Array, given: tuple[Given, Given, Params]
@@ -299,7 +299,7 @@ _advance = jit_over_mesh(_go_on, donate=("race",))  # a slice does not copy the 
 
 @jit
 def _finish(race: Race, starts: Tree, algorithm: Algorithm, data: Data, weights: Array | None) -> Fit:
-    """All that comes after the start, inside jit and vmap."""
+    """Run a race that has begun to its end, inside jit and vmap, and return the fit."""
     turns, stop = jnp.asarray(_NO_LIMIT), jnp.asarray(False)
     race, so_far, _ = irreversible(_go_on(starts, algorithm, data, weights, turns, stop, race))
     return _as_fit(algorithm, race, so_far, data)

@@ -77,7 +77,7 @@ class Rows(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """How far a sweep has come: what a checkpoint keeps beside the race.
+    """Progress of a sweep, which a checkpoint keeps beside the race.
 
     Attributes:
         params: parameters of all runs; the blocks of factors before this one have been updated.
@@ -151,7 +151,7 @@ def sample(
 
 
 def _of_all(function: Callable[[], T]) -> list[T]:
-    """Return what a function gives in each process; an error in one of them is one in all."""
+    """Return the results of a function in all processes; raise in each the error of any."""
     error = None
     try:
         own = function()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Effort(NamedTuple):
-    """What is spent on each fit, as `fit` takes it; static in the program."""
+    """Options of `fit` that say what to spend on each fit; static in the program."""
 
     n_restarts: int = 1
     max_iter: int = 1000

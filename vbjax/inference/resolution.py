@@ -54,7 +54,7 @@ def resolved(model: M, data: Given, weights: Given) -> tuple[M, Data, Array | No
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class _Given:
-    """In the place of a leaf of the data: a program would return it as a copy."""
+    """Placeholder for a leaf of the data, which a program would return as a copy."""
 
     leaf: int
 
@@ -82,7 +82,7 @@ def refilled(beside: Tree, data: Data) -> Data:
 
 
 def read_params(params: Params, expected: Tree) -> Params:
-    """Given parameters must have the structure, shapes and dtype of the model's own; in any order."""
+    """Return given parameters in the model's order and dtype; refuse another structure or other shapes."""
     if isinstance(expected, Record) and isinstance(params, Mapping) and set(params) == set(expected):
         params = Record({name: params[name] for name in expected})
     try:

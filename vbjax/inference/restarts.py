@@ -68,7 +68,7 @@ class Runs(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The winner so far; parameters, trace (max_iter,), row of the table and gain left are of one run."""
+    """Best run so far: its parameters, number and rank, its trace (max_iter,), and what it left to gain."""
 
     params: Params
     run: Array
@@ -346,5 +346,5 @@ def _in_lanes(function: Callable[[Tree], Tree], state: Tree) -> Tree:
 
 
 def _strong(x: Array) -> Array:
-    """Without a weak type, which would change at the loop's first turn."""
+    """Return x without a weak type, which would change at the loop's first turn."""
     return lax.convert_element_type(x, x.dtype)

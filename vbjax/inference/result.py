@@ -50,7 +50,7 @@ class Search(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """What it found, for people."""
+        """Sentence that says what the search found."""
         return (
             f"the search kept {int(self.kept)} moves in {int(self.rounds)} rounds and gained "
             f"{float(self.gained):.4g}; {int(self.returned)} of the moves away came back"

@@ -55,7 +55,7 @@ class Score(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Criterion:
-    """What models are compared by.
+    """Criterion by which models are compared.
 
     Attributes:
         sign: 1 where larger is better, -1 where smaller is.
@@ -107,7 +107,7 @@ CRITERIA = dict(
 
 
 class Candidate(NamedTuple):
-    """One of the models that were compared.
+    """Model that was compared with others.
 
     Attributes:
         options: its values in the grid, by name.
@@ -133,7 +133,7 @@ class Candidate(NamedTuple):
 
     @property
     def fit(self) -> Fit:
-        """Its `Fit`, of its own size."""
+        """`Fit` of this model, at its own size."""
         return _whole(self.found)
 
 
@@ -172,7 +172,7 @@ class Table:
 
 
 class Choice(NamedTuple):
-    """What `select` found.
+    """Result of `select`.
 
     Attributes:
         criterion: what the models were compared by.

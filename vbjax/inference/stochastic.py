@@ -143,7 +143,7 @@ def fit_stochastic(
 
 
 class _Plan(NamedTuple):
-    """The minibatches of arrays.
+    """Numbers of the minibatches of arrays.
 
     Attributes:
         totals: numbers of rows, of every part.
@@ -163,7 +163,7 @@ class _Plan(NamedTuple):
 
 
 class _Steps(NamedTuple):
-    """How far a fit to arrays has come.
+    """Progress of a fit to arrays.
 
     Attributes:
         params: the parameters.

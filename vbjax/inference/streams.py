@@ -66,7 +66,7 @@ def stream_of(
 
 
 class _Reader:
-    """What brings minibatches into the shape of the first, on the devices over which they are divided."""
+    """Reader that brings minibatches into the shape of the first, and onto the devices that share them."""
 
     def __init__(self, model: ConjugateModel, first: Data, devices: Sequence[jax.Device]) -> None:
         self.mesh, self.first, self.weights = division.divide_rows(first, None, devices)

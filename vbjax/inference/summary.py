@@ -28,7 +28,7 @@ _MOST_INTERVALS = 20_000  # entries of a factor, some microseconds each
 
 
 class Parameter(NamedTuple):
-    """One parameter: posterior moments and interval of all its entries, and what these are called.
+    """Parameter of a fit: posterior moments and intervals of all its entries, and their names.
 
     Attributes:
         name: of the factor, with the part of it if it has several: "components.location".

@@ -26,7 +26,7 @@ OF_MIXTURES = dict(weights_="weights")
 
 
 class Settable(NamedTuple):
-    """How the attributes of an estimator make the parameters of its model.
+    """Rule by which the attributes of an estimator make the parameters of its model.
 
     Attributes:
         labels: attributes of the weights or the chain, and the factors that they are.
@@ -43,7 +43,7 @@ class Settable(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All attributes."""
+        """Names of all attributes."""
         return (*self.labels, *self.components)
 
     def fit(self, model: ConjugateModel, given: Mapping[str, np.ndarray]) -> tuple[int, Fit]:

@@ -93,7 +93,7 @@ def _longer(rho: Float[Array, ""], kept: Bool[Array, ""]) -> Float[Array, ""]:
 
 
 def _less_damped(rho: Float[Array, ""], kept: Bool[Array, ""]) -> Float[Array, ""]:
-    """Return the same where S is a part of a normal's, and m moves by all of K.
+    """Return the length of the next step where S is a part of a normal's, and m moves by all of K.
 
     Along a valley, where K is small, half a step is next to none. So it is the damping (1 - rho) / rho of
     Levenberg and Marquardt that is halved or multiplied, and whole steps are tried often.

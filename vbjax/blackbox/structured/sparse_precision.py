@@ -50,7 +50,7 @@ class SparseSlope(NamedTuple):
 @stored
 @dataclasses.dataclass(frozen=True)
 class SparsePrecision:
-    """L = R'^-1, with the Cholesky factor R of a precision of this sparsity as the scale."""
+    """Kind of scale L = R'^-1, kept as the Cholesky factor R of a precision of this sparsity."""
 
     sparsity: Sparsity
 
@@ -166,7 +166,7 @@ class SparsePrecision:
         return table[:, self.sparsity.numbers("order")]
 
     def _weights(self, matrix: Arrow) -> Float[Array, "colours d"]:
-        """Return what the products of another matrix with the seeds are summed with, to trace of both."""
+        """Return w such that the sum of w times the products K s with the seeds s is tr(matrix K)."""
         n_band, n_border = self.sparsity.n_band, self.sparsity.n_border
         (inside, at), (beside, at_beside) = places(self.sparsity)
         rows, columns, colours = map(self.sparsity.numbers, ("rows", "columns", "colours"))

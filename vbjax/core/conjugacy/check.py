@@ -38,7 +38,7 @@ _N_ROWS = 4  # rows that the probes look at
 
 @dataclasses.dataclass(frozen=True)
 class _Question:
-    """One structure and shape of model and data; the numbers do not matter to the answer."""
+    """Structure and shapes of a model and its data; the numbers do not matter to the answer."""
 
     key: Any
     model: ConjugateModel = dataclasses.field(compare=False)

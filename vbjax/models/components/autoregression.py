@@ -24,7 +24,7 @@ from vbjax.numerics.types import Data, Given, Params, Tree
 
 @pytree
 class Autoregression(MultivariateRegression):
-    """x_t | z_t = k, x_{t-1}, .., x_{t-L} ~ N(A_k [x_{t-1}; ..; x_{t-L}; 1], Sigma_k), for steps (d,).
+    """Steps x_t | z_t = k, x_{t-1}, .., x_{t-L} ~ N(A_k [x_{t-1}; ..; x_{t-L}; 1], Sigma_k), (d,).
 
     A regression of a step on the L = `order` before it. The first L steps of a sequence are conditioned upon:
     they have no density, like steps that are missing, but they have states. So have steps that are missing
@@ -165,11 +165,11 @@ class Autoregression(MultivariateRegression):
         return _coefficients(self, params)[0]
 
     def intercepts(self, params: Record) -> Float[Array, "k d"]:
-        """Return what is added to these products, (K, d), expected."""
+        """Return the (expected) constants that are added to these products, (K, d)."""
         return _coefficients(self, params)[1]
 
     def by_lag(self, location: Float[Array, "k q m"]) -> Float[Array, "k l d d"]:
-        """Return what there is for every number of the regressions' W but the intercepts, by lag."""
+        """Return an array in the shape of the regressions' W by lag, (K, L, d, d), without the intercepts."""
         k, _, d = location.shape
         return jnp.swapaxes(location[:, :-1].reshape(k, self.order, d, d), -1, -2)
 
@@ -185,7 +185,7 @@ def _whole(part: Steps) -> tuple[Float[Array, "n t d"], Bool[Array, "n t"]]:
 
 
 def _back(x: Array, lag: int) -> Array:
-    """Return what was there `lag` steps ago, 0 before the first."""
+    """Return the values of `lag` steps before, 0 before the first step."""
     return jnp.pad(x, [(0, 0), (lag, 0), *[(0, 0)] * (x.ndim - 2)])[:, : x.shape[1]]
 
 

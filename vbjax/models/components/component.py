@@ -74,7 +74,7 @@ class Component:
 
     @property
     def n_active(self) -> int | Array:
-        """How many laws a start is made for."""
+        """Number of laws that a start is made for."""
         return self.n_laws if self.active is None else self.active
 
     def where_active(self, x: Float[Array, "k ..."], otherwise: float = -jnp.inf) -> Float[Array, "k ..."]:
@@ -173,7 +173,7 @@ class Component:
 
     @property
     def undrawable(self) -> str | None:
-        """Why no parameters can be drawn given rows and their laws; None where they can."""
+        """Reason why no parameters can be drawn given rows and their laws; None where they can."""
         return None
 
     # -- E-step --------------------------------------------------------------------------------------

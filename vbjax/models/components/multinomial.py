@@ -21,7 +21,7 @@ from vbjax.numerics.types import Data, Given, Hyper, Tree
 
 @pytree
 class Multinomial(Counts):
-    """x_n | c_n = k ~ Multinomial(sum_j x_nj, p_k), p_k ~ Dirichlet(alpha): rows of counts.
+    """Rows of counts: x_n | c_n = k ~ Multinomial(sum_j x_nj, p_k), p_k ~ Dirichlet(alpha).
 
     The number of counts of a row is given, not modelled. The components' update is
 

@@ -37,7 +37,7 @@ Rows = tuple[Float[Array, "n d"], Float[Array, "n m"]]
 
 @pytree
 class MultivariateRegression(Responses, Component):
-    """y_n | x_n, c_n = k ~ N(offset + W_k' [x_n - center; 1], Lam_k^-1), y_n of m responses.
+    """Linear regressions of m responses: y_n | x_n, c_n = k ~ N(offset + W_k' [x_n - center; 1], Lam_k^-1).
 
         W_k | Lam_k ~ MN(W0, R0^-1, Lam_k^-1),   Lam_k ~ Wishart(nu0, V0),   R0 = diag(mean_precision)
 

@@ -19,7 +19,7 @@ from vbjax.numerics.types import Data, Given, Hyper, Params, Tree
 
 @pytree
 class Noise(Component):
-    """x_n | c_n = k ~ Uniform(low, high), whatever k: log p(x_n) = -sum_j log(high_j - low_j).
+    """Rows x_n | c_n = k ~ Uniform(low, high), whatever k: log p(x_n) = -sum_j log(high_j - low_j).
 
     There are no parameters. The density is that of the box beyond it too, so that new rows that are far from
     everything are noise.

@@ -58,7 +58,7 @@ class Product(Parts):
 
     @property
     def arguments(self) -> Record:
-        """What makes the component: its parts."""
+        """Arguments that make the component: its parts."""
         return self.parts
 
     @property

@@ -27,7 +27,7 @@ Rows = tuple[Float[Array, "n d"], Float[Array, " n"]]
 
 @pytree
 class Regression(Responses, Component):
-    """y_n | x_n, c_n = k ~ N(w_k' x_n, 1 / tau_k): lines through the data, each row on one of them.
+    """Linear regressions y_n | x_n, c_n = k ~ N(w_k' x_n, 1 / tau_k): every row lies on one of k lines.
 
         w_k | tau_k ~ N(w0, (tau_k B0)^-1),   tau_k ~ Gamma(a0, b0),   B0 = diag(mean_precision)
 

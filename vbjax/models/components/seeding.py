@@ -82,7 +82,7 @@ def draw_labelled_seeds(
     each: int,
     labels: Int[Array, " n"],
 ) -> Int[Array, " m"]:
-    """Draw such seeds where some labels are known (not -1): of laws with labelled rows first, among these.
+    """Draw seeds where some labels are known (not -1): first those of laws with labelled rows, among these.
 
     The seeds of the others are far from them, among rows without a label.
     """

@@ -60,7 +60,7 @@ class Union(Parts):
 
     @property
     def arguments(self) -> dict[str, tuple[int, Component]]:
-        """What makes the component: the number and the law of each part."""
+        """Arguments that make the component: the number and the law of each part."""
         return dict(zip(self.parts, zip(self.numbers, self.parts.values(), strict=True), strict=True))
 
     @property
@@ -74,7 +74,7 @@ class Union(Parts):
 
     @property
     def places(self) -> dict[str, slice]:
-        """Where the laws of every part are among all."""
+        """Places of the laws of every part among all laws."""
         ends = np.cumsum(self.numbers).tolist()
         each = zip(self.parts, self.numbers, ends, strict=True)
         return {name: slice(end - number, end) for name, number, end in each}

@@ -58,7 +58,7 @@ class FactorModel(ConjugateModel):
 
     @property
     def n_features(self) -> int:
-        """p, the columns of the data."""
+        """Number p of columns of the data."""
         if self.scale is None:
             raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
         return self.scale.shape[-1]

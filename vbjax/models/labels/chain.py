@@ -46,7 +46,7 @@ class Prepared(NamedTuple):
 
 @pytree
 class MarkovLabels(Labels):
-    """z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions; what they are drawn from makes a chain."""
+    """Base of Markov chains of labels: z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions."""
 
     fits_points: ClassVar[bool] = True
     """Whether the chain may be of points."""
@@ -120,7 +120,7 @@ def _with_mode(chain: Any) -> Range:
 
 @pytree
 class Chain(MarkovLabels):
-    """z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions, each ~ Dirichlet.
+    """Markov chain z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions, each ~ Dirichlet.
 
     Points, by EM, are the expected numbers of first states and of transitions, each row divided by its sum
     (Rabiner 1989, eq. 40a and 40b), with a prior plus its concentration less 1. By variational Bayes a row is

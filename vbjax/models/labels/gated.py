@@ -38,7 +38,7 @@ class PreparedGates(NamedTuple):
 
 @pytree
 class Gated(Labels):
-    """c_n | z_n ~ Categorical(softmax(eta_n)), eta_nk = g_k . u_n, of covariates u_n = (1, z_n - center).
+    """Labels c_n | z_n ~ Categorical(softmax(eta_n)), eta_nk = g_k . u_n, covariates u_n = (1, z_n - center).
 
     The gate g_k of component k is a vector of p = q + 1 numbers. The bound of Bohning on the logarithm of the
     softmax's denominator, about the present gates m_k,

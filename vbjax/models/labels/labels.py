@@ -71,12 +71,12 @@ class Labels(abc.ABC):
 
     @property
     def n_active(self) -> int | Array:
-        """How many components rows may have."""
+        """Number of components that rows may have."""
         return self.n_components if self.active is None else jnp.asarray(self.active)
 
     @property
     def n_idle(self) -> int:
-        """How many components are left out, outside of jit."""
+        """Number of components that are left out, outside of jit."""
         return self.n_components - int(self.n_active)
 
     def mask(self) -> Bool[Array, " k"] | None:

@@ -178,7 +178,7 @@ def _positive(labels: Weights, sizes: Mapping[str, int]) -> tuple[Range, str]:
 
 @pytree
 class Weights(MixingWeights):
-    """c_n ~ Categorical(weights), weights ~ Dirichlet(alpha0): alpha_k = alpha0 + N_k, N_k = sum_n r_nk.
+    """Labels ~ Categorical(weights), weights ~ Dirichlet(alpha0): alpha_k = alpha0 + N_k, N_k = sum_n r_nk.
 
     Points, by EM, are weights_k proportional to N_k + alpha0 - 1, without a prior to N_k.
 
@@ -220,7 +220,7 @@ class Weights(MixingWeights):
 
 @pytree
 class StickBreaking(MixingWeights):
-    """c_n ~ Categorical(weights), the pieces of a stick: a Dirichlet process truncated at k components.
+    """Labels c_n ~ Categorical(weights), the pieces of a stick: a Dirichlet process cut at k components.
 
         weights_k = v_k prod_{j<k} (1 - v_j),   v_j ~ Beta(1, alpha0),
         q(v_j) = Beta(1 + N_j, alpha0 + sum_{l > j} N_l).

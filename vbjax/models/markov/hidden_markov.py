@@ -44,7 +44,7 @@ _CHUNK = 2**17  # numbers in a chunk's table of sequences x steps x states, whic
 
 @pytree
 class HiddenMarkovModel(ConjugateModel):
-    """x_t | z_t from component z_t, z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions; by EM.
+    """Steps x_t | z_t from component z_t, z_1 ~ initial, z_t | z_{t-1} ~ row z_{t-1} of transitions; by EM.
 
     The algorithm of Baum and Welch (Rabiner 1989, eq. 40a to 40c): from the marginals gamma and the pairs xi
     of the states
@@ -355,7 +355,7 @@ class HiddenMarkovModel(ConjugateModel):
         *,
         given: Given = None,
     ) -> Data:
-        """Draw what comes after the last step of every sequence, (n_draws, n, n_steps, ...).
+        """Draw the steps that follow the last one of every sequence, (n_draws, n, n_steps, ...).
 
         Quantiles of the draws are the forecast's intervals. After variational Bayes each has parameters of
         its own, drawn from q.

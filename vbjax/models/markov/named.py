@@ -396,7 +396,7 @@ class AutoregressiveHMM(HiddenMarkovModel):
         return self.component.coefficients(params)
 
     def intercepts(self, params: Record) -> Float[Array, "k d"]:
-        """Return what is added to these products, (K, d), expected."""
+        """Return the (expected) constants that are added to these products, (K, d)."""
         return self.component.intercepts(params)
 
     def covariances(self, params: Record) -> Float[Array, "k d d"]:

@@ -17,7 +17,7 @@ from vbjax.numerics.types import Data, Hyper
 
 @pytree
 class MixtureOfFactorAnalyzers(Mixture):
-    """x_n | c_n = k ~ N(mu_k + Lam_k z_n, Psi_k), z_n ~ N(0, I), c_n ~ Categorical(weights); by EM.
+    """Rows x_n | c_n = k ~ N(mu_k + Lam_k z_n, Psi_k), z_n ~ N(0, I), c_n ~ Categorical(weights); by EM.
 
     It is a Gaussian mixture whose covariances Lam_k Lam_k' + Psi_k have few parameters: for many columns. The
     equations are in `vb.components.FactorAnalyzer`.

@@ -26,7 +26,7 @@ from vbjax.numerics.types import Data, Hyper
 
 @pytree
 class GaussianMixture(Mixture):
-    """x_n | c_n ~ N(mu_{c_n}, Sigma_{c_n}), c_n ~ Categorical(weights); maximum likelihood or MAP by EM.
+    """Rows x_n | c_n ~ N(mu_{c_n}, Sigma_{c_n}), c_n ~ Categorical(weights); maximum likelihood or MAP by EM.
 
     E-step: r_nk proportional to pi_k N(x_n | mu_k, Sigma_k). M-step, N_k = sum_n r_nk (Bishop 2006, eq. 9.23
     to 9.26):

@@ -101,7 +101,7 @@ class BayesianLatentClass(Mixture):
 
 
 def _of_items(items: Given, concentration: Hyper = None) -> Product:
-    """Return the component of rows of such items."""
+    """Return the component of rows of these items, a `Categorical` for each."""
     if not isinstance(items, Mapping):
         if isinstance(items, str) or not isinstance(items, Iterable):
             raise ValueError(f"items must be names, or a dict of numbers of levels; got {describe(items)}")

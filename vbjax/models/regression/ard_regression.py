@@ -18,7 +18,7 @@ from vbjax.numerics.types import Hyper
 
 @pytree
 class ARDRegression(Regression):
-    """y_n ~ N(w . x_n, 1 / tau), w_j ~ N(0, 1 / alpha_j), alpha_j ~ Gamma(a, b_j), tau ~ Gamma(c, d).
+    """Rows y_n ~ N(w . x_n, 1 / tau), w_j ~ N(0, 1 / alpha_j), alpha_j ~ Gamma(a, b_j), tau ~ Gamma(c, d).
 
     By variational Bayes, q(w) q(alpha) q(tau), with A the diagonal matrix of E[alpha]:
 

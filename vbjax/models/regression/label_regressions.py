@@ -60,7 +60,7 @@ PROBIT = LabelResponse(
 
 @pytree
 class BayesianLogisticRegression(Regression):
-    """P(y_n = 1) = 1 / (1 + exp(-psi_n)), psi_n = w . x_n, w ~ N(0, diag(precision)^-1); q(w) q(omega).
+    """Logistic regression P(y_n = 1) = 1 / (1 + exp(-psi_n)), psi_n = w . x_n, w ~ N(0, diag(precision)^-1).
 
     Given omega_n ~ PG(1, 0) the likelihood is quadratic in psi_n. With m, S the mean and covariance of q(w):
 
@@ -114,7 +114,7 @@ class BayesianLogisticRegression(Regression):
 
 @pytree
 class BayesianProbitRegression(Regression):
-    """P(y_n = 1) = Phi(psi_n), psi_n = w . x_n, w ~ N(0, diag(precision)^-1); q(w) q(u).
+    """Probit regression P(y_n = 1) = Phi(psi_n), psi_n = w . x_n, w ~ N(0, diag(precision)^-1); q(w) q(u).
 
     y_n is the sign of z_n ~ N(psi_n, 1), and u_n = (2 y_n - 1) z_n > 0. With m, S the mean and covariance of
     q(w) and m_n = (2 y_n - 1) m . x_n:

@@ -27,7 +27,7 @@ from vbjax.numerics.types import Hyper, Params, Tree
 
 @pytree
 class LinearRegression(Regression):
-    """y_n ~ N(w . x_n, 1 / tau): least squares, maximum likelihood; with a prior, ridge regression, MAP.
+    """Linear regression y_n ~ N(w . x_n, 1 / tau): least squares; with a prior, MAP (ridge regression).
 
     With the rows of the design X, centred and behind a column of ones, and y about its mean:
 
@@ -133,7 +133,7 @@ class LinearRegression(Regression):
 
 @pytree
 class BayesianLinearRegression(Regression):
-    """y_n ~ N(w . x_n, 1 / tau), w | tau ~ N(m0, (tau B0)^-1), tau ~ Gamma(a0, b0); q(w, tau) is exact.
+    """Regression y_n ~ N(w . x_n, 1 / tau), w | tau ~ N(m0, (tau B0)^-1), tau ~ Gamma(a0, b0); q is exact.
 
     With the rows of the design X, centred and behind a column of ones, and y about its mean:
 

@@ -60,7 +60,7 @@ class Regression(ConjugateModel):
 
     @property
     def n_weights(self) -> int:
-        """p: d, and one more for the intercept."""
+        """Number p of weights: d, and one more for the intercept."""
         if self.center is None:
             raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
         return self.center.shape[-1] + self.fit_intercept

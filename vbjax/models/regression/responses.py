@@ -68,7 +68,7 @@ Predictive: TypeAlias = NormalState | StudentRows | LabelRows
 
 
 class NormalResponse:
-    """y_n ~ N(offset + psi_n, 1 / tau), with factors `w` (MultivariateNormal) and `tau` (Gamma).
+    """Responses y_n ~ N(offset + psi_n, 1 / tau), with factors `w` (MultivariateNormal) and `tau` (Gamma).
 
     In all methods x is the design (n, p), and y is about the offset.
     """
@@ -121,7 +121,7 @@ class NormalResponse:
 
 
 class JointNormalResponse(NormalResponse):
-    """y_n ~ N(offset + psi_n, 1 / tau), where one factor `w` has the weights and tau."""
+    """Responses y_n ~ N(offset + psi_n, 1 / tau), where one factor `w` has the weights and tau."""
 
     def weights(self, values: Record) -> Float[Array, "p ..."]:
         return values.w.location
@@ -142,7 +142,7 @@ def quadratic_rows(x: Float[Array, "n p"], matrix: Float[Array, "p p"]) -> Float
 
 
 class LabelResponse(NamedTuple):
-    """y_n in {0, 1}, P(y_n = 1) a function of psi_n, with a factor `w` (MultivariateNormal).
+    """Responses y_n in {0, 1}, P(y_n = 1) a function of psi_n, with a factor `w` (MultivariateNormal).
 
     With (2 y_n - 1) psi_n of mean m_n and variance v_n under q(w), the latent optimised away leaves a row's
     bound, a pull r_n and a precision k_n on psi_n, and

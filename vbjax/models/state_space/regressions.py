@@ -36,7 +36,7 @@ class Groups(NamedTuple):
 
     @property
     def here(self) -> Float[Array, " t"]:
-        """1 at the steps that there are, 0 after the end."""
+        """Numbers that are 1 at the steps that there are, and 0 after the end."""
         return (jnp.arange(len(self.y), dtype=self.length.dtype) < self.length).astype(self.y.dtype)
 
 

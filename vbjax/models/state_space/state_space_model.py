@@ -76,7 +76,7 @@ class Start(NamedTuple):
 
 
 class StateSpaceModel(ConjugateModel, abc.ABC):
-    """x_1 ~ N(m0, V0), x_t ~ N(A x_{t-1}, Q), y_t ~ N(center + C x_t, R), t = 1 .. T, of every sequence.
+    """Latents x_1 ~ N(m0, V0), x_t ~ N(A x_{t-1}, Q), steps y_t ~ N(center + C x_t, R), of every sequence.
 
     Subclasses are dataclasses with `n_latent` and, once resolved, `center` and `scale` (p,).
     """
@@ -88,7 +88,7 @@ class StateSpaceModel(ConjugateModel, abc.ABC):
 
     @property
     def n_features(self) -> int:
-        """p, the columns of a step."""
+        """Number p of columns of a step."""
         if self.scale is None:
             raise ValueError("the model has not seen data yet: use fit.model, or model.resolve(data)")
         return self.scale.shape[-1]
@@ -228,7 +228,7 @@ class StateSpaceModel(ConjugateModel, abc.ABC):
         return for_every_step(_smoothed, self, params, data)
 
     def filtered(self, params: Record, data: Given) -> OfSequences:
-        """Return what `smoothed` does, given the steps up to each, with the parameters at their means."""
+        """Return moments as `smoothed` does, given the steps up to each, the parameters at their means."""
         return for_every_step(_filtered, self, params, data)
 
     def log_predictive(self, params: Record, data: Given) -> Float[Array, " n"]:
@@ -242,7 +242,7 @@ class StateSpaceModel(ConjugateModel, abc.ABC):
     def forecast(
         self, params: Record, key: Array, data: Given, n_steps: int, n_draws: int = 1000
     ) -> Float[Array, "{n_draws} n {n_steps} p"]:
-        """Draw what comes after the last step of every sequence, with the parameters at their means.
+        """Draw the steps that follow the last one of every sequence, with the parameters at their means.
 
         The draws' quantiles are the forecast's intervals; `forecast_moments` has their moments, exactly.
         """

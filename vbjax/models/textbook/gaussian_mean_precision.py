@@ -21,7 +21,7 @@ from vbjax.numerics.types import Data, Given, Hyper
 
 @pytree
 class GaussianMeanPrecision(ConjugateModel):
-    """x_n ~ N(mu, 1 / tau), mu | tau ~ N(mu0, 1 / (tau0 tau)), tau ~ Gamma(a, b); q(mu) q(tau).
+    """Rows x_n ~ N(mu, 1 / tau), mu | tau ~ N(mu0, 1 / (tau0 tau)), tau ~ Gamma(a, b); q(mu) q(tau).
 
     The coordinate updates, for K rows of mean xbar:
 

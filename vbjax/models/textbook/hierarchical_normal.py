@@ -21,7 +21,7 @@ from vbjax.numerics.types import Data, Hyper
 
 @pytree
 class HierarchicalNormal(ConjugateModel):
-    """y_j ~ N(theta_j, sigma_j^2), sigma_j known, theta_j ~ N(mu, 1 / tau): the eight schools.
+    """Estimates y_j ~ N(theta_j, sigma_j^2), sigma_j known, theta_j ~ N(mu, 1 / tau): the eight schools.
 
         mu ~ N(mu0, 1 / tau0),   tau ~ Gamma(a, b),   q(mu) q(tau) prod_j q(theta_j);
 

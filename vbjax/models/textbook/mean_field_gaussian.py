@@ -22,7 +22,7 @@ from vbjax.numerics.types import Data, Given, Hyper, Tree
 
 @pytree
 class MeanFieldGaussian(ConjugateModel):
-    """p(z) = N(mean, precision^-1) approximated by q(z) = prod_i N(z_i | m_i, 1 / lambda_i).
+    """Normal p(z) = N(mean, precision^-1) approximated by q(z) = prod_i N(z_i | m_i, 1 / lambda_i).
 
     The coordinate updates, one after the other (each uses those before it):
 
@@ -86,7 +86,7 @@ class MeanFieldGaussian(ConjugateModel):
 
     @property
     def exact(self) -> MultivariateNormalState:
-        """p itself."""
+        """Normal distribution p itself."""
         read = read_hyperparameters(self, None)
         read = in_dtype(read, jnp.result_type(jnp.asarray(read.mean).dtype, float))
         return MultivariateNormalState(read.mean, read.precision)

@@ -29,7 +29,7 @@ _LOG_PROBABILITIES = Range(
 
 @pytree
 class MeanFieldTable(ConjugateModel):
-    """p(z_1 .. z_m | x) of discrete latents approximated by q(z) = prod_i q_i(z_i).
+    """Table p(z_1 .. z_m | x) of discrete latents approximated by q(z) = prod_i q_i(z_i).
 
     The joint log p(x, z_1 .. z_m) is given cell by cell, x fixed. The coordinate updates, one after the
     other (each uses those before it):

@@ -22,7 +22,7 @@ from vbjax.numerics.types import Data, Hyper, Params
 
 @pytree
 class RandomEffects(ConjugateModel):
-    """y_i ~ N(theta_{g_i}, 1 / noise), theta_g ~ N(mu, 1 / between): mu plus an effect of each row's group.
+    """Rows y_i ~ N(theta_{g_i}, 1 / noise), theta_g ~ N(mu, 1 / between): mu plus an effect of each group.
 
         mu ~ N(mu0, 1 / tau0),   between ~ Gamma(a, b),   noise ~ Gamma(c, d),
 

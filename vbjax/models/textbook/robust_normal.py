@@ -21,7 +21,7 @@ from vbjax.numerics.types import Data, Hyper
 
 @pytree
 class RobustNormal(ConjugateModel):
-    """x_n ~ Student-t(df) of location mu and precision tau, as N(mu, 1 / (tau u_n)), u_n ~ Gamma(df/2, df/2).
+    """Rows x_n ~ Student-t(df) about mu with precision tau, as N(mu, 1 / (tau u_n)), u_n ~ Gamma(df/2, df/2).
 
         mu ~ N(mu0, 1 / tau0),   tau ~ Gamma(a, b),   q(mu) q(tau) prod_n q(u_n);
 

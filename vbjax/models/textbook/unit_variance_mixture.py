@@ -25,7 +25,7 @@ from vbjax.numerics.types import Data, Hyper, Params
 
 @pytree
 class UnitVarianceMixture(ConjugateModel):
-    """x_n | c_n ~ N(mu_{c_n}, 1), c_n uniform over K components, mu_k ~ N(mu0, sigma^2).
+    """Rows x_n | c_n ~ N(mu_{c_n}, 1), c_n uniform over K components, mu_k ~ N(mu0, sigma^2).
 
     q(mu_k) = N(m_k, s_k^2), q(c_n) categorical:
 

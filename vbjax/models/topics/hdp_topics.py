@@ -92,7 +92,7 @@ class HDPTopics(TopicModel):
         return self.doc_concentration * params.weights.mean
 
     def slack(self, params: Record) -> Float[Array, ""]:
-        """Return what log Gamma at its chords has beyond the log density of Dirichlet(alpha E[w])."""
+        """Return the excess over log Dirichlet(alpha E[w]) of the density with log Gamma at its chords."""
         q, alpha = params.weights, self.doc_concentration
         # E[log w_k] - log E[w_k], without cancellation
         total = digamma_remainder(q.concentration1 + q.concentration0)

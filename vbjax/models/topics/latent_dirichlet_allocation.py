@@ -25,7 +25,7 @@ from vbjax.numerics.types import Hyper, Tree
 
 @pytree
 class LatentDirichletAllocation(TopicModel):
-    """Word i of document d comes from topic z_di ~ theta_d, and is w_di ~ beta_z.
+    """Topic model in which word i of document d comes from topic z_di ~ theta_d, and is w_di ~ beta_z.
 
         theta_d ~ Dirichlet(alpha),   beta_k ~ Dirichlet(eta),   q(beta) prod_d q(theta_d) prod_i q(z_di):
 

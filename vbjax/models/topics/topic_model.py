@@ -45,7 +45,7 @@ class Prepared(NamedTuple):
 
 
 class TopicModel(ConjugateModel):
-    """Word i of document d comes from topic z_di ~ theta_d, and is w_di ~ beta_z, beta_k ~ Dirichlet(eta).
+    """Base of topic models: word i of document d is w_di ~ beta_z, z_di ~ theta_d, beta_k ~ Dirichlet(eta).
 
     Subclasses are dataclasses with these hyperparameters. Here theta_d ~ Dirichlet(doc_concentration), and
     both concentrations are given; a subclass may learn them, each a factor, or have the documents share more.
@@ -211,7 +211,7 @@ class TopicModel(ConjugateModel):
         return self.settled(params, data, _TURNS)
 
     def settled(self, params: Params, data: Documents, turns: int) -> Tree:
-        """Return q(theta) of all documents, by part, after so many turns from even ones or settled before."""
+        """Return q(theta) of all documents, by part: even ones after so many turns, or once settled."""
         prepared = self.prepare(params)
 
         def settle(rows: Bags, _: Array, own: Tree) -> tuple[Tree, Tree]:

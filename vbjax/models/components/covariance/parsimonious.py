@@ -41,7 +41,7 @@ _SWEEPS = 2  # of rotations of common axes in one update
 
 
 class Update(NamedTuple):
-    """What an update rests on. Covariances are (k, d, d), (k, d) or (k,), as the structure has them.
+    """Moments that an update is made from. Covariances are (k, d, d), (k, d) or (k,), by the structure.
 
     Attributes:
         own: S_k, of each component alone.
@@ -163,27 +163,27 @@ def _unless_worse(update: Update, new: Array) -> Array:
 
 
 def _pooled(update: Update) -> Array:
-    """EII [lambda I] and EEI [lambda A]: one variance for all components, or one for each column."""
+    """Maximise EII [lambda I] and EEI [lambda A]: one variance for all components, or one for each column."""
     share = update.share / update.share.sum(0)
     least = update.floor if update.own.ndim == 2 else update.floor.mean()
     return jnp.broadcast_to(jnp.maximum((share * update.own).sum(0), least), update.own.shape)
 
 
 def _vei(update: Update) -> Array:
-    """VEI [lambda_k A]."""
+    """Maximise VEI [lambda_k A]."""
     own, share, before, floor = _completed(update)
     return _volumes_and_shape(own, share, jnp.exp(jnp.log(before).mean(1)), floor)
 
 
 def _evi(update: Update) -> Array:
-    """EVI [lambda A_k]."""
+    """Maximise EVI [lambda A_k]."""
     update = _completed(update)
     own = jnp.maximum(update.own, update.floor)
     return _unless_worse(update, _equal_volume(own, update.share))
 
 
 def _vee(update: Update) -> Array:
-    """VEE [lambda_k D A D']: C = sum_k W_k / lambda_k / n and lambda_k = tr(S_k C^-1) / d in turn."""
+    """Maximise VEE [lambda_k D A D']: C = sum_k W_k / lambda_k / n, lambda_k = tr(S_k C^-1) / d in turn."""
     own, share, before, floor = update
     unit = jnp.sqrt(floor)[:, None] * jnp.sqrt(floor)
     own = own / unit
@@ -200,31 +200,31 @@ def _vee(update: Update) -> Array:
 
 
 def _eve(update: Update) -> Array:
-    """EVE [lambda D A_k D']."""
+    """Maximise EVE [lambda D A_k D']."""
     along = lambda s: _equal_volume(jnp.maximum(s, update.floor.min()), update.share)
     return _unless_worse(update, _common_orientation(update, along))
 
 
 def _vve(update: Update) -> Array:
-    """VVE [lambda_k D A_k D']."""
+    """Maximise VVE [lambda_k D A_k D']."""
     return _common_orientation(update, lambda s: jnp.maximum(s, update.floor.min()))
 
 
 def _eev(update: Update) -> Array:
-    """EEV [lambda D_k A D_k']: each its own axes, and the variances along them the mean of all."""
+    """Maximise EEV [lambda D_k A D_k']: each its own axes, and the variances along them the mean of all."""
     values, axes = eigenvectors(update.own)
     return _compose(axes, jnp.maximum(_mean(update.share, values), update.floor.min())[None])
 
 
 def _vev(update: Update) -> Array:
-    """VEV [lambda_k D_k A D_k']."""
+    """Maximise VEV [lambda_k D_k A D_k']."""
     values, axes = eigenvectors(update.own)
     least = jnp.full_like(update.floor, update.floor.min())
     return _compose(axes, _volumes_and_shape(values, update.share, _volumes(update.before), least))
 
 
 def _evv(update: Update) -> Array:
-    """EVV [lambda D_k A_k D_k'] = [lambda C_k]."""
+    """Maximise EVV [lambda D_k A_k D_k'] = [lambda C_k]."""
     own = clip_eigenvalues(update.own, update.floor)
     volume = _volumes(own)
     return _unless_worse(update, own * (_mean(update.share, volume) / volume)[:, None, None])
