@@ -1,5 +1,7 @@
 """The word on a black-box fit: what it says of q's moments, of tails, modes and independent entries."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import scipy.stats
 import vbjax as vb
 from tests.support.clouds import key
 from tests.support.tolerances import close
-from vbjax.blackbox.diagnostics import N_DRAWS, Draws, diagnose_draws
+from vbjax.blackbox.diagnostics import N_DRAWS, Draws, diagnose_draws, diagnose_until_clear, most_lots
 from vbjax.blackbox.families import LocationScale
 from vbjax.blackbox.proposals import Defensive
 from vbjax.blackbox.scales import Full
@@ -17,11 +19,14 @@ from vbjax.blackbox.scales import Full
 def judged(log_ratio):
     """Diagnostics of draws whose latents are standard normal z, with given log ratios at z."""
 
-    def draw(number):
-        z = jax.random.normal(jax.random.fold_in(key(), number), (1, N_DRAWS, 1))
-        return Draws(z, log_ratio(z[..., 0]), jnp.zeros((1, N_DRAWS)))
+    @functools.partial(jax.jit, static_argnums=0)
+    def diagnose(n_lots):
+        n = n_lots * N_DRAWS
+        z = jax.random.normal(key(2), (1, n, 1))
+        draws = Draws(z, log_ratio(z[..., 0]), jnp.zeros((1, n)))
+        return diagnose_draws(draws, jnp.zeros(()), factorised=False, paths=None)
 
-    return jax.jit(lambda: diagnose_draws(draw, jnp.zeros(()), factorised=False, paths=None))()
+    return diagnose_until_clear(diagnose, most_lots(1))
 
 
 def test_weights_that_are_nearly_equal_are_no_alarm_whatever_their_tail():

@@ -35,7 +35,7 @@ from vbjax.blackbox.contracts import (
     WithLocal,
     needs_fresh_draws,
 )
-from vbjax.blackbox.diagnostics import Diagnostics
+from vbjax.blackbox.diagnostics import Diagnostics, diagnose_until_clear, most_lots
 from vbjax.blackbox.families import LocationScale, entropy, to_free
 from vbjax.blackbox.flows import Flow
 from vbjax.blackbox.inspection import (
@@ -397,13 +397,17 @@ class BlackBox:
     def diagnose(self, params: Approximation, data: Data = None) -> Diagnostics:
         """Compute the diagnostics of a fit, from draws that it has not seen."""
         inspect_params(self.support, params)
-        return _diagnosed(self, params, data)
+        lanes = 2  # q, and what judges it
+        most = most_lots(lanes * self.size)
+        return diagnose_until_clear(lambda n_lots: _diagnosed(self, params, data, n_lots=n_lots), most)
 
-    def _diagnose(self, params: Approximation, data: Data) -> Diagnostics:
+    def _diagnose(
+        self, params: Approximation, data: Data, n_lots: int
+    ) -> tuple[Diagnostics, Bool[Array, ""]]:
         norm, slope = self._slope(params, data)
         log_joints = lambda u, key: self.log_joints(params.q, u, key, data)
         factorised = self.family == "mean_field"
-        return diagnose_by_proposals(params, log_joints, norm, slope, factorised=factorised)
+        return diagnose_by_proposals(params, log_joints, norm, slope, factorised=factorised, n_lots=n_lots)
 
     def mean_response(self, params: Approximation, data: Data) -> tuple[Latents, Float[Array, "p p"]]:
         """Compute the means of the latents and their response to pulls, for `vb.linear_response`.
@@ -460,7 +464,7 @@ class BlackBox:
 
 
 # apart from the loop of a fit: it runs once, and most of its time is compilation
-_diagnosed = jit_over_mesh(BlackBox._diagnose, quickly=True)
+_diagnosed = jit_over_mesh(BlackBox._diagnose, static=["n_lots"], quickly=True)
 
 
 @jit

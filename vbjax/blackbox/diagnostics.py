@@ -196,46 +196,40 @@ def _moments(x: Float[Array, "n p"], w: Float[Array, " n"]) -> tuple[Float[Array
     return mean, jnp.sqrt(w @ (x - mean) ** 2)
 
 
-def diagnose_draws(
-    draw: Callable[[Int[Array, ""]], Draws],
-    gradient_norm: Float[Array, ""],
-    *,
-    factorised: bool,
-    paths: Paths | None,
+def most_lots(size: int) -> int:
+    """Return how many lots of N_DRAWS draws there are at most, of `size` numbers in all lanes of a draw."""
+    return min(_MOST, max(1, _LARGEST // (N_DRAWS * size)))
+
+
+def diagnose_until_clear(
+    diagnose: Callable[[int], tuple[Diagnostics, Bool[Array, ""]]], most: int
 ) -> Diagnostics:
-    """Compute the diagnostics from draws of q, and more of them where these leave the answer open.
+    """Return the diagnostics from one lot of draws, or from `most` lots where one leaves the answer open.
 
     Args:
-        draw: it makes N_DRAWS new ones for each number. Their first lane is of q, their last of
-            what q's moments are judged by, which may be q itself.
+        diagnose: `diagnose_draws` of a number of lots.
+        most: that of `most_lots`.
+    """
+    found, open_yet = diagnose(1)
+    if most == 1:
+        return found
+    if not is_concrete(open_yet):
+        return lax.cond(open_yet, lambda: diagnose(most)[0], lambda: found)
+    return diagnose(most)[0] if open_yet else found  # a program that few fits need
+
+
+def diagnose_draws(
+    draws: Draws, gradient_norm: Float[Array, ""], *, factorised: bool, paths: Paths | None
+) -> tuple[Diagnostics, Bool[Array, ""]]:
+    """Compute the diagnostics from some draws, and whether more of them might change the conclusion.
+
+    Args:
+        draws: new ones. Their first lane is of q, their last of what q's moments are judged by, which may be
+            q itself.
         gradient_norm: of the bound, for the record.
         factorised: whether q is one of independent entries.
         paths: those to the start of the fit.
     """
-    shapes = jax.eval_shape(draw, jnp.asarray(0, jnp.int32))
-    most = min(_MOST, max(1, _LARGEST // shapes.latents.size))
-    rows = jax.tree.map(lambda x: jnp.zeros((x.shape[0], most * N_DRAWS, *x.shape[2:]), x.dtype), shapes)
-    judge = lambda draws: _judge(draws, gradient_norm, factorised=factorised, paths=paths)
-
-    def body(carry: tuple) -> tuple:
-        number, needed, rows, found = carry
-        new = draw(number)
-        put = lambda x, y: lax.dynamic_update_slice_in_dim(x, y, number * N_DRAWS, 1)
-        rows = jax.tree.map(put, rows, new)
-        found, open_yet = lax.cond(number == 0, judge, lambda _: (found, needed > 1), new)
-        return number + 1, jnp.where(open_yet, most, 1).astype(jnp.int32), rows, found
-
-    zero = jnp.asarray(0, jnp.int32)
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(judge, shapes)[0])
-    carry = lax.while_loop(lambda carry: carry[0] < carry[1], body, (zero, zero + 1, rows, nothing))
-    _, needed, rows, found = carry
-    return lax.cond(needed > 1, lambda: judge(rows)[0], lambda: found) if most > 1 else found
-
-
-def _judge(
-    draws: Draws, gradient_norm: Float[Array, ""], *, factorised: bool, paths: Paths | None
-) -> tuple[Diagnostics, Bool[Array, ""]]:
-    """Return the diagnostics from some draws, and whether more of them might change the conclusion."""
     log_ratios = draws.log_p[0] - draws.log_q[0]
     inside = jnp.isfinite(log_ratios)
     n = len(log_ratios)

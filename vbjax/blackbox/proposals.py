@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.scipy.special import gammaln
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vbjax.blackbox.approximation import Approximation, constrain, support_size
 from vbjax.blackbox.contracts import Distribution
@@ -80,8 +80,9 @@ def diagnose_by_proposals(
     slope: Slope | None,
     *,
     factorised: bool,
-) -> Diagnostics:
-    """Compute the diagnostics of a fit from draws of q and of a wider proposal.
+    n_lots: int,
+) -> tuple[Diagnostics, Bool[Array, ""]]:
+    """Compute the diagnostics of a fit from draws of q and of a wider proposal (`diagnose_draws`).
 
     Args:
         params: q, and the key of draws that the fit has not seen.
@@ -89,6 +90,7 @@ def diagnose_by_proposals(
         gradient_norm: length of the gradient of the bound.
         slope: that gradient, of a normal.
         factorised: whether q is one of independent entries.
+        n_lots: N_DRAWS new draws are made so many times, one lot after another.
     """
     q = params.q
     lanes = [q, *wider_proposals(q, slope, support_size(params.support))]
@@ -101,7 +103,9 @@ def diagnose_by_proposals(
         log_q = jnp.stack([q.log_prob(x) for q, x in zip(lanes, u, strict=True)])
         return Draws(latents, log_p, log_q)
 
-    return diagnose_draws(draw, gradient_norm, factorised=factorised, paths=params.paths)
+    lots = jax.lax.map(draw, jnp.arange(n_lots, dtype=jnp.int32))
+    draws = jax.tree.map(lambda x: jnp.concatenate(x, axis=1), lots)
+    return diagnose_draws(draws, gradient_norm, factorised=factorised, paths=params.paths)
 
 
 def _entries(params: Approximation, u: Float[Array, " d"]) -> Float[Array, " p"]:
