@@ -28,8 +28,14 @@ def pytest_configure(config):
     gc.set_threshold(200_000, 50, 50)
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items):
-    """Begin with the longest file: of two workers one has it alone, and the other all that follow."""
+    """Leave the tests of `dear.txt` to `-m ""`; begin with the longest file, which one worker has alone."""
+    dear = set(pathlib.Path(__file__).with_name("dear.txt").read_text().splitlines())
+    for item in items:
+        whole = item.nodeid.split("[")[0] in dear and f"but {item.nodeid}" not in dear
+        if whole or item.nodeid in dear:
+            item.add_marker("again")
     items.sort(key=lambda item: item.path.name != "test_contracts.py")
 
 

@@ -1,4 +1,4 @@
-"""Fits on one device and on two, in a process that has two: `python -m tests.support.two_devices`.
+"""Fits on one device and on two, in a process that has two: `python -m tests.support.two_devices [more]`.
 
 It prints a line of JSON for every model: what of the fits differs. JAX must be asked for two devices before
 the first computation (`DEVICES`), so that this is a process of its own, one for all the models.
@@ -6,6 +6,7 @@ the first computation (`DEVICES`), so that this is a process of its own, one for
 
 import json
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -20,20 +21,17 @@ from vbjax.models.topics import topic_model
 
 DEVICES = dict(JAX_NUM_CPU_DEVICES="2", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu")  # its environment
 
-# one of each kind of start and of rows
-NAMES = (
+# one of each kind of rows and of local factors; then of each kind of start
+NAMES = ("VB full", "own, locals that interact", "HMM of known states", "topics, known concentrations")
+MORE = (
     "mean and precision",
     "k-means",
     "EM full, holes",
-    "VB full",
     "VB of a product",
     "random effects",
     "Bayesian PCA",
-    "own, locals that interact",
     "own, states in time",
-    "HMM of known states",
     "VB state space",
-    "topics, known concentrations",
 )
 RESTARTS = ("VB full", "HMM of counts", "black box")
 SOURCES = ("VB full", "own, two blocks")
@@ -181,5 +179,5 @@ if __name__ == "__main__":
     print(json.dumps(dict(name="VB full", kind="derivatives", **compare_derivatives())), flush=True)
     for name in STEPS:
         print(json.dumps(dict(name=name, kind="steps", **compare_steps(name))), flush=True)
-    for name in NAMES:
+    for name in (*NAMES, *(MORE if "more" in sys.argv else ())):
         print(json.dumps(dict(name=name, kind="rows", **compare_rows(name))), flush=True)
