@@ -12,7 +12,6 @@ from scipy import stats
 import vbjax as vb
 from tests.support.compilations import compilations
 from tests.support.tolerances import STANDARD_ERRORS, close
-from vbjax.inference.replicate import simulate
 
 KEY, OTHER = jax.random.key(0), jax.random.key(1)
 X = vb.datasets.old_faithful()[:40]
@@ -76,14 +75,48 @@ def test_the_likelihood_ratio_of_a_correlation_has_its_exact_law():
     # at a statistic within the law the p-value is the law's tail
     middle = dataclasses.replace(found, statistic=jnp.asarray(-40 * np.log1p(-law.ppf(0.8))))
     assert abs(middle.p_value - 0.2) < STANDARD_ERRORS * np.sqrt(0.2 * 0.8 / n)
+    failed = dataclasses.replace(middle, draws=jnp.full(n, jnp.nan))
+    assert failed.p_value == 1  # nothing is known of the law: no reason to reject
+
+
+def test_whether_weights_depend_on_covariates_has_the_law_of_one_slope():
+    # of components far apart the labels are known, and the test is that of a logistic regression
+    rng, n = np.random.default_rng(0), 199
+    z, half, wide = rng.normal(size=(60, 1)), rng.random(60), vb.components.Gaussian("diag")
+    rows = lambda c: (rng.normal(size=60) + 9 * c)[:, None].astype("float32")
+    null, alternative = (vb.Mixture(2, wide, weights=vb.labels.Gated(precision=p)) for p in (1e6, 1e-6))
+    test = functools.partial(vb.likelihood_ratio_test, null, alternative, key=KEY, n=n, n_restarts=1)
+    alike = test((z, rows(half < 0.5)))
+    assert stats.kstest(np.asarray(alike.draws), stats.chi2(1).cdf).pvalue > 1e-3  # Wilks (1938)
+    assert alike.p_value > 0.05
+    assert test((z, rows(half < 1 / (1 + np.exp(-3 * z[:, 0]))))).p_value == 1 / (n + 1)
+
+
+def test_what_is_not_modelled_stays_where_data_are_drawn_anew():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(4.0, size=(40, 2)).astype("float32")
+    z = np.where(np.arange(40) < 20, -9.0, 9.0).astype("float32")[:, None]
+    y = (50 * (z[:, 0] > 0) + rng.normal(size=40)).astype("float32")
+    parts = vb.components.Product(line=vb.components.Regression(), counts=vb.components.Multinomial())
+    gated = vb.Mixture(2, parts, weights=vb.labels.Gated(precision=1.0))
+    data = z, dict(line=(np.ones_like(z), y), counts=counts)
+    own = vb.fit(gated, data, key=KEY)
+    covariates, drawn = own.model.simulate(own.params, KEY, own.model.read(data))
+    np.testing.assert_array_equal(covariates, z)
+    np.testing.assert_array_equal(drawn["line"][0], 1)
+    np.testing.assert_array_equal(drawn["line"][1] > 25, z[:, 0] > 0)  # labels are drawn by the covariates
+    assert (drawn["line"][1] != y).all()
+    np.testing.assert_array_equal(drawn["counts"].sum(1), counts.sum(1))
+    assert (drawn["counts"] != counts).any()
 
 
 def test_sequences_are_drawn_anew_as_long_as_they_are():
-    data = vb.Sequences.of([np.full((5, 1), 3), np.full((3, 1), 3), np.full((4, 1), 3)])
-    own = vb.fit(vb.PoissonHMM(1), data, key=KEY)
-    drawn = simulate(own.model, own.params, KEY, own.model.read(data))
+    data = vb.Sequences.of([np.full((n, 2), 3) for n in (5, 3, 4)])
+    own = vb.fit(vb.HiddenMarkovModel(1, vb.components.Multinomial()), data, key=KEY)
+    drawn = own.model.simulate(own.params, KEY, own.model.read(data))
     assert drawn.lengths.tolist() == [5, 3, 4]
-    assert set(np.unique(drawn.steps())) > {3.0}
+    np.testing.assert_array_equal(drawn.steps().sum(1), 6)
+    assert len(np.unique(drawn.steps())) > 2
 
 
 def test_what_they_refuse_and_warn_of():
@@ -100,6 +133,10 @@ def test_what_they_refuse_and_warn_of():
         test(ONE, vb.KMeans(2), X)
     with pytest.raises(ValueError, match="alternative must be fitted by maximum likelihood"):
         test(ONE, vb.BayesianGaussianMixture(1), X)
-    regression = vb.RegressionMixture(1)  # draws y for given x alone
-    with pytest.raises(ValueError, match="a RegressionMixture does not draw whole rows"):
-        test(regression, regression, (X[:, :1], X[:, 1]))
+    with pytest.raises(ValueError, match="a GaussianMixture does not draw whole rows"):
+        test(ONE, ONE, vb.Labelled(X, np.zeros(40, int)))
+    gated = vb.Mixture(1, vb.components.Gaussian(), weights=vb.labels.Gated())
+    with pytest.raises(ValueError, match=r"data must be numeric .*read by null, a GaussianMixture; both"):
+        test(ONE, gated, (X[:, :1], X))
+    with pytest.raises(ValueError, match=r"data must be a pair .*read by alternative, a Mixture; both"):
+        test(ONE, gated, X)

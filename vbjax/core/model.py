@@ -232,6 +232,18 @@ class ConjugateModel:
         """Draw the data anew, a leading axis of `n_draws` in front: what `vb.replicate` does by itself."""
         raise TypeError(f"{type(self).__name__} does not draw its data")
 
+    def simulate(self, params: Params, key: Array, data: Data) -> Data:
+        """Draw data like these that have been read, the local latents of every row anew.
+
+        What is not modelled is as it is in the data: covariates, totals of counts, which entries are missing.
+
+        Raises:
+            TypeError: a model that does not draw its data, or not the local latents of their rows.
+        """
+        if self.local(data):
+            raise TypeError(f"{type(self).__name__} does not draw new rows")
+        return jax.tree.map(lambda x: x[0], self.replicate(params, key, data, 1))
+
     # -- what follows from it ------------------------------------------------------------------------
 
     def expected(self, params: Mapping[str, State]) -> Record:

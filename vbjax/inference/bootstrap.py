@@ -23,7 +23,7 @@ from vbjax.data.frames import read_frame
 from vbjax.families.base import pytree
 from vbjax.inference.fit import fit as fit_model
 from vbjax.inference.repeated_fits import Effort, map_fits, warn_unless_converged
-from vbjax.inference.replicate import require_simulation, simulate
+from vbjax.inference.replicate import require_simulation
 from vbjax.inference.resolution import read_data
 from vbjax.inference.result import Fit
 from vbjax.inference.summary import INTERVAL, Summary, tabulate
@@ -208,8 +208,11 @@ class LikelihoodRatioTest:
 
     @property
     def p_value(self) -> Float[Array, ""]:
-        """Share of the draws, the data among them, whose statistic is at least that of the data."""
-        above = (self.draws >= self.statistic).sum().astype(self.draws.dtype)
+        """Share of the draws, the data among them, whose statistic is at least that of the data.
+
+        A draw whose fits failed, so that it has no number, counts as such: the test stays on the safe side.
+        """
+        above = (~(self.draws < self.statistic)).sum().astype(self.draws.dtype)
         return (1 + above) / (1 + self.draws.size)
 
     def __repr__(self) -> str:
@@ -236,12 +239,15 @@ def likelihood_ratio_test(
     """Test a model against a wider one by the likelihood ratio, whose law under the null is simulated.
 
     The number of components or states is on the null's boundary, where the law is no chi-square. So n data
-    sets are drawn from the fitted null, and both models are fitted to each, as to the data.
+    sets are drawn from the fitted null, and both models are fitted to each, as to the data. What the null
+    does not model stays as it is in the data: covariates of `vb.labels.Gated`, x of regressions, totals of
+    multinomial rows, which entries are missing. Whether weights depend on covariates at all is a test of
+    `vb.labels.Gated(precision=1e6)`, whose slopes are next to 0, against `vb.labels.Gated()`.
 
     Args:
         null, alternative: models fitted by maximum likelihood (EM), the null a case of the alternative, such
             as `vb.GaussianMixture(1)` and `vb.GaussianMixture(2)`.
-        data: rows of mixtures, factor models or regressions, or sequences, without missing entries.
+        data: rows of mixtures, factor models or regressions, or sequences, without known labels.
         key: `jax.random.key(...)`.
         n: number of data sets; the least p-value is 1 / (n + 1).
         n_restarts, max_iter, tol: of every fit, as of `fit`.
@@ -272,6 +278,8 @@ def likelihood_ratio_test(
             raise ValueError(f"{name} must be a model with a log density of rows; got {describe(model)}")
     if data is None:
         raise ValueError("data must be rows; got None")
+    for model, name in (null, "null"), (alternative, "alternative"):
+        _require_data(model, name, data)
     keys, models = jax.random.split(key, 3), (null, alternative)
     found = [
         fit_model(model, data, key=own, tol=tol, devices=devices, **effort._asdict())
@@ -288,6 +296,15 @@ def likelihood_ratio_test(
     tasks, shared = jax.random.split(keys[2], n), (found[0], models, tol)
     draws = map_fits(_ratio_of_draw, tasks, null, rows, *shared, effort=effort, devices=devices)
     return LikelihoodRatioTest(found[0], found[1], _statistic(found, rows), draws)
+
+
+def _require_data(model: ConjugateModel, name: str, data: Data) -> None:
+    """Raise the model's own ValueError for data that it does not take, with its name in the test."""
+    try:
+        model.read(read_frame(data)[0])
+    except ValueError as error:
+        read_by = f"read by {name}, a {type(model).__name__}; both models take the same data"
+        raise ValueError(f"{error} ({read_by})") from error
 
 
 def _statistic(fits: Sequence[Fit], data: Data) -> Float[Array, ""]:
@@ -307,6 +324,6 @@ def _ratio_of_draw(
 ) -> Float[Array, ""]:
     """Compute the statistic of data drawn from the fitted null."""
     keys = jax.random.split(key, 3)
-    drawn = simulate(null.model, null.params, keys[2], data)
+    drawn = null.model.simulate(null.params, keys[2], data)
     each = zip(models, keys, strict=False)
     return _statistic([fit_model(m, drawn, key=k, tol=tol, **effort._asdict()) for m, k in each], drawn)

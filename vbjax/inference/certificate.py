@@ -24,7 +24,7 @@ from vbjax.core.presentation import uses
 from vbjax.core.ragged import Ragged
 from vbjax.core.rows import expectation, n_rows, rounding_error
 from vbjax.inference.derivatives import linear_response
-from vbjax.inference.replicate import require_simulation, simulate
+from vbjax.inference.replicate import require_simulation
 from vbjax.inference.resolution import resolved
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.record import Record
@@ -332,5 +332,5 @@ def _rows(model: Model, params: Params, data: Data, key: Array) -> Finding | Non
 
 @jit
 def _densities(model: Any, params: Params, data: Data, key: Array) -> tuple[Array, Array]:
-    drawn = lambda key: model.log_predictive(params, simulate(model, params, key, data)).min()
+    drawn = lambda key: model.log_predictive(params, model.simulate(params, key, data)).min()
     return model.log_predictive(params, data), jax.lax.map(drawn, jax.random.split(key, _SETS)).min()

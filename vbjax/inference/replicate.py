@@ -7,10 +7,9 @@ Imports core; knows no model.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +26,6 @@ from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete, read_count, read_key, read_shape
 from vbjax.numerics.record import Record
 from vbjax.numerics.types import Data, Params, Tree
-
-if TYPE_CHECKING:
-    from vbjax.core.contracts import Model
 
 Families: TypeAlias = Tree  # the data's tree with a `Family`, or None, in the place of each array
 
@@ -158,34 +154,15 @@ def _read_params(model: ConjugateModel, params: Mapping[str, State]) -> Record:
     return params
 
 
-def require_simulation(model: Model, params: Params, data: Data) -> None:
-    """Raise a ValueError unless `simulate` draws data of the structure and shapes of these."""
+def require_simulation(model: Any, params: Params, data: Data) -> None:
+    """Raise a ValueError unless the model simulates data of the structure and shapes of these."""
     shapes = lambda x: (jax.tree.structure(x), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(x)])
     try:
-        same = shapes(jax.eval_shape(simulate, model, params, jax.random.key(0), data)) == shapes(data)
+        same = shapes(jax.eval_shape(model.simulate, params, jax.random.key(0), data)) == shapes(data)
     except (AttributeError, TypeError, ValueError):
         same = False
     if not same:
         raise ValueError(f"a {type(model).__name__} does not draw whole rows such as those of the data")
-
-
-def simulate(model: Any, params: Params, key: Array, data: Data) -> Tree:
-    """Draw new data, as many as these, from the model with parameters of q; the rows' latents are drawn anew.
-
-    Of sequences, as long as these, at the means of the parameters.
-    """
-    if isinstance(data, Ragged):
-        parts = []
-        for part, own in zip(data.parts, jax.random.split(key, len(data.parts)), strict=True):
-            n, length = part.observed.shape
-            draw = lambda key, length=length: model.sample(params, key, length)[1]
-            drawn, there = jax.vmap(draw)(jax.random.split(own, n)), part.observed
-            blank = lambda x, there=there: jnp.where(there.reshape(*there.shape, *[1] * (x.ndim - 2)), x, 0)
-            parts.append(part._replace(values=jax.tree.map(blank, drawn)))
-        return dataclasses.replace(data, parts=tuple(parts))
-    if model.local(data):
-        return model.sample(params, key, n_rows(data))
-    return jax.tree.map(lambda x: x[0], model.replicate(params, key, data, 1))
 
 
 @functools.partial(jit, static_argnames="n_draws")

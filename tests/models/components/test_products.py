@@ -223,6 +223,7 @@ def test_missing_entries_are_left_to_the_part(float64):
     own = [settled(vb.BayesianMixture(1, part), data[name]) for name, part in parts.items()]
     close(bound, sum(bound for _, _, bound in own))
     assert np.isnan(vb.replicate(whole, params, data, key=KEY)["height"][0, ::3, 0]).all()
+    assert np.isnan(whole.simulate(params, KEY, whole.read(data))["height"][::3, 0]).all()
 
 
 def test_draws_are_by_part(float64):

@@ -120,6 +120,7 @@ def test_missing_entries_leave_the_density_of_what_is_observed(float64):
     x, weights = jnp.asarray(holes()), jnp.ones(N)
     model, params = begun(vb.FactorAnalysis(Q, missing=True), x, weights)
     objective, error = sweeps(model, params, x, weights)[1:]
+    np.testing.assert_array_equal(np.isnan(model.simulate(params, KEY, x)), np.isnan(x))
     mean, covariance = np.asarray(params.mu.mean), np.asarray(model.covariance(params))
     signal = covariance - np.diag(model.noise_variance(params))
     density, expected = np.zeros(N), np.tile(mean, (N, 1))

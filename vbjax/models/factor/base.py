@@ -30,7 +30,7 @@ from vbjax.families.multivariate_normal import (
     MultivariateNormalStatistics,
 )
 from vbjax.families.normal import Normal, NormalState, NormalStatistics
-from vbjax.inference.replicate import redraw_data
+from vbjax.inference.replicate import redraw_data, restore_missing
 from vbjax.numerics.compilation import jit
 from vbjax.numerics.inputs import is_concrete, read_count
 from vbjax.numerics.linalg import cholesky, inverse_from_cholesky, logdet_from_cholesky, quadratic_form
@@ -201,6 +201,9 @@ class FactorModel(ConjugateModel):
 
     def replicate(self, params: Record, key: Array, data: Given, n_draws: int) -> Data:
         return redraw_data(self, params, key, self.read(data), n_draws)
+
+    def simulate(self, params: Record, key: Array, data: Float[Array, "n p"]) -> Float[Array, "n p"]:
+        return restore_missing(_sample(self, params, key, len(data)), data)
 
     def redraw(self, values: Record, local: Record, key: Array, data: Float[Array, "n p"]) -> Tree:
         """Draw the rows anew, given values of W, mu and tau, and of every row's z."""

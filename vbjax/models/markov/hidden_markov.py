@@ -403,6 +403,9 @@ class HiddenMarkovModel(ConjugateModel):
     def replicate(self, params: Params, key: Array, data: Data, n_draws: int) -> Data:
         return uses.replicate(self, params, key, self._possible(params, data), n_draws)
 
+    def simulate(self, params: Params, key: Array, data: Sequences) -> Sequences:
+        return uses.simulate(self, params, key, data)
+
     def _possible(self, params: Params, data: Data) -> Data:
         """Return the data; raise where labels have probability 0, so that no path of states is left."""
         read = isinstance(data, Sequences) and data.parts[0].labels is not None

@@ -6,6 +6,7 @@ alone.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,37 @@ def _walk(
 
     states = jax.lax.scan(step, first, jax.random.split(jax.random.fold_in(key, 0), n_steps))[1]
     return jnp.moveaxis(states, 0, -1)
+
+
+def simulate(model: HiddenMarkovModel, params: Record, key: Array, data: Sequences) -> Sequences:
+    """Draw new sequences as long as these, with the same steps missing.
+
+    Raises:
+        ValueError: sequences with known states.
+    """
+    if data.parts[0].labels is not None:
+        raise ValueError("data must be sequences without known states, which new ones have not")
+    keys = jax.random.split(key, len(data.parts))
+    parts = [_new_part(model, params, own, part) for own, part in zip(keys, data.parts, strict=True)]
+    return dataclasses.replace(data, parts=tuple(parts))
+
+
+def _new_part(model: HiddenMarkovModel, params: Record, key: Array, part: Steps) -> Steps:
+    """Draw the observed steps of all sequences of one length."""
+    component, (n, t), keys = model.component, part.observed.shape, jax.random.split(key, 3)
+    if component.n_before:  # steps wait for those before them
+        drawn = jax.vmap(lambda key: model.sample(params, key, t)[1])(jax.random.split(key, n))
+    else:
+        first = model.chain.log_at_mean(params)[0]
+        states = _walk(model, params, keys[0], jnp.broadcast_to(first, (n, *first.shape)), t)
+        parameters = component.draw_parameters(params, keys[1])
+        drawn = component.redraw_rows(parameters, keys[2], states.reshape(-1), component.rows_of(part)[0])
+
+    def placed(new: Array, old: Array) -> Array:
+        there = part.observed.reshape(n, t, *[1] * (old.ndim - 2))
+        return jnp.where(there, new.reshape(old.shape), old)
+
+    return part._replace(values=restore_missing(jax.tree.map(placed, drawn, part.values), part.values))
 
 
 def replicate(model: HiddenMarkovModel, params: Record, key: Array, data: Data, n_draws: int) -> Data:

@@ -271,6 +271,12 @@ class Mixture(ConjugateModel):
     def replicate(self, params: Record, key: Array, data: Data, n_draws: int) -> Data:
         return _replicate(self, params, key, self.read(data), n_draws)
 
+    def simulate(self, params: Record, key: Array, data: Data) -> Data:
+        keys = jax.random.split(key)
+        covariates, rows = self._split(data)
+        c = self.draw_labels(params, keys[0], n_rows(rows), covariates)
+        return _redraw(self, params, keys[1], c, covariates, rows)
+
     def draw_labels(
         self, params: Record, key: Array, n: int, covariates: Array | None = None
     ) -> Int[Array, " n"]:
@@ -362,13 +368,21 @@ def _replicate(model: Mixture, params: Record, key: Array, rows: Data, n_draws: 
     covariates, rows = model.weights.split(rows_of(rows))
 
     def draw(key: Array) -> Data:
-        keys = jax.random.split(key, 3)
-        parameters = model.component.draw_parameters(params, keys[0])
-        c = jax.random.categorical(keys[1], labels)
-        drawn = restore_missing(model.component.redraw_rows(parameters, keys[2], c, rows), rows)
-        return model.weights.join(covariates, drawn)
+        keys = jax.random.split(key)
+        c = jax.random.categorical(keys[0], labels)
+        return _redraw(model, params, keys[1], c, covariates, rows)
 
     return jax.lax.map(draw, jax.random.split(key, n_draws))
+
+
+def _redraw(
+    model: Mixture, params: Record, key: Array, c: Array, covariates: Array | None, rows: Data
+) -> Data:
+    """Draw rows anew of given components, at parameters from q; missing entries stay missing."""
+    keys = jax.random.split(key)
+    parameters = model.component.draw_parameters(params, keys[0])
+    drawn = restore_missing(model.component.redraw_rows(parameters, keys[1], c, rows), rows)
+    return model.weights.join(covariates, drawn)
 
 
 @functools.partial(jit, static_argnames="n")
