@@ -103,6 +103,17 @@ def test_local_latents_have_supports():
     np.testing.assert_allclose(draws.rate.mean(0), (counts + 2) / 2, rtol=0.03)
 
 
+def test_a_file_keeps_the_arrays_of_an_encoder(tmp_path):
+    data = ROWS.astype("float32")
+    model = model_of(encoder(np.zeros((4, 2)), np.ones(2), np.zeros(2)))
+    fit = vb.fit(model, data, key=key(), max_iter=1)
+    fit.save(tmp_path / "encoder.vbjax")
+    again = vb.load(tmp_path / "encoder.vbjax", model=model)
+    mean, log_sd = fit.params.q.encode(data)
+    assert np.abs(mean).max() > 0
+    np.testing.assert_array_equal(again.params.q.encode(data), (mean, log_sd))
+
+
 def test_what_does_not_go_together_is_named():
     good = encoder(np.zeros((4, 2)), np.ones(2), np.zeros(2))
     data = ROWS.astype("float32")

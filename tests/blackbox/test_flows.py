@@ -89,6 +89,17 @@ def test_the_density_of_a_flow_is_that_of_its_draws(bent):
     close(jax.jit(q.log_prob)(u), expected, factor=10)  # through four layers and back
 
 
+def test_a_file_keeps_a_flow_but_for_the_functions_of_its_model(bent, tmp_path):
+    bent.save(tmp_path / "bent.vbjax")
+    again = vb.load(tmp_path / "bent.vbjax", model=bent.model)
+    draws = [np.asarray(fit.params.sample(key(3), 5)) for fit in (bent, again)]
+    np.testing.assert_array_equal(*draws)
+    with pytest.raises(ValueError, match="the function banana, which a file cannot hold: give the model"):
+        vb.load(tmp_path / "bent.vbjax")
+    with pytest.raises(ValueError, match=r"in which fit.model.family is a FlowStart; the given has str"):
+        vb.load(tmp_path / "bent.vbjax", model=vb.BlackBox(banana, vb.real(2)))
+
+
 def test_what_builds_no_flow_is_refused(flows):
     from flowjax.distributions import Normal
 

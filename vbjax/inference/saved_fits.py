@@ -4,8 +4,8 @@ A file is a zip archive without compression. Its member `header.json` holds the 
 the package, and the fit as a tree. A node of the tree is a number, a string, a truth value or null; or an
 object, with its class and the nodes of its fields; or the name of an array, which is a member of the archive
 in numpy's own format (`np.load` reads them too); or the name of a function, which a file cannot hold, so that
-the reader must be given it. Nothing is pickled, and reading runs nothing: classes are those of
-`numerics.stored`.
+the reader must be given it; or a place in the model, of a function that the parameters have too. Nothing is
+pickled, and reading runs nothing: classes are those of `numerics.stored`.
 
 A field that is new and has a default needs no other number of the format: of older files it has the default.
 What older versions would misread needs one. Imported by `result` and the shell command.
@@ -14,6 +14,7 @@ What older versions would misread needs one. Imported by `result` and the shell 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import io
 import json
@@ -102,7 +103,7 @@ def pack(fit: Fit, file: IO[bytes], **about: Json) -> None:
     if not is_concrete(fit):
         raise ValueError("fit must hold numbers to be saved; inside jit and vmap it has none yet")
     arrays: dict[str, np.ndarray] = {}
-    tree = _node(fit, "", arrays)
+    tree = _node(fit, "", arrays, {})
     header = dict(format=FORMAT, version=version(), model=type(fit.model).__name__, about=about, fit=tree)
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(_HEADER, json.dumps(header, indent=1))
@@ -130,7 +131,7 @@ def unpack(path: Given, model: Any = None) -> tuple[Fit, dict[str, Json]]:
             root == _FIT
         ):
             try:
-                reader = _Reader(archive, model is not None)
+                reader = _Reader(archive, model)
                 return reader.made(stored_class(_FIT), nodes, dict(model=model), "fit"), about
             except Exception as error:
                 raise ValueError(f"{path}: {error}") from error
@@ -163,17 +164,24 @@ def _parts(x: Tree) -> dict[str, Any]:
 # -- writing -------------------------------------------------------------------------------------------
 
 
-def _node(x: Tree, place: str, arrays: dict[str, np.ndarray]) -> Json:
-    """Return an object of a fit as a node; its arrays are added to `arrays`."""
+def _node(x: Tree, place: str, arrays: dict[str, np.ndarray], of_model: dict[int, str]) -> Json:
+    """Return an object of a fit as a node.
+
+    Its arrays are added to `arrays`; the places of functions of the model, which comes first, to `of_model`.
+    """
     kind = type(x)
     if x is None or kind in (bool, int, float, str):
         return x
+    if callable(x) and place.startswith(".model."):
+        of_model.setdefault(id(x), place.removeprefix(".model."))
+    elif id(x) in of_model:
+        return {"model": of_model[id(x)]}
     if kind in _CONTAINERS.values() or is_stored(kind):
         parts = _parts(x)
         if unfit := [name for name in parts if not isinstance(name, str)]:
             raise ValueError(f"fit{place} must have strings for names to be saved; got {unfit[0]!r}")
         name = kind.__name__ if kind in _CONTAINERS.values() else stored_name(kind)
-        fields = {name: _node(part, f"{place}.{name}", arrays) for name, part in parts.items()}
+        fields = {name: _node(part, f"{place}.{name}", arrays, of_model) for name, part in parts.items()}
         return {"class": name, "fields": fields}
     if isinstance(x, (jax.Array, np.ndarray, np.generic)):
         return _array_node(x, place, arrays)
@@ -208,11 +216,11 @@ class _Reader:
 
     Attributes:
         archive: the file, in which the arrays are.
-        has_model: whether a model was given.
+        model: the given model, or None.
     """
 
     archive: zipfile.ZipFile
-    has_model: bool
+    model: Any
 
     def value(self, node: Json, given: Any, place: str, fixed: bool) -> Any:
         """Return what a node stands for.
@@ -235,14 +243,13 @@ class _Reader:
                     raise _disagreement(place, f"a {kind.__name__}", type(given).__name__)
                 return self.made(kind, fields, {} if given is None else _parts(given), place, fixed)
             case {"function": str(name)}:
-                if not self.has_model:
-                    raise ValueError(
-                        f"{place} is the function {name}, which a file cannot hold: give the model that was "
-                        "fitted, load(path, model=model)"
-                    )
+                self.require_model(place, name)
                 if not callable(given):
                     raise _disagreement(place, f"the function {name}", repr(given))
                 return given
+            case {"model": str(path)}:
+                self.require_model(place, path)
+                return functools.reduce(lambda part, name: _parts(part)[name], path.split("."), self.model)
             case {"key": str(name), "kind": str(kind)}:
                 return jax.random.wrap_key_data(_on_device(self.array(name), place), impl=kind)
             case {"array": str(name)} | {"numpy": str(name)}:
@@ -255,6 +262,14 @@ class _Reader:
                     raise _disagreement(place, repr(node), repr(given))
                 return node
         raise ValueError(f"{place} is nothing that a fit holds")
+
+    def require_model(self, place: str, name: str) -> None:
+        """Raise a ValueError where a function is needed and no model was given."""
+        if self.model is None:
+            raise ValueError(
+                f"{place} is the function {name}, which a file cannot hold: give the model that was fitted, "
+                "load(path, model=model)"
+            )
 
     def array(self, name: str) -> np.ndarray:
         """Return an array of the file."""
