@@ -113,7 +113,7 @@ def test_factor_analysers_are_printed_with_what_their_factors_explain(folder, ca
     out = capsys.readouterr().out
     direct = vb.fit(vb.MixtureOfFactorAnalyzers(3, 1), table(), key=jax.random.key(7), n_restarts=8)
     saved = check_saved("fit.vbjax", ("length", "mass"), direct, table())
-    assert out.startswith("mixture of factor analysers by maximum likelihood, 1 factor\n")
+    assert out.startswith("Mixture of factor analysers by maximum likelihood, 1 factor\n")
     check_printed(out, direct, saved["means"], saved["sizes"], "length")
     shared = (direct.loadings() ** 2).sum(2) / np.diagonal(direct.covariances(), axis1=1, axis2=2)
     shown = [float(line.split()[-1]) for line in out.splitlines() if "length" in line or "mass" in line]

@@ -65,7 +65,7 @@ _WORDS = {
     "kmeans": ("k-means", "inertia", "", -1),
     "gmm": ("Gaussian mixture by maximum likelihood", "log likelihood", " nats", 1),
     "bayesian-gmm": ("Gaussian mixture by variational Bayes", "ELBO", " nats", 1),
-    "mfa": ("mixture of factor analysers by maximum likelihood", "log likelihood", " nats", 1),
+    "mfa": ("Mixture of factor analysers by maximum likelihood", "log likelihood", " nats", 1),
     "lda": ("latent Dirichlet allocation", "ELBO", " nats", 1),
     "hdp-topics": ("topics of a hierarchical Dirichlet process", "ELBO", " nats", 1),
     "hmm": ("hidden Markov model by maximum likelihood", "log likelihood", " nats", 1),
