@@ -35,7 +35,7 @@ def test_folds_are_refits_on_the_other_rows():
         )
 
     expected = by_hand(found, np.asarray(X), score)
-    np.testing.assert_allclose(found.log_density, expected, atol=2e-3)  # two stops of the same ascent
+    np.testing.assert_allclose(found.log_density, expected, atol=5e-3)  # two stops of the same ascent
     close(found.mean, found.log_density.mean())
     close(found.standard_error, stats.sem(found.log_density))
     close(found.by_fold, [found.log_density[found.fold == f].mean() for f in range(4)])
