@@ -295,7 +295,8 @@ def test_the_terms_of_the_bound_add_up_to_it(name, float64):
 @every_kind
 def test_other_data_starts_and_hyperparameters_compile_nothing_again(name, float64):
     """As anything would that leaves a weak type, or a number among what is static."""
-    program, *_ = in_lanes(name)
+    program, given, rows, _ = in_lanes(name)
+    program(jax.tree.map(lambda *x: jnp.stack(x), *given), *rows)  # again, where programs were forgotten
     data, weights = MODELS[name].data("float64", seed=1)
     case = MODELS[name].started(data, weights, seed=2)
     cases = jax.tree.map(lambda *x: jnp.stack(x), case, case)
@@ -406,7 +407,8 @@ def test_a_warm_start_at_the_optimum_stays_there(name, float64):
 
 @every_fit
 def test_a_second_fit_of_the_same_shapes_compiles_nothing(name, float64):
-    _, fit = fitted(name)
+    data, fit = fitted(name)
+    vb.fit(MODELS[name].model, data, key=jax.random.key(0), **HOW)  # again, where programs were forgotten
     data, _ = MODELS[name].data("float32", seed=1)
     other = with_hyper(MODELS[name].model, **FITTED[name]) if FITTED[name] else MODELS[name].model
     with compilations() as count:

@@ -81,7 +81,10 @@ def jit_over_mesh(
 
     @functools.wraps(function)
     def call(*args: Tree, **options: Tree) -> T:
-        own = soon() if quickly and room() == 1 and is_concrete((args, options)) else compiled
+        concrete = is_concrete((args, options))
+        if concrete:
+            compilation.forget_programs()
+        own = soon() if quickly and room() == 1 and concrete else compiled
         return own(_MESH.get(), *args, **options)
 
     return call

@@ -9,12 +9,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import pathlib
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
 
 T = TypeVar("T")
+
+_MAPS, _MOST_MAPS = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/sys/vm/max_map_count")
+_OFTEN = 32  # programs that are compiled from one look at the maps to the next
+_new_programs = [0]
 
 
 @contextlib.contextmanager
@@ -44,6 +51,34 @@ def _is_known(name: str, value: Any) -> bool:
     except jax.errors.JaxRuntimeError:
         return False
     return True
+
+
+def _count_program(event: str, duration_secs: float, **kwargs: str | int) -> None:
+    _new_programs[0] += event.endswith("backend_compile_duration")
+
+
+jax.monitoring.register_event_duration_secs_listener(_count_program)
+
+
+def forget_programs(share: float = 0.6) -> None:
+    """Forget all compiled programs, with a warning, where they hold more than a share of the memory maps.
+
+    A program takes some 200 maps on a processor, and Linux gives a process 65,530: after some hundred fits of
+    different shapes the next compilation would end the process.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if _new_programs[0] < _OFTEN or not in_main or not _MAPS.exists():
+        return
+    _new_programs[0] = 0
+    held, most = _MAPS.read_bytes().count(b"\n"), int(_MOST_MAPS.read_text())
+    if held > share * most:
+        warnings.warn(
+            f"compiled programs are forgotten, as they hold {held:,} of the {most:,} memory maps of a "
+            "process (sysctl vm.max_map_count); what is needed again is compiled again",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        jax.clear_caches()
 
 
 def jit(function: Callable[..., T], **options: Any) -> Callable[..., T]:
