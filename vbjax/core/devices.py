@@ -81,10 +81,9 @@ def jit_over_mesh(
 
     @functools.wraps(function)
     def call(*args: Tree, **options: Tree) -> T:
-        concrete = is_concrete((args, options))
-        if concrete:
+        if compilation.many_are_new() and is_concrete((args, options)):
             compilation.forget_programs()
-        own = soon() if quickly and room() == 1 and concrete else compiled
+        own = soon() if quickly and room() == 1 and is_concrete((args, options)) else compiled
         return own(_MESH.get(), *args, **options)
 
     return call

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 _MAPS, _MOST_MAPS = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/sys/vm/max_map_count")
 _OFTEN = 32  # programs that are compiled from one look at the maps to the next
+_MOST_HELD = 0.6  # of the maps of a process
 _new_programs = [0]
 
 
@@ -60,18 +61,27 @@ def _count_program(event: str, duration_secs: float, **kwargs: str | int) -> Non
 jax.monitoring.register_event_duration_secs_listener(_count_program)
 
 
-def forget_programs(share: float = 0.6) -> None:
-    """Forget all compiled programs, with a warning, where they hold more than a share of the memory maps.
+def count_maps() -> int:
+    """Return how many memory maps the process holds; 0 where the system does not tell."""
+    return _MAPS.read_bytes().count(b"\n") if _MAPS.exists() else 0
+
+
+def many_are_new() -> bool:
+    """Return whether so many programs were compiled that `forget_programs` should look at the maps again."""
+    return _new_programs[0] >= _OFTEN
+
+
+def forget_programs() -> None:
+    """Forget all compiled programs, with a warning, where most of the memory maps of the process are taken.
 
     A program takes some 200 maps on a processor, and Linux gives a process 65,530: after some hundred fits of
-    different shapes the next compilation would end the process.
+    different shapes the next compilation would end the process. Not to be called while a program is traced.
     """
-    in_main = threading.current_thread() is threading.main_thread()
-    if _new_programs[0] < _OFTEN or not in_main or not _MAPS.exists():
+    if not many_are_new() or threading.current_thread() is not threading.main_thread():
         return
     _new_programs[0] = 0
-    held, most = _MAPS.read_bytes().count(b"\n"), int(_MOST_MAPS.read_text())
-    if held > share * most:
+    held = count_maps()
+    if held and held > _MOST_HELD * (most := int(_MOST_MAPS.read_text())):
         warnings.warn(
             f"compiled programs are forgotten, as they hold {held:,} of the {most:,} memory maps of a "
             "process (sysctl vm.max_map_count); what is needed again is compiled again",
